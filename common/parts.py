@@ -1,0 +1,218 @@
+"""The parts of a run: the files that ingest writes and the warehouse reads. The one contract between the two.
+
+A run's folder is ``<warehouse>.parts/<run_id>/``::
+
+    manifest.json              written first: what the run is and what it will hold (`Manifest`)
+    dim_document.parquet       one row per document drawn
+    dim_token.parquet          one row per token id
+    token_frequency.parquet    one row per token id: its count in the run's frequency source
+    dim_position.parquet       one row per sampled position
+    dim_neuron.parquet         one row per neuron of the layer
+    neuron_weight.parquet      one row per neuron
+    neuron_token.parquet       one row per neuron, direction and rank
+    fct_effect/00000.parquet   one row per neuron and position of the block of positions 00000
+    summary.json               written last: what is known only at the end (`Summary`); its presence means staged
+
+Every file appears whole (temporary name, then rename), so a file that is there is finished: it is its own completion
+marker, and a run that was cut off goes on with the first file that is missing.
+
+A part of ``fct_effect`` is sorted by neuron, then position, and each of its row groups covers one block of
+`NEURONS_PER_ROW_GROUP` neurons, so that a loader can take the neurons in order across all parts without one big sort.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from common.files import read_json, write_json
+
+Record = TypeVar("Record")
+
+FORMAT = 1
+NEURONS_PER_ROW_GROUP = 64
+
+MANIFEST = "manifest.json"
+SUMMARY = "summary.json"
+
+_SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
+    "dim_document": [
+        ("document_id", pa.uint32()),
+        ("document_hash", pa.string()),  # sha256 of the text, hex
+        ("domain", pa.string()),  # label of the corpus the document is from
+        ("tokens", pa.uint32()),
+        ("first_position", pa.uint32()),  # first position whose target is in the document; NULL: none was sampled
+    ],
+    "dim_token": [
+        ("token_id", pa.uint32()),
+        ("text", pa.string()),  # decoded token, as it is (with its leading space, say)
+        ("is_word", pa.bool_()),  # SPEC 1: stripped, alphabetic, two letters or more, known to the dictionary
+        ("starts_word", pa.bool_()),
+        ("is_special", pa.bool_()),  # a separator, begin or other special token
+    ],
+    "token_frequency": [
+        ("token_id", pa.uint32()),
+        ("count", pa.uint64()),  # of the token in the frequency source; 0 where it never occurs
+    ],
+    "dim_position": [
+        ("position_id", pa.uint32()),  # 0 … T-1; window_id * window_length + window_offset
+        ("window_id", pa.uint32()),
+        ("window_offset", pa.uint32()),
+        ("document_id", pa.uint32()),  # of the target; NULL where the target is a separator
+        ("input_token_id", pa.uint32()),
+        ("target_token_id", pa.uint32()),
+        ("loss", pa.float32()),  # cross-entropy of the target, nats
+        ("entropy", pa.float32()),  # of the model's prediction, nats
+    ],
+    "dim_neuron": [
+        ("neuron", pa.uint16()),
+        ("mean_activation", pa.float64()),  # the reference of the ablation, n-bar
+        ("w_out_norm", pa.float32()),
+        ("null_space_share", pa.float32()),  # SPEC 10
+        ("logit_variance", pa.float32()),
+        ("frequency_correlation", pa.float32()),  # NULL where undefined
+    ],
+    "neuron_weight": [
+        ("neuron", pa.uint16()),
+        ("w_out", pa.list_(pa.float32())),  # d
+        ("w_in", pa.list_(pa.float32())),  # d; for a gated MLP the gate's row
+        ("w_up", pa.list_(pa.float32())),  # d; NULL where the MLP is not gated
+    ],
+    "neuron_token": [
+        ("neuron", pa.uint16()),
+        ("direction", pa.string()),  # `up` or `down`: the tokens whose logits a larger activation raises or lowers most
+        ("rank", pa.uint16()),  # 1 = largest
+        ("token_id", pa.uint32()),
+        ("logit", pa.float32()),  # change of the centred logit per unit of activation, final norm's scale left out
+    ],
+    "fct_effect": [
+        ("neuron", pa.uint16()),
+        ("position_id", pa.uint32()),
+        ("activation", pa.float32()),
+        ("delta_loss", pa.float32()),  # nats
+        # Only in runs that asked for them (`Manifest.effects`); absent columns read as NULL:
+        ("direct_delta_loss", pa.float32()),
+        ("delta_entropy", pa.float32()),
+        ("delta_kl", pa.float32()),
+        ("frozen_frequency_delta_loss", pa.float32()),
+    ],
+}
+
+# Which optional column of fct_effect each effect of `--effects` fills; `loss` fills the one that is always there.
+EFFECT_COLUMNS = {
+    "loss": "delta_loss",
+    "direct": "direct_delta_loss",
+    "entropy": "delta_entropy",
+    "kl": "delta_kl",
+    "frequency": "frozen_frequency_delta_loss",
+}
+RELATIONS = tuple(name for name in _SCHEMAS if name != "fct_effect")
+
+
+def schema(relation: str, effects: tuple[str, ...] = ("loss",)) -> pa.Schema:
+    """Arrow schema of a relation's part; for ``fct_effect`` with the columns that `effects` fill."""
+    columns = _SCHEMAS[relation]
+    if relation == "fct_effect":
+        wanted = {"neuron", "position_id", "activation"} | {EFFECT_COLUMNS[name] for name in effects}
+        columns = [column for column in columns if column[0] in wanted]
+    return pa.schema(columns)
+
+
+def relation_path(folder: Path, relation: str) -> Path:
+    """Where a relation's one file lies in a run's folder."""
+    return folder / f"{relation}.parquet"
+
+
+def effect_path(folder: Path, block: int) -> Path:
+    """Where the facts of one block of positions lie in a run's folder."""
+    return folder / "fct_effect" / f"{block:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run is, known before the first forward pass.
+
+    `identity` holds the values that the run's id is a hash of; `options` the whole command as given.
+    """
+
+    run_id: str
+    model: str  # as the user named it: a hub id, or a folder's name (never its path)
+    revision: str
+    layer: int  # counted from 0
+    positions: int  # T
+    neurons: int  # N
+    window_length: int  # predicted positions a window
+    tokenizer_id: str
+    frequency_source_id: str
+    frequency_source: str  # in words: `counted over c4-sample`, `gpt2-openwebtext.npy`
+    corpus: str
+    corpus_hash: str
+    model_hash: str
+    ablation: str  # `mean` or `zero`
+    seed: int
+    dtype: str
+    tolerance: float
+    effects: list[str]
+    separator_token_id: int | None
+    position_block: int  # positions in a part of fct_effect
+    code_version: str
+    created_at: str  # ISO 8601, UTC
+    identity: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)  # versions of what the numbers depend on
+    format: int = FORMAT
+
+    @property
+    def blocks(self) -> int:
+        """Number of parts of fct_effect."""
+        return -(-self.positions // self.position_block)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run knows only when it is done.
+
+    The self-check's errors are in units of their tolerance: at most 1 (SPEC 2.1).
+    """
+
+    device: str
+    exact_pairs: int
+    self_check_error: float  # (a) numeric, largest over the checked pairs
+    structural_check_error: float  # (b) against the hooked model
+    self_check_pairs: int
+    seconds: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, the first file of a run's folder."""
+    write_json(folder / MANIFEST, asdict(manifest))
+
+
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Write the summary, the last file of a run's folder: from here on the run is staged."""
+    write_json(folder / SUMMARY, asdict(summary))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a run's folder, or None where there is none (a run that never began)."""
+    return _read(folder / MANIFEST, Manifest)
+
+
+def read_summary(folder: Path) -> Summary | None:
+    """The summary of a run's folder, or None where the run is not staged."""
+    return _read(folder / SUMMARY, Summary)
+
+
+def _read(path: Path, record: type[Record]) -> Record | None:
+    if not path.is_file():
+        return None
+    known = {item.name for item in fields(record)}  # type: ignore[arg-type]
+    return record(**{key: value for key, value in read_json(path).items() if key in known})
+
+
+def parts_root(warehouse: Path) -> Path:
+    """The folder that holds the parts of every run not yet published to a warehouse."""
+    return warehouse.with_name(warehouse.name + ".parts")

@@ -1,0 +1,17 @@
+"""What every test may use: the real inputs, where there are any."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_inputs() -> Path:
+    """Folder of real models, corpora and counts (`RARE_TOKENS_TEST_DATA`, default `../shared/data`)."""
+    folder = Path(os.environ.get("RARE_TOKENS_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"REAL INPUTS ABSENT: no folder {folder}; set RARE_TOKENS_TEST_DATA to run this test")
+    return folder
