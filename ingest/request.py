@@ -1,0 +1,139 @@
+"""What a user asks of ingest, checked, and the identity of the run that answers it (DESIGN 4)."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import UserError
+from common.parts import EFFECT_COLUMNS
+from ingest import models
+from ingest.corpus import Corpus, open_corpus
+from ingest.frequencies import COUNT_LIMIT
+from ingest.models import ModelFolder, Trust
+
+# What float32 can hold of a loss difference of order 1: below this, no pair's error can be promised.
+SMALLEST_TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `ingest` that decide or shape a run; paths and names as the user gave them.
+
+    `tokens` is T, the number of predicted positions; `window` the positions of one window.
+    """
+
+    model: str
+    revisions: tuple[str, ...] = ()
+    corpus: tuple[str, ...] = ("c4",)
+    frequencies: str = "corpus"
+    tokens: int = 25_088
+    window: int = 256
+    seed: int = 0
+    begin_token: bool = False
+    ablation: str = "mean"
+    effects: tuple[str, ...] = ("loss",)
+    tolerance: float = 1e-6
+    device: str = "auto"
+    dtype: str = "float32"
+    trust: Trust = field(default_factory=Trust)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can have."""
+        if self.window < 1:
+            raise UserError(f"--window {self.window}: a window needs at least one position.")
+        if self.tokens < 1 or self.tokens % self.window:
+            nearest = max(1, round(self.tokens / self.window)) * self.window
+            raise UserError(
+                f"--tokens {self.tokens} is not a positive multiple of the window, {self.window}. Use {nearest}, say."
+            )
+        if not self.tolerance > 0:
+            raise UserError(f"--tolerance {self.tolerance:g} must be above 0; the default is 1e-6.")
+        if self.tolerance < SMALLEST_TOLERANCE:
+            raise UserError(f"--tolerance {self.tolerance:g} is below what float32 can hold, {SMALLEST_TOLERANCE:g}.")
+        if unknown := set(self.effects) - set(EFFECT_COLUMNS):
+            raise UserError(f"--effects {','.join(sorted(unknown))}: unknown. There are {', '.join(EFFECT_COLUMNS)}.")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run that was asked for: a model at one revision, identified, nothing heavy done yet."""
+
+    options: Options
+    folder: ModelFolder
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_id: str
+    corpus: Corpus
+    config: Any
+    model_hash: str
+    frequency_source_id: str
+    frequency_source: str
+    identity: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """`<short model name>-<revision>-<8 hex>`."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        revision = "".join(c if c.isalnum() or c in "._" else "-" for c in self.folder.revision)
+        return f"{self.folder.short_name}-{revision}-{digest[:8]}"
+
+
+def identify(options: Options) -> list[Request]:
+    """Find the model at each revision and the corpus, and say which runs they make.
+
+    Reads files and hashes them; loads no weights, draws no sample.
+
+    Raises:
+        UserError: something named cannot be found or used.
+    """
+    corpus = open_corpus(options.corpus)
+    revisions: Sequence[str | None] = options.revisions or (None,)
+    return [_request(options, revision, corpus) for revision in revisions]
+
+
+def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
+    folder = models.locate(options.model, revision, options.trust)
+    config = models.load_config(folder, options.trust)
+    longest = models.context_length(config)
+    if longest is not None and options.window > longest:
+        raise UserError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
+    tokenizer = models.load_tokenizer(folder, options.trust)
+    tokenizer_id = models.tokenizer_id(tokenizer, int(config.vocab_size))
+    model_hash = models.model_hash(folder, options.trust)
+    source_id, source = _frequency_source(options, corpus, tokenizer_id)
+    identity = {
+        "model_hash": model_hash,
+        "revision": folder.revision,
+        "layer": int(config.num_hidden_layers) - 1,
+        "tokenizer": tokenizer_id,
+        "corpus": corpus.identity,
+        "frequencies": source_id,
+        "contexts": "sample",
+        "tokens": options.tokens,
+        "window": options.window,
+        "begin_token": options.begin_token,
+        "seed": options.seed,
+        "ablation": options.ablation,
+        "edit_scope": "position",
+        "dtype": options.dtype,
+    }
+    return Request(options, folder, tokenizer, tokenizer_id, corpus, config, model_hash, source_id, source, identity)
+
+
+def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:
+    """(id, description) of where token counts come from: by content, so that it is known before counting."""
+    if options.frequencies != "corpus":
+        path = Path(options.frequencies).expanduser()
+        if not path.is_file():
+            raise UserError(f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, or `corpus`.")
+        with path.open("rb") as stream:
+            return "counts-" + hashlib.file_digest(stream, "sha256").hexdigest()[:12], path.name
+    parts = [corpus.identity, tokenizer_id]
+    if corpus.streamed:
+        parts += [str(options.seed), str(COUNT_LIMIT)]
+    digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    return "counted-" + digest[:12], f"counted over {corpus.name}"
