@@ -33,7 +33,7 @@ from ingest.request import Request
 from ingest.sampling import Sample
 from ingest.selfcheck import Checked, Subject, self_check
 from ingest.structure import Structure, find_structure
-from ingest.units import EffectUnits, read_baselines, write_relation
+from ingest.units import EffectUnits, position_block, read_baselines, write_relation
 from ingest.weights import neuron_tables
 
 log = logging.getLogger("rare_tokens")
@@ -138,7 +138,6 @@ def _draw(request: Request, vocabulary_size: int) -> Material:
 
 def _manifest(request: Request, structure: Structure, material: Material, device: str) -> Manifest:
     options = request.options
-    block = Ablation.preferred_positions(structure.head, structure.neurons, device=device, positions=options.tokens)
     shown = {
         "model": request.folder.name, "corpus": [Path(source).name for source in options.corpus],
         "frequencies": request.frequency_source, "tokens": options.tokens, "window": options.window,
@@ -166,7 +165,7 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         tolerance=options.tolerance,
         effects=list(options.effects),
         separator_token_id=material.sample.separator_token_id,
-        position_block=block,
+        position_block=position_block(options.tokens, structure.neurons),
         code_version=VERSION,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=request.identity,

@@ -1,7 +1,8 @@
 """The work of one unit of the ablation stage: a block of positions becomes one sorted Parquet part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,9 @@ from common.files import write_atomically
 from common.parts import EFFECT_COLUMNS, NEURONS_PER_ROW_GROUP, effect_path, relation_path, schema
 from ingest.ablation import Ablation, BlockEffects
 from ingest.capture import Captured
+
+PAIRS_PER_PART = 1 << 24
+_SMALLEST_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,7 @@ class EffectUnits:
         """Ablate every neuron at every position of the block and write the part."""
         rows = slice(block * self.position_block, min((block + 1) * self.position_block, len(self.targets)))
         activations = np.ascontiguousarray(self.captured.activations[rows])
-        effects = self.ablation.block(
-            torch.from_numpy(np.ascontiguousarray(self.captured.residual[rows])),
-            torch.from_numpy(activations),
-            torch.from_numpy(self.targets[rows]),
-        )
+        effects = self._ablate(np.ascontiguousarray(self.captured.residual[rows]), activations, self.targets[rows])
         loss, entropy = effects.loss.float().cpu().numpy(), effects.entropy.float().cpu().numpy()
         write_atomically(
             baseline_path(self.folder, block),
@@ -64,6 +64,31 @@ class EffectUnits:
             effect_path(self.folder, block),
             lambda path: _write_effects(path, rows.start, activations, effects, self.effects),
         )
+
+    def _ablate(
+        self, residual: NDArray[np.float32], activations: NDArray[np.float32], targets: NDArray[np.int64]
+    ) -> BlockEffects:
+        """The block's effects, as many positions at a time as the ablation's memory allows."""
+        step = self.ablation.preferred_positions(len(targets))
+        arrays = [torch.from_numpy(array) for array in (residual, activations, targets)]
+        parts = [self.ablation.block(*piece) for piece in zip(*(array.split(step) for array in arrays), strict=True)]
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def position_block(positions: int, neurons: int) -> int:
+    """Positions in a part: some 16 M pairs, so that a part is worth a row group's while and a lost one is cheap."""
+    return min(positions, max(_SMALLEST_BLOCK, PAIRS_PER_PART // neurons // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
+
+
+def _joined(parts: list[BlockEffects]) -> BlockEffects:
+    values: dict[str, Any] = {}
+    for item in fields(BlockEffects):
+        column = [getattr(part, item.name) for part in parts]
+        if column[0] is None:
+            values[item.name] = None
+        else:
+            values[item.name] = torch.cat(column) if isinstance(column[0], torch.Tensor) else sum(column)
+    return BlockEffects(**values)
 
 
 def baseline_path(folder: Path, block: int) -> Path:

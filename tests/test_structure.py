@@ -1,0 +1,67 @@
+"""The pieces of each architecture are found, and what does not fit is refused by name."""
+
+import pytest
+import torch
+
+from common.errors import UserError
+from ingest.capture import forward
+from ingest.structure import find_structure, hooked
+from tests.tiny import SUPPORTED, UNSUPPORTED, tiny_model
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_captured_arrays_give_the_models_own_logits(name):
+    model = tiny_model(SUPPORTED[name])
+    found = find_structure(model)
+    assert found.layer == 1
+    assert found.w_out.shape == found.w_in.shape == (80, 32)
+    inputs = torch.randint(0, 300, (2, 12), generator=torch.Generator().manual_seed(1))
+    residual, activations = forward(model, found, inputs)
+    assert residual.shape == (24, 32)
+    assert activations.shape == (24, 80)
+    logits = model(input_ids=inputs).logits.reshape(24, -1).double()
+    x = residual.double()
+    x = x - x.mean(1, keepdim=True) if found.head.norm == "layer" else x
+    normed = x / (x.square().mean(1, keepdim=True) + found.head.eps).sqrt() * found.head.gain.double()
+    if found.head.norm_bias is not None:
+        normed = normed + found.head.norm_bias.double()
+    ours = normed @ found.head.unembedding.double().T
+    if found.head.logit_bias is not None:
+        ours = ours + found.head.logit_bias.double()
+    torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "phi3", "mistral"])
+def test_a_gated_mlps_gate_and_up_are_told_apart(name):
+    model = tiny_model(SUPPORTED[name])
+    found = find_structure(model)
+    seen = {}
+    mlp_input = (model.model.layers[-1].mlp, "before", lambda _m, args: seen.update(x=args[0]))
+    output = (found.out_projection, "before", lambda _m, args: seen.update(n=args[0]))
+    with hooked(mlp_input, output):
+        model(input_ids=torch.arange(8).unsqueeze(0))
+    gate, up = seen["x"] @ found.w_in.T, seen["x"] @ found.w_up.T
+    torch.testing.assert_close(torch.nn.functional.silu(gate) * up, seen["n"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("gemma2", "soft-capped"),
+        ("mixtral", "no MLP with an output projection"),
+        ("opt_projected", "final norm"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_is_missing(name, missing):
+    model = tiny_model(UNSUPPORTED[name])
+    with pytest.raises(UserError, match=missing) as refused:
+        find_structure(model)
+    assert type(model).__name__ in str(refused.value)
+
+
+def test_a_post_mlp_norm_is_seen_by_the_residual_stream():
+    config = UNSUPPORTED["gemma2"]
+    model = tiny_model(config)
+    model.config.final_logit_softcapping = None
+    with pytest.raises(UserError, match="plain addition"):
+        find_structure(model)
