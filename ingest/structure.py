@@ -77,6 +77,20 @@ def find_structure(model: PreTrainedModel) -> Structure:
     return found
 
 
+def mlp_shape(model: PreTrainedModel) -> tuple[int, int, int]:
+    """(N, d, V) of a decoder whose weights need not be there (the meta device will do).
+
+    Raises:
+        UserError: as `find_structure`, as far as shapes alone can show it.
+    """
+    unembedding = model.get_output_embeddings()
+    if not isinstance(unembedding, nn.Linear):
+        raise _refused(model, "it has no linear unembedding")
+    mlp = _last_mlp(model, _decoder_blocks(model)[-1], unembedding.in_features)
+    neurons, _ = _shape(mlp.out_projection) or (0, 0)
+    return neurons, unembedding.in_features, unembedding.out_features
+
+
 @contextmanager
 def hooked(*hooks: tuple[nn.Module, str, Callable[..., Any]]) -> Iterator[None]:
     """Run a block with forward hooks: (module, `before` or `after`, function); removed at the end, come what may."""
