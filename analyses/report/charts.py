@@ -1,0 +1,297 @@
+"""The figures, as Vega-Lite specifications with named, empty data sets that the page's script fills.
+
+Colours are Okabe and Ito's, which people with any colour vision can tell apart; shapes and dashes repeat what a colour
+says. In a page a colour is a CSS variable, so that dark mode and print need no second drawing.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+
+from analyses.report.summary import GROUPS, LARGE_DEVIATION, SMALL_DEVIATION
+
+MAIN_HEIGHT, DEVIATION_HEIGHT = 360, 170
+AXIS_WIDTH = 52  # room left of a panel, the same in each so that ranks line up
+_POWER_LABEL = (
+    "abs(log(datum.value)/LN10 - round(log(datum.value)/LN10)) > 0.001 ? '' : '10' + "
+    "(datum.value < 0.999 ? '⁻' : '') + (abs(round(log(datum.value)/LN10)) > 9 ? '¹' : '') + "
+    "['⁰','¹','²','³','⁴','⁵','⁶','⁷','⁸','⁹'][abs(round(log(datum.value)/LN10)) % 10]"
+)
+_PLAIN_LOG_LABEL = (
+    "abs(log(datum.value)/LN10 - round(log(datum.value)/LN10)) > 0.001 ? '' : format(datum.value, ',d')"
+)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of a figure; the defaults are the page's CSS variables."""
+
+    ink: str = "var(--ink)"
+    muted: str = "var(--muted)"
+    grid: str = "var(--grid)"
+    paper: str = "var(--paper)"
+    rare: str = "var(--rare)"
+    common: str = "var(--common)"
+    steps: tuple[str, ...] = field(default_factory=lambda: tuple(f"var(--step{i})" for i in range(10)))
+
+
+PRINTED = Palette(
+    ink="#1a1a1a",
+    muted="#5c5c5c",
+    grid="#e4e4e4",
+    paper="#ffffff",
+    rare="#d55e00",
+    common="#0072b2",
+    steps=("#f0e442", "#d3cf56", "#b5b96a", "#97a37b", "#7a8d88", "#5f7792", "#466199", "#2f4b9c", "#1b369c", "#0a2299"),
+)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the axes of a series span, over all of its runs and presets, so that its steps can be compared."""
+
+    neurons: int
+    influence: tuple[float, float]
+    deviation: tuple[float, float]
+
+
+def influence_figure(extent: Extent, palette: Palette | None = None) -> alt.VConcatChart:
+    """Influence and δ against rank, log-log above semi-log, one rank axis (ES fig. 2 and 4, NC fig. 1).
+
+    Data sets: `points` (neuron, group, rank, influence, deviation, rare_rank, role, regime, up, down), `fits` (group,
+    part, rank, influence) and `windows` (group, first, last). Parameters: `hover` (a neuron), `pinned` (a neuron's
+    number, −1 for none), `brush` (a range of ranks on rare tokens), `zoom` (both panels' range of ranks).
+    """
+    palette = palette or Palette()
+    pinned = alt.param(name="pinned", value=-1)
+    upper = _influence_panel(extent, palette)
+    lower = _deviation_panel(extent, palette)
+    chart = alt.vconcat(upper, lower, spacing=14).add_params(pinned).resolve_scale(x="shared")
+    return _configured(chart, palette)
+
+
+def scatter_figure(extent: Extent, palette: Palette | None = None) -> alt.LayerChart:
+    """Influence on common against influence on rare tokens, a point a neuron; on the diagonal both are equal.
+
+    Data sets: `pairs` (neuron, rare, common, rare_rank, common_rank, role, up, down). Parameter `pinned`.
+    """
+    palette = palette or Palette()
+    scale = alt.Scale(type="log", domain=extent.influence, nice=False)
+    axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6)
+    base = alt.Chart(alt.NamedData(name="pairs")).encode(
+        x=alt.X("common:Q", title="influence on common tokens (nats)", scale=scale, axis=axis),
+        y=alt.Y("rare:Q", title="influence on rare tokens (nats)", scale=scale, axis=axis),
+    )
+    ends = alt.Data(values=[{"common": value, "rare": value} for value in extent.influence])
+    diagonal = alt.Chart(ends).mark_line(color=palette.muted, strokeDash=[4, 4], strokeWidth=1)
+    diagonal = diagonal.encode(x=alt.X("common:Q", scale=scale), y=alt.Y("rare:Q", scale=scale))
+    hover = _hover()
+    dots = base.mark_point(filled=True, size=22, opacity=0.55, color=palette.ink).add_params(hover)
+    dots = dots.encode(tooltip=_tooltip("scatter"), shape=alt.Shape("role:N", legend=None, scale=_role_shapes()))
+    lit = base.transform_filter(_lit()).mark_point(size=130, strokeWidth=2, color=palette.rare, filled=False)
+    label = base.transform_filter(_lit()).mark_text(dx=10, align="left", fontWeight="bold", color=palette.ink)
+    chart = (diagonal + dots + lit + label.encode(text="neuron:N")).add_params(alt.param(name="pinned", value=-1))
+    return _configured(chart.properties(width="container", height=MAIN_HEIGHT), palette)
+
+
+def steps_figure(extent: Extent, names: list[str], quantity: str, palette: Palette | None = None) -> alt.LayerChart:
+    """One curve a checkpoint, of `quantity` (`influence` or `deviation`) against rank, later ones stronger (ES 2, 4).
+
+    Data set: `curves` (step, rank, and the quantity).
+    """
+    palette = palette or Palette()
+    colours = _step_colours(len(names), palette)
+    base = alt.Chart(alt.NamedData(name="curves")).encode(
+        x=_rank(extent),
+        y=_influence(extent) if quantity == "influence" else _deviation(extent),
+        color=alt.Color("step:N", scale=alt.Scale(domain=names, range=colours), legend=None),
+        order="rank:Q",
+        tooltip=[alt.Tooltip("step:N"), alt.Tooltip("rank:Q"), alt.Tooltip(f"{quantity}:Q", format=".3~g")],
+    )
+    lines = base.mark_line(strokeWidth=1.8, clip=True, interpolate="linear")
+    dots = base.mark_point(filled=True, size=40, opacity=0, clip=True)
+    return _configured((lines + dots).properties(width="container", height=230), palette)
+
+
+def kappa_figure(names: list[str], palette: Palette | None = None) -> alt.LayerChart:
+    """κ of rare and common tokens over checkpoints, with 95 % intervals where there are any (ES fig. 6).
+
+    Data set: `kappas` (step, group, kappa, low, high).
+    """
+    palette = palette or Palette()
+    base = alt.Chart(alt.NamedData(name="kappas")).encode(
+        x=alt.X("step:N", sort=names, title="checkpoint", axis=alt.Axis(labelAngle=0, grid=False), scale=alt.Scale(domain=names)),
+        color=_group_colour(palette),
+    )
+    kappa = alt.Y("kappa:Q", title="κ", scale=alt.Scale(zero=False))
+    lines = base.mark_line(strokeWidth=1.8).encode(y=kappa)
+    tooltip = [alt.Tooltip(name) for name in ("step:N", "group:N")]
+    tooltip += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("kappa", "low", "high")]
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=kappa, shape=_group_shape(), tooltip=tooltip)
+    bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5)
+    bars = bars.encode(y=alt.Y("low:Q", title="κ"), y2="high:Q")
+    return _configured((bars + lines + dots).properties(width="container", height=230), palette)
+
+
+def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """The Vega-Lite specification of a figure, without the address of its schema (a page names no address)."""
+    spec: dict[str, Any] = chart.to_dict()
+    spec.pop("$schema", None)
+    return spec
+
+
+def _influence_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
+    """Upper panel: points, windows of the fits, fitted lines, and what is lit.
+
+    The points are the first layer, for that is the one whose events Vega-Lite gives to the selections.
+    """
+    zoom = alt.selection_interval(
+        name="zoom",
+        bind="scales",
+        encodings=["x"],
+        translate="[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
+        zoom="wheel![event.ctrlKey]",
+        on="[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
+    )
+    brush = alt.selection_interval(
+        name="brush",
+        encodings=["x"],
+        on="[pointerdown[!event.shiftKey], window:pointerup] > window:pointermove!",
+        zoom=False,
+        mark=alt.BrushConfig(fill=palette.muted, fillOpacity=0.15, stroke=palette.muted),
+    )
+    colour = _group_colour(palette)
+    fits = alt.Chart(alt.NamedData(name="fits")).mark_line(clip=True)
+    fits = fits.encode(
+        x=_rank(extent),
+        y=_influence(extent),
+        color=colour,
+        detail="part:N",
+        strokeDash=alt.condition("datum.part == 'window'", alt.value([1, 0]), alt.value([3, 4])),
+        strokeWidth=alt.condition("datum.part == 'window'", alt.value(2), alt.value(1.2)),
+    )
+    points = alt.Chart(alt.NamedData(name="points")).encode(x=_rank(extent), y=_influence(extent), color=colour)
+    dots = points.mark_point(filled=True, clip=True, opacity=0.8)
+    dots = dots.encode(shape=_group_shape(), size=_size(), opacity=_dimmed(), tooltip=_tooltip("points"))
+    dots = dots.add_params(brush, zoom, _hover())
+    layers = [dots, _windows(extent, colour), fits, *_highlight(points, palette)]
+    return alt.layer(*layers).properties(width=600, height=MAIN_HEIGHT)
+
+
+def _deviation_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
+    """Lower panel: δ, with NC's thresholds as a band and a line."""
+    rules = alt.Data(values=[{"low": -SMALL_DEVIATION, "high": SMALL_DEVIATION, "line": LARGE_DEVIATION, "zero": 0}])
+    band = alt.Chart(rules).mark_rect(color=palette.muted, opacity=0.18)
+    band = band.encode(y=alt.Y("low:Q", scale=_deviation_scale(extent)), y2="high:Q")
+    line = alt.Chart(rules).mark_rule(color=palette.muted, strokeDash=[2, 3]).encode(y="line:Q")
+    zero = alt.Chart(rules).mark_rule(color=palette.muted, strokeWidth=1).encode(y="zero:Q")
+    colour = _group_colour(palette)
+    points = alt.Chart(alt.NamedData(name="points")).encode(
+        x=_rank(extent, "rank of the neuron within its token group"), y=_deviation(extent), color=colour
+    )
+    points = points.transform_filter("isValid(datum.deviation)")
+    dots = points.mark_point(filled=True, clip=True).encode(shape=_group_shape(), size=_size(), opacity=_dimmed())
+    layers = [_windows(extent, colour), band, line, zero, dots, *_highlight(points, palette)]
+    return alt.layer(*layers).properties(width=600, height=DEVIATION_HEIGHT)
+
+
+def _windows(extent: Extent, colour: alt.Color) -> alt.Chart:
+    """The ranks each line was fitted to, shaded."""
+    windows = alt.Chart(alt.NamedData(name="windows")).mark_rect(opacity=0.1, clip=True)
+    return windows.encode(x=alt.X("first:Q", scale=_rank_scale(extent)), x2="last:Q", color=colour)
+
+
+def _highlight(points: alt.Chart, palette: Palette) -> list[alt.Chart]:
+    """Rings and a number on the neuron that is hovered over or pinned, wherever it stands."""
+    lit = points.transform_filter(_lit())
+    rings = lit.mark_point(filled=False, size=150, strokeWidth=2.2, clip=True, opacity=1)
+    numbers = lit.mark_text(dy=-14, fontSize=12, fontWeight="bold", clip=True)
+    return [rings.encode(color=alt.value(palette.ink)), numbers.encode(text="neuron:N", color=alt.value(palette.ink))]
+
+
+def _lit() -> str:
+    return "datum.neuron === pinned || (isValid(hover.neuron) && indexof(hover.neuron, datum.neuron) >= 0)"
+
+
+def _hover() -> alt.Parameter:
+    return alt.selection_point(
+        name="hover", fields=["neuron"], nearest=True, on="pointerover", clear="pointerout", toggle=False
+    )
+
+
+def _dimmed() -> Any:
+    """Full where nothing is brushed, else only the neurons whose rank on rare tokens is inside the brush."""
+    inside = "!isValid(brush.rank) || inrange(datum.rare_rank, brush.rank)"
+    return alt.condition(inside, alt.value(0.85), alt.value(0.08))
+
+
+def _size() -> Any:
+    """The few neurons at the head are what is looked for: larger dots there."""
+    return alt.condition("datum.rank <= 50", alt.value(34), alt.value(14))
+
+
+def _tooltip(data: str) -> list[alt.Tooltip]:
+    tokens = [alt.Tooltip("up:N", title="raises"), alt.Tooltip("down:N", title="lowers")]
+    neuron, role = alt.Tooltip("neuron:N", title="neuron"), alt.Tooltip("role:N", title="role")
+    if data == "scatter":
+        names = {"rare": "on rare (nats)", "common": "on common (nats)"}
+        shown = [alt.Tooltip(f"{name}:Q", title=title, format=".3~g") for name, title in names.items()]
+        ranks = [alt.Tooltip(f"{name}_rank:Q", title=f"rank on {name}") for name in GROUPS]
+        return [neuron, *shown, *ranks, role, *tokens]
+    numbers = [alt.Tooltip("influence:Q", title="influence (nats)", format=".3~g")]
+    numbers += [alt.Tooltip("deviation:Q", title="δ", format="+.2f")]
+    group, rank = alt.Tooltip("group:N", title="tokens"), alt.Tooltip("rank:Q", title="rank")
+    return [neuron, group, rank, *numbers, role, alt.Tooltip("regime:N", title="regime"), *tokens]
+
+
+def _rank_scale(extent: Extent) -> alt.Scale:
+    return alt.Scale(type="log", domain=[0.9, max(extent.neurons, 2) * 1.1], nice=False)
+
+
+def _deviation_scale(extent: Extent) -> alt.Scale:
+    return alt.Scale(domain=list(extent.deviation), nice=False)
+
+
+def _rank(extent: Extent, title: str | None = None) -> alt.X:
+    axis = alt.Axis(labelExpr=_PLAIN_LOG_LABEL, labels=True, tickCount=5)
+    return alt.X("rank:Q", title=title, scale=_rank_scale(extent), axis=axis)
+
+
+def _influence(extent: Extent) -> alt.Y:
+    scale = alt.Scale(type="log", domain=list(extent.influence), nice=False)
+    axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6, minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH)
+    return alt.Y("influence:Q", title="influence (nats)", scale=scale, axis=axis)
+
+
+def _deviation(extent: Extent) -> alt.Y:
+    axis = alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH, tickCount=5, format="+.1~f")
+    return alt.Y("deviation:Q", title="δ (nats, log)", scale=_deviation_scale(extent), axis=axis)
+
+
+def _group_colour(palette: Palette) -> alt.Color:
+    scale = alt.Scale(domain=list(GROUPS), range=[palette.rare, palette.common])
+    return alt.Color("group:N", scale=scale, legend=None)
+
+
+def _group_shape() -> alt.Shape:
+    return alt.Shape("group:N", scale=alt.Scale(domain=list(GROUPS), range=["circle", "diamond"]), legend=None)
+
+
+def _role_shapes() -> alt.Scale:
+    return alt.Scale(domain=["boost", "suppress", "none"], range=["triangle-up", "triangle-down", "circle"])
+
+
+def _step_colours(count: int, palette: Palette) -> list[str]:
+    """`count` colours of the palette's sequence, from its faint to its strong end."""
+    last = len(palette.steps) - 1
+    return [palette.steps[round(i * last / max(count - 1, 1)) if count > 1 else last] for i in range(count)]
+
+
+def _configured(chart: Any, palette: Palette) -> Any:
+    text = {"labelColor": palette.muted, "titleColor": palette.ink, "labelFontSize": 12, "titleFontSize": 12}
+    lines = {"gridColor": palette.grid, "domainColor": palette.muted, "tickColor": palette.muted}
+    font = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif"
+    chart = chart.configure(background="transparent", font=font, padding={"left": 2, "right": 10, "top": 6, "bottom": 2})
+    chart = chart.configure_axis(**text, **lines, titleFontWeight="normal", labelFlush=False)
+    return chart.configure_view(stroke=None)

@@ -1,0 +1,123 @@
+"""What a report is made from: a few frames, one row per … as in the warehouse's relations of the same names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+import polars as pl
+
+_KEY = {"run_id": pl.String, "preset": pl.String, "token_group": pl.String}
+
+# Columns without which a frame cannot be read, and columns that are filled with NULL where the caller has none.
+_REQUIRED: dict[str, Mapping[str, type[pl.DataType]]] = {
+    "runs": {
+        "run_id": pl.String,
+        "model": pl.String,
+        "revision": pl.String,
+        "layer": pl.Int64,
+        "status": pl.String,
+        "positions": pl.Int64,
+        "neurons": pl.Int64,
+        "corpus": pl.String,
+        "seed": pl.Int64,
+    },
+    "influence": _KEY
+    | {"neuron": pl.Int64, "influence": pl.Float64, "mean_delta_loss": pl.Float64, "positions": pl.Int64}
+    | {"rank": pl.Int64, "role": pl.String},
+    "fits": _KEY
+    | {"kappa": pl.Float64, "beta": pl.Float64, "r2": pl.Float64, "first_rank": pl.Int64, "last_rank": pl.Int64},
+    "deviations": _KEY | {"neuron": pl.Int64, "rank": pl.Int64, "deviation": pl.Float64, "regime": pl.String},
+    "tokens": {
+        "run_id": pl.String,
+        "neuron": pl.Int64,
+        "direction": pl.String,
+        "rank": pl.Int64,
+        "text": pl.String,
+    },
+    "published": {
+        "paper": pl.String,
+        "place": pl.String,
+        "model": pl.String,
+        "token_group": pl.String,
+        "quantity": pl.String,
+        "value": pl.Float64,
+        "uncertainty": pl.Float64,
+    },
+    "intervals": _KEY | {"quantity": pl.String, "low": pl.Float64, "high": pl.Float64},
+    "quality": {"run_id": pl.String, "check_name": pl.String, "success": pl.Boolean},
+}
+_OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
+    "runs": {
+        "window_length": pl.Int64,
+        "tokenizer_id": pl.String,
+        "frequency_source_id": pl.String,
+        "frequency_source": pl.String,
+        "corpus_hash": pl.String,
+        "model_hash": pl.String,
+        "ablation": pl.String,
+        "dtype": pl.String,
+        "device": pl.String,
+        "tolerance": pl.Float64,
+        "exact_pairs": pl.Int64,
+        "self_check_error": pl.Float64,
+        "structural_check_error": pl.Float64,
+        "self_check_pairs": pl.Int64,
+        "created_at": pl.String,
+        "seconds": pl.Float64,
+        "code_version": pl.String,
+        "options": pl.String,
+        "packages": pl.String,
+        "warnings": pl.String,
+        "reason": pl.String,
+    },
+    "fits": {"reason": pl.String},
+    "deviations": {"local_slope": pl.Float64},
+    "quality": {"observed": pl.String, "expected": pl.String, "detail": pl.String},
+}
+
+
+def empty(frame: str) -> pl.DataFrame:
+    """A frame of `ReportInputs` without rows."""
+    return pl.DataFrame(schema={**_REQUIRED[frame], **_OPTIONAL.get(frame, {})})
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The frames of one report, spelled as in DESIGN 4; every other column is left out of the page.
+
+    `runs`: one row per run (`dim_run`), in no particular order; `options`, `packages` and `warnings` are JSON texts.
+    `influence`, `fits`, `deviations`: `neuron_influence`, `power_law_fit`, `neuron_deviation`; a fit that could not be
+    made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token. `published`: what
+    papers print, `uncertainty` being the ± or NULL. `intervals`: 95 % intervals, where `analyze` made them.
+    `quality`: one row per run and check. Raises ValueError where a frame lacks a column.
+    """
+
+    runs: pl.DataFrame
+    influence: pl.DataFrame
+    fits: pl.DataFrame
+    deviations: pl.DataFrame
+    tokens: pl.DataFrame = field(default_factory=lambda: empty("tokens"))
+    published: pl.DataFrame = field(default_factory=lambda: empty("published"))
+    intervals: pl.DataFrame = field(default_factory=lambda: empty("intervals"))
+    quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
+    command: str = ""  # that makes this report again
+    created_at: str = ""  # ISO 8601, UTC
+
+    def conformed(self) -> "ReportInputs":
+        """The same inputs with exactly the columns and types that the report reads."""
+        return replace(self, **{name: _conform(name, getattr(self, name)) for name in frame_names()})
+
+
+def frame_names() -> tuple[str, ...]:
+    """Names of the fields of `ReportInputs` that are frames."""
+    return tuple(item.name for item in fields(ReportInputs) if item.name in _REQUIRED)
+
+
+def _conform(name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    missing = sorted(set(_REQUIRED[name]) - set(frame.columns))
+    if missing:
+        raise ValueError(f"report inputs: {name} lacks {', '.join(missing)}")
+    columns = {**_REQUIRED[name], **_OPTIONAL.get(name, {})}
+    return frame.select(
+        pl.col(column).cast(kind) if column in frame.columns else pl.lit(None, dtype=kind).alias(column)
+        for column, kind in columns.items()
+    )

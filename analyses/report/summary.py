@@ -1,0 +1,152 @@
+"""What was found, in numbers: one row per run, preset and token group, and the same beside what papers print."""
+
+import json
+import re
+
+import polars as pl
+
+from analyses.report.inputs import ReportInputs
+
+GROUPS = ("rare", "common")
+KEY = ["run_id", "preset", "token_group"]
+SMALL_DEVIATION = 0.1  # NC: |δ| below this counts as on the line
+LARGE_DEVIATION = 0.5  # NC: δ above this counts as above the line
+
+# How a published quantity is spelled -> the column of `group_summaries` that measures the same.
+MEASURES = {
+    "kappa": "kappa",
+    "r2": "r2",
+    "share_small_deviation": "share_small",
+    "neurons_large_deviation": "above_line",
+}
+
+
+def top_count(neurons: int) -> int:
+    """How many neurons count as the most influential: 50 (SPEC 4), or a tenth of a layer under 500 neurons."""
+    return 50 if neurons >= 500 else max(1, neurons // 10)
+
+
+def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
+    """One row per run with effects × preset × token group, whether or not the group holds a position.
+
+    Influence in nats; shares between 0 and 1; `top_percent_share` is the share of the summed influence that the most
+    influential 1 % of the neurons hold; `empty_reason` says why a group has no numbers. Source: SPEC 3.
+    """
+    influence = inputs.influence.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
+    sizes = inputs.runs.select("run_id", "neurons")
+    top = influence.join(sizes, on="run_id").with_columns(
+        k=pl.when(pl.col("neurons") >= 500).then(50).otherwise(pl.max_horizontal(1, pl.col("neurons") // 10)),
+        percent=pl.max_horizontal(1, (pl.col("neurons") * 0.01).round().cast(pl.Int64)),
+    )
+    in_top, in_percent = pl.col("rank") <= pl.col("k"), pl.col("rank") <= pl.col("percent")
+    measured = top.group_by(KEY).agg(
+        pl.col("positions").first(),
+        top_neuron=pl.col("neuron").sort_by("rank").first(),
+        top_influence=pl.col("influence").max(),
+        median_influence=pl.col("influence").median(),
+        top_percent_share=pl.col("influence").filter(in_percent).sum() / pl.col("influence").sum(),
+        boost_in_top=(in_top & (pl.col("role") == "boost")).sum(),
+        suppress_in_top=(in_top & (pl.col("role") == "suppress")).sum(),
+    )
+    deviations = inputs.deviations.filter(pl.col("deviation").is_not_null())
+    shares = deviations.group_by(KEY).agg(
+        share_small=(pl.col("deviation").abs() < SMALL_DEVIATION).mean(),
+        above_line=(pl.col("deviation") > LARGE_DEVIATION).sum(),
+        largest_deviation=pl.col("deviation").max(),
+    )
+    fits = inputs.fits.unique(KEY, keep="first", maintain_order=True)
+    frame = _all_groups(inputs).join(measured, on=KEY, how="left").join(shares, on=KEY, how="left")
+    frame = frame.join(fits, on=KEY, how="left").join(_intervals(inputs), on=KEY, how="left")
+    reason = pl.coalesce("reason", pl.lit("no position of this run falls into the group"))
+    return frame.with_columns(
+        empty_reason=pl.when(pl.col("top_influence").is_null()).then(reason),
+        fit_reason=pl.when(pl.col("kappa").is_null()).then(pl.coalesce("reason", pl.lit("no fit is stored"))),
+    ).drop("reason")
+
+
+def pair_summaries(inputs: ReportInputs) -> pl.DataFrame:
+    """One row per run × preset where both groups hold positions: how far the two rankings agree.
+
+    `shared` of the `k` most influential neurons for rare tokens are among the k for common ones; `by_chance` is what
+    two independent rankings would share (k²/N); `rank_correlation` is Spearman's, over all neurons.
+    """
+    used = inputs.influence.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
+    columns = ["run_id", "preset", "neuron", "rank"]
+    sides = [used.filter(pl.col("token_group") == group).select(columns) for group in GROUPS]
+    both = sides[0].join(sides[1], on=["run_id", "preset", "neuron"], suffix="_common")
+    both = both.join(inputs.runs.select("run_id", "neurons"), on="run_id")
+    both = both.with_columns(k=pl.col("neurons").map_elements(top_count, return_dtype=pl.Int64))
+    in_both = (pl.col("rank") <= pl.col("k")) & (pl.col("rank_common") <= pl.col("k"))
+    return both.group_by("run_id", "preset").agg(
+        pl.col("k").first(),
+        shared=in_both.sum(),
+        by_chance=(pl.col("k") ** 2 / pl.col("neurons")).first(),
+        rank_correlation=pl.corr("rank", "rank_common", method="spearman"),
+    )
+
+
+def comparisons(inputs: ReportInputs, summaries: pl.DataFrame) -> pl.DataFrame:
+    """Measured beside printed: one row per run × preset × published value that this report measures too.
+
+    `same_model` is whether the paper names the run's model; where it does not, the two numbers are about different
+    models and no agreement may be read off. Columns: measured, low, high, printed, uncertainty, paper, place.
+    """
+    models = dict(inputs.runs.select("run_id", "model").iter_rows())
+    measured = {tuple(row[column] for column in KEY): row for row in summaries.iter_rows(named=True)}
+    rows = []
+    for printed in inputs.published.filter(pl.col("quantity").is_in(list(MEASURES))).iter_rows(named=True):
+        for (run_id, preset, group), found in measured.items():
+            if group != printed["token_group"]:
+                continue
+            column = MEASURES[printed["quantity"]]
+            rows.append(
+                {"run_id": run_id, "preset": preset, "token_group": group, "quantity": printed["quantity"]}
+                | {"measured": _as_float(found[column])}
+                | {end: found.get(f"{column}_{end}") for end in ("low", "high")}
+                | {"printed": printed["value"], "uncertainty": printed["uncertainty"]}
+                | {"paper": printed["paper"], "place": printed["place"], "printed_model": printed["model"]}
+                | {"same_model": _same_model(models[run_id], printed["model"])}
+            )
+    text, real = pl.String, pl.Float64
+    schema = {name: text for name in (*KEY, "quantity")}
+    schema |= {name: real for name in ("measured", "low", "high", "printed", "uncertainty")}
+    schema |= {name: text for name in ("paper", "place", "printed_model")} | {"same_model": pl.Boolean}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def parsed(text: object) -> dict[str, object] | list[object]:
+    """The value of a JSON column of `dim_run`; empty where there is none or it does not parse."""
+    try:
+        value = json.loads(str(text)) if text else {}
+    except json.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict | list) else {}
+
+
+def _all_groups(inputs: ReportInputs) -> pl.DataFrame:
+    """Every run that has effects × preset × token group that is spoken of: what is missing must show as missing."""
+    found = pl.concat([inputs.influence.select(KEY), inputs.fits.select(KEY)]).unique()
+    runs = inputs.influence.select("run_id").unique()
+    pairs = runs.join(found.select("preset").unique(), how="cross")
+    return pairs.join(pl.DataFrame({"token_group": GROUPS}), how="cross").sort(KEY)
+
+
+def _intervals(inputs: ReportInputs) -> pl.DataFrame:
+    """The intervals of `inputs`, one row per group, as columns `<measure>_low` and `<measure>_high`."""
+    frame = _all_groups(inputs).select(KEY)
+    for column in dict.fromkeys(MEASURES.values()):
+        spelled = [name for name, measure in MEASURES.items() if measure == column]
+        found = inputs.intervals.filter(pl.col("quantity").is_in(spelled)).unique(KEY, keep="first")
+        ends = {"low": f"{column}_low", "high": f"{column}_high"}
+        frame = frame.join(found.select(*KEY, "low", "high").rename(ends), on=KEY, how="left")
+    return frame
+
+
+def _as_float(value: object) -> float | None:
+    return None if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _same_model(model: str, printed: str | None) -> bool:
+    """Whether a paper's model (`GPT-2 XL`, `Pythia-410M`) is the run's (`gpt2-xl`, `EleutherAI/pythia-410m`)."""
+    plain = [re.sub(r"[^a-z0-9]", "", name.rsplit("/", 1)[-1].lower()) for name in (model, printed or "")]
+    return plain[0] == plain[1]

@@ -1,0 +1,88 @@
+"""Text that is safe to show: hostile tokens made visible, numbers in few digits, JSON that cannot leave its element."""
+
+import json
+import math
+import unicodedata
+from typing import Any
+
+from markupsafe import Markup
+
+TOKEN_LENGTH = 32  # characters of a token that are shown
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def visible(text: str, limit: int = TOKEN_LENGTH) -> str:
+    """`text` with every character that would not show, or would change how others show, spelled out.
+
+    Control characters (so ANSI escapes and null bytes), direction marks, surrogates and line separators become
+    escapes such as ``\\x1b`` or ``\\u202e``; a leading combining mark gets a dotted circle to stand on. What is beyond
+    `limit` characters is cut, and the cut says how much is gone.
+    """
+    shown = "".join(_visible_character(character) for character in text[:limit])
+    if shown and unicodedata.category(shown[0]).startswith("M"):
+        shown = "◌" + shown
+    return shown if len(text) <= limit else f"{shown}… (+{len(text) - limit:,} characters)"
+
+
+def visible_token(text: str | None) -> str:
+    """A vocabulary entry for reading: as `visible`, with its outer spaces drawn (␣), which is where words start."""
+    if text is None:
+        return "?"
+    head = text[: TOKEN_LENGTH + 1]  # a token may be megabytes long: never copy it whole
+    lead = len(head) - len(head.lstrip(" "))
+    trail = len(head) - len(head.rstrip(" ")) if len(text) <= TOKEN_LENGTH else 0
+    if lead == len(text):
+        return "␣" * lead
+    return visible("␣" * lead + text[lead : len(text) - trail] + "␣" * trail)
+
+
+def _visible_character(character: str) -> str:
+    if character in _NAMED:
+        return _NAMED[character]
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` to so many significant digits, with a true minus sign, and 10ⁿ where it is tiny or huge; – for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if -4 <= exponent < 6:
+        text = f"{value:,.{max(digits - 1 - exponent, 0)}f}"
+    else:
+        text = f"{value / 10.0**exponent:.{digits - 1}f} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+    return text.replace("-", "−")
+
+
+def signed(value: float | None, decimals: int = 2) -> str:
+    """`value` with its sign and so many decimals; – for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def percent(share: float | None) -> str:
+    """A share between 0 and 1 as a percentage; – for none."""
+    if share is None or not math.isfinite(share):
+        return "–"
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+
+
+def integer(value: float | None) -> str:
+    """A count with thousands separated; – for none."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def inline_json(value: Any) -> Markup:
+    """`value` as JSON that is inert inside a script element: ASCII only, and neither ``<`` nor ``>`` nor ``&``."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704 - nothing in it can end the element it is put in
