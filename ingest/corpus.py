@@ -1,0 +1,251 @@
+"""Corpora: documents in a seeded order, from files in hand, from the built-in text, or streamed from the hub.
+
+Files and the built-in text are shuffled as a whole: their documents are written once to a temporary Arrow file that
+`datasets` maps into memory, so that a corpus may be larger than memory and leaves nothing behind. The order is by a
+hash of seed and text: it depends on no generator's version, and not on the order in which the files were named.
+A streamed corpus comes in the order of `datasets`' seeded shuffle, with a buffer of 10,000 documents (SPEC 1).
+"""
+
+import errno
+import hashlib
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
+
+import pyarrow as pa
+
+from common.errors import UserError
+from ingest.readers import corpus_files, read_texts
+
+if TYPE_CHECKING:
+    import datasets
+
+C4 = "c4"
+BUILTIN = "builtin"
+
+SHUFFLE_BUFFER = 10_000  # documents, SPEC 1
+
+_HUB_TIMEOUT = 5.0  # seconds until a hub that does not answer counts as out of reach
+_HUB_RETRIES = 4  # of a stream that breaks off; `datasets` itself tries 20 times, five seconds apart
+_SPOOL = pa.schema([("text", pa.large_string()), ("domain", pa.string()), ("digest", pa.string())])
+_SPOOL_BATCH = 1 << 23  # characters
+_READ_BATCH = 256  # documents
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text. `domain` is the label of the source it is from, `digest` the sha256 of its text, hex."""
+
+    text: str
+    domain: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A data set of the hub at one commit, read as a stream; it has a column `text`."""
+
+    label: str
+    name: str
+    config: str
+    split: str
+    revision: str  # commit
+
+    def documents(self, seed: int) -> Iterator[Document]:
+        """The documents in `datasets`' seeded order.
+
+        Raises:
+            UserError: the hub went out of reach.
+        """
+        datasets = _quiet_datasets()
+        from huggingface_hub.errors import HTTPError
+
+        try:
+            rows = datasets.load_dataset(
+                self.name, self.config, split=self.split, revision=self.revision, streaming=True
+            )
+            for row in rows.select_columns(["text"]).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER):
+                if not row["text"].isspace():
+                    yield _document(row["text"], self.label)
+        except (OSError, HTTPError) as error:
+            _out_of_reach(self.name, error)
+
+
+class Corpus:
+    """Documents to sample from.
+
+    Attributes:
+        name: shown to people; no path.
+        identity: hash of what the corpus holds: of the texts' own hashes for texts in hand, of data set, configuration,
+            split and commit for a stream. The same texts have the same identity in whatever files they lie.
+        streamed: whether it goes on longer than anyone wants to read.
+        documents_in_hand: how many documents it has without the streamed ones.
+    """
+
+    def __init__(self, name: str, texts: Iterator[tuple[str, str]], stream: HubDataset | None = None) -> None:
+        """Take in `texts`, pairs of (text, domain), at once, and `stream` when documents are asked for."""
+        self.name = name
+        self.streamed = stream is not None
+        self._stream = stream
+        self._spool, self._digests = _spool(texts)
+        self.documents_in_hand = len(self._digests)
+        parts = sorted(self._digests)
+        if stream is not None:
+            parts += [stream.name, stream.config, stream.split, stream.revision]
+        self.identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def documents(self, seed: int) -> Iterator[Document]:
+        """All documents, in an order that the seed decides.
+
+        Where a stream and texts in hand come together, they take turns until the texts are used up.
+
+        Raises:
+            UserError: the hub went out of reach.
+        """
+        if self._stream is None:
+            return self._shuffled(seed)
+        streamed = self._stream.documents(seed)
+        return _taking_turns(self._shuffled(seed), streamed) if self.documents_in_hand else streamed
+
+    def _shuffled(self, seed: int) -> Iterator[Document]:
+        keys = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in self._digests]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        for start in range(0, len(order), _READ_BATCH):
+            batch = self._spool[order[start : start + _READ_BATCH]]
+            yield from itertools.starmap(Document, zip(batch["text"], batch["domain"], batch["digest"], strict=True))
+
+
+def open_corpus(sources: Sequence[str]) -> Corpus:
+    """Find, read and hash the corpora that were named: `c4`, `builtin`, files and folders.
+
+    The domain of a document is the name of its source: `c4`, `builtin`, or the file's or folder's name.
+
+    Raises:
+        UserError: there is no such file, it cannot be read as text, it is empty, or the hub is out of reach.
+    """
+    if not sources:
+        raise UserError("No corpus was named; give --corpus c4, builtin, or a path.")
+    names = [source if source in (C4, BUILTIN) else Path(source).expanduser().resolve().name for source in sources]
+    keys = [source if source in (C4, BUILTIN) else str(Path(source).expanduser().resolve()) for source in sources]
+    if twice := [source for index, source in enumerate(sources) if keys[index] in keys[:index]]:
+        raise UserError(f"The corpus {twice[0]} is named twice; name it once.")
+    stream = hub_dataset(C4, "allenai/c4", "en", "train") if C4 in sources else None
+    texts = ((text, name) for source, name in zip(sources, names, strict=True) for text in _texts(source))
+    return Corpus(" + ".join(names), texts, stream)
+
+
+def hub_dataset(label: str, name: str, config: str, split: str) -> HubDataset:
+    """Resolve a data set of the hub to its newest commit, within seconds whether the hub answers or not.
+
+    Raises:
+        UserError: the hub does not answer, or does not have the data set.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        revision = HfApi().dataset_info(name, timeout=_HUB_TIMEOUT).sha
+    except (OSError, HTTPError) as error:
+        _out_of_reach(name, error)
+    if revision is None:
+        raise UserError(f"The hub names no commit of the data set {name}; use a local corpus (--corpus PATH).")
+    return HubDataset(label, name, config, split, revision)
+
+
+def _texts(source: str) -> Iterator[str]:
+    if source == C4:
+        return
+    found = False
+    for text in _builtin_texts() if source == BUILTIN else _file_texts(source):
+        found = True
+        yield text
+    if not found:
+        raise UserError(f"The corpus {source} is empty: it holds no text.")
+
+
+def _builtin_texts() -> Iterator[str]:
+    from ingest.embedded import reference_documents
+
+    yield from reference_documents()
+
+
+def _file_texts(source: str) -> Iterator[str]:
+    for file in corpus_files(Path(source).expanduser()):
+        yield from read_texts(file)
+
+
+def _document(text: str, domain: str) -> Document:
+    return Document(text, domain, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _taking_turns(first: Iterator[Document], second: Iterator[Document]) -> Iterator[Document]:
+    for document in first:
+        yield document
+        yield from itertools.islice(second, 1)
+    yield from second
+
+
+def _spool(texts: Iterator[tuple[str, str]]) -> tuple["datasets.Dataset", list[str]]:
+    """Write texts to a temporary file, map it into memory, and unlink it: gone with the process, however that ends."""
+    folder = Path(tempfile.mkdtemp(prefix="rare-tokens-corpus-"))
+    digests: list[str] = []
+    try:
+        with pa.OSFile(str(folder / "texts.arrow"), "wb") as file, pa.ipc.new_stream(file, _SPOOL) as writer:
+            for batch in _batches(texts):
+                digests += [document.digest for document in batch]
+                writer.write_batch(_record_batch(batch))
+        return _quiet_datasets().Dataset.from_file(str(folder / "texts.arrow")), digests
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(
+                f"The disk of {folder.parent} is full: a copy of the corpus is kept there while it is read. "
+                "Make room, or set TMPDIR to a folder on a larger disk."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _batches(texts: Iterator[tuple[str, str]]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for text, domain in texts:
+        batch.append(_document(text, domain))
+        size += len(text)
+        if size >= _SPOOL_BATCH:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _record_batch(documents: list[Document]) -> pa.RecordBatch:
+    rows = [{"text": item.text, "domain": item.domain, "digest": item.digest} for item in documents]
+    return pa.RecordBatch.from_pylist(rows, schema=_SPOOL)
+
+
+def _out_of_reach(name: str, error: Exception) -> NoReturn:
+    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    raise UserError(
+        f"The data set {name} cannot be had from the hub ({reason}). "
+        "Check the network, or use a corpus of your own (--corpus PATH) or the built-in one (--corpus builtin)."
+    ) from error
+
+
+def _quiet_datasets() -> ModuleType:
+    """`datasets` without progress bars, without its count of downloads, and with fewer retries.
+
+    The count is a request to the hub at each load (`increase_load_count`), also of files that are local.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    datasets.config.STREAMING_READ_MAX_RETRIES = _HUB_RETRIES
+    datasets.config.STREAMING_OPEN_MAX_RETRIES = _HUB_RETRIES
+    return datasets
