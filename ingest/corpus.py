@@ -31,7 +31,8 @@ BUILTIN = "builtin"
 SHUFFLE_BUFFER = 10_000  # documents, SPEC 1
 
 _HUB_TIMEOUT = 5.0  # seconds until a hub that does not answer counts as out of reach
-_HUB_RETRIES = 4  # of a stream that breaks off; `datasets` itself tries 20 times, five seconds apart
+# huggingface_hub itself tries a stream that breaks off five times, over 23 s; `datasets` would repeat that 20 times.
+_HUB_ATTEMPTS = 1
 _SPOOL = pa.schema([("text", pa.large_string()), ("domain", pa.string()), ("digest", pa.string())])
 _SPOOL_BATCH = 1 << 23  # characters
 _READ_BATCH = 256  # documents
@@ -70,9 +71,9 @@ class HubDataset:
                 self.name, self.config, split=self.split, revision=self.revision, streaming=True
             )
             for row in rows.select_columns(["text"]).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER):
-                if not row["text"].isspace():
+                if row["text"].strip():
                     yield _document(row["text"], self.label)
-        except (OSError, HTTPError) as error:
+        except (OSError, EOFError, HTTPError) as error:
             _out_of_reach(self.name, error)
 
 
@@ -237,15 +238,13 @@ def _out_of_reach(name: str, error: Exception) -> NoReturn:
 
 
 def _quiet_datasets() -> ModuleType:
-    """`datasets` without progress bars, without its count of downloads, and with fewer retries.
-
-    The count is a request to the hub at each load (`increase_load_count`), also of files that are local.
-    """
+    """`datasets` and the hub's client without progress bars and reports of their retries, and with fewer of them."""
     import datasets
+    import huggingface_hub
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    datasets.config.STREAMING_READ_MAX_RETRIES = _HUB_RETRIES
-    datasets.config.STREAMING_OPEN_MAX_RETRIES = _HUB_RETRIES
+    huggingface_hub.logging.set_verbosity_error()
+    datasets.config.STREAMING_READ_MAX_RETRIES = _HUB_ATTEMPTS
+    datasets.config.STREAMING_OPEN_MAX_RETRIES = _HUB_ATTEMPTS
     return datasets

@@ -22,9 +22,9 @@ COMPRESSED = (".gz", ".zst", ".bz2")
 COLUMN = "text"
 SEPARATOR_LINE = "<|endoftext|>"
 
-# A tokenizer takes a document whole and needs about a hundred times its size, so that a file of one gigabyte without
+# A tokenizer takes a document whole and needs some 300 bytes a character, so that a file of one gigabyte without
 # a separator could not be read at all: what is longer than this is cut into several documents.
-LONGEST_DOCUMENT = 8_000_000  # characters
+LONGEST_DOCUMENT = 2_000_000  # characters
 
 # Files that lie beside a corpus and are not part of it. One of them named itself is read all the same.
 NOTES = {"authors", "changelog", "citation", "copying", "credits", "licence", "license", "notice", "readme", "source"}
@@ -91,10 +91,10 @@ def _pieces(text: str) -> Iterator[str]:
     start = 0
     while len(text) - start > LONGEST_DOCUMENT:
         end = start + LONGEST_DOCUMENT
-        cuts = (text.rfind(mark, start + 1, end) for mark in ("\n\n", "\n", " "))
-        cut = next((cut for cut in cuts if cut > 0), end)
+        marks = ((text.rfind(mark, start + 1, end), mark) for mark in ("\n\n", "\n", " "))
+        cut, mark = next(((cut, mark) for cut, mark in marks if cut > 0), (end, ""))
         yield text[start:cut]
-        start = cut
+        start = cut + len(mark)
     if start < len(text):
         yield text[start:]
 
@@ -191,10 +191,11 @@ def _record_text(record: Any, path: Path, place: str) -> Iterator[str]:
         return
     if not isinstance(text, str):
         raise UserError(f"The corpus file {path}: `{COLUMN}` of {place} is no string but {type(text).__name__}.")
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise UserError(
-            f"The corpus file {path}: `{COLUMN}` of {place} holds half a surrogate pair, which no text has."
-        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"The corpus file {path}: `{COLUMN}` of {place} holds half a surrogate pair, which is no character."
+        raise UserError(message) from error
     yield text
 
 
