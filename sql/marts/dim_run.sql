@@ -1,0 +1,78 @@
+-- dim_run: what was ingested, from which model and text, how, and how far it got.
+-- One row per run.
+--   run_id                  the run: model, revision and a hash over what identifies it
+--   run_key                 small integer that stands for run_id in the stored facts
+--   model                   hub id, or the name of a local folder
+--   revision                branch, tag, commit or checkpoint of the model
+--   layer                   layer whose MLP neurons were ablated, counted from 0
+--   status                  running, published, rejected (failed its checks; no facts here) or
+--                           missing (the revision has no weights); the command `runs` also tells
+--                           interrupted and staged runs, which it sees from the parts folder
+--   positions               T, sampled positions
+--   neurons                 N, neurons of the layer
+--   window_length           predicted positions in a window
+--   tokenizer_id            identifies the tokenizer and its vocabulary
+--   frequency_source_id     identifies the counts that decide what is rare
+--   corpus                  corpus the positions were drawn from
+--   model_hash              hash of the weights
+--   corpus_hash             hash of the documents drawn
+--   ablation                what replaces an activation: mean or zero
+--   seed                    of the sample
+--   dtype                   number format of the forward pass
+--   device                  what it ran on
+--   tolerance               absolute tolerance on delta_loss, nats
+--   exact_pairs             pairs recomputed exactly because their error bound was over tolerance
+--   self_check_error        largest error of the numeric self-check, in units of its tolerance
+--   structural_check_error  largest error against the hooked model, in units of its tolerance
+--   options                 the command's options, JSON
+--   created_at              start of the ingest, UTC
+--   seconds                 time that the ingest took
+--   code_version            version of this package that wrote the run
+--   separator_token_id      token between packed documents; its positions are in no token group
+--   effects                 which effects fct_effect holds for the run
+--   packages                versions of the packages that the numbers depend on, JSON
+--   frequency_source        the frequency source in words
+--   status_reason           why the run was rejected, is missing, or was published all the same
+--   stage_seconds           time by stage of the ingest, JSON
+--   warnings                what the ingest warned of
+--   identity                the values that run_id is a hash of, JSON
+--   published_at            when its facts became visible here, UTC
+
+create or replace view dim_run as
+select
+    run_id,
+    run_key,
+    model,
+    revision,
+    layer,
+    status,
+    positions,
+    neurons,
+    window_length,
+    tokenizer_id,
+    frequency_source_id,
+    corpus,
+    model_hash,
+    corpus_hash,
+    ablation,
+    seed,
+    dtype,
+    device,
+    tolerance,
+    exact_pairs,
+    self_check_error,
+    structural_check_error,
+    options,
+    created_at,
+    seconds,
+    code_version,
+    separator_token_id,
+    effects,
+    packages,
+    frequency_source,
+    status_reason,
+    stage_seconds,
+    warnings,
+    identity,
+    published_at
+from store.run;

@@ -1,0 +1,19 @@
+-- dim_token: the vocabulary of a tokenizer.
+-- One row per tokenizer × token.
+--   tokenizer_id  the tokenizer
+--   token_id      number of the token
+--   text          the decoded token, with its leading space where it has one
+--   is_word       stripped, it is alphabetic, of two letters or more, and in the dictionary
+--   starts_word   it begins a new word
+--   is_special    a separator, begin or other special token
+
+create or replace view dim_token as
+select
+    tokenizer.tokenizer_id,
+    token.token_id,
+    token.text,
+    token.is_word,
+    token.starts_word,
+    token.is_special
+from store.dim_token as token
+join store.tokenizer as tokenizer using (tokenizer_key);

@@ -1,0 +1,65 @@
+-- influence_at: influence with the line between rare and common drawn anywhere.
+-- Macro influence_at(run, percentile, occurrences := false, words := false).
+--   run_id           the run
+--   token_group      rare: targets below the percentile; common: at or above it
+--   layer            layer of the neuron
+--   neuron           its index in the layer
+--   rank             1 = largest influence, ties to the lower index
+--   influence        mean |delta_loss| over the group's positions, nats
+--   mean_delta_loss  mean delta_loss over them, nats
+--   positions        number of positions in the group
+--
+-- By type percentile, or by occurrence percentile where occurrences is true; words leaves rare
+-- targets out that are no words (so percentile 50 with words is preset es, with occurrences nc).
+
+create or replace macro influence_at(run, percentile, occurrences := false, words := false) as table
+with chosen as (
+    select r.run_key, r.run_id, r.layer from store.run as r where r.run_id = run
+),
+
+graded as (
+    select
+        p.run_key,
+        p.position_id,
+        case when occurrences then p.occurrence_percentile else p.percentile end < percentile as is_rare,
+        p.is_word
+    from store.position_frequency as p
+    join chosen using (run_key)
+),
+
+grouped as (
+    select run_key, position_id, case when is_rare then 'rare' else 'common' end as token_group
+    from graded
+    where not is_rare or is_word or not words
+),
+
+total as (
+    select
+        e.run_key,
+        g.token_group,
+        e.neuron,
+        count(*) as positions,
+        sum(abs(units(e.delta_loss))) as abs_delta,
+        sum(units(e.delta_loss)) as delta
+    from store.fct_effect as e
+    join grouped as g using (run_key, position_id)
+    group by all
+),
+
+final as (
+    select
+        c.run_id,
+        t.token_group,
+        c.layer,
+        t.neuron,
+        row_number() over (
+            partition by t.token_group order by t.abs_delta desc, t.neuron
+        )::uinteger as rank,
+        nats(t.abs_delta) / t.positions as influence,
+        nats(t.delta) / t.positions as mean_delta_loss,
+        t.positions::uinteger as positions
+    from total as t
+    join chosen as c using (run_key)
+)
+
+select * from final;

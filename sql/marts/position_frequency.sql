@@ -1,0 +1,50 @@
+-- position_frequency: how frequent the target of each position is, by the run's own source.
+-- One row per run × position whose target has a count and is no separator.
+--   run_id                 the run
+--   position_id            the position
+--   window_id              window it lies in
+--   token_id               its target
+--   frequency              of the target in the run's frequency source
+--   percentile             type percentile of the target
+--   occurrence_percentile  occurrence percentile of the target
+--   is_word                the target is a correctly spelled word
+--   is_elbow               the target lies at the elbow of the frequency curve
+--
+-- What every token group is made from. A position that is not here belongs to no group.
+
+create or replace view store.position_frequency as
+select
+    position.run_key,
+    position.position_id,
+    position.window_id,
+    position.target_token_id as token_id,
+    frequency.frequency,
+    frequency.percentile,
+    frequency.occurrence_percentile,
+    percentile_bucket(frequency.percentile) as percentile_bucket,
+    percentile_bucket(frequency.occurrence_percentile) as occurrence_bucket,
+    token.is_word,
+    frequency.is_elbow
+from store.dim_position as position
+join store.run as run using (run_key)
+join store.token_frequency as frequency
+    on run.source_key = frequency.source_key and position.target_token_id = frequency.token_id
+join store.dim_token as token
+    on run.tokenizer_key = token.tokenizer_key and position.target_token_id = token.token_id
+where
+    frequency.count > 0
+    and position.target_token_id is distinct from run.separator_token_id;
+
+create or replace view position_frequency as
+select
+    run.run_id,
+    graded.position_id,
+    graded.window_id,
+    graded.token_id,
+    graded.frequency,
+    graded.percentile,
+    graded.occurrence_percentile,
+    graded.is_word,
+    graded.is_elbow
+from store.position_frequency as graded
+join store.run as run using (run_key);

@@ -1,0 +1,34 @@
+"""Everything that opens a warehouse file: the schema, publishing, queries, housekeeping.
+
+``import warehouse; w = warehouse.open("rare_tokens.duckdb"); w.influence(run, preset)``.
+"""
+
+from warehouse.claims import claim
+from warehouse.door import Warehouse
+from warehouse.export import export
+from warehouse.housekeeping import delete, migrate, require_writable, vacuum
+from warehouse.publish import begin, publish, record_missing
+from warehouse.runs import find, runs, status
+from warehouse.sandbox import run_sql
+from warehouse.tables import tables
+
+open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to read
+
+__all__ = [
+    "Warehouse",
+    "begin",
+    "claim",
+    "delete",
+    "export",
+    "find",
+    "migrate",
+    "open",
+    "publish",
+    "record_missing",
+    "require_writable",
+    "run_sql",
+    "runs",
+    "status",
+    "tables",
+    "vacuum",
+]

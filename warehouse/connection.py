@@ -1,0 +1,148 @@
+"""Opening a warehouse file to read or to write, and turning the engine's errors into ones a user can act on."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from common.errors import LockedError, RareTokensError, UserError
+from warehouse import migrations
+
+Config = dict[str, str | bool | int | float | list[str]]
+
+# Queries cannot reach beyond the file: no other files, no extensions, no Python variables, no settings.
+READ_CONFIG: Config = {
+    "enable_external_access": False,
+    "python_enable_replacements": False,
+    "lock_configuration": True,
+}
+# Publishing reads Parquet parts; nothing else from outside.
+WRITE_CONFIG: Config = {
+    "python_enable_replacements": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+_POLL_SECONDS = 0.1
+_UNUSABLE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
+
+
+@contextmanager
+def reading(path: Path, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a warehouse read-only; an absent one reads as an empty one, and is not created.
+
+    Args:
+        wait: seconds to wait for a process that is writing.
+
+    Raises:
+        UserError: the path is no usable warehouse of this version.
+        LockedError: another process is still writing after `wait` seconds.
+    """
+    with engine_errors(path):
+        con = open_read_only(path, wait=wait)
+        try:
+            yield con
+        finally:
+            con.close()
+
+
+@contextmanager
+def writing(path: Path, *, wait: float = 0.0, migrating: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a warehouse to write, creating it where there is none, and bringing it to this version if `migrating`.
+
+    Raises:
+        UserError: the path is no usable warehouse, or a newer version wrote it.
+        LockedError: another process has it open after `wait` seconds.
+    """
+    with engine_errors(path):
+        _check_path(path)
+        if not path.parent.is_dir():
+            raise UserError(f"Folder {path.parent} does not exist, so {path.name} cannot be made in it. Make it first.")
+        con = _connect_waiting(path, wait, WRITE_CONFIG, read_only=False)
+        try:
+            if migrating:
+                migrations.migrate(con, path)
+            yield con
+        finally:
+            con.close()
+
+
+def open_read_only(path: Path, *, wait: float = 0.0, limits: Config | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection for queries only (see `reading`); the caller closes it.
+
+    Args:
+        limits: more settings of the engine.
+    """
+    with engine_errors(path):
+        _check_path(path)
+        if not path.exists():
+            con = duckdb.connect(config={"python_enable_replacements": False})
+            migrations.migrate(con, path)
+            con.execute("set enable_external_access = false")
+            con.execute("set lock_configuration = true")
+            return con
+        con = _connect_waiting(path, wait, READ_CONFIG | (limits or {}), read_only=True)
+        try:
+            migrations.check(con, path)
+        except BaseException:
+            con.close()
+            raise
+        return con
+
+
+@contextmanager
+def engine_errors(path: Path) -> Iterator[None]:
+    """Turn DuckDB's errors about the file itself (locked, damaged, disk full) into those of `common.errors`."""
+    try:
+        yield
+    except duckdb.Error as error:
+        refusal = _refusal(path, error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def reason(error: duckdb.Error) -> str:
+    """The engine's message in one line, without its class name."""
+    first = str(error).strip().splitlines()[0]
+    return re.sub(r"^\w[\w ]* Error: ", "", first)
+
+
+def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
+    """What an error of the engine means to a user, where it is about the file and not about a query."""
+    text = str(error)
+    if "Could not set lock" in text:
+        return LockedError(_locked(path, text))
+    if "different configuration than existing connections" in text:
+        return LockedError(f"This very process has {path} open in another way. Close that connection first.")
+    if "No space left on device" in text:
+        return UserError(f"The disk is full, so {path} was not changed. Free some space and run it again.")
+    if any(mark in text for mark in _UNUSABLE):
+        return UserError(f"{path} is not a DuckDB file, or is damaged: {reason(error)}")
+    if "Permission denied" in text:
+        return UserError(f"{path} may not be opened: permission denied.")
+    return None
+
+
+def _check_path(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder. A warehouse is a file; name one, such as {path / 'rare_tokens.duckdb'}.")
+
+
+def _connect_waiting(path: Path, wait: float, config: Config, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return duckdb.connect(path, read_only=read_only, config=config)
+        except duckdb.IOException as error:
+            if "Could not set lock" not in str(error) or time.monotonic() >= deadline:
+                raise
+        time.sleep(_POLL_SECONDS)
+
+
+def _locked(path: Path, text: str) -> str:
+    holder = re.search(r"PID (\d+)", text)
+    who = f"by process {holder[1]}" if holder else "by another process"
+    return f"{path} is open {who}. Wait for it to end, or give --wait SECONDS."

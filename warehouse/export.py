@@ -1,0 +1,89 @@
+"""Writing a warehouse out as Parquet: for other tools, for sharing, for keeping."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.errors import UserError
+from common.files import write_json
+from warehouse import migrations, relations
+from warehouse.connection import reading
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_ROWS_PER_BATCH = 122_880
+
+
+def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
+    """Write every public relation as Parquet into a new folder; returns the number of rows of each.
+
+    Relations with a row per something of a run are partitioned in the Hive way, ``NAME/run_id=RUN/part.parquet``; the
+    others are ``NAME/part.parquet``. ``manifest.json`` lists files and rows. The folder appears whole or not at all.
+
+    Raises:
+        UserError: the folder exists and is not empty, or the disk is full.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and not empty. Name a new folder.")
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        with reading(path, wait=wait) as con:
+            partial.mkdir(parents=True)
+            files = dict(_write_relations(con, partial))
+        manifest: dict[str, Any] = {"format": FORMAT, "schema": migrations.known()[-1][0], "files": files}
+        write_json(partial / MANIFEST, manifest)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"The disk is full, so nothing was exported to {folder}. Free some space.") from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _rows_by_relation(files)
+
+
+def _write_relations(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[tuple[str, int]]:
+    runs = [run for (run,) in con.execute("select run_id from dim_run order by run_key").fetchall()]
+    for relation in relations.relations().values():
+        if relation.is_macro:
+            continue
+        if "run_id" not in relation.columns or relation.name == "dim_run":
+            name = f"{relation.name}/part.parquet"
+            yield name, _write(con, f"select * from {relation.name}", {}, folder / name)
+            continue
+        for run in runs:
+            name = f"{relation.name}/run_id={quote(run, safe='')}/part.parquet"
+            query = f"select * exclude (run_id) from {relation.name} where run_id = $run"
+            if rows := _write(con, query, {"run": run}, folder / name):
+                yield name, rows
+            else:
+                shutil.rmtree((folder / name).parent)
+
+
+def _write(con: duckdb.DuckDBPyConnection, query: str, values: dict[str, str], path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reader: pa.RecordBatchReader = con.sql(query, params=values).to_arrow_reader(_ROWS_PER_BATCH)
+    rows = 0
+    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def _rows_by_relation(files: dict[str, int]) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for name, count in files.items():
+        relation = name.split("/")[0]
+        rows[relation] = rows.get(relation, 0) + count
+    return rows

@@ -1,0 +1,269 @@
+"""Write, audit, publish: how a run gets into the warehouse, or does not.
+
+An ingest calls `begin`, writes its parts, and calls `publish`. Publishing checks the parts before it touches the
+warehouse, then loads them and computes the marts in one transaction: whatever happens, the warehouse holds either all
+of the run or none of it, and of a run published before, the old state or the new.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from common import parts
+from common.errors import LockedError, QualityError
+from common.parts import Manifest
+from common.progress import progress
+from warehouse import audit, processes, records, relations, staging
+from warehouse.connection import reading, writing
+
+log = logging.getLogger("rare_tokens.publish")
+
+# Neurons loaded by one statement: so many facts are sorted at a time, however large the run is.
+NEURONS_PER_LOAD = 4 * parts.NEURONS_PER_ROW_GROUP
+
+# Relations with one row per … of the run, in the order they are loaded, each with the order of its rows.
+_LOADED = {
+    "dim_document": "document_id",
+    "dim_position": "position_id",
+    "dim_neuron": "neuron",
+    "neuron_weight": "neuron",
+    "neuron_token": "neuron, direction, rank",
+}
+# Computed from the facts, in an order in which each finds what it reads.
+MARTS = ("position_group", "agg_effect", "neuron_influence", "power_law_fit", "neuron_deviation")
+
+
+def begin(path: Path, manifest: Manifest, *, wait: float = 0.0) -> None:
+    """Record that this process is writing the parts of a run.
+
+    A run published before stays visible as it is until its new parts are published.
+
+    Args:
+        path: the warehouse; made where there is none.
+        wait: seconds to wait for a process that has the warehouse open or is writing the same run.
+
+    Raises:
+        LockedError: that process is still at it; the message names its PID.
+        UserError: the path is no usable warehouse.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        with writing(path, wait=max(0.0, deadline - time.monotonic())) as con:
+            holder = processes.other_holder(records.column(con, manifest.run_id, "process"))
+            if holder is None:
+                _begin(con, manifest)
+                return
+        if not processes.wait_until(deadline):
+            raise LockedError(
+                f"Process {holder} is writing run {manifest.run_id}. Wait for it, or give --wait SECONDS."
+            )
+
+
+def record_missing(path: Path, *, run_id: str, model: str, revision: str, why: str, wait: float = 0.0) -> None:
+    """Record a revision that has no weights, so that a series over training steps shows the gap."""
+    with writing(path, wait=wait) as con:
+        if records.column(con, run_id, "status") != "published":
+            values = {"run_id": run_id, "model": model, "revision": revision, "status": "missing"}
+            records.record(con, values | {"status_reason": why, "created_at": records.now(), "process": None})
+
+
+def publish(path: Path, folder: Path, *, wait: float = 0.0, anyway: str | None = None, quiet: bool = False) -> str:
+    """Check a finished run's parts, load them, compute the marts, remove the parts; returns the run's id.
+
+    Publishing a run again replaces it. Parts that were published already (a crash kept them) are only removed.
+
+    Args:
+        path: the warehouse; made where there is none.
+        folder: the run's parts.
+        wait: seconds to wait for a process that has the warehouse open.
+        anyway: reason to publish although checks fail; stored. Not for what the marts would fail on or get wrong.
+        quiet: show no progress.
+
+    Raises:
+        QualityError: the parts fail the audit; the run is recorded as rejected and its parts are kept.
+        UserError: there is no finished run in the folder, or the path is no usable warehouse.
+        LockedError: another process has the warehouse open.
+    """
+    staged = staging.staged_run(folder)
+    run_id = staged.manifest.run_id
+    if _published_digest(path, run_id, wait) != staged.digest:
+        try:
+            note = _audited(staged, anyway)
+            with writing(path, wait=wait) as con:
+                _load(con, staged, note, quiet=quiet)
+                with _timed("checkpoint"):
+                    con.execute("checkpoint")
+        except QualityError as refusal:
+            _reject(path, staged, str(refusal), wait)
+            raise
+    shutil.rmtree(folder)
+    return run_id
+
+
+def _begin(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
+    values = {"run_id": manifest.run_id, "process": processes.current()}
+    if records.column(con, manifest.run_id, "status") != "published":
+        values = records.described(manifest) | values | {"status": "running", "status_reason": None}
+    records.record(con, values)
+
+
+def _published_digest(path: Path, run_id: str, wait: float) -> str | None:
+    if not path.exists():
+        return None
+    with reading(path, wait=wait) as con:
+        return records.column(con, run_id, "parts_digest")
+
+
+def _audited(staged: staging.Staged, anyway: str | None) -> str | None:
+    """Audit the parts; returns what to note beside a run that is published although checks fail."""
+    with _timed("audit"):
+        failures = audit.audit_parts(staged)
+    if not failures:
+        return None
+    what = "; ".join(str(failure) for failure in failures)
+    if anyway is not None and not any(failure.is_integrity for failure in failures):
+        return f"published anyway ({anyway}) although {what}"
+    raise QualityError(
+        f"Run {staged.manifest.run_id} was refused: {what}. Its parts stay in {staged.folder} for a look."
+    )
+
+
+def _reject(path: Path, staged: staging.Staged, why: str, wait: float) -> None:
+    with writing(path, wait=wait) as con:
+        values = {"run_id": staged.manifest.run_id, "process": None}
+        if records.column(con, staged.manifest.run_id, "status") != "published":
+            values = records.described(staged.manifest, staged.summary) | values
+            values |= {"status": "rejected", "status_reason": why}
+        records.record(con, values)
+
+
+def _load(con: duckdb.DuckDBPyConnection, staged: staging.Staged, note: str | None, *, quiet: bool) -> None:
+    staging.attach(con, staged)
+    con.execute("begin")
+    values = records.described(staged.manifest, staged.summary) | {
+        "status": "published",
+        "status_reason": note,
+        "published_at": records.now(),
+        "process": None,
+        "parts_digest": staged.digest,
+    }
+    key = records.record(con, values)
+    with _timed("clear"):
+        clear(con, key)
+    with _timed("dimensions"):
+        tokenizer_key = _load_tokens(con, staged.manifest)
+        source_key = _load_frequencies(con, staged.manifest, tokenizer_key)
+        records.record(
+            con, {"run_id": staged.manifest.run_id, "tokenizer_key": tokenizer_key, "source_key": source_key}
+        )
+        for relation, order in _LOADED.items():
+            con.execute(
+                f"insert into store.{relation} by name"
+                f" select $run_key as run_key, part.* from staging.{relation} as part order by {order}",
+                {"run_key": key},
+            )
+    with _timed("facts"):
+        _load_facts(con, key, staged.manifest, quiet=quiet)
+    for mart in MARTS:
+        with _timed(mart):
+            fill(con, mart, key, staged.manifest.neurons)
+    with _timed("commit"):
+        con.execute("commit")
+    staging.detach(con)
+
+
+def clear(con: duckdb.DuckDBPyConnection, key: int) -> None:
+    """Remove every stored row of a run but its row in `store.run`."""
+    tables = con.execute(
+        "select t.table_name from duckdb_tables() as t join duckdb_columns() as c using (schema_name, table_name)"
+        " where t.schema_name = 'store' and c.column_name = 'run_key' and t.table_name <> 'run' order by 1"
+    ).fetchall()
+    for (table,) in tables:
+        con.execute(f"delete from store.{table} where run_key = $run_key", {"run_key": key})
+
+
+def fill(con: duckdb.DuckDBPyConnection, mart: str, key: int, neurons: int) -> None:
+    """Run the statements that compute a mart for one run; those that name neurons take them block by block."""
+    for statement in relations.relations()[mart].publish:
+        if "$first_neuron" not in statement:
+            con.execute(statement, {"run_key": key})
+            continue
+        for first in range(0, neurons, NEURONS_PER_LOAD):
+            block = {"first_neuron": first, "last_neuron": first + NEURONS_PER_LOAD - 1}
+            con.execute(statement, {"run_key": key, **block})
+
+
+def _load_facts(con: duckdb.DuckDBPyConnection, key: int, manifest: Manifest, *, quiet: bool) -> None:
+    """Load the facts in the order of neuron and position, a block of neurons at a time from all parts."""
+    statement = (
+        "insert into store.fct_effect by name select $run_key as run_key, part.* from staging.fct_effect as part"
+        " where neuron between $first and $last order by neuron, position_id"
+    )
+    with progress("Publish", manifest.neurons, "neurons", quiet=quiet) as advance:
+        for first in range(0, manifest.neurons, NEURONS_PER_LOAD):
+            last = min(first + NEURONS_PER_LOAD, manifest.neurons) - 1
+            con.execute(statement, {"run_key": key, "first": first, "last": last})
+            advance(last + 1 - first)
+
+
+def _load_tokens(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> int:
+    """Load the vocabulary where the warehouse lacks it, else compare; returns the tokenizer's key."""
+    name = {"tokenizer_id": manifest.tokenizer_id}
+    found = con.execute("select tokenizer_key from store.tokenizer where tokenizer_id = $tokenizer_id", name).fetchall()
+    columns = ", ".join(parts.schema("dim_token").names)
+    if found:
+        key = int(found[0][0])
+        _refuse_difference(con, "dim_token", columns, f"tokenizer_key = {key}", manifest.tokenizer_id)
+        return key
+    ((key,),) = con.execute("select coalesce(max(tokenizer_key), 0) + 1 from store.tokenizer").fetchall()
+    con.execute("insert into store.tokenizer values ($key, $tokenizer_id)", {"key": key, **name})
+    statement = (
+        "insert into store.dim_token by name"
+        " select $key as tokenizer_key, part.* from staging.dim_token as part order by token_id"
+    )
+    con.execute(statement, {"key": key})
+    return int(key)
+
+
+def _load_frequencies(con: duckdb.DuckDBPyConnection, manifest: Manifest, tokenizer_key: int) -> int:
+    """Load the counts where the warehouse lacks their source, else compare; returns the source's key."""
+    name = {"tokenizer_key": tokenizer_key, "source_id": manifest.frequency_source_id}
+    found = con.execute(
+        "select source_key from store.frequency_source"
+        " where tokenizer_key = $tokenizer_key and frequency_source_id = $source_id",
+        name,
+    ).fetchall()
+    if found:
+        key = int(found[0][0])
+        _refuse_difference(con, "token_frequency", "token_id, count", f"source_key = {key}", name["source_id"])
+        return key
+    ((key,),) = con.execute("select coalesce(max(source_key), 0) + 1 from store.frequency_source").fetchall()
+    values = {"key": key, "description": manifest.frequency_source, **name}
+    con.execute("insert into store.frequency_source values ($key, $tokenizer_key, $source_id, $description)", values)
+    for statement in relations.relations()["token_frequency"].publish:
+        con.execute(statement, {"source_key": key})
+    return int(key)
+
+
+def _refuse_difference(con: duckdb.DuckDBPyConnection, relation: str, columns: str, stored: str, name: object) -> None:
+    here, there = f"select {columns} from staging.{relation}", f"select {columns} from store.{relation} where {stored}"
+    ((different,),) = con.execute(
+        f"select count(*) from (({here} except {there}) union all ({there} except {here}))"
+    ).fetchall()
+    if different:
+        raise QualityError(
+            f"The warehouse already holds {name}, with other contents in {relation} ({different} rows differ)."
+            " Ingest into another warehouse, or delete the runs that use it first."
+        )
+
+
+@contextmanager
+def _timed(stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    log.debug("publish: %s %.2f s", stage, time.perf_counter() - start)

@@ -1,0 +1,72 @@
+"""The runs of a warehouse and how far each got, from its records and from the parts that lie beside it."""
+
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from common import parts
+from common.errors import UserError
+from warehouse import processes
+from warehouse.connection import reading
+
+MANY = 10
+
+
+def runs(path: Path, *, wait: float = 0.0) -> pl.DataFrame:
+    """Every run: the columns of `dim_run`, with the status that it has at this moment, and `pid`.
+
+    Beyond the recorded statuses, a run is ``interrupted`` where the process that wrote it is gone before it was done,
+    and ``staged`` where all its parts are there but not yet published. `pid` is the process that is writing it.
+    """
+    with reading(path, wait=wait) as con:
+        recorded = con.sql("select * from dim_run order by created_at, run_id").pl()
+        processes_of = dict(con.execute("select run_id, process from store.run").fetchall())
+    pids = [processes.holder(processes_of[run]) for run in recorded["run_id"]]
+    folders = parts.parts_root(path)
+    statuses = [
+        _effective(status, folders / run, pid)
+        for run, status, pid in zip(recorded["run_id"], recorded["status"], pids, strict=True)
+    ]
+    return recorded.with_columns(pl.Series("status", statuses, dtype=pl.String), pl.Series("pid", pids, dtype=pl.Int64))
+
+
+def status(path: Path, run_id: str, *, wait: float = 0.0) -> str | None:
+    """Status of a run as `runs` gives it, or None where the warehouse does not know it."""
+    with reading(path, wait=wait) as con:
+        rows = con.execute("select status, process from store.run where run_id = $run", {"run": run_id}).fetchall()
+    if not rows:
+        return None
+    return _effective(rows[0][0], parts.parts_root(path) / run_id, processes.holder(rows[0][1]))
+
+
+def find(con: duckdb.DuckDBPyConnection, start: str) -> str:
+    """The one run whose id is `start`, or starts with it.
+
+    Raises:
+        UserError: there is none, or more than one; the message lists them.
+    """
+    known = [run for (run,) in con.execute("select run_id from store.run order by created_at, run_id").fetchall()]
+    if start in known:
+        return start
+    candidates = [run for run in known if run.startswith(start)]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise UserError(f"{start!r} is the start of {len(candidates)} runs: {_listed(candidates)}. Give more of it.")
+    if known:
+        raise UserError(f"There is no run {start!r}. The warehouse has {_listed(known)}.")
+    raise UserError(f"There is no run {start!r}: the warehouse is empty. Ingest a model first.")
+
+
+def _effective(recorded: str, folder: Path, pid: int | None) -> str:
+    if recorded != "running":
+        return recorded
+    if (folder / parts.SUMMARY).is_file():
+        return "staged"
+    return "interrupted" if pid is None else "running"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return ", ".join(names[:MANY]) + more

@@ -1,0 +1,206 @@
+"""Running SQL that a user typed: queries only, on a read-only file, in a process of its own that can be stopped.
+
+Three walls, each enough for most attempts. The text must parse as one query. The engine opens the file read-only, with
+no way to anything outside it and its settings locked. The process has its memory limited and is killed when its time is
+up: the engine itself does not stop within one call of a function, such as the making of a list of a billion numbers.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from datetime import MAXYEAR, MINYEAR
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from common.errors import LockedError, RareTokensError, UserError
+from warehouse import migrations
+from warehouse.connection import WRITE_CONFIG, Config, open_read_only, reason
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# How long after the engine's own time limit the process is killed: it then hangs in a call that cannot be stopped.
+GRACE_SECONDS = 2.0
+_PACKAGES = Path(__file__).resolve().parent.parent
+_CHILD = "from warehouse.sandbox import child; child()"
+_EXPLAIN = re.compile(r"\s*explain\s+(?:analyze\s+)?", re.IGNORECASE)
+# Types that Polars has no column for, alone or inside another.
+_ODD_TYPES = re.compile(r"INTERVAL|UNION|BIGNUM|VARINT|VARIANT|BIT\b|TIME WITH TIME ZONE|GEOMETRY")
+_MOST_SPILLED = "10GiB"
+_QUERIES = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+_REFUSALS: dict[str, type[RareTokensError]] = {"UserError": UserError, "LockedError": LockedError}
+
+
+def run_sql(path: Path, text: str, timeout: float = 60.0, *, wait: float = 0.0) -> "pl.DataFrame":
+    """The result of one query, run where it can do no harm.
+
+    Args:
+        path: the warehouse; an absent one reads as an empty one.
+        text: one statement: SELECT (also FROM …, VALUES, SUMMARIZE), DESCRIBE, SHOW or EXPLAIN.
+        timeout: seconds after which the query is stopped.
+        wait: seconds to wait for a process that is writing to the warehouse.
+
+    Raises:
+        UserError: the text is no query, does not parse or bind, fails, needs too much memory, or takes too long.
+        LockedError: another process is writing to the warehouse.
+    """
+    import polars as pl
+
+    request = json.dumps({"path": str(path.absolute()), "text": text, "timeout": timeout, "wait": wait})
+    search = os.pathsep.join([str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    limit = timeout + wait + GRACE_SECONDS
+    try:
+        done = subprocess.run(  # noqa: S603  our own interpreter and code; the user's text goes through stdin
+            [sys.executable, "-c", _CHILD],
+            input=request.encode(),
+            capture_output=True,
+            timeout=limit,
+            env=os.environ | {"PYTHONPATH": search},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(_too_long(timeout)) from error
+    if done.returncode == 0:
+        return pl.read_ipc_stream(BytesIO(done.stdout))
+    try:
+        refusal = json.loads(done.stderr)
+    except ValueError:
+        # Killed by the system for its memory, or a crash of the engine: either way it is the query that did it.
+        raise UserError(f"The query was stopped: its process ended with {done.returncode}. Ask for less.") from None
+    raise _REFUSALS[refusal["kind"]](refusal["message"])
+
+
+def child() -> None:
+    """Run the request on stdin: the result goes to stdout as an Arrow stream, a refusal to stderr as JSON."""
+    request = json.load(sys.stdin)
+    _limit_memory()
+    try:
+        table = _answer(Path(request["path"]), request["text"], request["timeout"], request["wait"])
+    except (UserError, LockedError) as error:
+        json.dump({"kind": type(error).__name__, "message": str(error)}, sys.stderr)
+        sys.exit(1)
+    with pa.ipc.new_stream(sys.stdout.buffer, table.schema) as stream:
+        stream.write_table(table)
+
+
+def query_of(con: duckdb.DuckDBPyConnection, text: str) -> str:
+    """The one query that a text holds.
+
+    Raises:
+        UserError: it does not parse, holds none or several statements, or another kind than a query.
+    """
+    try:
+        statements = con.extract_statements(text)
+    except duckdb.Error as error:
+        raise UserError(f"The SQL does not parse: {reason(error)}") from error
+    except ValueError as error:  # a kind of statement that the Python client has no name for
+        raise UserError(_only_queries()) from error
+    if len(statements) != 1:
+        raise UserError(f"One query at a time: this text holds {len(statements)} statements.")
+    (statement,) = statements
+    if statement.type not in _QUERIES:
+        raise UserError(_only_queries())
+    if statement.type == duckdb.StatementType.EXPLAIN:
+        begin = _EXPLAIN.match(statement.query)
+        if begin is None:
+            raise UserError("Write EXPLAIN or EXPLAIN ANALYZE straight before the query, without options.")
+        query_of(con, statement.query[begin.end() :])
+    return statement.query
+
+
+def to_arrow(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None) -> pa.Table:
+    """The result of a query, every column of a type and name that a Polars frame can have.
+
+    Intervals, unions, variants and their like become text; a repeated name gets a number.
+
+    Raises:
+        UserError: the query does not bind or fails.
+    """
+    try:
+        relation = con.sql(query, params=parameters)
+        names, types = relation.columns, [str(kind) for kind in relation.types]
+        odd = [bool(_ODD_TYPES.search(kind)) for kind in types]
+        if any(odd) and len(set(names)) == len(names):
+            quoted = ['"' + name.replace('"', '""') + '"' for name in names]
+            texts = [f"{name}::varchar as {name}" if is_odd else name for name, is_odd in zip(quoted, odd, strict=True)]
+            relation = relation.project(", ".join(texts))
+        elif any(odd):
+            raise UserError("The query gives two columns the same name. Name them with `as`.")
+        table = relation.to_arrow_table()
+    except duckdb.Error as error:
+        raise UserError(f"The query failed: {reason(error)}") from error
+    _refuse_far_dates(table)
+    return table.rename_columns(_distinct(names))
+
+
+def _answer(path: Path, text: str, timeout: float, wait: float) -> pa.Table:
+    if path.exists():
+        return _run(path, text, timeout, wait)
+    with tempfile.TemporaryDirectory() as folder:  # an empty warehouse in a file, so that it too is read-only
+        empty = Path(folder) / "empty.duckdb"
+        with duckdb.connect(empty, config=WRITE_CONFIG) as con:
+            migrations.migrate(con, empty)
+        return _run(empty, text, timeout, wait)
+
+
+def _run(path: Path, text: str, timeout: float, wait: float) -> pa.Table:
+    limits: Config = {
+        "max_execution_time": max(1, round(1000 * timeout)),
+        "memory_limit": f"{psutil.virtual_memory().total // 2}B",
+        "max_temp_directory_size": _MOST_SPILLED,
+    }
+    with open_read_only(path, wait=wait, limits=limits) as con:
+        query = query_of(con, text)
+        try:
+            return to_arrow(con, query)
+        except UserError as error:
+            if isinstance(error.__cause__, duckdb.InterruptException):
+                raise UserError(_too_long(timeout)) from error
+            raise
+
+
+def _limit_memory() -> None:
+    """Let allocations beyond three quarters of the machine's memory fail (where the system can)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    most = psutil.virtual_memory().total * 3 // 4
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _refuse_far_dates(table: pa.Table) -> None:
+    """Polars cannot print what Python has no date for."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+            years = pc.min_max(pc.year(column))
+            ends = [end for end in (years["min"].as_py(), years["max"].as_py()) if end is not None]
+            if any(not MINYEAR <= end <= MAXYEAR for end in ends):
+                raise UserError(f"Column {name} holds a date outside the years 1 to 9999. Cast it to varchar.")
+
+
+def _distinct(names: list[str]) -> list[str]:
+    distinct: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in distinct:
+            free, number = f"{name}_{number}", number + 1
+        distinct.append(free)
+    return distinct
+
+
+def _only_queries() -> str:
+    return "Only queries are run: SELECT, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN."
+
+
+def _too_long(timeout: float) -> str:
+    return f"The query took more than {timeout:g} s and was stopped. Ask for less, or give more with --timeout SECONDS."

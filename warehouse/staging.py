@@ -1,0 +1,98 @@
+"""The parts of a run as relations that SQL can read, before anything of them is in the warehouse."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common import parts
+from common.errors import QualityError, UserError
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A finished run's parts.
+
+    Attributes:
+        digest: SHA-256 over manifest and summary; tells a published run's leftover parts from new ones.
+    """
+
+    folder: Path
+    manifest: parts.Manifest
+    summary: parts.Summary
+    digest: str
+
+
+def staged_run(folder: Path) -> Staged:
+    """The finished run in a folder.
+
+    Raises:
+        UserError: there is no run in it, or it is not finished.
+    """
+    manifest, summary = parts.read_manifest(folder), parts.read_summary(folder)
+    if manifest is None:
+        raise UserError(f"{folder} holds no parts of a run. Ingest it first.")
+    if manifest.format != parts.FORMAT:
+        raise UserError(f"{folder} has parts of format {manifest.format}, not {parts.FORMAT}. Ingest the run again.")
+    if summary is None:
+        raise UserError(f"Run {manifest.run_id} is not finished. Give its ingest command again; it goes on from there.")
+    return Staged(folder, manifest, summary, digest(folder))
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the manifest and the summary of a run's folder."""
+    texts = [(folder / name).read_bytes() for name in (parts.MANIFEST, parts.SUMMARY)]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def check_files(staged: Staged) -> None:
+    """Make sure that every part is there, can be read, and has the columns that the contract says.
+
+    Raises:
+        QualityError: naming the part.
+    """
+    effects = tuple(staged.manifest.effects)
+    for relation, paths in _files(staged).items():
+        expected = parts.schema(relation, effects)
+        for path in paths:
+            try:
+                found = pq.read_schema(path)
+            except (OSError, pa.ArrowInvalid) as error:
+                what = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
+                message = f"Part {path} of run {staged.manifest.run_id} {what}. Ingest the run again with --again."
+                raise QualityError(message) from error
+            if not found.equals(expected):
+                raise QualityError(f"Part {path} has other columns than {relation} needs. Ingest the run with --again.")
+
+
+def attach(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Show the parts as views `staging.NAME`, columns as in the parts; effects not asked for are NULL."""
+    con.execute("attach ':memory:' as staging")
+    for relation, paths in _files(staged).items():
+        here = parts.schema(relation, tuple(staged.manifest.effects)).names
+        every = parts.schema(relation, tuple(parts.EFFECT_COLUMNS)).names
+        columns = ", ".join(f'"{name}"' if name in here else f"null::float as {name}" for name in every)
+        files = ", ".join(_literal(path) for path in paths)
+        con.execute(f"create view staging.{relation} as select {columns} from read_parquet([{files}])")
+
+
+def detach(con: duckdb.DuckDBPyConnection) -> None:
+    """Undo `attach`."""
+    con.execute("detach staging")
+
+
+def _files(staged: Staged) -> dict[str, list[Path]]:
+    files = {relation: [parts.relation_path(staged.folder, relation)] for relation in parts.RELATIONS}
+    files["fct_effect"] = [parts.effect_path(staged.folder, block) for block in range(staged.manifest.blocks)]
+    return files
+
+
+def _literal(path: Path) -> str:
+    """The path as a SQL text that no pattern character of the engine's file search is left in."""
+    text = str(path.resolve())
+    for character in "[*?":  # `[` first: the brackets that the others get must stay
+        text = text.replace(character, f"[{character}]")
+    return "'" + text.replace("'", "''") + "'"
