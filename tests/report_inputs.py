@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from analyses.reference import published_values
 from analyses.report.inputs import ReportInputs
 
 PRESETS = ("es", "nc", "ds")
@@ -54,26 +55,12 @@ def make_inputs(
     return ReportInputs(
         runs=pl.DataFrame(runs),
         **joined,
-        published=published(),
+        published=published_values(),
         quality=_quality([run["run_id"] for run in runs]),
         intervals=_intervals(fits) if intervals else pl.DataFrame(schema=_intervals(fits).schema),
         command="python cli.py report",
         created_at="2026-11-21T10:00:00Z",
     )
-
-
-def published() -> pl.DataFrame:
-    """A few values that the papers print."""
-    columns = ("paper", "place", "model", "token_group", "quantity", "value", "uncertainty")
-    rows = [
-        ("NC", "§3, eq. 4", "GPT-2 XL, Pythia", "common", "kappa", 1.84, 0.12),
-        ("NC", "§3, eq. 4", "GPT-2 XL, Pythia", "common", "r2", 0.94, None),
-        ("NC", "§3", "GPT-2 XL, Pythia", "common", "share_small_deviation", 0.95, None),
-        ("ES", "§4.1", "GPT-2, Pythia", "rare", "plateau_share", 0.017, None),
-        ("ES", "table 1", "Pythia-410M", "rare", "within_group_correlation", 0.036, 0.008),
-    ]
-    schema = dict.fromkeys(columns[:5], pl.String) | dict.fromkeys(columns[5:], pl.Float64)
-    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _run(run_id: str, model: str, revision: str, neurons: int, seed: int) -> dict[str, Any]:
@@ -139,7 +126,7 @@ def _group(
     log_rank = np.log(np.arange(1, neurons + 1))
     slope = 0.25 + 0.75 * grown + (0.1 if group == "common" else 0.0)
     raised = 0.9 * grown * (np.arange(neurons) < 14) if group == "rare" else 0.0
-    tail = -np.maximum(log_rank - np.log(neurons / 3), 0) ** 2 * 2
+    tail = -(np.maximum(log_rank - np.log(neurons / 3), 0) ** 2) * 2
     noise = rng.normal(scale=0.04, size=neurons)
     log_influence = np.sort(-6 + 2.5 * grown - slope * log_rank + raised + tail + noise)[::-1]
     first, last = max(2, neurons // 50), max(12, neurons // 4)
@@ -174,9 +161,7 @@ def _group(
 
 def _intervals(fits: pl.DataFrame) -> pl.DataFrame:
     key = ["run_id", "preset", "token_group"]
-    return fits.select(
-        *key, quantity=pl.lit("kappa"), low=pl.col("kappa") - 0.05, high=pl.col("kappa") + 0.06
-    )
+    return fits.select(*key, quantity=pl.lit("kappa"), low=pl.col("kappa") - 0.05, high=pl.col("kappa") + 0.06)
 
 
 def _quality(run_ids: list[str]) -> pl.DataFrame:

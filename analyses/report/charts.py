@@ -11,15 +11,19 @@ import altair as alt
 
 from analyses.report.summary import GROUPS, LARGE_DEVIATION, SMALL_DEVIATION
 
+VEGA_LITE = "6.4"  # of the bundle, the one Altair 6 writes for
 MAIN_HEIGHT, DEVIATION_HEIGHT = 360, 170
 AXIS_WIDTH = 52  # room left of a panel, the same in each so that ranks line up
+_IS_POWER = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 0.001"
 _POWER_LABEL = (
-    "abs(log(datum.value)/LN10 - round(log(datum.value)/LN10)) > 0.001 ? '' : '10' + "
-    "(datum.value < 0.999 ? '⁻' : '') + (abs(round(log(datum.value)/LN10)) > 9 ? '¹' : '') + "
-    "['⁰','¹','²','³','⁴','⁵','⁶','⁷','⁸','⁹'][abs(round(log(datum.value)/LN10)) % 10]"
+    f"!({_IS_POWER}) ? '' : '10' + (datum.value < 0.999 ? '⁻' : '') + "
+    "(abs(round(log(datum.value) / LN10)) > 9 ? '¹' : '') + "
+    "['⁰','¹','²','³','⁴','⁵','⁶','⁷','⁸','⁹'][abs(round(log(datum.value) / LN10)) % 10]"
 )
-_PLAIN_LOG_LABEL = (
-    "abs(log(datum.value)/LN10 - round(log(datum.value)/LN10)) > 0.001 ? '' : format(datum.value, ',d')"
+_SIGNED_LABEL = "(datum.value > 0 ? '+' : datum.value < 0 ? '−' : '') + format(abs(datum.value), '.2~f')"
+_RANK_LABEL = f"{_IS_POWER} ? format(datum.value, ',d') : ''"
+_ZOOMED_RANK_LABEL = (
+    f"isValid(zoom.rank) && zoom.rank[1] < 40 * zoom.rank[0] ? format(datum.value, ',d') : {_RANK_LABEL}"
 )
 
 
@@ -43,7 +47,18 @@ PRINTED = Palette(
     paper="#ffffff",
     rare="#d55e00",
     common="#0072b2",
-    steps=("#f0e442", "#d3cf56", "#b5b96a", "#97a37b", "#7a8d88", "#5f7792", "#466199", "#2f4b9c", "#1b369c", "#0a2299"),
+    steps=(
+        "#f0e442",
+        "#d3cf56",
+        "#b5b96a",
+        "#97a37b",
+        "#7a8d88",
+        "#5f7792",
+        "#466199",
+        "#2f4b9c",
+        "#1b369c",
+        "#0a2299",
+    ),
 )
 
 
@@ -72,13 +87,16 @@ def influence_figure(extent: Extent, palette: Palette | None = None) -> alt.VCon
 
 
 def scatter_figure(extent: Extent, palette: Palette | None = None) -> alt.LayerChart:
-    """Influence on common against influence on rare tokens, a point a neuron; on the diagonal both are equal.
+    """Influence on rare against influence on common tokens, a point a neuron; on the diagonal both are equal.
 
-    Data sets: `pairs` (neuron, rare, common, rare_rank, common_rank, role, up, down). Parameter `pinned`.
+    Data set: `pairs` (neuron, rare, common, rare_rank, common_rank, leads, role, up, down); `leads` says in which
+    group the neuron is among the most influential: `rare`, `common`, `both` or `neither`. Parameter `pinned`.
     """
     palette = palette or Palette()
     scale = alt.Scale(type="log", domain=extent.influence, nice=False)
-    axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6)
+    axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6, gridOpacity=_major())
+    leads = ["rare", "common", "both", "neither"]
+    colours = alt.Scale(domain=leads, range=[palette.rare, palette.common, palette.ink, palette.muted])
     base = alt.Chart(alt.NamedData(name="pairs")).encode(
         x=alt.X("common:Q", title="influence on common tokens (nats)", scale=scale, axis=axis),
         y=alt.Y("rare:Q", title="influence on rare tokens (nats)", scale=scale, axis=axis),
@@ -86,12 +104,15 @@ def scatter_figure(extent: Extent, palette: Palette | None = None) -> alt.LayerC
     ends = alt.Data(values=[{"common": value, "rare": value} for value in extent.influence])
     diagonal = alt.Chart(ends).mark_line(color=palette.muted, strokeDash=[4, 4], strokeWidth=1)
     diagonal = diagonal.encode(x=alt.X("common:Q", scale=scale), y=alt.Y("rare:Q", scale=scale))
-    hover = _hover()
-    dots = base.mark_point(filled=True, size=22, opacity=0.55, color=palette.ink).add_params(hover)
-    dots = dots.encode(tooltip=_tooltip("scatter"), shape=alt.Shape("role:N", legend=None, scale=_role_shapes()))
-    lit = base.transform_filter(_lit()).mark_point(size=130, strokeWidth=2, color=palette.rare, filled=False)
-    label = base.transform_filter(_lit()).mark_text(dx=10, align="left", fontWeight="bold", color=palette.ink)
-    chart = (diagonal + dots + lit + label.encode(text="neuron:N")).add_params(alt.param(name="pinned", value=-1))
+    dots = base.mark_point(filled=True, clip=True).encode(
+        color=alt.Color("leads:N", scale=colours, legend=None),
+        shape=alt.Shape("leads:N", legend=None, scale=_lead_shapes(leads)),
+        size=alt.condition("datum.leads == 'neither'", alt.value(14), alt.value(46)),
+        opacity=alt.condition("datum.leads == 'neither'", alt.value(0.4), alt.value(0.9)),
+        tooltip=_tooltip("scatter"),
+    )
+    chart = alt.layer(dots.add_params(_hover()), diagonal, *_highlight(base, palette))
+    chart = chart.add_params(alt.param(name="pinned", value=-1))
     return _configured(chart.properties(width="container", height=MAIN_HEIGHT), palette)
 
 
@@ -103,7 +124,7 @@ def steps_figure(extent: Extent, names: list[str], quantity: str, palette: Palet
     palette = palette or Palette()
     colours = _step_colours(len(names), palette)
     base = alt.Chart(alt.NamedData(name="curves")).encode(
-        x=_rank(extent),
+        x=_rank(extent, "rank"),
         y=_influence(extent) if quantity == "influence" else _deviation(extent),
         color=alt.Color("step:N", scale=alt.Scale(domain=names, range=colours), legend=None),
         order="rank:Q",
@@ -114,23 +135,25 @@ def steps_figure(extent: Extent, names: list[str], quantity: str, palette: Palet
     return _configured((lines + dots).properties(width="container", height=230), palette)
 
 
-def kappa_figure(names: list[str], palette: Palette | None = None) -> alt.LayerChart:
+def kappa_figure(names: list[str], span: tuple[float, float], palette: Palette | None = None) -> alt.LayerChart:
     """κ of rare and common tokens over checkpoints, with 95 % intervals where there are any (ES fig. 6).
 
-    Data set: `kappas` (step, group, kappa, low, high).
+    The axis of κ covers `span`. Data set: `kappas` (step, group, kappa, low, high).
     """
     palette = palette or Palette()
+    axis = alt.Axis(labelAngle=0, labelOverlap=True, grid=False)
     base = alt.Chart(alt.NamedData(name="kappas")).encode(
-        x=alt.X("step:N", sort=names, title="checkpoint", axis=alt.Axis(labelAngle=0, grid=False), scale=alt.Scale(domain=names)),
+        x=alt.X("step:N", title="checkpoint", axis=axis, scale=alt.Scale(domain=names)),
         color=_group_colour(palette),
     )
-    kappa = alt.Y("kappa:Q", title="κ", scale=alt.Scale(zero=False))
+    scale = alt.Scale(domain=list(span), nice=True, zero=False)
+    kappa = alt.Y("kappa:Q", title="κ", scale=scale)
     lines = base.mark_line(strokeWidth=1.8).encode(y=kappa)
     tooltip = [alt.Tooltip(name) for name in ("step:N", "group:N")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("kappa", "low", "high")]
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=kappa, shape=_group_shape(), tooltip=tooltip)
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5)
-    bars = bars.encode(y=alt.Y("low:Q", title="κ"), y2="high:Q")
+    bars = bars.encode(y=alt.Y("low:Q", title="κ", scale=scale), y2="high:Q")
     return _configured((bars + lines + dots).properties(width="container", height=230), palette)
 
 
@@ -164,18 +187,23 @@ def _influence_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
     colour = _group_colour(palette)
     fits = alt.Chart(alt.NamedData(name="fits")).mark_line(clip=True)
     fits = fits.encode(
-        x=_rank(extent),
+        x=_rank(extent, zoomed=True),
         y=_influence(extent),
         color=colour,
         detail="part:N",
         strokeDash=alt.condition("datum.part == 'window'", alt.value([1, 0]), alt.value([3, 4])),
-        strokeWidth=alt.condition("datum.part == 'window'", alt.value(2), alt.value(1.2)),
+        strokeWidth=alt.condition("datum.part == 'window'", alt.value(0), alt.value(1.4)),
     )
-    points = alt.Chart(alt.NamedData(name="points")).encode(x=_rank(extent), y=_influence(extent), color=colour)
+    inside = alt.Chart(alt.NamedData(name="fits")).transform_filter("datum.part == 'window'")
+    inside = inside.mark_line(clip=True, color=palette.ink, strokeWidth=1.2)
+    inside = inside.encode(x=_rank(extent, zoomed=True), y=_influence(extent), detail="group:N")
+    points = alt.Chart(alt.NamedData(name="points")).encode(
+        x=_rank(extent, zoomed=True), y=_influence(extent), color=colour
+    )
     dots = points.mark_point(filled=True, clip=True, opacity=0.8)
     dots = dots.encode(shape=_group_shape(), size=_size(), opacity=_dimmed(), tooltip=_tooltip("points"))
     dots = dots.add_params(brush, zoom, _hover())
-    layers = [dots, _windows(extent, colour), fits, *_highlight(points, palette)]
+    layers = [dots, _windows(extent, colour), fits, inside, *_highlight(points, palette)]
     return alt.layer(*layers).properties(width=600, height=MAIN_HEIGHT)
 
 
@@ -188,7 +216,7 @@ def _deviation_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
     zero = alt.Chart(rules).mark_rule(color=palette.muted, strokeWidth=1).encode(y="zero:Q")
     colour = _group_colour(palette)
     points = alt.Chart(alt.NamedData(name="points")).encode(
-        x=_rank(extent, "rank of the neuron within its token group"), y=_deviation(extent), color=colour
+        x=_rank(extent, "rank of the neuron within its token group", zoomed=True), y=_deviation(extent), color=colour
     )
     points = points.transform_filter("isValid(datum.deviation)")
     dots = points.mark_point(filled=True, clip=True).encode(shape=_group_shape(), size=_size(), opacity=_dimmed())
@@ -198,7 +226,7 @@ def _deviation_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
 
 def _windows(extent: Extent, colour: alt.Color) -> alt.Chart:
     """The ranks each line was fitted to, shaded."""
-    windows = alt.Chart(alt.NamedData(name="windows")).mark_rect(opacity=0.1, clip=True)
+    windows = alt.Chart(alt.NamedData(name="windows")).mark_rect(opacity=0.07, clip=True)
     return windows.encode(x=alt.X("first:Q", scale=_rank_scale(extent)), x2="last:Q", color=colour)
 
 
@@ -253,20 +281,27 @@ def _deviation_scale(extent: Extent) -> alt.Scale:
     return alt.Scale(domain=list(extent.deviation), nice=False)
 
 
-def _rank(extent: Extent, title: str | None = None) -> alt.X:
-    axis = alt.Axis(labelExpr=_PLAIN_LOG_LABEL, labels=True, tickCount=5)
+def _rank(extent: Extent, title: str | None = None, *, zoomed: bool = False) -> alt.X:
+    label = _ZOOMED_RANK_LABEL if zoomed else _RANK_LABEL
+    axis = alt.Axis(labelExpr=label, labelOverlap=True, gridOpacity=_major())
     return alt.X("rank:Q", title=title, scale=_rank_scale(extent), axis=axis)
 
 
 def _influence(extent: Extent) -> alt.Y:
     scale = alt.Scale(type="log", domain=list(extent.influence), nice=False)
-    axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6, minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH)
+    width = {"minExtent": AXIS_WIDTH, "maxExtent": AXIS_WIDTH}
+    axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6, gridOpacity=_major(), **width)
     return alt.Y("influence:Q", title="influence (nats)", scale=scale, axis=axis)
 
 
 def _deviation(extent: Extent) -> alt.Y:
-    axis = alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH, tickCount=5, format="+.1~f")
-    return alt.Y("deviation:Q", title="δ (nats, log)", scale=_deviation_scale(extent), axis=axis)
+    axis = alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH, tickCount=5, labelExpr=_SIGNED_LABEL)
+    return alt.Y("deviation:Q", title="δ", scale=_deviation_scale(extent), axis=axis)
+
+
+def _major() -> Any:
+    """Grid lines at powers of ten only: the ticks between show the logarithm well enough."""
+    return {"condition": {"test": _IS_POWER, "value": 1}, "value": 0}
 
 
 def _group_colour(palette: Palette) -> alt.Color:
@@ -278,8 +313,8 @@ def _group_shape() -> alt.Shape:
     return alt.Shape("group:N", scale=alt.Scale(domain=list(GROUPS), range=["circle", "diamond"]), legend=None)
 
 
-def _role_shapes() -> alt.Scale:
-    return alt.Scale(domain=["boost", "suppress", "none"], range=["triangle-up", "triangle-down", "circle"])
+def _lead_shapes(leads: list[str]) -> alt.Scale:
+    return alt.Scale(domain=leads, range=["circle", "diamond", "square", "circle"])
 
 
 def _step_colours(count: int, palette: Palette) -> list[str]:
@@ -292,6 +327,9 @@ def _configured(chart: Any, palette: Palette) -> Any:
     text = {"labelColor": palette.muted, "titleColor": palette.ink, "labelFontSize": 12, "titleFontSize": 12}
     lines = {"gridColor": palette.grid, "domainColor": palette.muted, "tickColor": palette.muted}
     font = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif"
-    chart = chart.configure(background="transparent", font=font, padding={"left": 2, "right": 10, "top": 6, "bottom": 2})
+    chart = chart.configure(
+        background="transparent", font=font, padding={"left": 2, "right": 10, "top": 6, "bottom": 2}
+    )
     chart = chart.configure_axis(**text, **lines, titleFontWeight="normal", labelFlush=False)
+    chart = chart.configure_mark(aria=False)
     return chart.configure_view(stroke=None)

@@ -1,9 +1,11 @@
 """What a report is made from: a few frames, one row per … as in the warehouse's relations of the same names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 _KEY = {"run_id": pl.String, "preset": pl.String, "token_group": pl.String}
 
@@ -37,10 +39,12 @@ _REQUIRED: dict[str, Mapping[str, type[pl.DataType]]] = {
         "paper": pl.String,
         "place": pl.String,
         "model": pl.String,
-        "token_group": pl.String,
+        "group_name": pl.String,
         "quantity": pl.String,
+        "relation": pl.String,
         "value": pl.Float64,
-        "uncertainty": pl.Float64,
+        "value_to": pl.Float64,
+        "plus_minus": pl.Float64,
     },
     "intervals": _KEY | {"quantity": pl.String, "low": pl.Float64, "high": pl.Float64},
     "quality": {"run_id": pl.String, "check_name": pl.String, "success": pl.Boolean},
@@ -87,8 +91,8 @@ class ReportInputs:
     `runs`: one row per run (`dim_run`), in no particular order; `options`, `packages` and `warnings` are JSON texts.
     `influence`, `fits`, `deviations`: `neuron_influence`, `power_law_fit`, `neuron_deviation`; a fit that could not be
     made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token. `published`: what
-    papers print, `uncertainty` being the ± or NULL. `intervals`: 95 % intervals, where `analyze` made them.
-    `quality`: one row per run and check. Raises ValueError where a frame lacks a column.
+    papers print (`analyses.reference.published_values`). `intervals`: 95 % intervals, where `analyze` made them; the
+    quantity is a column of `power_law_fit`. `quality`: one row per run and check.
     """
 
     runs: pl.DataFrame
@@ -103,13 +107,12 @@ class ReportInputs:
     created_at: str = ""  # ISO 8601, UTC
 
     def conformed(self) -> "ReportInputs":
-        """The same inputs with exactly the columns and types that the report reads."""
-        return replace(self, **{name: _conform(name, getattr(self, name)) for name in frame_names()})
+        """The same inputs with exactly the columns and types that the report reads.
 
-
-def frame_names() -> tuple[str, ...]:
-    """Names of the fields of `ReportInputs` that are frames."""
-    return tuple(item.name for item in fields(ReportInputs) if item.name in _REQUIRED)
+        Raises ValueError where a frame lacks a column.
+        """
+        frames: dict[str, Any] = {name: _conform(name, getattr(self, name)) for name in _REQUIRED}
+        return replace(self, **frames)
 
 
 def _conform(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -117,7 +120,8 @@ def _conform(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     if missing:
         raise ValueError(f"report inputs: {name} lacks {', '.join(missing)}")
     columns = {**_REQUIRED[name], **_OPTIONAL.get(name, {})}
-    return frame.select(
+    conformed = frame.select(
         pl.col(column).cast(kind) if column in frame.columns else pl.lit(None, dtype=kind).alias(column)
         for column, kind in columns.items()
     )
+    return conformed.with_columns(pl.when(cs.float().is_finite()).then(cs.float()))

@@ -18,8 +18,9 @@ BYTES = 3_000_000  # of packed points in a page: the figures' library takes 0.9 
 TOKENS_EACH_WAY = 5
 BEYOND_HEAD = 150  # log-spaced ranks kept after the head
 CURVE_POINTS = 90  # of a curve in a figure of many curves
+SAMPLE_POINTS = 16
 _HEADS = (500, 300, 200, 100, 50, 25)
-_ROW_BYTES, _NEURON_BYTES = 27, 64  # measured: a point of a curve; the tokens of a neuron
+_ROW_BYTES, _NEURON_BYTES = 26, 64  # measured: a point of a curve; the tokens of a neuron
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def curve_ranks(neurons: int) -> list[int]:
     return _log_ranks(1, max(neurons, 1), CURVE_POINTS)
 
 
+def sample_ranks(neurons: int) -> list[int]:
+    """The ranks at which a curve is written out as a table, for those who cannot see it drawn."""
+    return _log_ranks(1, max(neurons, 1), SAMPLE_POINTS)
+
+
 def _log_ranks(first: int, last: int, count: int) -> list[int]:
     return sorted({int(rank) for rank in np.rint(np.geomspace(first, max(first, last), count))})
 
@@ -66,14 +72,15 @@ def _joined(inputs: ReportInputs) -> pl.DataFrame:
 
 
 def _thinned(joined: pl.DataFrame, limit: int) -> tuple[pl.DataFrame, int | None]:
-    """The rows to draw, and the head kept whole: everything where it fits, else the first head of `_HEADS` that does."""
+    """The rows to draw and the head kept whole: all (None) where that fits, else the first of `_HEADS` that does."""
     largest = int(joined["rank"].max() or 1)  # type: ignore[arg-type]
     kept, head = joined, None
     for smaller in (head for head in _HEADS if head < largest):
         if kept.height * _ROW_BYTES + kept.select("run_id", "neuron").n_unique() * _NEURON_BYTES <= limit:
             break
         head = smaller
-        ranks = {*range(1, head + 1), *_log_ranks(head, largest, BEYOND_HEAD)}
+        wanted = _log_ranks(head, largest, BEYOND_HEAD)
+        ranks = {*range(1, head + 1), *wanted, *curve_ranks(largest), *sample_ranks(largest)}
         chosen = joined.filter(pl.col("rank").is_in(ranks)).select("run_id", "preset", "neuron").unique()
         kept = joined.join(chosen, on=["run_id", "preset", "neuron"], how="semi", maintain_order="left")
     return kept, head
@@ -103,14 +110,16 @@ def _pack_run(kept: pl.DataFrame | None, presets: list[str], regimes: list[str])
 
 
 def _pack_curve(frame: pl.DataFrame, regimes: list[str]) -> dict[str, Any]:
-    """Columns of one curve by rank; influence as log10 (three decimals: 0.1 %), NULL where it is not above zero."""
+    """Columns of one curve by rank: log10 of influence in units of 1e-5 (0.002 %), NULL where it is not above zero;
+    δ in units of 1e-3; role and regime a letter each.
+    """
     letters = {"boost": "b", "suppress": "s"}
     digits = {name: str(code) for code, name in enumerate(regimes[:10])}
     packed = frame.select(
         "neuron",
         "rank",
-        log10=pl.when(pl.col("influence") > 0).then(pl.col("influence").log10().round(3)),
-        deviation=pl.col("deviation").fill_nan(None).round(3),
+        log10=pl.when(pl.col("influence") > 0).then((pl.col("influence").log10() * 1e5).round().cast(pl.Int64)),
+        deviation=(pl.col("deviation") * 1e3).round().cast(pl.Int64),
         role=pl.col("role").replace_strict(letters, default="-", return_dtype=pl.String),
         regime=pl.col("regime").replace_strict(digits, default="-", return_dtype=pl.String),
     )

@@ -1,6 +1,5 @@
 """What was found, in numbers: one row per run, preset and token group, and the same beside what papers print."""
 
-import json
 import re
 
 import polars as pl
@@ -12,13 +11,14 @@ KEY = ["run_id", "preset", "token_group"]
 SMALL_DEVIATION = 0.1  # NC: |δ| below this counts as on the line
 LARGE_DEVIATION = 0.5  # NC: δ above this counts as above the line
 
-# How a published quantity is spelled -> the column of `group_summaries` that measures the same.
+# How a published quantity is spelled -> the column of `group_summaries` that measures the same, and its factor.
 MEASURES = {
-    "kappa": "kappa",
-    "r2": "r2",
-    "share_small_deviation": "share_small",
-    "neurons_large_deviation": "above_line",
+    "kappa": ("kappa", 1.0),
+    "r2": ("r2", 1.0),
+    "share_within_0.1_percent": ("share_small", 100.0),
+    "plateau_neurons": ("above_line", 1.0),
 }
+INTERVALS = ("kappa", "beta", "r2")
 
 
 def top_count(neurons: int) -> int:
@@ -88,39 +88,28 @@ def pair_summaries(inputs: ReportInputs) -> pl.DataFrame:
 def comparisons(inputs: ReportInputs, summaries: pl.DataFrame) -> pl.DataFrame:
     """Measured beside printed: one row per run × preset × published value that this report measures too.
 
-    `same_model` is whether the paper names the run's model; where it does not, the two numbers are about different
-    models and no agreement may be read off. Columns: measured, low, high, printed, uncertainty, paper, place.
+    `same_model` is whether the paper states the value for the run's model; where it does not, the two numbers are
+    about different models and no agreement may be read off. `relation`, `printed`, `printed_to` and `plus_minus` are
+    the paper's; a measured value is in the unit of the printed one.
     """
     models = dict(inputs.runs.select("run_id", "model").iter_rows())
-    measured = {tuple(row[column] for column in KEY): row for row in summaries.iter_rows(named=True)}
     rows = []
     for printed in inputs.published.filter(pl.col("quantity").is_in(list(MEASURES))).iter_rows(named=True):
-        for (run_id, preset, group), found in measured.items():
-            if group != printed["token_group"]:
-                continue
-            column = MEASURES[printed["quantity"]]
+        column, factor = MEASURES[printed["quantity"]]
+        for found in summaries.filter(pl.col("token_group") == printed["group_name"]).iter_rows(named=True):
+            ends = {"measured": column, "low": f"{column}_low", "high": f"{column}_high"}
             rows.append(
-                {"run_id": run_id, "preset": preset, "token_group": group, "quantity": printed["quantity"]}
-                | {"measured": _as_float(found[column])}
-                | {end: found.get(f"{column}_{end}") for end in ("low", "high")}
-                | {"printed": printed["value"], "uncertainty": printed["uncertainty"]}
-                | {"paper": printed["paper"], "place": printed["place"], "printed_model": printed["model"]}
-                | {"same_model": _same_model(models[run_id], printed["model"])}
+                {name: found[name] for name in KEY}
+                | {name: _scaled(found.get(source), factor) for name, source in ends.items()}
+                | {name: printed[name] for name in ("quantity", "relation", "plus_minus", "paper", "place")}
+                | {"printed": printed["value"], "printed_to": printed["value_to"], "printed_model": printed["model"]}
+                | {"same_model": _same_model(models[found["run_id"]], printed["model"])}
             )
-    text, real = pl.String, pl.Float64
-    schema = {name: text for name in (*KEY, "quantity")}
-    schema |= {name: real for name in ("measured", "low", "high", "printed", "uncertainty")}
-    schema |= {name: text for name in ("paper", "place", "printed_model")} | {"same_model": pl.Boolean}
+    schema: dict[str, type[pl.DataType]] = dict.fromkeys((*KEY, "quantity"), pl.String)
+    schema |= dict.fromkeys(("measured", "low", "high"), pl.Float64) | {"relation": pl.String}
+    schema |= dict.fromkeys(("printed", "printed_to", "plus_minus"), pl.Float64)
+    schema |= dict.fromkeys(("paper", "place", "printed_model"), pl.String) | {"same_model": pl.Boolean}
     return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def parsed(text: object) -> dict[str, object] | list[object]:
-    """The value of a JSON column of `dim_run`; empty where there is none or it does not parse."""
-    try:
-        value = json.loads(str(text)) if text else {}
-    except json.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict | list) else {}
 
 
 def _all_groups(inputs: ReportInputs) -> pl.DataFrame:
@@ -132,18 +121,17 @@ def _all_groups(inputs: ReportInputs) -> pl.DataFrame:
 
 
 def _intervals(inputs: ReportInputs) -> pl.DataFrame:
-    """The intervals of `inputs`, one row per group, as columns `<measure>_low` and `<measure>_high`."""
+    """The intervals of `inputs`, one row per group, as columns `<quantity>_low` and `<quantity>_high`."""
     frame = _all_groups(inputs).select(KEY)
-    for column in dict.fromkeys(MEASURES.values()):
-        spelled = [name for name, measure in MEASURES.items() if measure == column]
-        found = inputs.intervals.filter(pl.col("quantity").is_in(spelled)).unique(KEY, keep="first")
-        ends = {"low": f"{column}_low", "high": f"{column}_high"}
+    for quantity in INTERVALS:
+        found = inputs.intervals.filter(pl.col("quantity") == quantity).unique(KEY, keep="first")
+        ends = {"low": f"{quantity}_low", "high": f"{quantity}_high"}
         frame = frame.join(found.select(*KEY, "low", "high").rename(ends), on=KEY, how="left")
     return frame
 
 
-def _as_float(value: object) -> float | None:
-    return None if value is None else float(value)  # type: ignore[arg-type]
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
 
 
 def _same_model(model: str, printed: str | None) -> bool:

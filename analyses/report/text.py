@@ -61,6 +61,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
+def milli(value: float | None, digits: int = 3) -> str:
+    """`value` in thousandths, for tables of influence: one exponent for all rows reads better than one a row."""
+    return number(None if value is None else 1000 * value, digits)
+
+
+def plain(value: float | None) -> str:
+    """`value` as a paper prints it: no zeros that say nothing."""
+    return "–" if value is None else f"{value:g}".replace("-", "−")
+
+
+def fixed(value: float | None, decimals: int = 3) -> str:
+    """`value` to so many decimals; – for none."""
+    return "–" if value is None else f"{value:.{decimals}f}".replace("-", "−")
+
+
 def signed(value: float | None, decimals: int = 2) -> str:
     """`value` with its sign and so many decimals; – for none."""
     if value is None or not math.isfinite(value):

@@ -1,0 +1,145 @@
+"""Everything that a page says, computed once and looked up by run, preset and token group."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from analyses.report import provenance, summary, tables
+from analyses.report.charts import Extent
+from analyses.report.inputs import ReportInputs
+from analyses.report.points import Points, pack_points
+from analyses.report.series import Series, group_runs, presets
+from common.errors import UserError
+
+Row = dict[str, Any]
+
+DEEPEST_DEVIATION = -3.0  # of the axis of δ: the tail falls far below, and would flatten the head
+DECADES = 8  # most that the axis of influence spans
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page is rendered from; every mapping is keyed by run_id, preset (and token group) as its name says."""
+
+    inputs: ReportInputs
+    series: list[Series]
+    presets: list[str]
+    extents: list[Extent]
+    points: Points
+    tables: Mapping[str, pl.DataFrame]
+    groups: Mapping[tuple[str, str, str], Row]
+    pairs: Mapping[tuple[str, str], Row]
+    compared: Mapping[tuple[str, str], list[Row]]
+    top: Mapping[tuple[str, str], list[Row]]
+    sample: Mapping[tuple[str, str], list[Row]]
+    checks: list[Row]
+    facts: list[provenance.Facts]
+
+    @property
+    def top_count(self) -> int:
+        """Neurons in the table of the most influential."""
+        return tables.TOP
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there is any interval to draw."""
+        return self.inputs.intervals.height > 0
+
+    @property
+    def runs(self) -> list[Row]:
+        """Rows of all runs, as the series order them."""
+        return [run.row for one in self.series for run in one.runs]
+
+    def k(self, series: Series) -> int:
+        """How many neurons of a series count as the most influential."""
+        return summary.top_count(self.extents[series.index].neurons)
+
+    def kappa_span(self, series: Series) -> tuple[float, float]:
+        """What the axis of κ must cover in a series: every κ and interval of its runs, whatever the preset."""
+        runs = {run.run_id for run in series.runs}
+        rows = [row for (run_id, _, _), row in self.groups.items() if run_id in runs]
+        found = [row[name] for row in rows for name in ("kappa", "kappa_low", "kappa_high") if row[name] is not None]
+        return (min(found), max(found)) if found else (0.0, 1.0)
+
+    def fits(self, run_id: str) -> dict[str, dict[str, Row]]:
+        """The fits of a run that have numbers, by preset and token group, as the figures draw them."""
+        names = {"kappa": "kappa", "beta": "beta", "first": "first_rank", "last": "last_rank"}
+        names |= {"low": "kappa_low", "high": "kappa_high"}
+        found: dict[str, dict[str, Row]] = defaultdict(dict)
+        for (run, preset, group), row in self.groups.items():
+            if run == run_id and row["kappa"] is not None:
+                found[preset][group] = {name: row[column] for name, column in names.items()}
+        return dict(found)
+
+
+def build_content(inputs: ReportInputs) -> Content:
+    """Compute all that a page of `inputs` says. Raises UserError where there is no run to speak of."""
+    inputs = inputs.conformed()
+    if not inputs.runs.height:
+        raise UserError("There is no run to report on. Make one first: python cli.py ingest --model ID_OR_FOLDER.")
+    series = group_runs(inputs.runs, inputs.influence)
+    shown_presets = presets(inputs.influence, inputs.fits)
+    summaries = summary.group_summaries(inputs)
+    pairs = summary.pair_summaries(inputs)
+    compared = summary.comparisons(inputs, summaries)
+    shown = _of_runs(inputs, [one.shown.run_id for one in series])
+    made = {"summary": summaries, "agreement": pairs, "measured_beside_printed": compared}
+    made |= {"neurons": tables.all_neurons(inputs), "tokens": tables.neuron_tokens(inputs.tokens)}
+    made |= {"runs": inputs.runs, "quality": inputs.quality}
+    return Content(
+        inputs=inputs,
+        series=series,
+        presets=shown_presets,
+        extents=[_extent(one, inputs) for one in series],
+        points=pack_points(inputs, series, shown_presets),
+        tables=made,
+        groups={_key(row, 3): row for row in summaries.iter_rows(named=True)},
+        pairs={_key(row, 2): row for row in pairs.iter_rows(named=True)},
+        compared=_rows(compared),
+        top=_rows(tables.top_neurons(shown)),
+        sample=_rows(tables.curve_sample(shown)),
+        checks=_checks(inputs.quality, series),
+        facts=[provenance.series_facts(one) for one in series],
+    )
+
+
+def _extent(series: Series, inputs: ReportInputs) -> Extent:
+    """The axes of a series: whole decades of influence, and δ down to `DEEPEST_DEVIATION`."""
+    runs = [run.run_id for run in series.runs]
+    influence = inputs.influence.filter(pl.col("run_id").is_in(runs) & (pl.col("influence") > 0))["influence"]
+    deviation = inputs.deviations.filter(pl.col("run_id").is_in(runs))["deviation"].drop_nulls()
+    largest = float(influence.max() or 1.0)  # type: ignore[arg-type]
+    smallest = max(float(influence.min() or largest / 10), largest * 10.0**-DECADES)  # type: ignore[arg-type]
+    low = max(float(deviation.min() or 0.0), DEEPEST_DEVIATION)  # type: ignore[arg-type]
+    high = max(float(deviation.max() or 0.0), summary.LARGE_DEVIATION) + 0.15  # type: ignore[arg-type]
+    neurons = max(int(run.row["neurons"]) for run in series.runs)  # type: ignore[call-overload]
+    bounds = (10.0 ** (math.log10(smallest) - 0.1), 10.0 ** (math.log10(largest) + 0.15))
+    return Extent(neurons, bounds, (min(low, -0.3) - 0.1, high))
+
+
+def _of_runs(inputs: ReportInputs, run_ids: list[str]) -> ReportInputs:
+    """The part of `inputs` that a page writes out in full: the runs that a reader sees first."""
+    names = ("influence", "deviations", "tokens")
+    return replace(inputs, **{name: getattr(inputs, name).filter(pl.col("run_id").is_in(run_ids)) for name in names})
+
+
+def _key(row: Row, parts: int) -> Any:
+    return tuple(row[name] for name in ("run_id", "preset", "token_group")[:parts])
+
+
+def _rows(frame: pl.DataFrame) -> dict[tuple[str, str], list[Row]]:
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in frame.iter_rows(named=True):
+        found[_key(row, 2)].append(row)
+    return dict(found)
+
+
+def _checks(quality: pl.DataFrame, series: list[Series]) -> list[Row]:
+    """The checks of the runs of this report, failed ones first, then in the order of the runs."""
+    place = {run.run_id: run.index for one in series for run in one.runs}
+    rows = [row for row in quality.iter_rows(named=True) if row["run_id"] in place]
+    return sorted(rows, key=lambda row: (row["success"] is not False, place[row["run_id"]]))

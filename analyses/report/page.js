@@ -1,0 +1,252 @@
+/* Figures and controls: fills the figures with the chosen preset and checkpoint, and links them with the tables. */
+
+const LIGHT = {
+  "--paper": "#ffffff", "--ink": "#1b1b1a", "--muted": "#5d5b57", "--grid": "#e9e6de", "--rare": "#c24e00",
+  "--common": "#0072b2", "--step0": "#cfc9a4", "--step1": "#b9bc9f", "--step2": "#a3ae9d", "--step3": "#8da09c",
+  "--step4": "#77919b", "--step5": "#61819a", "--step6": "#4a7098", "--step7": "#335f94", "--step8": "#1c4b8c",
+  "--step9": "#06327d",
+};
+
+const SIDE = 92; // what the axis and the paddings of the main figure take of its width
+
+function Series(element) {
+  const packed = data.series[Number(element.dataset.series)];
+  const shown = Number(element.dataset.shown);
+  const self = { element, packed, run: shown, pinned: -1, views: [] };
+  const find = (selector) => element.querySelector(selector);
+  const status = find(".status");
+  const hint = status ? status.textContent : "";
+
+  /* The rows of each data set of a figure, for the preset and checkpoint chosen. */
+  function rowsOf(name, group) {
+    if (name === "influence") {
+      return {
+        points: drawn(self.run, state.preset), fits: linesOf(self.run, state.preset, packed.neurons),
+        windows: windowsOf(self.run, state.preset),
+      };
+    }
+    if (name === "scatter") return { pairs: pairsOf(self.run, state.preset, packed.top) };
+    if (name === "kappa") {
+      return { kappas: packed.runs.flatMap((run) => GROUPS.flatMap((side) => {
+        const fit = (data.runs[run].fits[state.preset] || {})[side];
+        return fit ? [{ ...fit, step: data.runs[run].revision, group: side }] : [];
+      })) };
+    }
+    const wanted = new Set(packed.curve_ranks);
+    const quantity = name.slice("steps-".length);
+    return { curves: packed.runs.flatMap((run) => drawn(run, state.preset)
+      .filter((row) => row.group === group && wanted.has(row.rank) && row[quantity] !== null)
+      .map((row) => ({ step: data.runs[run].revision, rank: row.rank, [quantity]: row[quantity] }))) };
+  }
+
+  function fill(item) {
+    const sets = rowsOf(item.name, item.element.dataset.group);
+    Object.entries(sets).forEach(([name, rows]) => item.view.data(name, rows));
+    return item.view.runAsync();
+  }
+
+  const widthOf = (target) => Math.max(200, target.clientWidth - SIDE);
+  const heightsOf = (target) => (target.clientWidth < 560 ? [290, 130] : [380, 170]);
+
+  function fit(item) {
+    if (item.name !== "influence" || !item.element.clientWidth) return;
+    const heights = heightsOf(item.element);
+    item.view.width(widthOf(item.element));
+    heights.forEach((height, i) => item.view.signal("concat_" + i + "_height", height));
+    item.view.runAsync();
+  }
+
+  async function embed(target) {
+    const name = target.dataset.figure;
+    const spec = { ...packed.figures[name], datasets: rowsOf(name, target.dataset.group) };
+    if (spec.vconcat) {
+      const heights = heightsOf(target);
+      spec.vconcat = spec.vconcat.map((part, i) => ({ ...part, width: widthOf(target), height: heights[i] }));
+    }
+    const drawnFor = state.preset + " " + self.run;
+    const { view } = await window.vegaEmbed(target, spec, {
+      actions: false, ast: true, renderer: "svg", tooltip: { theme: "page", disableDefaultStyle: true },
+    });
+    const item = { name, element: target, view };
+    self.views.push(item);
+    if (drawnFor !== state.preset + " " + self.run) fill(item);
+    if (name === "influence") connect(item);
+    light();
+  }
+
+  /* The main figure tells the controls and the status line what is pointed at, brushed and zoomed to. */
+  function connect(item) {
+    const width = { now: item.element.clientWidth };
+    new ResizeObserver(() => {
+      if (item.element.clientWidth === width.now) return;
+      width.now = item.element.clientWidth;
+      fit(item);
+    }).observe(item.element);
+    item.view.addSignalListener("hover", (_, value) => showNeuron(value.neuron ? value.neuron[0] : self.pinned));
+    item.view.addSignalListener("brush", (_, value) => showBrush(value.rank));
+    item.view.addSignalListener("zoom", (_, value) => showZoom(value.rank));
+    item.view.addEventListener("click", (_, mark) => {
+      const row = mark && mark.datum && (mark.datum.datum || mark.datum);
+      if (row && row.neuron !== undefined) pin(row.neuron, false);
+    });
+  }
+
+  function light() {
+    for (const item of self.views) {
+      if (item.name === "influence" || item.name === "scatter") item.view.signal("pinned", self.pinned).runAsync();
+    }
+    all("tr.lit", element).forEach((row) => row.classList.remove("lit"));
+    all("button.pin", element).filter((button) => Number(button.value) === self.pinned)
+      .forEach((button) => button.closest("tr").classList.add("lit"));
+  }
+
+  function pin(neuron, scroll) {
+    self.pinned = Number.isInteger(neuron) ? neuron : -1;
+    find(".neuron").value = self.pinned < 0 ? "" : self.pinned;
+    showNeuron(self.pinned);
+    light();
+    if (scroll) find(".controls").scrollIntoView({ block: "start" });
+  }
+
+  function say(...parts) {
+    status.replaceChildren(...parts);
+  }
+
+  function bold(text) {
+    const element = document.createElement("b");
+    element.textContent = text;
+    return element;
+  }
+
+  function showNeuron(neuron) {
+    if (neuron === undefined || neuron < 0) return say(hint);
+    const rows = pointsOf(self.run, state.preset).filter((row) => row.neuron === neuron);
+    if (!rows.length) return say("Neuron " + neuron + " is not among the neurons drawn here.");
+    const described = rows.map((row) => row.group + ": rank " + counted(row.rank) + ", influence " +
+      milli(row.influence || 0) + " · 10⁻³ nats" + (row.deviation === null ? "" : ", δ " + signed(row.deviation)) +
+      ", " + row.role);
+    const tokens = rows[0].up ? ". Raises " + rows[0].up + ". Lowers " + rows[0].down + "." : ".";
+    say(bold("Neuron " + neuron), " " + described.join("; ") + tokens);
+  }
+
+  function showBrush(range) {
+    if (!range) return showNeuron(self.pinned);
+    const [low, high] = [Math.min(...range), Math.max(...range)];
+    const rows = pointsOf(self.run, state.preset).filter(
+      (row) => row.rank === row.rare_rank && row.rare_rank >= low && row.rare_rank <= high && row.group === "rare");
+    const common = new Map(pointsOf(self.run, state.preset).filter((row) => row.group === "common")
+      .map((row) => [row.neuron, row.rank]));
+    const listed = rows.slice(0, 12).map((row) => row.neuron + " (" + (common.get(row.neuron) || "–") + ")");
+    say(bold(rows.length + " neurons lit"), ", ranks " + Math.ceil(low) + " to " + Math.floor(high) +
+      " on rare tokens; in brackets their ranks on common ones: " + listed.join(", ") +
+      (rows.length > 12 ? ", …" : ""));
+  }
+
+  function showZoom(range) {
+    const [low, high] = range || [1, packed.neurons];
+    find(".from").value = Math.max(1, Math.round(low));
+    find(".to").value = Math.min(packed.neurons, Math.round(high));
+  }
+
+  function zoomTo(range) {
+    const main = self.views.find((item) => item.name === "influence");
+    if (main) main.view.signal("zoom_rank", range).runAsync();
+  }
+
+  function rangeChanged() {
+    const low = Number(find(".from").value), high = Number(find(".to").value);
+    if (low >= 1 && high > low) zoomTo([low * 0.95, high * 1.05]);
+  }
+
+  /* The two tables of the checkpoint chosen; the page as written holds them for the one shown first. */
+  function fillTables() {
+    const top = all(".top tbody", element).find((body) => !body.hidden);
+    const sample = all(".sample tbody", element).find((body) => !body.hidden);
+    top.replaceChildren(...neuronsOf(self.run, state.preset).slice(0, packed.table).map((row) => topRow(row, pin)));
+    all("th[aria-sort]", top.closest("table")).forEach((heading) => heading.removeAttribute("aria-sort"));
+    const wanted = new Map(packed.sample_ranks.map((rank) => [rank, [null, null]]));
+    for (const row of pointsOf(self.run, state.preset)) {
+      if (wanted.has(row.rank)) wanted.get(row.rank)[GROUPS.indexOf(row.group)] = row;
+    }
+    sample.replaceChildren(...Array.from(wanted, ([rank, sides]) => sampleRow(rank, sides)));
+  }
+
+  self.update = function () {
+    for (const part of all("[data-preset]", element)) {
+      const otherRun = part.dataset.run !== undefined && Number(part.dataset.run) !== self.run;
+      part.hidden = part.dataset.preset !== state.preset || otherRun;
+    }
+    fillTables();
+    self.views.forEach(fill);
+    showNeuron(self.pinned);
+    light();
+  };
+
+  if (!Object.keys(packed.figures).length) {
+    self.targets = [];
+    return self;
+  }
+  const step = find(".step");
+  if (step) step.addEventListener("input", () => {
+    self.run = packed.runs[Number(step.value)];
+    const name = data.runs[self.run].revision;
+    step.setAttribute("aria-valuetext", name);
+    find("output").textContent = name;
+    self.update();
+  });
+  find(".neuron").addEventListener("input", (event) => {
+    pin(event.target.value === "" ? -1 : Number(event.target.value), false);
+  });
+  find(".from").addEventListener("change", rangeChanged);
+  find(".to").addEventListener("change", rangeChanged);
+  find(".reset").addEventListener("click", () => { zoomTo(null); showZoom(null); });
+  all("button.pin", element).forEach((button) => button.addEventListener("click",
+    () => pin(Number(button.value), true)));
+  all(".swatch[data-step]", element).forEach((swatch) => {
+    const last = packed.runs.length - 1;
+    swatch.style.background = "var(--step" + Math.round((Number(swatch.dataset.step) * 9) / last) + ")";
+  });
+  all(".save", element).forEach((button) => button.addEventListener("click", () => {
+    const plot = button.closest("figure").querySelector(".plot");
+    const item = self.views.find((one) => one.element === plot);
+    if (item) item.view.toSVG().then((svg) => save(svg, item.name + "-" + data.runs[self.run].revision + ".svg"));
+  }));
+  self.targets = all(".plot", element);
+  self.embed = embed;
+  return self;
+}
+
+/* A figure by itself has no style sheet: its colours are written out, as on paper. */
+function save(svg, name) {
+  const text = svg.replace(/var\((--\w+)\)/g, (whole, variable) => LIGHT[variable] || whole);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+/* ---- start ---- */
+
+document.documentElement.classList.add("scripted");
+all("table.sortable").forEach(makeSortable);
+const series = all("section.series").map(Series);
+const loose = all("[data-preset]").filter((part) => !part.closest("section.series"));
+all("input[name=preset]").forEach((input) => input.addEventListener("change", () => {
+  state.preset = input.value;
+  loose.forEach((part) => { part.hidden = part.dataset.preset !== state.preset; });
+  series.forEach((one) => one.update());
+}));
+/* The first figure at once, so that the page can be used; each other one in a turn of its own. */
+const waiting = series.flatMap((one) => one.targets.map((target) => () => one.embed(target)));
+const mark = (name) => { document.documentElement.dataset[name] = "yes"; };
+const turn = () => new Promise((resolve) => { setTimeout(resolve, 0); });
+(async () => {
+  for (const [i, draw] of waiting.entries()) {
+    await draw();
+    if (i === 0) mark("ready");
+    await turn();
+  }
+  mark("ready");
+  mark("drawn");
+})();
