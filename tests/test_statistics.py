@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from analyses.statistics import (
     GROUP_TEST,
@@ -122,6 +123,16 @@ def test_corrections_by_hand():
     assert frame["p_bonferroni"].to_list()[:3] == pytest.approx([0.03, 0.12, 0.09])
     assert frame["p_holm"].to_list()[:3] == pytest.approx([0.03, 0.06, 0.06])
     assert frame["p_holm"][3] is None
+
+
+@pytest.mark.parametrize("method", ["bonferroni", "holm"])
+def test_corrections_are_those_of_statsmodels(method):
+    rng = np.random.default_rng(7)
+    p = np.round(rng.random((40, 9)) ** 3, 2)  # with ties
+    frames = [_tests(row).with_columns(setting=pl.lit(str(i))) for i, row in enumerate(p)]
+    frame = corrected(pl.concat(frames), family=["setting"])
+    expected = np.concatenate([multipletests(row, method=method)[1] for row in p])
+    np.testing.assert_allclose(frame[f"p_{method}"].to_numpy(), expected)
 
 
 def test_families_are_corrected_apart():
