@@ -6,7 +6,8 @@ is one row with neuron NULL and the reason.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -169,6 +170,22 @@ def stacks(groups: pl.DataFrame) -> list[Stack]:
             raise ValueError(f"group {name} says k = {k}, but a draw of it does not hold {k} distinct neurons")
         found.append(Stack(name, k, sizes["draw"].to_numpy(), part["neuron"].to_numpy().reshape(-1, k)))
     return found
+
+
+def comparisons(found: list[Stack]) -> Iterator[tuple[str, Stack, Stack]]:
+    """Which pairs of neurons tables 1 and 3 of ES are about, as (comparison, stack, other), aligned draw by draw.
+
+    `within` each group (B, S, R); `groups`, between each two tested groups (B–S) and between each control and the
+    next (R1–R2; the last with the first).
+    """
+    formed = [stack for stack in found if stack.reason is None]
+    tested = [stack for stack in formed if stack.tested]
+    yield from (("within", stack, stack) for stack in formed)
+    yield from (("groups", *pair) for pair in combinations(tested, 2))
+    for stack in formed:
+        if not stack.tested and len(stack.members) > 1:
+            shifted = replace(stack, draws=np.roll(stack.draws, -1), members=np.roll(stack.members, -1, axis=0))
+            yield "groups", stack, shifted
 
 
 def used_neurons(found: list[Stack], neurons: int) -> IntArray:

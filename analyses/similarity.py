@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from analyses.activations import Activations
-from analyses.groups import Stack
+from analyses.groups import Stack, comparisons
 from analyses.statistics import window_interval
 from analyses.tables import BoolArray, FloatArray, IntArray
 
@@ -87,10 +87,9 @@ class Resampler:
 def pair_means(similarity: Similarity, found: list[Stack], value: str, positions: int | None) -> list[dict[str, Any]]:
     """Mean similarity over the pairs of two different neurons, for every group and every comparison.
 
-    The comparisons: `within` each group (B, S, R of ES table 1); `groups`, between each two tested groups (B–S) and
-    between each control and the next (R1–R2; the last with the first); `random`, between a tested group and all its
-    controls together (B–R, S–R), and between each control and all others, which is what B–R is tested against. A
-    neuron that is in both groups makes no pair with itself.
+    To the comparisons of `groups.comparisons` comes `random`, between a tested group and all its controls together
+    (B–R, S–R), and between each control and all others, which is what B–R is tested against. A neuron that is in both
+    groups makes no pair with itself.
 
     Args:
         similarity: of all neurons in `found`.
@@ -103,22 +102,16 @@ def pair_means(similarity: Similarity, found: list[Stack], value: str, positions
     """
     formed = [stack for stack in found if stack.reason is None]
     controls = {stack.k: stack for stack in formed if not stack.tested}
-    tested = [stack for stack in formed if stack.tested]
     rows: list[dict[str, Any]] = [
         {**keys, "comparison": "within", "other_group": stack.group_name, "reason": stack.reason}
         for stack in found
         if stack.reason is not None
         for keys, _ in stack.each()
     ]
-    for stack in formed:
-        rows += _rows(similarity, stack, stack, "within", value, *_within(similarity, stack.members))
-    for i, stack in enumerate(tested):
-        for other in tested[i + 1 :]:
-            rows += _rows(similarity, stack, other, "groups", value, *_between(similarity, stack, other))
-    for stack in controls.values():
-        if len(stack.members) > 1:
-            following = Stack(stack.group_name, stack.k, np.roll(stack.draws, -1), np.roll(stack.members, -1, axis=0))
-            rows += _rows(similarity, stack, following, "groups", value, *_between(similarity, stack, following))
+    for comparison, stack, other in comparisons(found):
+        within = comparison == "within"
+        sums = _within(similarity, stack.members) if within else _between(similarity, stack, other)
+        rows += _rows(similarity, stack, other, comparison, value, *sums)
     for stack in formed:
         if stack.k in controls:
             sums = _with_controls(similarity, stack, controls[stack.k])
