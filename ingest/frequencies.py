@@ -1,6 +1,7 @@
 """How often each token occurs in a source: counted over a corpus, or read from a published count file (SPEC 1)."""
 
 import hashlib
+import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import UserError
 from common.progress import Advance
 from ingest.corpus import Corpus
-from ingest.sampling import Packer, Sample, Tokenised, separator_token_id, tokenise
+from ingest.sampling import Packer, Sample, Tokenised, separator_token_id, tokenised_documents
 
 COUNT_LIMIT = 5_000_000  # tokens counted of a stream, and below which a source is called small
+
+
+# What numpy raises on a file that is no array: its header is read as a Python expression.
+_NO_ARRAY = (OSError, ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def count_corpus(
         UserError: the corpus has no token, or one that the model's vocabulary lacks.
     """
     counter = Counter(tokenizer, vocabulary_size, limit if corpus.streamed else None, progress)
-    for tokenised in tokenise(corpus.documents(seed), tokenizer):
+    for tokenised in tokenised_documents(corpus.documents(seed), tokenizer):
         counter.add(tokenised)
         if counter.full:
             break
@@ -129,7 +134,7 @@ def sample_and_count(
     """
     packer = Packer(tokenizer, positions=positions, window=window, begin_token=begin_token)
     counter = Counter(tokenizer, vocabulary_size, limit if corpus.streamed else None, progress)
-    for tokenised in tokenise(corpus.documents(seed), tokenizer):
+    for tokenised in tokenised_documents(corpus.documents(seed), tokenizer):
         if not packer.full:
             packer.add(tokenised)
         if not counter.full:
@@ -159,6 +164,8 @@ def read_count_file(path: Path, vocabulary_size: int, tokenizer_size: int) -> Fr
         raise UserError(f"The count file {path} has a negative count, {counts.min()} of token {counts.argmin()}.")
     if not counts.any():
         raise UserError(f"The count file {path} has no count above zero.")
+    if counts.sum(dtype=np.float64) >= 2.0**63:
+        raise UserError(f"The counts in {path} add up to more than an int64 holds; the file is damaged.")
     if counts[vocabulary_size:].any():
         raise UserError(f"The count file {path} counts tokens that the model's vocabulary of {vocabulary_size} lacks.")
     kept = counts[:vocabulary_size]
@@ -171,7 +178,7 @@ def _load(path: Path) -> NDArray[np.int64]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"There is no count file {path}.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except _NO_ARRAY as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"The count file {path} is not an array that numpy.save wrote ({reason}).") from error
     if not isinstance(array, np.ndarray):

@@ -61,7 +61,7 @@ def separator_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     )
 
 
-def tokenise(documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenised]:
+def tokenised_documents(documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenised]:
     """Tokenise each document by itself, without special tokens, in batches (the order stays).
 
     The name of a special token within a text is text like any other, so that no separator comes from a document.
@@ -100,7 +100,7 @@ def draw_sample(
         UserError: the corpus is too short, or the tokenizer lacks the separator or the begin token.
     """
     packer = Packer(tokenizer, positions=positions, window=window, begin_token=begin_token)
-    for tokenised in tokenise(corpus.documents(seed), tokenizer):
+    for tokenised in tokenised_documents(corpus.documents(seed), tokenizer):
         packer.add(tokenised)
         if packer.full:
             break
