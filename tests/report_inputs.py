@@ -64,7 +64,8 @@ def make_inputs(
 
 
 def _run(run_id: str, model: str, revision: str, neurons: int, seed: int) -> dict[str, Any]:
-    options = {"model": model, "revision": [revision], "corpus": ["/home/someone/texts/c4-sample"], "seed": seed}
+    options = {"model": model, "corpus": ["/home/someone/texts/c4-sample"], "frequencies": "novella-training.npy"}
+    options |= {"begin_token": False, "effects": ["loss", "direct"], "seed": seed, "revision": revision}
     return {
         "run_id": run_id,
         "model": model,
@@ -94,7 +95,7 @@ def _run(run_id: str, model: str, revision: str, neurons: int, seed: int) -> dic
         "code_version": "0.1.0",
         "options": json.dumps(options),
         "packages": json.dumps({"torch": "2.13.0", "duckdb": "2.0.0"}),
-        "warnings": json.dumps(["the frequency source is small: 35 % of its types occur once"]),
+        "warnings": ["the frequency source is small: 35 % of its types occur once"],
     }
 
 
@@ -149,7 +150,7 @@ def _group(
         "deviations": pl.DataFrame(
             key
             | {"neuron": order, "rank": ranks, "deviation": deviation, "local_slope": np.gradient(line)}
-            | {"regime": np.where(ranks < first, "plateau", np.where(ranks <= last, "power_law", "rapid_decay"))}
+            | {"regime": np.where(ranks < first, "plateau", np.where(ranks <= last, "power law", "rapid decay"))}
         ),
         "fits": pl.DataFrame(
             {"run_id": [run_id], "preset": [preset], "token_group": [group], "kappa": [-minus_kappa], "beta": [beta]}

@@ -251,7 +251,7 @@ def _hover() -> alt.Parameter:
 def _dimmed() -> Any:
     """Full where nothing is brushed, else only the neurons whose rank on rare tokens is inside the brush."""
     inside = "!isValid(brush.rank) || inrange(datum.rare_rank, brush.rank)"
-    return alt.condition(inside, alt.value(0.85), alt.value(0.08))
+    return alt.condition(inside, alt.value(0.85), alt.value(0.04))
 
 
 def _size() -> Any:

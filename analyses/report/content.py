@@ -117,7 +117,7 @@ def _extent(series: Series, inputs: ReportInputs) -> Extent:
     low = max(float(deviation.min() or 0.0), DEEPEST_DEVIATION)  # type: ignore[arg-type]
     high = max(float(deviation.max() or 0.0), summary.LARGE_DEVIATION) + 0.15  # type: ignore[arg-type]
     neurons = max(int(run.row["neurons"]) for run in series.runs)  # type: ignore[call-overload]
-    bounds = (10.0 ** (math.log10(smallest) - 0.1), 10.0 ** (math.log10(largest) + 0.15))
+    bounds = (10.0 ** (math.log10(smallest) - 0.1), 10.0 ** (math.log10(largest) + 0.3))
     return Extent(neurons, bounds, (min(low, -0.3) - 0.1, high))
 
 

@@ -1,5 +1,6 @@
 """What a report is made from: a few frames, one row per … as in the warehouse's relations of the same names."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,7 +72,7 @@ _OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
         "options": pl.String,
         "packages": pl.String,
         "warnings": pl.String,
-        "reason": pl.String,
+        "status_reason": pl.String,
     },
     "fits": {"reason": pl.String},
     "deviations": {"local_slope": pl.Float64},
@@ -88,7 +89,7 @@ def empty(frame: str) -> pl.DataFrame:
 class ReportInputs:
     """The frames of one report, spelled as in DESIGN 4; every other column is left out of the page.
 
-    `runs`: one row per run (`dim_run`), in no particular order; `options`, `packages` and `warnings` are JSON texts.
+    `runs`: one row per run (`dim_run`), in any order; `options` and `packages` are JSON texts, `warnings` is a list.
     `influence`, `fits`, `deviations`: `neuron_influence`, `power_law_fit`, `neuron_deviation`; a fit that could not be
     made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token. `published`: what
     papers print (`analyses.reference.published_values`). `intervals`: 95 % intervals, where `analyze` made them; the
@@ -120,8 +121,14 @@ def _conform(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     if missing:
         raise ValueError(f"report inputs: {name} lacks {', '.join(missing)}")
     columns = {**_REQUIRED[name], **_OPTIONAL.get(name, {})}
-    conformed = frame.select(
-        pl.col(column).cast(kind) if column in frame.columns else pl.lit(None, dtype=kind).alias(column)
-        for column, kind in columns.items()
-    )
+    conformed = frame.select(_column(frame.schema.get(column), column, kind) for column, kind in columns.items())
     return conformed.with_columns(pl.when(cs.float().is_finite()).then(cs.float()))
+
+
+def _column(found: pl.DataType | None, name: str, kind: type[pl.DataType]) -> pl.Expr:
+    """A column as `kind`: NULL where the frame has none, a JSON text where a list stands for a text."""
+    if found is None:
+        return pl.lit(None, dtype=kind).alias(name)
+    if isinstance(found, pl.List) and kind == pl.String:
+        return pl.col(name).map_elements(lambda items: json.dumps(items.to_list()), return_dtype=pl.String)
+    return pl.col(name).cast(kind)

@@ -12,7 +12,7 @@ const SIDE = 92; // what the axis and the paddings of the main figure take of it
 function Series(element) {
   const packed = data.series[Number(element.dataset.series)];
   const shown = Number(element.dataset.shown);
-  const self = { element, packed, run: shown, pinned: -1, views: [] };
+  const self = { element, packed, run: shown, pinned: -1, views: [], brushed: null };
   const find = (selector) => element.querySelector(selector);
   const status = find(".status");
   const hint = status ? status.textContent : "";
@@ -64,11 +64,10 @@ function Series(element) {
       spec.vconcat = spec.vconcat.map((part, i) => ({ ...part, width: widthOf(target), height: heights[i] }));
     }
     const drawnFor = state.preset + " " + self.run;
-    const { view } = await window.vegaEmbed(target, spec, {
-      actions: false, ast: true, renderer: "svg", tooltip: { theme: "page", disableDefaultStyle: true },
-    });
+    const { view } = await window.vegaEmbed(target, spec, { actions: false, ast: true, renderer: "svg", tooltip });
     const item = { name, element: target, view };
     self.views.push(item);
+    target.querySelector("svg").setAttribute("aria-hidden", "true"); // the element around it carries the description
     if (drawnFor !== state.preset + " " + self.run) fill(item);
     if (name === "influence") connect(item);
     light();
@@ -82,8 +81,8 @@ function Series(element) {
       width.now = item.element.clientWidth;
       fit(item);
     }).observe(item.element);
-    item.view.addSignalListener("hover", (_, value) => showNeuron(value.neuron ? value.neuron[0] : self.pinned));
-    item.view.addSignalListener("brush", (_, value) => showBrush(value.rank));
+    item.view.addSignalListener("hover", (_, value) => (value.neuron ? showNeuron(value.neuron[0]) : rest()));
+    item.view.addSignalListener("brush", (_, value) => { self.brushed = value.rank; rest(); });
     item.view.addSignalListener("zoom", (_, value) => showZoom(value.rank));
     item.view.addEventListener("click", (_, mark) => {
       const row = mark && mark.datum && (mark.datum.datum || mark.datum);
@@ -129,8 +128,13 @@ function Series(element) {
     say(bold("Neuron " + neuron), " " + described.join("; ") + tokens);
   }
 
+  /* What the status line says while nothing is pointed at. */
+  function rest() {
+    if (self.brushed) showBrush(self.brushed);
+    else showNeuron(self.pinned);
+  }
+
   function showBrush(range) {
-    if (!range) return showNeuron(self.pinned);
     const [low, high] = [Math.min(...range), Math.max(...range)];
     const rows = pointsOf(self.run, state.preset).filter(
       (row) => row.rank === row.rare_rank && row.rare_rank >= low && row.rare_rank <= high && row.group === "rare");
@@ -144,8 +148,8 @@ function Series(element) {
 
   function showZoom(range) {
     const [low, high] = range || [1, packed.neurons];
-    find(".from").value = Math.max(1, Math.round(low));
-    find(".to").value = Math.min(packed.neurons, Math.round(high));
+    find(".from").value = Math.max(1, Math.ceil(low));
+    find(".to").value = Math.min(packed.neurons, Math.floor(high));
   }
 
   function zoomTo(range) {
@@ -155,7 +159,7 @@ function Series(element) {
 
   function rangeChanged() {
     const low = Number(find(".from").value), high = Number(find(".to").value);
-    if (low >= 1 && high > low) zoomTo([low * 0.95, high * 1.05]);
+    if (low >= 1 && high > low) zoomTo([low * 0.97, high + Math.min(0.9, high * 0.03)]);
   }
 
   /* The two tables of the checkpoint chosen; the page as written holds them for the one shown first. */
@@ -178,7 +182,7 @@ function Series(element) {
     }
     fillTables();
     self.views.forEach(fill);
-    showNeuron(self.pinned);
+    rest();
     light();
   };
 
@@ -199,7 +203,13 @@ function Series(element) {
   });
   find(".from").addEventListener("change", rangeChanged);
   find(".to").addEventListener("change", rangeChanged);
-  find(".reset").addEventListener("click", () => { zoomTo(null); showZoom(null); });
+  find(".reset").addEventListener("click", () => {
+    zoomTo(null);
+    showZoom(null);
+    self.views.filter((item) => item.name === "influence").forEach((item) => item.view.data("brush_store", []).run());
+    self.brushed = null;
+    pin(-1, false);
+  });
   all("button.pin", element).forEach((button) => button.addEventListener("click",
     () => pin(Number(button.value), true)));
   all(".swatch[data-step]", element).forEach((swatch) => {
@@ -216,6 +226,24 @@ function Series(element) {
   return self;
 }
 
+/* What is under the pointer, beside it. Vega says only when: with points found by nearness it loses their texts. */
+const bubble = document.createElement("div");
+bubble.className = "bubble";
+bubble.hidden = true;
+
+function tooltip(handler, event, item, value) {
+  bubble.hidden = !value;
+  if (!value) return;
+  const row = item.datum.datum || item.datum;
+  const entries = row.neuron === undefined ? Object.entries(value) : describe(row);
+  bubble.replaceChildren(...entries.flatMap(([label, text]) => [cell("dt", label), cell("dd", text)]));
+  const { innerWidth, innerHeight } = window;
+  const { width, height } = bubble.getBoundingClientRect();
+  const beside = event.clientX + 16 + width < innerWidth ? event.clientX + 16 : event.clientX - 16 - width;
+  bubble.style.left = Math.max(4, Math.min(beside, innerWidth - width - 4)) + "px";
+  bubble.style.top = Math.max(4, Math.min(event.clientY + 16, innerHeight - height - 4)) + "px";
+}
+
 /* A figure by itself has no style sheet: its colours are written out, as on paper. */
 function save(svg, name) {
   const text = svg.replace(/var\((--\w+)\)/g, (whole, variable) => LIGHT[variable] || whole);
@@ -229,6 +257,7 @@ function save(svg, name) {
 /* ---- start ---- */
 
 document.documentElement.classList.add("scripted");
+document.body.append(bubble);
 all("table.sortable").forEach(makeSortable);
 const series = all("section.series").map(Series);
 const loose = all("[data-preset]").filter((part) => !part.closest("section.series"));
@@ -239,7 +268,11 @@ all("input[name=preset]").forEach((input) => input.addEventListener("change", ()
 }));
 /* The first figure at once, so that the page can be used; each other one in a turn of its own. */
 const waiting = series.flatMap((one) => one.targets.map((target) => () => one.embed(target)));
-const mark = (name) => { document.documentElement.dataset[name] = "yes"; };
+function mark(name) {
+  if (document.documentElement.dataset[name]) return;
+  document.documentElement.dataset[name] = "yes";
+  performance.mark(name);
+}
 const turn = () => new Promise((resolve) => { setTimeout(resolve, 0); });
 (async () => {
   for (const [i, draw] of waiting.entries()) {

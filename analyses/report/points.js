@@ -36,7 +36,7 @@ function pointsOf(run, preset) {
         rare_rank: rareRank.has(neuron) ? rareRank.get(neuron) : null,
         influence: curve.log10[i] === null ? null : Math.pow(10, curve.log10[i] / 1e5),
         deviation: curve.deviation[i] === null ? null : curve.deviation[i] / 1e3, role: ROLES[curve.role[i]],
-        regime: (data.regimes[curve.regime[i]] || "–").replace(/_/g, " "),
+        regime: (data.regimes[curve.regime[i]] || "–"),
       });
     });
   }

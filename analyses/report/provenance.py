@@ -15,7 +15,7 @@ _LABELS = {
     "revision": "Revision",
     "run_id": "Run",
     "status": "Status",
-    "reason": "Reason",
+    "status_reason": "Reason",
     "model_hash": "Model hash",
     "layer": "Layer (from 0)",
     "neurons": "Neurons",
@@ -81,6 +81,10 @@ def command(run: Run) -> str:
         flag = "--" + str(name).replace("_", "-")
         if value is True:
             words.append(flag)
+        elif name == "frequencies" and not str(value).endswith(".npy"):
+            continue  # counted over the corpus, which is the default
+        elif name == "effects" and isinstance(value, list):
+            words += [flag, ",".join(str(item) for item in value)]
         elif isinstance(value, list):
             words += [word for item in value for word in (flag, _plain(item))]
         elif value is not None and value is not False and value != "":

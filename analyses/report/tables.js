@@ -79,6 +79,18 @@ function sampleRow(rank, sides) {
   return row;
 }
 
+/* A neuron's point in a figure, as labels and texts. */
+function describe(row) {
+  const thousandths = (value) => milli(value) + " · 10⁻³ nats";
+  const numbers = row.group
+    ? [[row.group + " tokens", "rank " + counted(row.rank)], ["influence", thousandths(row.influence)],
+      ["δ", signed(row.deviation)], ["regime", row.regime]]
+    : [["rare tokens", "rank " + counted(row.rare_rank) + ", " + thousandths(row.rare)],
+      ["common tokens", "rank " + counted(row.common_rank) + ", " + thousandths(row.common)]];
+  const tokens = row.up || row.down ? [["raises", row.up], ["lowers", row.down]] : [];
+  return [["neuron", String(row.neuron)], ...numbers, ["role", row.role], ...tokens];
+}
+
 /* ---- headings that sort ---- */
 
 function cellValue(row, column, kind) {

@@ -17,17 +17,18 @@ FORMAT = 1  # of report.json
 def write_report(inputs: ReportInputs, folder: Path) -> Path:
     """Write ``index.html``, ``report.json`` and ``tables/`` (each table as CSV and Parquet) into `folder`.
 
-    Everything is computed before the first byte is written, every file appears whole, and the page last. Returns the
+    Everything is computed before the first file is written, every file appears whole, and the page last. Returns the
     page's path. Raises UserError where there is no run, or the folder cannot be written.
     """
     content = build_content(inputs)
-    page, numbers = render_page(content), report_json(content)
+    index, tables = folder / "index.html", folder / "tables"
     try:
+        tables.mkdir(parents=True, exist_ok=True)
+        page, numbers = render_page(content), report_json(content)
         for name, frame in content.tables.items():
-            _write(folder / "tables" / f"{name}.parquet", frame.write_parquet)
-            _write(folder / "tables" / f"{name}.csv", for_csv(frame).write_csv)
+            _write(tables / f"{name}.parquet", frame.write_parquet)
+            _write(tables / f"{name}.csv", for_csv(frame).write_csv)
         write_json(folder / "report.json", numbers)
-        index = folder / "index.html"
         _write(index, lambda path: path.write_text(page, encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or str(error)
