@@ -35,7 +35,7 @@ function pointsOf(run, preset) {
         group, neuron, raises, lowers, up: raises.join("  "), down: lowers.join("  "), rank: curve.rank[i],
         rare_rank: rareRank.has(neuron) ? rareRank.get(neuron) : null,
         influence: curve.log10[i] === null ? null : Math.pow(10, curve.log10[i] / 1e5),
-        deviation: curve.deviation[i] === null ? null : curve.deviation[i] / 1e3, role: ROLES[curve.role[i]],
+        deviation: curve.deviation[i] === null ? null : curve.deviation[i] / 1e5, role: ROLES[curve.role[i]],
         regime: (data.regimes[curve.regime[i]] || "–"),
       });
     });

@@ -20,7 +20,7 @@ BEYOND_HEAD = 150  # log-spaced ranks kept after the head
 CURVE_POINTS = 90  # of a curve in a figure of many curves
 SAMPLE_POINTS = 16
 _HEADS = (500, 300, 200, 100, 50, 25)
-_ROW_BYTES, _NEURON_BYTES = 26, 64  # measured: a point of a curve; the tokens of a neuron
+_ROW_BYTES, _NEURON_BYTES = 28, 64  # measured: a point of a curve; the tokens of a neuron
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _pack_run(kept: pl.DataFrame | None, presets: list[str], regimes: list[str])
 
 def _pack_curve(frame: pl.DataFrame, regimes: list[str]) -> dict[str, Any]:
     """Columns of one curve by rank: log10 of influence in units of 1e-5 (0.002 %), NULL where it is not above zero;
-    δ in units of 1e-3; role and regime a letter each.
+    δ in units of 1e-5; role and regime a letter each.
     """
     letters = {"boost": "b", "suppress": "s"}
     digits = {name: str(code) for code, name in enumerate(regimes[:10])}
@@ -119,7 +119,7 @@ def _pack_curve(frame: pl.DataFrame, regimes: list[str]) -> dict[str, Any]:
         "neuron",
         "rank",
         log10=pl.when(pl.col("influence") > 0).then((pl.col("influence").log10() * 1e5).round().cast(pl.Int64)),
-        deviation=(pl.col("deviation") * 1e3).round().cast(pl.Int64),
+        deviation=(pl.col("deviation") * 1e5).round().cast(pl.Int64),
         role=pl.col("role").replace_strict(letters, default="-", return_dtype=pl.String),
         regime=pl.col("regime").replace_strict(digits, default="-", return_dtype=pl.String),
     )
