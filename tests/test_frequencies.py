@@ -229,6 +229,7 @@ def test_archives_and_truncated_or_boastful_files(tmp_path: Path) -> None:
     assert "is not an array" in refusal(tmp_path / "folder.npy", None)
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of a damaged header, which numpy parses as Python
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(min_size=1, max_size=40), at=st.integers(0, 150))
 def test_any_damage_gives_counts_or_a_user_error(tmp_path: Path, content: bytes, at: int) -> None:
