@@ -93,7 +93,9 @@ def test_regimes_without_noise_are_found(tail: str) -> None:
     assert best.bic < min(fit.bic for key, fit in fits.items() if key not in (("level", tail), ("free", tail)))
     assert best.head_rank == 17
     assert abs(np.log(best.tail_rank or 0) - 5) < 0.1
-    assert (best.kappa, best.step, best.head_kappa) == pytest.approx((1.0, 0.5, 1.0), abs=0.02)
+    assert (best.kappa, best.step, best.head_kappa) == pytest.approx((1.0, 0.5, 1.0), abs=0.06), (
+        "as the tail is on a grid"
+    )
     assert fits["none", "none"].pieces == 1
     assert fits["none", "none"].kappa == pytest.approx(fit_line(truth.curve(), 1, 1024).kappa)
 

@@ -1,0 +1,236 @@
+"""Is there a plateau? The decision per token group, by parametric bootstrap of the curve without one (SPEC 3).
+
+The null is the simpler model: power law and tail, its neurons independent draws (Pareto order statistics), each with
+its measured standard error. The statistic is the most surprising step of the head (`analyses.spacing.find_steps`).
+
+* *present*: p < 0.01.
+* *absent*: p ≥ 0.05, no head that is raised without a step, and a plateau of 1 % of the layer raised by δ = 0.5 (what
+  DS and NC report) would have been found at p < 0.01 with a probability of at least 0.8.
+* *undecided*: everything else; the reason says what.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from analyses.piecewise import LEAST_HEAD
+from analyses.power_law import LEAST_RANKS
+from analyses.slope_break import SlopeBreak, slope_break
+from analyses.spacing import (
+    LEAST_NEURONS,
+    SlopeModel,
+    SlopeRatio,
+    Steps,
+    compare_slopes,
+    draw_curves,
+    find_steps,
+    fit_slopes,
+    head_gains,
+    normalised_spacings,
+    ranks_needed,
+    tail_gains,
+)
+from analyses.tables import FloatArray
+
+Verdict = Literal["present", "absent", "undecided"]
+LEVEL = 0.01
+DOUBT = 0.05  # below it a plateau is not called absent
+REFERENCE_SHARE = 0.01  # of the layer; DS
+REFERENCE_STEP = 0.5  # NC's deviation of plateau neurons
+POWER = 0.8
+BATCH = 4_000_000  # numbers drawn at once
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is decided about one curve, and on what grounds.
+
+    Attributes:
+        verdict: `present`, `absent` or `undecided`.
+        p_value: of the step, allowing for the search.
+        power: probability of finding the reference plateau at p < 0.01.
+        rank: last rank above the step: the plateau's neurons are 1 … `rank`.
+        rank_low: lower end of its 95 % interval (parametric bootstrap of the curve with the step).
+        rank_high: upper end.
+        step: δ, how far the head is raised, in log influence.
+        step_low: lower end of its 95 % interval.
+        step_high: upper end.
+        law: the power law with its tail, the step left out.
+        tail_p_value: of the tail against the pure power law.
+        hinge_p_value: of a head with another slope against none.
+        free_p_value: of a head with another slope and a step against none.
+        slopes: slope of the head against that of the power law; None where the head is too small.
+        bend: the break of the slope (ES §4.1), or why it was not tested.
+        reason: why undecided; None otherwise.
+    """
+
+    verdict: Verdict
+    p_value: float
+    power: float
+    rank: int
+    rank_low: int
+    rank_high: int
+    step: float
+    step_low: float
+    step_high: float
+    law: SlopeModel
+    tail_p_value: float
+    hinge_p_value: float
+    free_p_value: float
+    slopes: SlopeRatio | None
+    bend: SlopeBreak | str
+    reason: str | None
+
+
+def decide(
+    curve: FloatArray,
+    error: FloatArray | None = None,
+    *,
+    draws: int = 1_000,
+    seed: int = 0,
+    scattered: bool = True,
+    bend: bool = True,
+) -> Decision | str:
+    """Decide whether a curve of influence has a plateau.
+
+    Args:
+        curve: log influence in descending order, shape (n,).
+        error: standard error of each neuron's log influence, in the same order, shape (n,); None: taken as 0.
+        draws: of each bootstrap.
+        seed: of the bootstraps.
+        scattered: the null's neurons are independent draws (SPEC). False: a fixed population on a smooth curve, moved
+            by nothing but `error`; a sharper null, right only where the curve is known to be as smooth as that.
+        bend: test the break of the slope too.
+
+    Returns:
+        The decision, or in words why there can be none.
+    """
+    n = len(curve)
+    if n < LEAST_NEURONS:
+        return f"{n} neurons with an influence above 0; a decision needs {LEAST_NEURONS}"
+    spacings = normalised_spacings(curve)
+    ranks = ranks_needed(n)
+    found = find_steps(spacings[None, : ranks - 1], n)
+    first, last = int(found.first[0]), int(found.last[0])
+    if not spacings[: 2 * ranks].any():
+        return "the most influential neurons all have the same influence"
+    law = _smooth_law(spacings, first, last)
+    bootstrap = _Bootstrap(law, n, ranks, None if error is None else error[:ranks], draws, seed, scattered)
+
+    under_null, gains = bootstrap.null()
+    p_value = _p(float(found.surprise[0]), under_null)
+    threshold = float(np.quantile(under_null, 1 - LEVEL))
+    reference = max(LEAST_HEAD, round(REFERENCE_SHARE * n)), REFERENCE_STEP
+    power = float(np.mean(bootstrap.steps(reference, stream=1).surprise > threshold))
+    rank, step = int(found.rank[0]), float(found.size[0])
+    again = bootstrap.steps((rank, step), stream=2)
+    low, high = np.quantile(again.rank, [0.025, 0.975], method="inverted_cdf").tolist()
+    step_ends = 2 * step - np.quantile(again.size, [0.975, 0.025])
+
+    own = head_gains(spacings[None, : bootstrap.law_ranks], n)
+    head_p = {name: _p(float(own[name][0]), values) for name, values in gains.items()}
+    slopes = compare_slopes(spacings, first, last, law.tail_rank)
+    reason = _doubt(p_value, power, head_p["hinge"], slopes)
+    verdict: Verdict = "present" if p_value < LEVEL else "absent" if reason is None else "undecided"
+    return Decision(
+        verdict=verdict,
+        p_value=p_value,
+        power=power,
+        rank=rank,
+        rank_low=int(low),
+        rank_high=int(high),
+        step=step,
+        step_low=float(step_ends[0]),
+        step_high=float(step_ends[1]),
+        law=law,
+        tail_p_value=_tail_p(spacings, law, draws, seed),
+        hinge_p_value=head_p["hinge"],
+        free_p_value=head_p["free"],
+        slopes=slopes,
+        bend=slope_break(curve, np.random.default_rng([seed, 4]), draws=draws) if bend else "not asked for",
+        reason=reason if verdict == "undecided" else None,
+    )
+
+
+def _doubt(p_value: float, power: float, hinge_p: float, slopes: SlopeRatio | None) -> str | None:
+    """Why a curve without a step at p < 0.01 is not one without a plateau."""
+    if p_value < DOUBT:
+        return f"a step with p = {p_value:.3f}, between {LEVEL} and {DOUBT}"
+    if power < POWER:
+        return f"a plateau of 1 % of the neurons raised by {REFERENCE_STEP} would be found with probability {power:.2f}"
+    if hinge_p < LEVEL and slopes is not None and slopes.ratio > 1:
+        return "the head rises above the power law without a step"
+    return None
+
+
+def _p(value: float, under_null: FloatArray) -> float:
+    return (1 + int(np.sum(under_null >= value))) / (1 + len(under_null))
+
+
+def _smooth_law(spacings: FloatArray, first: int, last: int) -> SlopeModel:
+    """The likeliest power law with tail, the run of the step replaced by the mean around it."""
+    smooth = spacings.copy()
+    around = spacings[max(0, first // 2) : 2 * last + LEAST_RANKS]
+    inside = spacings[first - 1 : last]
+    smooth[first - 1 : last] = (around.sum() - inside.sum()) / max(1, len(around) - len(inside))
+    return max(fit_slopes(smooth, last), key=lambda fit: fit.log_likelihood)
+
+
+def _tail_p(spacings: FloatArray, law: SlopeModel, draws: int, seed: int) -> float:
+    """p of the tail: how much it gains over a pure power law, against what it gains on Pareto draws."""
+    if law.tail == "none":
+        return 1.0
+    rng = np.random.default_rng([seed, 3])
+    value = float(max(gain[0] for gain in tail_gains(spacings[None, :]).values()))
+    found = []
+    for batch in _batches(draws, len(spacings)):
+        gains = tail_gains(rng.standard_exponential((batch, len(spacings))))
+        found.append(np.maximum.reduce(list(gains.values())))
+    return _p(value, np.concatenate(found))
+
+
+def _batches(draws: int, size: int) -> list[int]:
+    step = max(1, BATCH // size)
+    return [min(step, draws - start) for start in range(0, draws, step)]
+
+
+@dataclass(frozen=True)
+class _Bootstrap:
+    """Curves drawn again from a fitted law; only the ranks that the search for a step looks at."""
+
+    law: SlopeModel
+    n: int
+    ranks: int
+    error: FloatArray | None
+    draws: int
+    seed: int
+    scattered: bool
+
+    @property
+    def law_ranks(self) -> int:
+        """Spacings of the power law that are drawn."""
+        return min(self.ranks, self.law.tail_rank) - 1
+
+    def curves(self, batch: int, rng: np.random.Generator, step: tuple[int, float] | None) -> FloatArray:
+        slopes = self.law.slopes(self.n, self.ranks)
+        return draw_curves(slopes, batch, rng, error=self.error, scattered=self.scattered, step=step)
+
+    def null(self) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """Surprise of the largest step and gains of the heads where there is no step."""
+        rng = np.random.default_rng([self.seed, 0])
+        surprise, gains = [], []
+        for batch in _batches(self.draws, self.ranks):
+            spacings = normalised_spacings(self.curves(batch, rng, None))
+            surprise.append(find_steps(spacings, self.n).surprise)
+            gains.append(head_gains(spacings[:, : self.law_ranks], self.n))
+        return np.concatenate(surprise), {name: np.concatenate([part[name] for part in gains]) for name in gains[0]}
+
+    def steps(self, step: tuple[int, float], stream: int) -> Steps:
+        """The steps found where there is this one."""
+        rng = np.random.default_rng([self.seed, stream])
+        parts = [
+            find_steps(normalised_spacings(self.curves(batch, rng, step)), self.n)
+            for batch in _batches(self.draws, self.ranks)
+        ]
+        return Steps(*(np.concatenate([getattr(part, name) for part in parts]) for name in Steps.__dataclass_fields__))
