@@ -10,21 +10,34 @@ with σ0, σ1 the norm's scale before and after, and the loss of the target y by
     Δ = log Σ_v p_v exp(δ_v − δ_y)                                 p = softmax of the unablated logits.
 """
 
+import functools
+import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
 from common.errors import UserError
 from ingest.definition import reference_effects
-from ingest.exact import Directions, Pairs, Positions, exact_effects
-from ingest.head import FoldedHead, Head, fold, require_finite, require_matrix, require_shape
+from ingest.effects import Mixed, entropy, frozen_frequency
+from ingest.exact import Directions, Pairs, Positions, exact_effects, exact_rounding, float64_effects
+from ingest.head import Head, fold, require_finite, require_matrix, require_shape
+from ingest.moments import Moments, accumulate
+from ingest.series import Estimate, Expectations, Series
 
 __all__ = ["EFFECTS", "Ablation", "BlockEffects", "Head", "reference_effects"]
 
 EFFECTS = ("loss", "direct", "entropy", "kl", "frequency")
 SMALLEST_TOLERANCE = 1e-7
 RELATIVE_TOLERANCE = 1e-4
+COMMON_MASS = 0.95  # of the typical prediction: tokens whose fourth moments are computed
+SMALLEST_RATIO = 0.1  # of σ1 / σ0: below it float32 loses the norm of the edited residual
+CHUNK = 64  # positions whose series are summed at a time
+MOST_POSITIONS = 8192  # in a block
+EXACT_PAIRS, FLOAT64_PAIRS = 1 << 21, 64  # settled at a time
+LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss: below them the exact path is in float64
+ENTROPY_ROUNDINGS = 4  # roundings of the entropy for one of the loss
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class Ablation:
         unigram_counts: Tensor | None = None,
         device: str = "cpu",
         memory: int = 2 << 30,
+        sample: Tensor | None = None,
     ) -> None:
         """Fold the head and check what will not change from block to block.
 
@@ -69,6 +83,8 @@ class Ablation:
             unigram_counts: V, how often each token occurs; needed by ``kl`` and ``frequency``.
             device: torch device to compute on.
             memory: bytes that a block may take beside its inputs and results.
+            sample: S x d, residuals of some positions of the run, which tell common tokens from rare ones. Without
+                them the counts do, and without either all tokens count as common; only the cost depends on it.
 
         Raises:
             UserError: shapes do not fit, values are not finite, an effect is unknown or lacks its counts, or the
@@ -97,23 +113,34 @@ class Ablation:
         self.reference = reference
         self.memory = memory
         V = head.unembedding.shape[0]
-        self.folded: FoldedHead = fold(head, self.device, max(256, min(V, 4096, (memory >> 4) // (8 * d))))
+        self.low = low_precision(self.device)
+        self.folded = fold(head, self.device, max(128, min(V, 2048, (memory >> 3) // (24 * (N + d)))))
+        w = centred(w_out.cpu(), head.norm)
+        self._norms = w.square().sum(1).sqrt().float().to(self.device)
+        self._w = w.float().to(self.device)
+        self._reference = reference.float().to(self.device)
+        if sample is not None:
+            self.folded = self.folded.ordered_by(self._typical_prediction(sample), COMMON_MASS)
+        elif unigram_counts is not None:
+            self.folded = self.folded.ordered_by(unigram_counts.cpu().double() + 1e-3, COMMON_MASS)
         self.directions: Directions | None = None
         if {"kl", "frequency"} & set(self.effects):
             if unigram_counts is None:
                 raise UserError("The effects kl and frequency need the tokens' counts; none were given.")
             require_shape("the tokens' counts", unigram_counts, (V,))
             self.directions = Directions.of(self.folded, unigram_counts)
-        w = w_out.double().cpu()
-        if head.norm == "layer":
-            w = w - w.mean(1, keepdim=True)
-        self._w = w.float().to(self.device)
-        self._squared_norms = w.square().sum(1).float().to(self.device)
-        self._reference = reference.float().to(self.device)
 
     def preferred_positions(self, positions: int) -> int:
-        """How many of `positions` positions to hand to `block` at a time."""
-        return min(positions, 256)
+        """How many of `positions` positions to hand to `block` at a time: as many as the memory allows.
+
+        W Uᵀ is built anew for every block, so larger blocks cost less for each position.
+        """
+        N, d, rows = len(self._w), self.folded.width, self.folded.rows
+        along = 4 * len({"entropy", "frequency"} & set(self.effects)) * (N + 4 * d)
+        each = 4 * (6 * N + 8 * d + 10 * rows) + along
+        fixed = 4 * rows * (6 * N + 6 * d) + 4 * CHUNK * 40 * N
+        fitting = max(CHUNK, min(MOST_POSITIONS, (self.memory - fixed) // each))
+        return -(-positions // -(-positions // fitting))
 
     def block(self, residual: Tensor, activations: Tensor, targets: Tensor) -> BlockEffects:
         """Effects of ablating every neuron at each of B positions.
@@ -127,38 +154,30 @@ class Ablation:
             UserError: shapes do not fit, values are not finite, a target is no token, or a residual has no variance
                 and the norm adds none.
         """
-        B, d = require_matrix("the residual stream", residual)
-        N = self.w_out.shape[0]
-        require_shape("the residual stream", residual, (B, self.folded.width))
-        require_shape("the activations", activations, (B, N))
-        require_shape("the targets", targets, (B,))
-        require_finite("the residual stream", residual)
-        require_finite("the activations", activations)
+        self._check(residual, activations, targets)
         targets = targets.to(self.device, torch.int64)
-        if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
-            raise UserError(f"A target is no token of the vocabulary of {self.folded.vocabulary}.")
-        x = residual.double().cpu()
-        if self.head.norm == "layer":
-            x = x - x.mean(1, keepdim=True)
-        variance = x.square().sum(1) / d + self.head.eps
-        if bool((variance == 0).any()):
-            raise UserError(
-                f"The residual stream at position {int((variance == 0).nonzero()[0])} of the block has no variance and "
-                "the final norm's eps is 0, so its logits are undefined."
-            )
-        normed = (x / variance.sqrt()[:, None]).float().to(self.device)
-        positions = Positions.of(self.folded, normed, targets)
-        a = (self._reference - activations.to(self.device, torch.float32)) / variance.sqrt().float().to(self.device)[
-            :, None
-        ]
-        # e / σ0² and σ1 / σ0 of SPEC 2.1
-        growth = a * (2 * (normed @ self._w.T) + a * self._squared_norms) / d
-        ratio = (1 + growth).sqrt()
-        t, i = torch.cartesian_prod(torch.arange(B), torch.arange(N)).to(self.device).unbind(1)
-        u = -growth / (ratio * (1 + ratio))
-        pairs = Pairs(t, i, u.reshape(-1), (a / ratio).reshape(-1), a.reshape(-1))
-        values = exact_effects(self.folded, positions, self._w, pairs, self.effects, self.directions)
-        found = {name: value.reshape(B, N) for name, value in values.items()}
+        normed, scale = self._norm(residual)
+        axis = self.directions.axis if self.directions is not None and "frequency" in self.effects else None
+        moments = accumulate(self.folded, normed, self._w, self.low, surprise="entropy" in self.effects, axis=axis)
+        positions = self._positions(normed, targets, moments)
+        B, N = activations.shape
+        found = {name: torch.empty(B, N, device=self.device) for name in self.effects}
+        left, order2 = [], 0
+        for start in range(0, B, CHUNK):
+            rows = slice(start, min(start + CHUNK, B))
+            factors = self._factors(normed[rows], scale[rows], activations[rows])
+            estimates, second_order_error = self._estimates(moments, positions, rows, factors)
+            good, good2 = self._within(estimates, second_order_error, factors)
+            order2 += int(good2.sum())
+            for name, estimate in estimates.items():
+                found[name][rows] = estimate.value
+            t, i = (~good).nonzero().unbind(1)
+            left.append(Pairs(t + start, i, factors.u[t, i], factors.c[t, i], factors.frozen_c[t, i]))
+        pairs = Pairs.concatenate(left)
+        row = moments.row / moments.weight
+        del moments
+        for few in pairs.split(EXACT_PAIRS):
+            self._settle(few, found, positions, row, residual, activations)
         return BlockEffects(
             delta_loss=found["loss"],
             loss=positions.loss,
@@ -167,7 +186,163 @@ class Ablation:
             delta_entropy=found.get("entropy"),
             delta_kl=found.get("kl"),
             frozen_frequency_delta_loss=found.get("frequency"),
-            exact_pairs=B * N,
-            order2_pairs=0,
-            order3_pairs=0,
+            exact_pairs=len(pairs.t),
+            order2_pairs=order2,
+            order3_pairs=B * N - order2 - len(pairs.t),
         )
+
+    def _estimates(
+        self, moments: Moments, positions: Positions, rows: slice, factors: "Factors"
+    ) -> tuple[dict[str, Estimate], Tensor]:
+        """Every effect's series at the positions `rows`, and the bound on the loss's error at order 2."""
+        u, c = factors.u, factors.c
+        target_rows = self.folded.gather(positions.targets[rows])
+        expected = Expectations(moments, rows, self._w, target_rows, positions.target_z[rows])
+        series = Series(expected, u, c, self._norms, self.low)
+        found = {"loss": series.loss()}
+        if "direct" in self.effects:
+            still = Series(expected, torch.zeros_like(u), factors.frozen_c, self._norms, self.low)
+            found["direct"] = still.loss()
+        if moments.surprise is not None:
+            found["entropy"] = entropy(series, Mixed(moments, moments.surprise, rows, self._w, expected))
+        if self.directions is not None and "kl" in self.effects:
+            row = self.directions.unigram_row
+            shift = u * (positions.target_z[rows] - positions.normed[rows] @ row)[:, None]
+            shift += c * ((target_rows - row) @ self._w.T)
+            loss = found["loss"]
+            found["kl"] = Estimate(loss.value + shift, loss.truncation, 2 * loss.rounding)
+        if self.directions is not None and moments.axis is not None:
+            row = self.directions.axis_row
+            projection = u * (positions.normed[rows] @ row)[:, None] + c * (self._w @ row)
+            found["frequency"] = frozen_frequency(
+                series,
+                Mixed(moments, moments.axis, rows, self._w, expected),
+                projection,
+                self.directions.axis[positions.targets[rows], None],
+            )
+        return found, series.order2_error()
+
+    def _within(
+        self, estimates: dict[str, Estimate], second_order_error: Tensor, factors: "Factors"
+    ) -> tuple[Tensor, Tensor]:
+        """Which pairs are within tolerance for every effect, and which would be with order 2 alone."""
+        good = factors.ratio > SMALLEST_RATIO
+        good2 = good.clone()
+        for name, estimate in estimates.items():
+            error = estimate.truncation + estimate.rounding
+            allowed = self.tolerance + RELATIVE_TOLERANCE * (estimate.value.abs() - error).clamp_(min=0)
+            good &= error <= allowed  # false where either is NaN
+            if name == "loss":
+                good2 &= second_order_error + estimate.rounding <= allowed
+        return good, good & good2
+
+    def _settle(
+        self,
+        pairs: Pairs,
+        found: dict[str, Tensor],
+        positions: Positions,
+        row: Tensor,
+        residual: Tensor,
+        activations: Tensor,
+    ) -> None:
+        """Fill in the pairs that the series leaves over: over the whole vocabulary, in float64 where it takes that."""
+        values = exact_effects(self.folded, positions, self._w, pairs, self.effects, self.directions)
+        rounding = exact_rounding(self.folded, positions.targets, row, self._norms, pairs)
+        # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold; the entropy divides by it
+        hard = values["loss"] < (LARGEST_RISE_FOR_ENTROPY if "entropy" in self.effects else LARGEST_RISE)
+        for name in self.effects:
+            value = values[name]
+            share = ENTROPY_ROUNDINGS if name == "entropy" else 1
+            hard |= ~(share * rounding <= self.tolerance + RELATIVE_TOLERANCE * value.abs()) | (value < LARGEST_RISE)
+            found[name][pairs.t, pairs.i] = value
+        place = torch.device("cpu") if self.device.type == "mps" else self.device
+        folded = self.folded.on(place)
+        for rows in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
+            t, i = pairs.t[rows], pairs.i[rows]
+            x, w = (centred(value.to(place), self.head.norm) for value in (residual[t.cpu()], self.w_out[i.cpu()]))
+            n = activations[t.cpu(), i.cpu()].double()
+            edited = x + (self.reference[i.cpu()].double() - n).to(place)[:, None] * w
+            targets = positions.targets[t].to(place)
+            exact = float64_effects(folded, x, edited, targets, self.head.eps, self.effects, self.directions)
+            for name in self.effects:
+                found[name][t, i] = exact[name].float().to(self.device)
+
+    def _positions(self, normed: Tensor, targets: Tensor, moments: Moments) -> Positions:
+        target_z = vecdot(normed, self.folded.gather(targets))
+        weight = moments.weight.log()
+        normaliser = weight + moments.reference
+        loss = normaliser - self.folded.add_bias(targets, target_z)
+        return Positions(normed, targets, normaliser, target_z, loss, weight - moments.logit / moments.weight)
+
+    def _check(self, residual: Tensor, activations: Tensor, targets: Tensor) -> None:
+        B, _ = require_matrix("the residual stream", residual)
+        require_shape("the residual stream", residual, (B, self.folded.width))
+        require_shape("the activations", activations, (B, len(self._w)))
+        require_shape("the targets", targets, (B,))
+        require_finite("the residual stream", residual)
+        require_finite("the activations", activations)
+        if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
+            raise UserError(f"A target is no token of the vocabulary of {self.folded.vocabulary}.")
+
+    def _norm(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """x / σ0 (B x d, x centred for LayerNorm) and σ0 (B)."""
+        x = centred(residual.cpu(), self.head.norm)
+        scale = (x.square().mean(1) + self.head.eps).sqrt()
+        if bool((scale == 0).any()):
+            raise UserError(
+                f"The residual stream at position {int((scale == 0).nonzero()[0])} of the block has no variance and "
+                "the final norm's eps is 0, so its logits are undefined."
+            )
+        return (x / scale[:, None]).float().to(self.device), scale.float().to(self.device)
+
+    def _factors(self, normed: Tensor, scale: Tensor, activations: Tensor) -> "Factors":
+        """SPEC 2.1's factors of b positions and all neurons."""
+        a = (self._reference - activations.to(self.device, torch.float32)) / scale[:, None]
+        growth = a * (2 * (normed @ self._w.T) + a * self._norms.square()) / self.folded.width  # e / σ0²
+        ratio = (1 + growth).clamp_(min=0).sqrt()
+        return Factors(-growth / (ratio * (1 + ratio)), a / ratio, a, ratio)
+
+    def _typical_prediction(self, sample: Tensor) -> Tensor:
+        """Mean prediction over some positions: V probabilities."""
+        normed, _ = self._norm(sample)
+        total = Positions.of(self.folded, normed, torch.zeros(len(sample), dtype=torch.int64, device=self.device))
+        mean = torch.zeros(self.folded.vocabulary, device=self.device)
+        for tokens, U, _ in self.folded.blocks():
+            logits = self.folded.add_bias(tokens, normed @ U.T)
+            mean[tokens] = (logits - total.log_normaliser[:, None]).exp().mean(0)
+        return mean
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What an edit does to the logits of b positions and N neurons, b x N each: δ = u z + c m."""
+
+    u: Tensor
+    c: Tensor
+    frozen_c: Tensor  # a/σ0: c with the norm's scale frozen
+    ratio: Tensor  # σ1/σ0
+
+
+def centred(values: Tensor, norm: str) -> Tensor:
+    """Rows in float64, less their mean where the norm takes it away."""
+    values = values.double()
+    return values - values.mean(1, keepdim=True) if norm == "layer" else values
+
+
+@functools.cache
+def low_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where its matrix products are measured to be faster than float32's by half or more, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type != "cpu":
+        return torch.float32
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            left @ right
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = min(times)
+    return torch.bfloat16 if seconds[torch.bfloat16] * 1.5 < seconds[torch.float32] else torch.float32

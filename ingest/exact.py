@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
 from ingest.head import FoldedHead
 
-_CHUNK = 1 << 18  # values of δ at a time: small enough for a core's cache
+_CHUNK = 1 << 20  # values of δ at a time: small enough for a processor's cache
+FLOAT32 = 2.0**-24  # unit roundoff
+ROUNDINGS = 2.0  # how many independent float32 roundings an error counts as at most (docs/ablation.md)
+_LARGEST_EXPONENT = 80.0
 
 
 @dataclass(frozen=True)
@@ -22,17 +26,31 @@ class Positions:
     entropy: Tensor  # B, nats
 
     @staticmethod
-    def of(folded: FoldedHead, normed: Tensor, targets: Tensor) -> "Positions":
-        """Pass once over the vocabulary for the normaliser, the loss and the entropy."""
+    def of(
+        folded: FoldedHead,
+        normed: Tensor,
+        targets: Tensor,
+        axis: Tensor | None = None,
+        projection: Tensor | None = None,
+    ) -> "Positions":
+        """Pass once over the vocabulary for the normaliser, the loss and the entropy, in the dtype of `normed`.
+
+        With `axis` (V) and `projection` (B), of the logits less their `projection` along the `axis`.
+        """
+        offset = None if axis is None or projection is None else -projection[:, None] * axis[None, :]
         total = torch.full_like(normed[:, 0], -torch.inf)
         expected = torch.zeros_like(total)  # E[logit] under the normaliser so far
-        for part, U in folded.blocks():
-            logits = folded.add_bias(part, normed @ U.T)
+        for tokens, U, _ in folded.blocks(normed.dtype):
+            logits = folded.add_bias(tokens, normed @ U.T)
+            if offset is not None:
+                logits = logits + offset[:, tokens]
             new = torch.logaddexp(total, logits.logsumexp(1))
             expected = expected * (total - new).exp() + ((logits - new[:, None]).exp() * logits).sum(1)
             total = new
-        target_z = (normed * folded.gather(targets)).sum(1)
-        target_logit = target_z if folded.bias is None else target_z + folded.bias[targets]
+        target_z = (normed * folded.gather(targets, normed.dtype)).sum(1)
+        target_logit = folded.add_bias(targets, target_z)
+        if offset is not None:
+            target_logit = target_logit + offset.gather(1, targets[:, None])[:, 0]
         return Positions(normed, targets, total, target_z, total - target_logit, total - expected)
 
 
@@ -52,8 +70,9 @@ class Directions:
         axis = unigram.log() - unigram.log().mean()
         axis = (axis / axis.norm()) if bool(axis.any()) else axis
         rows = torch.zeros(2, folded.width, dtype=torch.float64)
-        for part, U in folded.blocks(torch.float64):
-            rows += torch.stack((axis[part], unigram[part])) @ U.cpu()
+        for tokens, U, _ in folded.blocks():
+            ids = tokens.cpu()
+            rows += torch.stack((axis[ids], unigram[ids])) @ U.cpu().double()
         axis_row, unigram_row = rows.float().to(folded.device)
         return Directions(axis.float().to(folded.device), axis_row, unigram_row)
 
@@ -67,6 +86,16 @@ class Pairs:
     u: Tensor
     c: Tensor
     frozen_c: Tensor  # a/σ0: c with the norm's scale frozen
+
+    @staticmethod
+    def concatenate(parts: "list[Pairs]") -> "Pairs":
+        """All pairs of several lists."""
+        return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("t", "i", "u", "c", "frozen_c")))
+
+    def split(self, size: int) -> "list[Pairs]":
+        """The same pairs in lists of at most `size`."""
+        fields = (self.t, self.i, self.u, self.c, self.frozen_c)
+        return [Pairs(*part) for part in zip(*(value.split(size) for value in fields), strict=True) if len(part[0])]
 
 
 def exact_effects(
@@ -85,33 +114,34 @@ def exact_effects(
     w_y = (w[i] * folded.gather(positions.targets[t])).sum(1)  # m_{i,y}
     shift = u * positions.target_z[t] + c * w_y  # δ_y
     sums = {name: torch.zeros_like(u) for name in ("loss", "score", "tilt", "direct", "frequency")}
-    if "frequency" in effects or "kl" in effects:
-        assert directions is not None
+    axis = torch.empty(0)
+    if directions is not None:
+        axis = directions.axis
         projection = u * (positions.normed @ directions.axis_row)[t] + c * (w @ directions.axis_row)[i]
         unigram_mean = u * (positions.normed @ directions.unigram_row)[t] + c * (w @ directions.unigram_row)[i]
-        frozen_shift = shift - projection * directions.axis[positions.targets[t]]
+        frozen_shift = shift - projection * axis[positions.targets[t]]
     step = max(1, _CHUNK // folded.rows)
-    for part, U in folded.blocks():
+    for tokens, U, _ in folded.blocks():
         z, m = positions.normed @ U.T, w @ U.T
-        log_p = folded.add_bias(part, z) - positions.log_normaliser[:, None]
+        log_p = folded.add_bias(tokens, z) - positions.log_normaliser[:, None]
         p = log_p.exp()
         for start in range(0, len(t), step):
             k = slice(start, start + step)
-            rows, m_i = t[k], m[i[k]]
-            change = torch.addcmul(m_i * c[k, None] - shift[k, None], z[rows], u[k, None])
-            p_t = p[rows]
+            rows, shift_k = t[k], shift[k, None]
+            m_i, p_t = m.index_select(0, i[k]), p.index_select(0, rows)
+            change = (m_i * c[k, None]).sub_(shift_k).addcmul_(z.index_select(0, rows), u[k, None])
             growth = change.expm1()
-            sums["loss"][k] += (p_t * growth).sum(1)
+            sums["loss"][k] += vecdot(p_t, growth)
             if "entropy" in effects:
-                surprise = log_p[rows] + positions.entropy[rows, None]  # log p less its mean
-                sums["score"][k] += (p_t * growth * surprise).sum(1)
-                sums["tilt"][k] += (p_t * (growth + 1) * change).sum(1)
+                surprise = log_p.index_select(0, rows).add_(positions.entropy[rows, None])  # log p less its mean
+                sums["score"][k] += vecdot(p_t * growth, surprise)
+                sums["tilt"][k] += vecdot(p_t, (growth + 1).mul_(change))
             if "direct" in effects:
-                direct = pairs.frozen_c[k, None] * (m_i - w_y[k, None])
-                sums["direct"][k] += (p_t * direct.expm1_()).sum(1)
+                direct = (m_i - w_y[k, None]).mul_(pairs.frozen_c[k, None])
+                sums["direct"][k] += vecdot(p_t, direct.expm1_())
             if "frequency" in effects:
-                frozen = change + (shift - frozen_shift)[k, None] - projection[k, None] * directions.axis[part]
-                sums["frequency"][k] += (p_t * frozen.expm1_()).sum(1)
+                frozen = change.add_(shift_k - frozen_shift[k, None]).sub_(projection[k, None] * axis[tokens])
+                sums["frequency"][k] += vecdot(p_t, frozen.expm1_())
     loss = sums["loss"].log1p()
     found = {"loss": loss}
     if "direct" in effects:
@@ -122,4 +152,48 @@ def exact_effects(
         found["kl"] = loss + shift - unigram_mean
     if "frequency" in effects:
         found["frequency"] = sums["frequency"].log1p()
+    return found
+
+
+def exact_rounding(folded: FoldedHead, targets: Tensor, row: Tensor, norms: Tensor, pairs: Pairs) -> Tensor:
+    """What float32 rounding can do to each pair's Δ loss; infinite where exp(δ) may overflow (docs/ablation.md).
+
+    `row` holds E ‖U_v‖ at each of the B positions, `norms` the ‖w_i‖.
+    """
+    target_row = folded.gather(targets).norm(dim=1)
+    size = pairs.c.abs() * norms[pairs.i] + pairs.u.abs() * folded.width**0.5  # of the change in the normed residual
+    rounding = ROUNDINGS * FLOAT32 * size * (row + row * row + target_row)[pairs.t]
+    return torch.where(2 * size * folded.largest_row <= _LARGEST_EXPONENT, rounding, torch.inf)
+
+
+def float64_effects(
+    folded: FoldedHead,
+    x: Tensor,
+    edited: Tensor,
+    targets: Tensor,
+    eps: float,
+    effects: tuple[str, ...],
+    directions: Directions | None,
+) -> dict[str, Tensor]:
+    """The effects of P edits that float32 cannot hold, from the edited residuals in float64: O(d V) a pair.
+
+    `x` and `edited` are P x d (centred for LayerNorm), before the norm.
+    """
+    scale, new_scale = ((value.square().mean(1, keepdim=True) + eps).sqrt() for value in (x, edited))
+    before = Positions.of(folded, x / scale, targets)
+    after = Positions.of(folded, edited / new_scale, targets)
+    found = {"loss": after.loss - before.loss}
+    if "direct" in effects:
+        found["direct"] = Positions.of(folded, edited / scale, targets).loss - before.loss
+    if "entropy" in effects:
+        found["entropy"] = after.entropy - before.entropy
+    if directions is not None:
+        moved = after.normed - before.normed
+        if "kl" in effects:
+            shift = moved @ directions.unigram_row.double()
+            found["kl"] = after.log_normaliser - before.log_normaliser - shift
+        if "frequency" in effects:
+            projection = moved @ directions.axis_row.double()
+            frozen = Positions.of(folded, after.normed, targets, directions.axis.double(), projection)
+            found["frequency"] = frozen.loss - before.loss
     return found

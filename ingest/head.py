@@ -1,7 +1,7 @@
 """What lies between the residual stream and the logits: the final norm and the unembedding, folded block by block."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -47,15 +47,18 @@ class Head:
 class FoldedHead:
     """The head as SPEC 2.1 uses it: ``logits = (U x) / σ + b`` with x centred for LayerNorm.
 
-    U = W_U diag(γ) less its mean over the vocabulary (softmax does not see it) is never whole: `blocks` yields it.
+    U = W_U diag(γ) less one row, `centre` (softmax does not see it), is never whole: `blocks` yields it, the common
+    tokens first.
     """
 
     head: Head
-    mean_row: Tensor  # mean over the vocabulary of the rows of W_U diag(γ): d, float64
-    bias: Tensor | None  # b = W_U β + b_U less its mean: V, float32; None where it is zero
-    largest_row: float  # largest norm of a row of U
+    centre: Tensor  # d, float64
+    bias: Tensor | None  # b = W_U β + b_U less its mean: V, float64; None where it is zero
+    largest_row: float  # at least the largest norm of a row of U
+    order: Tensor  # V token ids, the common ones first
+    common: int  # how many of them count as common
     device: torch.device
-    rows: int  # vocabulary entries in a block
+    rows: int  # vocabulary entries in a block, at most
 
     @property
     def vocabulary(self) -> int:
@@ -68,26 +71,48 @@ class FoldedHead:
         return self.head.unembedding.shape[1]
 
     def gather(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Rows of U for token ids of any shape: ``tokens.shape x d``."""
+        """Rows of U for K token ids: K x d."""
         rows = self.head.unembedding[tokens.to(self.head.unembedding.device)]
-        return self._fold(rows, dtype)
+        # In float64 up to the last step: the centre can be far larger than what is left of a row. (MPS has none.)
+        place = "cpu" if self.device.type == "mps" else self.device
+        folded = rows.to(place, torch.float64) * self.head.gain.to(place, torch.float64) - self.centre.to(place)
+        return folded.to(dtype).to(self.device)
 
-    def blocks(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (which token ids, their rows of U), `rows` token ids at a time."""
-        for start in range(0, self.vocabulary, self.rows):
-            part = slice(start, min(start + self.rows, self.vocabulary))
-            yield part, self._fold(self.head.unembedding[part], dtype)
+    def blocks(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """Yield (K token ids, their rows of U, are they common), the common tokens first; K is at most `rows`."""
+        for first, last, common in ((0, self.common, True), (self.common, self.vocabulary, False)):
+            count = -(-(last - first) // self.rows)
+            for k in range(count):
+                part = slice(first + (last - first) * k // count, first + (last - first) * (k + 1) // count)
+                yield self.order[part], self.gather(self.order[part], dtype), common
 
-    def add_bias(self, part: slice, z: Tensor) -> Tensor:
-        """Logits (up to a constant) from z = U x / σ of the token ids of `part`."""
-        return z if self.bias is None else z + self.bias[part]
+    def add_bias(self, tokens: Tensor, z: Tensor) -> Tensor:
+        """Logits (up to a constant) from z = U x / σ of K token ids, ... x K."""
+        return z if self.bias is None else z + self.bias[tokens].to(z.dtype)
 
-    def _fold(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
-        # In float64 up to the last step: the mean can be far larger than what is left of a row.
-        if self.device.type == "mps":
-            rows = rows.cpu()
-        gain = self.head.gain.to(rows.device, torch.float64)
-        return (rows.to(torch.float64) * gain - self.mean_row.to(rows.device)).to(dtype).to(self.device)
+    def on(self, device: torch.device) -> "FoldedHead":
+        """The same head, computing on another device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, device=device, order=self.order.to(device), bias=bias)
+
+    def ordered_by(self, probability: Tensor, common_mass: float) -> "FoldedHead":
+        """The same head with its tokens ordered by V typical probabilities, and U centred by them.
+
+        The `common` tokens are the fewest that hold `common_mass` of the probability.
+        """
+        probability = probability.double().cpu()
+        order = probability.argsort(descending=True, stable=True)
+        common = int((probability[order].cumsum(0) < common_mass * probability.sum()).sum()) + 1
+        shift = torch.zeros(self.width, dtype=torch.float64)
+        for tokens, U, _ in self.blocks():
+            shift += (probability[tokens.cpu()].float().to(self.device) @ U).double().cpu() / float(probability.sum())
+        return replace(
+            self,
+            centre=self.centre + shift.to(self.centre.device),
+            largest_row=self.largest_row + float(shift.norm()),
+            order=order.to(self.device),
+            common=min(common, self.vocabulary),
+        )
 
 
 def fold(head: Head, device: torch.device, rows: int) -> FoldedHead:
@@ -95,28 +120,35 @@ def fold(head: Head, device: torch.device, rows: int) -> FoldedHead:
     W_U = head.unembedding
     V, d = W_U.shape
     total = torch.zeros(d, dtype=torch.float64)
-    bias = torch.zeros(V, dtype=torch.float64) if head.logit_bias is None else head.logit_bias.double().cpu()
-    gain, beta = head.gain.double().cpu(), None if head.norm_bias is None else head.norm_bias.double().cpu()
-    for start in range(0, V, rows):
-        block = W_U[start : start + rows].double().cpu()
-        total += block.sum(0)
-        if beta is not None:
-            bias[start : start + rows] += block @ beta
-    mean_row = total * gain / V
+    bias = torch.zeros(V, dtype=torch.float64) if head.logit_bias is None else head.logit_bias.cpu().double()
+    gain, beta = head.gain.cpu().double(), None if head.norm_bias is None else head.norm_bias.cpu().double()
     largest = 0.0
     for start in range(0, V, rows):
-        block = W_U[start : start + rows].double().cpu() * gain - mean_row
-        largest = max(largest, float(block.square().sum(1).max().sqrt()))
-    centred = (bias - bias.mean()).float().to(device)
-    return FoldedHead(head, mean_row, centred if bool(centred.any()) else None, largest, device, rows)
+        block = W_U[start : start + rows].cpu().double()
+        total += block.sum(0)
+        largest = max(largest, float((block * gain).square().sum(1).max()) ** 0.5)
+        if beta is not None:
+            bias[start : start + rows] += block @ beta
+    centre = total * gain / V
+    bias = bias - bias.mean()
+    place = torch.device("cpu") if device.type == "mps" else device
+    return FoldedHead(
+        head,
+        centre.to(place),
+        (bias.float() if device.type == "mps" else bias).to(device) if bool(bias.any()) else None,
+        largest + float(centre.norm()),
+        torch.arange(V, device=device),
+        V,
+        device,
+        rows,
+    )
 
 
 def require_matrix(name: str, value: Tensor) -> tuple[int, int]:
     """Shape of a matrix that has rows and columns; UserError otherwise."""
     if value.ndim != 2 or 0 in value.shape:
-        raise UserError(
-            f"{name.capitalize()} must be a matrix with rows and columns; its shape is {tuple(value.shape)}."
-        )
+        shape = tuple(value.shape)
+        raise UserError(f"{name.capitalize()} must be a matrix with rows and columns; its shape is {shape}.")
     return value.shape[0], value.shape[1]
 
 
@@ -128,8 +160,8 @@ def require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 
 def require_finite(name: str, value: Tensor) -> None:
     """Refuse NaN and infinity with a UserError that counts them and names the first."""
-    # The sum of a finite tensor is finite unless it overflows: one cheap look before the exact one.
-    if bool(torch.isfinite(value.sum(dtype=torch.float64 if value.device.type != "mps" else None))):
+    # A sum is finite only if every term is: one cheap look before the exact one.
+    if bool(torch.isfinite(value.float().sum())):
         return
     wrong = ~torch.isfinite(value)
     if bool(wrong.any()):
