@@ -5,6 +5,7 @@ head and a steeper tail, is larger on rare targets, and half of the neurons boos
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,14 @@ def make_parts(
     position_block: int | None = None,
     effects: Sequence[str] = ("loss",),
     staged: bool = True,
+    zipf_share: float = 0.5,
     **manifest: Any,
 ) -> parts.Manifest:
     """Write a run of `positions` × `neurons` pairs into `folder` (the run's own) and return its manifest.
 
     The same arguments always give the same files. `staged=False` leaves the summary out, as an ingest that was cut
-    off does; further keywords replace fields of the manifest.
+    off does; `zipf_share` of the targets are drawn by their counts, as in a text, the others evenly over the types, so
+    that rare groups fill in a small run; further keywords replace fields of the manifest.
     """
     rng = np.random.default_rng(seed)
     fields: dict[str, Any] = {
@@ -70,7 +73,7 @@ def make_parts(
     described = parts.Manifest(**(fields | manifest))
     parts.write_manifest(folder, described)
     counts = _write_tokens(folder, vocabulary, rng)
-    targets = _write_positions(folder, positions, window, counts, rng)
+    targets = _write_positions(folder, positions, window, counts, zipf_share, rng)
     _write_neurons(folder, neurons, vocabulary, rng)
     _write_effects(folder, described, counts[targets] <= np.median(counts), rng)
     if staged:
@@ -125,11 +128,11 @@ def _word(number: int) -> str:
 
 
 def _write_positions(
-    folder: Path, positions: int, window: int, counts: np.ndarray, rng: np.random.Generator
+    folder: Path, positions: int, window: int, counts: np.ndarray, zipf_share: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Positions and documents; returns the targets (T), drawn halfway between Zipf and uniform."""
+    """Positions and documents; returns the targets (T)."""
     types = len(counts)
-    chance = 0.5 * counts / counts.sum() + 0.5 / types
+    chance = zipf_share * counts / counts.sum() + (1 - zipf_share) / types
     tokens = rng.choice(types, size=positions + 1, p=chance / chance.sum())
     ids = np.arange(positions)
     targets = tokens[1:]
@@ -213,6 +216,4 @@ def _write_effects(folder: Path, manifest: parts.Manifest, rare: np.ndarray, rng
             columns[name] = rng.standard_normal(delta.size, dtype=np.float32) * np.float32(0.01)
         table = pa.table(columns, schema=schema)
         rows = parts.NEURONS_PER_ROW_GROUP * (last - first)
-        write_atomically(
-            parts.effect_path(folder, block), lambda path, t=table, r=rows: pq.write_table(t, path, row_group_size=r)
-        )
+        write_atomically(parts.effect_path(folder, block), partial(pq.write_table, table, row_group_size=rows))

@@ -20,6 +20,13 @@ _KEYS = {
     "neuron_token": "run.run_id, run.layer",
     "fct_effect": "run.run_id, run.layer",
 }
+# Errors of the engine that are not about what it reads.
+_NOT_THE_PARTS = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ParserException,
+    duckdb.OutOfMemoryException,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def audit_parts(staged: staging.Staged) -> list[Failure]:
     """
     staging.check_files(staged)
     with duckdb.connect(config=WRITE_CONFIG) as con:
-        migrations.migrate(con, Path(":memory:"))
+        migrations.migrate(con, Path(":memory:"), commented=False)
         records.record(con, records.described(staged.manifest, staged.summary) | {"status": "published"})
         staging.attach(con, staged)
         for relation, keys in _KEYS.items():
@@ -57,7 +64,9 @@ def audit_parts(staged: staging.Staged) -> list[Failure]:
             con.execute(f"create or replace view {relation} as select {keys}, part.* from {parts_and_run}")
         try:
             return failures(con, staged.manifest.run_id)
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        except _NOT_THE_PARTS:
+            raise
+        except duckdb.Error as error:
             message = f"A part of run {staged.manifest.run_id} cannot be read: {reason(error)}. Ingest it with --again."
             raise QualityError(message) from error
 

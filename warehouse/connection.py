@@ -127,6 +127,8 @@ def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
 
 
 def _check_path(path: Path) -> None:
+    if "?" in str(path.absolute()):  # the engine reads what follows as options of a URL
+        raise UserError(f"{path} has a question mark in its path, which DuckDB cannot open. Name another file.")
     if path.is_dir():
         raise UserError(f"{path} is a folder. A warehouse is a file; name one, such as {path / 'rare_tokens.duckdb'}.")
 

@@ -2,16 +2,20 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
 from common import parts
 from common.errors import LockedError
+from common.files import write_atomically
 from warehouse import migrations, processes, records, staging
 from warehouse.connection import reading, writing
-from warehouse.publish import clear
+from warehouse.publish import clear, clear_unused
 from warehouse.runs import find
+
+_WORTH_COPYING = 0.1  # share of the file that is free
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
         if key is not None:
             clear(con, key)
             con.execute("delete from store.run where run_key = $key", {"key": key})
-            _delete_unused(con)
+            clear_unused(con)
         con.execute("commit")
         con.execute("checkpoint")
     shutil.rmtree(parts.parts_root(path) / run_id, ignore_errors=True)
@@ -73,15 +77,18 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
 def vacuum(path: Path, *, wait: float = 0.0) -> Space:
     """Give back the space of what was deleted, and remove parts of runs that are published.
 
-    Returns:
-        Size of the file before and after, bytes.
+    Deleting gives back what lies at the end of the file and keeps the rest for later runs. Where much is kept, the
+    warehouse is copied to a new file that then takes its place, so for a while the disk must hold both.
     """
-    before = path.stat().st_size if path.exists() else 0
     if not path.exists():
         return Space(0, 0)
+    before = path.stat().st_size
     with writing(path, wait=wait) as con:
         published = con.execute("select run_id, parts_digest from store.run where status = 'published'").fetchall()
         con.execute("checkpoint")
+        if _free_share(con) > _WORTH_COPYING:
+            # Under the lock: nobody can write to the old file between the copy and the rename.
+            write_atomically(path, partial(_copy, con))
     for run_id, digest in published:
         folder = parts.parts_root(path) / run_id
         if (folder / parts.SUMMARY).is_file() and staging.digest(folder) == digest:
@@ -89,11 +96,14 @@ def vacuum(path: Path, *, wait: float = 0.0) -> Space:
     return Space(before, path.stat().st_size)
 
 
-def _delete_unused(con: duckdb.DuckDBPyConnection) -> None:
-    for table, key, owner in (
-        ("token_frequency", "source_key", "frequency_source"),
-        ("dim_token", "tokenizer_key", "tokenizer"),
-    ):
-        unused = f"{key} not in (select {key} from store.run where {key} is not null)"
-        con.execute(f"delete from store.{table} where {unused}")
-        con.execute(f"delete from store.{owner} where {unused}")
+def _free_share(con: duckdb.DuckDBPyConnection) -> float:
+    ((free, total),) = con.execute("select free_blocks, total_blocks from pragma_database_size()").fetchall()
+    return free / max(total, 1)
+
+
+def _copy(con: duckdb.DuckDBPyConnection, new: Path) -> None:
+    ((name,),) = con.execute("select current_database()").fetchall()
+    quoted = str(new).replace("'", "''")
+    con.execute(f"attach '{quoted}' as vacuumed")
+    con.execute(f'copy from database "{name}" to vacuumed')
+    con.execute("detach vacuumed")

@@ -30,8 +30,11 @@ def check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
         raise UserError(f"{path} was written by another version of this program. Run `rare-tokens migrate` on it once.")
 
 
-def migrate(con: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
+def migrate(con: duckdb.DuckDBPyConnection, path: Path, *, commented: bool = True) -> list[str]:
     """Bring an open, writable file to this version, in one transaction; returns the names of what was applied.
+
+    Args:
+        commented: put the documentation of relations and columns into the catalogue.
 
     Raises:
         UserError: the file holds something else than a warehouse, or a newer version wrote it.
@@ -49,12 +52,15 @@ def migrate(con: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
         values = {"number": number, "name": name}
         con.execute("insert into store.migration values ($number, $name, now() at time zone 'utc')", values)
     _define(con)
+    if commented:
+        for statement in relations.comments():
+            con.execute(statement)
     con.execute("commit")
     return [f"{number:03d}_{name}" for number, name, _ in pending] + ["views"]
 
 
 def _define(con: duckdb.DuckDBPyConnection) -> None:
-    """Replace every view and macro by those of this version, with their comments."""
+    """Replace every view and macro by those of this version."""
     views = "select format('drop view {}.{}', schema_name, view_name) from duckdb_views() where not internal"
     macros = (
         "select distinct format('drop {} {}', replace(function_type, 'table_macro', 'macro table'), function_name)"
@@ -62,7 +68,7 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
     )
     for (statement,) in con.execute(f"{macros} union all {views}").fetchall():
         con.execute(statement)
-    for statement in [*relations.definitions(), *relations.comments()]:
+    for statement in relations.definitions():
         con.execute(statement)
     con.execute("delete from store.catalogue")
     con.execute("insert into store.catalogue values ($digest)", {"digest": relations.digest()})

@@ -23,8 +23,8 @@ from warehouse.connection import reading, writing
 
 log = logging.getLogger("rare_tokens.publish")
 
-# Neurons loaded by one statement: so many facts are sorted at a time, however large the run is.
-NEURONS_PER_LOAD = 4 * parts.NEURONS_PER_ROW_GROUP
+# So many facts, about, are sorted or summed by one statement, however large the run is: 4 M take 0.5 GB of memory.
+FACTS_PER_STATEMENT = 4_000_000
 
 # Relations with one row per … of the run, in the order they are loaded, each with the order of its rows.
 _LOADED = {
@@ -161,6 +161,7 @@ def _load(con: duckdb.DuckDBPyConnection, staged: staging.Staged, note: str | No
         records.record(
             con, {"run_id": staged.manifest.run_id, "tokenizer_key": tokenizer_key, "source_key": source_key}
         )
+        clear_unused(con)
         for relation, order in _LOADED.items():
             con.execute(
                 f"insert into store.{relation} by name"
@@ -171,7 +172,7 @@ def _load(con: duckdb.DuckDBPyConnection, staged: staging.Staged, note: str | No
         _load_facts(con, key, staged.manifest, quiet=quiet)
     for mart in MARTS:
         with _timed(mart):
-            fill(con, mart, key, staged.manifest.neurons)
+            fill(con, mart, key, staged.manifest)
     with _timed("commit"):
         con.execute("commit")
     staging.detach(con)
@@ -187,14 +188,22 @@ def clear(con: duckdb.DuckDBPyConnection, key: int) -> None:
         con.execute(f"delete from store.{table} where run_key = $run_key", {"run_key": key})
 
 
-def fill(con: duckdb.DuckDBPyConnection, mart: str, key: int, neurons: int) -> None:
+def clear_unused(con: duckdb.DuckDBPyConnection) -> None:
+    """Remove tokens and frequencies that no run uses any more."""
+    for table, key, owner in (
+        ("token_frequency", "source_key", "frequency_source"),
+        ("dim_token", "tokenizer_key", "tokenizer"),
+    ):
+        unused = f"{key} not in (select {key} from store.run where {key} is not null)"
+        con.execute(f"delete from store.{table} where {unused}")
+        con.execute(f"delete from store.{owner} where {unused}")
+
+
+def fill(con: duckdb.DuckDBPyConnection, mart: str, key: int, manifest: Manifest) -> None:
     """Run the statements that compute a mart for one run; those that name neurons take them block by block."""
     for statement in relations.relations()[mart].publish:
-        if "$first_neuron" not in statement:
-            con.execute(statement, {"run_key": key})
-            continue
-        for first in range(0, neurons, NEURONS_PER_LOAD):
-            block = {"first_neuron": first, "last_neuron": first + NEURONS_PER_LOAD - 1}
+        blocks = _neuron_blocks(manifest) if "$first_neuron" in statement else [{}]
+        for block in blocks:
             con.execute(statement, {"run_key": key, **block})
 
 
@@ -202,13 +211,20 @@ def _load_facts(con: duckdb.DuckDBPyConnection, key: int, manifest: Manifest, *,
     """Load the facts in the order of neuron and position, a block of neurons at a time from all parts."""
     statement = (
         "insert into store.fct_effect by name select $run_key as run_key, part.* from staging.fct_effect as part"
-        " where neuron between $first and $last order by neuron, position_id"
+        " where neuron between $first_neuron and $last_neuron order by neuron, position_id"
     )
     with progress("Publish", manifest.neurons, "neurons", quiet=quiet) as advance:
-        for first in range(0, manifest.neurons, NEURONS_PER_LOAD):
-            last = min(first + NEURONS_PER_LOAD, manifest.neurons) - 1
-            con.execute(statement, {"run_key": key, "first": first, "last": last})
-            advance(last + 1 - first)
+        for block in _neuron_blocks(manifest):
+            con.execute(statement, {"run_key": key, **block})
+            advance(block["last_neuron"] + 1 - block["first_neuron"])
+
+
+def _neuron_blocks(manifest: Manifest) -> list[dict[str, int]]:
+    """First and last neuron of blocks that begin where the parts' row groups do."""
+    group = parts.NEURONS_PER_ROW_GROUP
+    size = group * max(1, FACTS_PER_STATEMENT // (group * manifest.positions))
+    starts = range(0, manifest.neurons, size)
+    return [{"first_neuron": first, "last_neuron": min(first + size, manifest.neurons) - 1} for first in starts]
 
 
 def _load_tokens(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> int:
@@ -264,6 +280,7 @@ def _refuse_difference(con: duckdb.DuckDBPyConnection, relation: str, columns: s
 
 @contextmanager
 def _timed(stage: str) -> Iterator[None]:
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     yield
-    log.debug("publish: %s %.2f s", stage, time.perf_counter() - start)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    log.debug("publish: %s %.2f s (%.2f s of processor time)", stage, seconds, cpu)

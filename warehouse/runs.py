@@ -1,34 +1,47 @@
 """The runs of a warehouse and how far each got, from its records and from the parts that lie beside it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import polars as pl
 
 from common import parts
 from common.errors import UserError
 from warehouse import processes
 from warehouse.connection import reading
 
+if TYPE_CHECKING:
+    import polars as pl
+
 MANY = 10
 
 
-def runs(path: Path, *, wait: float = 0.0) -> pl.DataFrame:
+def runs(path: Path, *, wait: float = 0.0) -> "pl.DataFrame":
     """Every run: the columns of `dim_run`, with the status that it has at this moment, and `pid`.
 
     Beyond the recorded statuses, a run is ``interrupted`` where the process that wrote it is gone before it was done,
-    and ``staged`` where all its parts are there but not yet published. `pid` is the process that is writing it.
+    and ``staged`` where all its parts are there but not yet published. `pid` is the process that is writing it. Parts
+    of which the warehouse knows nothing (its file was removed, say) are listed too.
     """
+    import polars as pl
+
     with reading(path, wait=wait) as con:
         recorded = con.sql("select * from dim_run order by created_at, run_id").pl()
         processes_of = dict(con.execute("select run_id, process from store.run").fetchall())
-    pids = [processes.holder(processes_of[run]) for run in recorded["run_id"]]
-    folders = parts.parts_root(path)
+    root = parts.parts_root(path)
+    names = recorded["run_id"].to_list()
+    pids = [processes.holder(processes_of[run]) for run in names]
     statuses = [
-        _effective(status, folders / run, pid)
-        for run, status, pid in zip(recorded["run_id"], recorded["status"], pids, strict=True)
+        _effective(*known) for known in zip(recorded["status"], [root / run for run in names], pids, strict=True)
     ]
-    return recorded.with_columns(pl.Series("status", statuses, dtype=pl.String), pl.Series("pid", pids, dtype=pl.Int64))
+    frame = recorded.with_columns(pl.Series("status", statuses, pl.String), pl.Series("pid", pids, pl.Int64))
+    unrecorded = [
+        {"run_id": manifest.run_id, "model": manifest.model, "revision": manifest.revision, "layer": manifest.layer}
+        | {"status": _effective("running", folder, None)}
+        for folder, manifest in _folders(root)
+        if manifest.run_id not in processes_of
+    ]
+    return pl.concat([frame, pl.DataFrame(unrecorded, frame.schema)]) if unrecorded else frame
 
 
 def status(path: Path, run_id: str, *, wait: float = 0.0) -> str | None:
@@ -65,6 +78,13 @@ def _effective(recorded: str, folder: Path, pid: int | None) -> str:
     if (folder / parts.SUMMARY).is_file():
         return "staged"
     return "interrupted" if pid is None else "running"
+
+
+def _folders(root: Path) -> list[tuple[Path, parts.Manifest]]:
+    """The runs whose parts lie beside the warehouse, in the order of their names."""
+    folders = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
+    manifests = [(folder, parts.read_manifest(folder)) for folder in folders]
+    return [(folder, manifest) for folder, manifest in manifests if manifest is not None]
 
 
 def _listed(names: list[str]) -> str:
