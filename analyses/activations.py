@@ -90,13 +90,10 @@ class Activations:
         return Activations(self.values[rows], self.windows[rows])
 
     def moments(self, neurons: IntArray) -> Moments:
-        """Moments of `neurons` (ascending, distinct); of the whole layer once, and kept, where they are many."""
+        """Moments of at least `neurons` (ascending, distinct): where they are many, of the whole layer, and kept."""
         if 4 * len(neurons) < self.neurons and "_layer" not in self.__dict__:
             return _moments(self.values[:, neurons], neurons)
-        layer = self._layer
-        if len(neurons) == self.neurons:
-            return layer
-        return Moments(neurons, layer.positions, layer.mean[neurons], layer.covariance[np.ix_(neurons, neurons)])
+        return self._layer
 
     @cached_property
     def _layer(self) -> Moments:

@@ -164,6 +164,7 @@ def group_tests(
     *,
     analysis: str,
     keys: Sequence[str] = (),
+    interval: tuple[str, str] | None = ("low", "high"),
     alternative: Alternative = "two-sided",
     level: float = 0.05,
 ) -> pl.DataFrame:
@@ -173,10 +174,11 @@ def group_tests(
 
     Args:
         frame: a result relation, one row per `group_name` × `k` × `draw` (× keys), with the column `statistic`, a
-            `reason`, and `other_group`, `low`, `high` where it has them.
+            `reason`, and `other_group` where it has one.
         statistic: the column tested.
         analysis: the relation's name.
         keys: the columns that tell its rows apart besides group and draw (`comparison`, `rule` …).
+        interval: the columns of the statistic's interval, where the relation has them.
         alternative: in which direction a value is extreme.
         level: that the test, and its correction, must be able to reach.
 
@@ -194,7 +196,8 @@ def group_tests(
                     "statistic": statistic,
                     "setting": ", ".join(f"{key}={tested[key]}" for key in keys if tested[key] is not None),
                     "sample": tested["group_name"],
-                    **{name: tested.get(name) for name in ("group_name", "other_group", "k", "low", "high")},
+                    **{name: tested.get(name) for name in ("group_name", "other_group", "k")},
+                    **{name: tested.get(column) for name, column in zip(("low", "high"), interval or (), strict=False)},
                     **row,
                     "reason": joined(tested["reason"], row.get("reason")),
                 }

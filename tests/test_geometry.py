@@ -116,6 +116,9 @@ def test_effective_dimension_equals_scikit_learns_pca(layer, groups):
             values = stats.zscore(values) if standardised else values
             ratio = decomposition.PCA(svd_solver="full").fit(values).explained_variance_ratio_
             assert row["dimension"] == np.searchsorted(np.cumsum(ratio), 0.95) + 1
+            d, cumulative = row["dimension"], np.concatenate([[0], np.cumsum(ratio)])
+            crossing = np.interp(0.95, cumulative[d - 1 : d + 1], [d - 1, d])
+            assert row["interpolated_dimension"] == pytest.approx(crossing, abs=1e-4)
             assert row["dimension_percent"] == pytest.approx(20 * row["dimension"])
             assert row["participation_ratio"] == pytest.approx(1 / np.sum(ratio**2), rel=1e-5)
             assert row["participation_percent"] == pytest.approx(20 * row["participation_ratio"])
@@ -313,13 +316,15 @@ def test_random_groups_of_real_neurons_are_rejected_at_the_level(real_inputs):
     rejected: dict[tuple[str, str], int] = {}
     for seed in range(200):
         draws = with_controls(random_draws(1024, 50, 0, seed=seed), 1024, draws=100, seed=seed)
+        dimension = effective_dimension(layer, draws, resamples=2)
         frames = [
             (activation_correlation(layer, draws, resamples=2), "mean_correlation", ["comparison"]),
             (cosine_similarity(draws, activations=layer, weights={"w_out": weights}, resamples=2), "mean_cosine",
              ["space", "comparison"]),
-            (effective_dimension(layer, draws, resamples=2), "dimension", []),
-            (effective_dimension(layer, draws, resamples=2), "participation_ratio", []),
-            (effective_dimension(layer, draws, standardised=False, resamples=2), "participation_ratio", []),
+            (dimension, "interpolated_dimension", ["standardised"]),
+            (dimension, "participation_ratio", ["standardised"]),
+            (effective_dimension(layer, draws, standardised=False, resamples=2), "participation_ratio",
+             ["standardised"]),
             (neuron_cluster(layer, draws, thresholds=[0.5, 1.0]), "clusters", ["threshold"]),
         ]  # fmt: skip
         tests = [group_tests(frame, column, analysis=column, keys=keys) for frame, column, keys in frames]
