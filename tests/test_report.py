@@ -1,68 +1,21 @@
-"""The report: what its page says, that it loads and runs nothing of others', and that it is written whole or not."""
+"""The report's page: what it says of the numbers, and what it says where there are none."""
 
-import base64
-import errno
-import hashlib
 import json
-import os
-import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from polars.testing import assert_frame_equal
 
 from analyses.report import ReportInputs, write_report
 from analyses.report.content import Content, build_content
 from analyses.report.page import page_data, render_page
-from analyses.report.points import curve_ranks, pack_points, sample_ranks
 from analyses.report.series import group_runs, presets
 from analyses.report.summary import group_summaries, pair_summaries
-from analyses.report.text import inline_json, number, visible, visible_token
+from analyses.report.text import inline_json, number
 from common.errors import UserError
-from tests.report_inputs import HOSTILE, make_inputs
-
-MEGABYTE = 1_000_000
-VOID = {"meta", "input", "br", "link", "img", "hr"}
-
-
-class Page(HTMLParser):
-    """A parsed page: every element closed in order, its attributes, its text, and the text of its scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.words: list[str] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag == "script":
-            self.scripts.append((dict(attrs), ""))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            attributes, text = self.scripts[-1]
-            self.scripts[-1] = (attributes, text + data)
-        elif self.open and self.open[-1] != "style":
-            self.words.append(data)
+from tests.report_inputs import make_inputs
+from tests.report_page import Page, page_of, small
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +38,6 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-def small(**changes: object) -> ReportInputs:
-    return make_inputs(steps=(0, 10), neurons=64, presets=("es",), **changes)
-
-
-def page_of(inputs: ReportInputs) -> Page:
-    return Page(render_page(build_content(inputs)))
-
-
 # ---- what it says ----
 
 
@@ -102,7 +47,7 @@ def test_the_finding_tells_the_numbers_of_the_last_checkpoint(inputs: ReportInpu
     assert f"{number(top['influence'])} nats" in page.text
     assert f"neuron {top['neuron']}" in page.text
     fit = inputs.fits.filter(pl.col("run_id").str.contains("step3979"), preset="es", token_group="rare")
-    assert f"κ = {number(fit['kappa'][0])}" in page.text
+    assert f"κ\u00a0=\u00a0{number(fit['kappa'][0])} for rare tokens" in page.text
     assert "no interval is stored" in page.text
 
 
@@ -139,6 +84,8 @@ def test_summaries_count_what_the_frames_hold() -> None:
     deviation = inputs.deviations.filter(same)["deviation"]
     assert row["top_neuron"] == influence["neuron"][0]
     assert row["top_influence"] == influence["influence"].max()
+    first = inputs.deviations.filter(same, pl.col("rank") == 1)["deviation"]
+    assert row["top_deviation"] == first[0]
     assert row["above_line"] == (deviation > 0.5).sum()
     assert row["share_small"] == pytest.approx((deviation.abs() < 0.1).mean())
     assert row["boost_in_top"] + row["suppress_in_top"] == 6  # a tenth of 64 neurons
@@ -197,7 +144,13 @@ def test_presets_begin_with_es(inputs: ReportInputs) -> None:
 
 
 def test_provenance_tells_hashes_seed_tolerance_and_the_command(page: Page) -> None:
-    for said in ("ab" * 8, "Self-check, numeric", "1.0 × 10⁻⁶", "duckdb 2.0.0", "35 % of its types occur once"):
+    for said in (
+        "ab" * 8,
+        "Self-check, numeric",
+        "1.0\u00a0×\u00a010⁻⁶",
+        "duckdb 2.0.0",
+        "35 % of its types occur once",
+    ):
         assert said in page.text
     command = "python cli.py ingest --model novella --corpus c4-sample --frequencies novella-training.npy"
     assert f"{command} --effects loss,direct --seed 0 --revision step0" in page.text
@@ -234,7 +187,7 @@ def test_an_empty_group_shows_its_reason() -> None:
     frames = {"influence": inputs.influence.filter(common), "deviations": inputs.deviations.filter(common)}
     content = build_content(replace(inputs, fits=fits, **frames))
     shown = Page(render_page(content))
-    assert f"could not be judged on rare tokens ({reason})" in shown.text
+    assert f"There is nothing to say of rare tokens: {reason}." in shown.text
     assert f"empty: {reason}" in shown.text
     assert content.top[content.series[0].shown.run_id, "es"][0]["rank_common"] == 1
 
@@ -292,182 +245,3 @@ def test_no_run_at_all_is_refused_and_nothing_is_written(tmp_path: Path) -> None
     with pytest.raises(UserError, match="no run to report on"):
         write_report(replace(small(), runs=small().runs.clear()), tmp_path / "report")
     assert not (tmp_path / "report").exists()
-
-
-# ---- it needs nothing but itself, and runs nothing but its own scripts ----
-
-
-def test_the_page_names_no_address_and_loads_nothing(page: Page, html: str) -> None:
-    loading = {"src", "srcset", "data", "action", "formaction", "poster", "background", "ping"}
-    assert [item for item in page.attributes if item[1] in loading] == []
-    assert {value[0] for tag, name, value in page.attributes if name == "href"} == {"#"}
-    own = html
-    for attributes, text in page.scripts[1:2]:
-        assert attributes == {}
-        own = own.replace(text, "")
-    assert re.findall(r"https?:|//[a-z]|@import|url\(|<link|<img|<iframe|import\(", own.replace("// ", "")) == []
-
-
-def test_only_the_two_scripts_of_the_policy_can_run(page: Page) -> None:
-    policy = next(value for tag, name, value in page.attributes if tag == "meta" and value.startswith("default-src"))
-    assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert "unsafe-eval" not in policy
-    allowed = set(re.findall(r"'sha256-([^']+)'", policy))
-    running = [text for attributes, text in page.scripts if attributes.get("type") != "application/json"]
-    assert {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in running} == allowed
-    assert len(running) == 2
-    assert [item for item in page.attributes if item[1].startswith("on")] == []
-
-
-def test_hostile_tokens_are_inert_wherever_they_stand(page: Page, html: str) -> None:
-    data = next(text for attributes, text in page.scripts if attributes.get("type") == "application/json")
-    assert data.isascii()
-    assert not set("<>&") & set(data)
-    texts = json.loads(data)["texts"]
-    shown = [visible_token(text) for text in HOSTILE]
-    assert set(shown) <= set(texts)
-    for character in "\x00\x1b\u202e\u2028\u2029":
-        assert character not in html
-    for raw in HOSTILE[:2]:
-        assert raw not in html
-    assert "x" * 100 not in html
-    assert "… (+9,999,968 characters)" in texts[texts.index(shown[9])]
-
-
-def test_hostile_names_are_inert_too() -> None:
-    name = '"><script>window.hacked = true</script>\u202e\udcff'
-    inputs = small()
-    runs = inputs.runs.with_columns(
-        model=pl.lit(name[:-1]),
-        corpus=pl.lit(name[:-1]),
-        warnings=pl.lit(json.dumps([name])),
-        options=pl.lit("[broken"),
-    )
-    shown = page_of(replace(inputs, runs=runs))
-    assert len(shown.scripts) == 3
-    assert "window.hacked" in shown.text
-    assert "\u202e" not in shown.text
-
-
-@given(st.text(max_size=60))
-def test_visible_leaves_no_character_that_hides_or_reorders(text: str) -> None:
-    shown = visible(text)
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]", shown)
-    shown.encode("utf-8")
-    assert len(shown) <= 32 * 10 + 40
-
-
-def test_visible_token_draws_outer_spaces_and_keeps_scripts() -> None:
-    assert visible_token(" the") == "␣the"
-    assert visible_token("  ") == "␣␣"
-    assert visible_token("日本語") == "日本語"
-    assert visible_token("a b ") == "a b␣"
-    assert visible_token("\u0301x").startswith("◌")
-    assert visible_token(None) == "?"
-    assert visible_token(" " * 1_000_000) == "␣" * 32 + "… (+999,968 characters)"
-
-
-@given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.lists(inner), max_leaves=8))
-def test_inline_json_is_the_value_and_cannot_end_its_element(value: object) -> None:
-    text = inline_json(value)
-    assert json.loads(text) == value
-    assert not set("<>&\u2028\u2029") & set(text)
-
-
-@given(st.floats(min_value=1e-12, max_value=1e12), st.booleans())
-def test_number_is_right_to_its_digits(value: float, negative: bool) -> None:
-    signed = -value if negative else value
-    mantissa, _, power = number(signed).replace("−", "-").replace(",", "").partition(" × 10")
-    exponent = int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
-    assert float(mantissa) * 10.0**exponent == pytest.approx(signed, rel=0.0051)
-
-
-# ---- size and thinning ----
-
-
-@pytest.mark.parametrize("neurons", [1024, 3072])
-def test_ten_checkpoints_stay_under_five_megabytes(neurons: int) -> None:
-    html = render_page(build_content(make_inputs(tuple(range(10)), neurons)))
-    assert len(html.encode()) <= 5 * MEGABYTE
-
-
-def test_thinning_keeps_the_head_whole_and_says_so(content: Content) -> None:
-    inputs = content.inputs
-    points = pack_points(inputs, content.series, content.presets, limit=400_000)
-    assert points.head in (500, 300, 200, 100, 50, 25)
-    for run in points.packed["runs"]:
-        curve = run["curves"]["es"]["rare"]
-        assert curve["rank"][: points.head] == list(range(1, points.head + 1))
-        assert {*curve_ranks(1024), *sample_ranks(1024)} <= set(curve["rank"])
-        assert set(curve["neuron"]) == set(run["curves"]["es"]["common"]["neuron"])
-    thinned = Page(render_page(replace(content, points=points)))
-    assert f"All ranks up to {points.head} are drawn" in thinned.text
-
-
-def test_nothing_is_thinned_where_all_fits(content: Content, page: Page) -> None:
-    assert content.points.head is None
-    assert "Every neuron is drawn" in page.text
-    assert len(page_data(content)["runs"][5]["curves"]["es"]["rare"]["rank"]) == 1024
-
-
-# ---- files ----
-
-
-def test_the_report_lies_whole_in_its_folder(inputs: ReportInputs, html: str, tmp_path: Path) -> None:
-    index = write_report(inputs, tmp_path / "new" / "report")
-    assert index == tmp_path / "new" / "report" / "index.html"
-    assert index.read_text(encoding="utf-8") == html
-    assert list(index.parent.rglob("*.partial")) == []
-    numbers = json.loads((index.parent / "report.json").read_text(encoding="utf-8"))
-    assert numbers["series"][0][-1] == "novella-step3979-00000000"
-    assert all((index.parent / name).is_file() for name in numbers["tables"])
-    assert {row["preset"] for row in numbers["summary"]} == {"es", "nc", "ds"}
-
-
-def test_tables_hold_every_neuron_as_csv_and_parquet(tmp_path: Path) -> None:
-    inputs = small()
-    tables = write_report(inputs, tmp_path).parent / "tables"
-    neurons = pl.read_parquet(tables / "neurons.parquet")
-    assert neurons.height == inputs.influence.height
-    assert_frame_equal(pl.read_csv(tables / "neurons.csv", schema=neurons.schema), neurons)
-    tokens = (tables / "tokens.csv").read_text(encoding="utf-8")
-    assert tokens.isascii()
-    assert re.search(r"^[=+@-]|,[=+@-][A-Z]", tokens, flags=re.MULTILINE) is None
-
-
-def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("mine")
-    for folder in (blocked, blocked / "below", Path("/proc/report")):
-        with pytest.raises(UserError, match=re.escape(str(folder))):
-            write_report(small(), folder)
-    assert blocked.read_text() == "mine"
-
-
-def test_a_full_disk_leaves_the_old_page_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = write_report(small(), tmp_path)
-    before = index.read_bytes()
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("common.files.os.fsync", full)
-    with pytest.raises(UserError, match="No space left"):
-        write_report(small(seed=1), tmp_path)
-    assert index.read_bytes() == before
-    assert list(tmp_path.rglob("*.partial")) == []
-
-
-def test_the_same_inputs_make_the_same_page(inputs: ReportInputs, html: str) -> None:
-    assert render_page(build_content(inputs)) == html
-
-
-def test_the_report_imports_neither_torch_nor_a_database() -> None:
-    sources = (Path(__file__).parent.parent / "analyses" / "report").glob("*.py")
-    imported = {
-        line.split()[1].split(".")[0]
-        for source in sources
-        for line in source.read_text().splitlines()
-        if re.match(r"(import|from) ", line)
-    }
-    assert not imported & {"torch", "duckdb", "ingest", "warehouse", "transformers"}

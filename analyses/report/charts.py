@@ -1,10 +1,10 @@
 """The figures, as Vega-Lite specifications with named, empty data sets that the page's script fills.
 
 Colours are Okabe and Ito's, which people with any colour vision can tell apart; shapes and dashes repeat what a colour
-says. In a page a colour is a CSS variable, so that dark mode and print need no second drawing.
+says.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -27,39 +27,10 @@ _ZOOMED_RANK_LABEL = (
 )
 
 
-@dataclass(frozen=True)
-class Palette:
-    """Colours of a figure; the defaults are the page's CSS variables."""
-
-    ink: str = "var(--ink)"
-    muted: str = "var(--muted)"
-    grid: str = "var(--grid)"
-    paper: str = "var(--paper)"
-    rare: str = "var(--rare)"
-    common: str = "var(--common)"
-    steps: tuple[str, ...] = field(default_factory=lambda: tuple(f"var(--step{i})" for i in range(10)))
-
-
-PRINTED = Palette(
-    ink="#1a1a1a",
-    muted="#5c5c5c",
-    grid="#e4e4e4",
-    paper="#ffffff",
-    rare="#d55e00",
-    common="#0072b2",
-    steps=(
-        "#f0e442",
-        "#d3cf56",
-        "#b5b96a",
-        "#97a37b",
-        "#7a8d88",
-        "#5f7792",
-        "#466199",
-        "#2f4b9c",
-        "#1b369c",
-        "#0a2299",
-    ),
-)
+# Colours: variables of the page's style sheet, which knows light, dark and paper.
+INK, MUTED, GRID = "var(--ink)", "var(--muted)", "var(--grid)"
+RARE, COMMON = "var(--rare)", "var(--common)"
+STEPS = tuple(f"var(--step{i})" for i in range(10))
 
 
 @dataclass(frozen=True)
@@ -71,38 +42,36 @@ class Extent:
     deviation: tuple[float, float]
 
 
-def influence_figure(extent: Extent, palette: Palette | None = None) -> alt.VConcatChart:
+def influence_figure(extent: Extent) -> alt.VConcatChart:
     """Influence and δ against rank, log-log above semi-log, one rank axis (ES fig. 2 and 4, NC fig. 1).
 
     Data sets: `points` (neuron, group, rank, influence, deviation, rare_rank, role, regime, up, down), `fits` (group,
     part, rank, influence) and `windows` (group, first, last). Parameters: `hover` (a neuron), `pinned` (a neuron's
     number, −1 for none), `brush` (a range of ranks on rare tokens), `zoom` (both panels' range of ranks).
     """
-    palette = palette or Palette()
     pinned = alt.param(name="pinned", value=-1)
-    upper = _influence_panel(extent, palette)
-    lower = _deviation_panel(extent, palette)
+    upper = _influence_panel(extent)
+    lower = _deviation_panel(extent)
     chart = alt.vconcat(upper, lower, spacing=14).add_params(pinned).resolve_scale(x="shared")
-    return _configured(chart, palette)
+    return _configured(chart)
 
 
-def scatter_figure(extent: Extent, palette: Palette | None = None) -> alt.LayerChart:
+def scatter_figure(extent: Extent) -> alt.LayerChart:
     """Influence on rare against influence on common tokens, a point a neuron; on the diagonal both are equal.
 
     Data set: `pairs` (neuron, rare, common, rare_rank, common_rank, leads, role, up, down); `leads` says in which
     group the neuron is among the most influential: `rare`, `common`, `both` or `neither`. Parameter `pinned`.
     """
-    palette = palette or Palette()
     scale = alt.Scale(type="log", domain=extent.influence, nice=False)
     axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6, gridOpacity=_major())
     leads = ["rare", "common", "both", "neither"]
-    colours = alt.Scale(domain=leads, range=[palette.rare, palette.common, palette.ink, palette.muted])
+    colours = alt.Scale(domain=leads, range=[RARE, COMMON, INK, MUTED])
     base = alt.Chart(alt.NamedData(name="pairs")).encode(
         x=alt.X("common:Q", title="influence on common tokens (nats)", scale=scale, axis=axis),
         y=alt.Y("rare:Q", title="influence on rare tokens (nats)", scale=scale, axis=axis),
     )
     ends = alt.Data(values=[{"common": value, "rare": value} for value in extent.influence])
-    diagonal = alt.Chart(ends).mark_line(color=palette.muted, strokeDash=[4, 4], strokeWidth=1)
+    diagonal = alt.Chart(ends).mark_line(color=MUTED, strokeDash=[4, 4], strokeWidth=1)
     diagonal = diagonal.encode(x=alt.X("common:Q", scale=scale), y=alt.Y("rare:Q", scale=scale))
     dots = base.mark_point(filled=True, clip=True).encode(
         color=alt.Color("leads:N", scale=colours, legend=None),
@@ -111,18 +80,17 @@ def scatter_figure(extent: Extent, palette: Palette | None = None) -> alt.LayerC
         opacity=alt.condition("datum.leads == 'neither'", alt.value(0.4), alt.value(0.9)),
         tooltip=_tooltip("scatter"),
     )
-    chart = alt.layer(dots.add_params(_hover()), diagonal, *_highlight(base, palette))
+    chart = alt.layer(dots.add_params(_hover()), diagonal, *_highlight(base))
     chart = chart.add_params(alt.param(name="pinned", value=-1))
-    return _configured(chart.properties(width="container", height=MAIN_HEIGHT), palette)
+    return _configured(chart.properties(width="container", height=MAIN_HEIGHT))
 
 
-def steps_figure(extent: Extent, names: list[str], quantity: str, palette: Palette | None = None) -> alt.LayerChart:
+def steps_figure(extent: Extent, names: list[str], quantity: str) -> alt.LayerChart:
     """One curve a checkpoint, of `quantity` (`influence` or `deviation`) against rank, later ones stronger (ES 2, 4).
 
     Data set: `curves` (step, rank, and the quantity).
     """
-    palette = palette or Palette()
-    colours = _step_colours(len(names), palette)
+    colours = _step_colours(len(names))
     base = alt.Chart(alt.NamedData(name="curves")).encode(
         x=_rank(extent, "rank"),
         y=_influence(extent) if quantity == "influence" else _deviation(extent),
@@ -132,19 +100,18 @@ def steps_figure(extent: Extent, names: list[str], quantity: str, palette: Palet
     )
     lines = base.mark_line(strokeWidth=1.8, clip=True, interpolate="linear")
     dots = base.mark_point(filled=True, size=40, opacity=0, clip=True)
-    return _configured((lines + dots).properties(width="container", height=230), palette)
+    return _configured((lines + dots).properties(width="container", height=230))
 
 
-def kappa_figure(names: list[str], span: tuple[float, float], palette: Palette | None = None) -> alt.LayerChart:
+def kappa_figure(names: list[str], span: tuple[float, float]) -> alt.LayerChart:
     """κ of rare and common tokens over checkpoints, with 95 % intervals where there are any (ES fig. 6).
 
     The axis of κ covers `span`. Data set: `kappas` (step, group, kappa, low, high).
     """
-    palette = palette or Palette()
     axis = alt.Axis(labelAngle=0, labelOverlap=True, grid=False)
     base = alt.Chart(alt.NamedData(name="kappas")).encode(
         x=alt.X("step:N", title="checkpoint", axis=axis, scale=alt.Scale(domain=names)),
-        color=_group_colour(palette),
+        color=_group_colour(),
     )
     scale = alt.Scale(domain=list(span), nice=True, zero=False)
     kappa = alt.Y("kappa:Q", title="κ", scale=scale)
@@ -154,7 +121,7 @@ def kappa_figure(names: list[str], span: tuple[float, float], palette: Palette |
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=kappa, shape=_group_shape(), tooltip=tooltip)
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5)
     bars = bars.encode(y=alt.Y("low:Q", title="κ", scale=scale), y2="high:Q")
-    return _configured((bars + lines + dots).properties(width="container", height=230), palette)
+    return _configured((bars + lines + dots).properties(width="container", height=230))
 
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
@@ -164,7 +131,7 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return spec
 
 
-def _influence_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
+def _influence_panel(extent: Extent) -> alt.LayerChart:
     """Upper panel: points, windows of the fits, fitted lines, and what is lit.
 
     The points are the first layer, for that is the one whose events Vega-Lite gives to the selections.
@@ -182,9 +149,9 @@ def _influence_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
         encodings=["x"],
         on="[pointerdown[!event.shiftKey], window:pointerup] > window:pointermove!",
         zoom=False,
-        mark=alt.BrushConfig(fill=palette.muted, fillOpacity=0.15, stroke=palette.muted),
+        mark=alt.BrushConfig(fill=MUTED, fillOpacity=0.15, stroke=MUTED),
     )
-    colour = _group_colour(palette)
+    colour = _group_colour()
     fits = alt.Chart(alt.NamedData(name="fits")).mark_line(clip=True)
     fits = fits.encode(
         x=_rank(extent, zoomed=True),
@@ -195,7 +162,7 @@ def _influence_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
         strokeWidth=alt.condition("datum.part == 'window'", alt.value(0), alt.value(1.4)),
     )
     inside = alt.Chart(alt.NamedData(name="fits")).transform_filter("datum.part == 'window'")
-    inside = inside.mark_line(clip=True, color=palette.ink, strokeWidth=1.2)
+    inside = inside.mark_line(clip=True, color=INK, strokeWidth=1.2)
     inside = inside.encode(x=_rank(extent, zoomed=True), y=_influence(extent), detail="group:N")
     points = alt.Chart(alt.NamedData(name="points")).encode(
         x=_rank(extent, zoomed=True), y=_influence(extent), color=colour
@@ -203,24 +170,24 @@ def _influence_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
     dots = points.mark_point(filled=True, clip=True, opacity=0.8)
     dots = dots.encode(shape=_group_shape(), size=_size(), opacity=_dimmed(), tooltip=_tooltip("points"))
     dots = dots.add_params(brush, zoom, _hover())
-    layers = [dots, _windows(extent, colour), fits, inside, *_highlight(points, palette)]
+    layers = [dots, _windows(extent, colour), fits, inside, *_highlight(points)]
     return alt.layer(*layers).properties(width=600, height=MAIN_HEIGHT)
 
 
-def _deviation_panel(extent: Extent, palette: Palette) -> alt.LayerChart:
+def _deviation_panel(extent: Extent) -> alt.LayerChart:
     """Lower panel: δ, with NC's thresholds as a band and a line."""
     rules = alt.Data(values=[{"low": -SMALL_DEVIATION, "high": SMALL_DEVIATION, "line": LARGE_DEVIATION, "zero": 0}])
-    band = alt.Chart(rules).mark_rect(color=palette.muted, opacity=0.18)
+    band = alt.Chart(rules).mark_rect(color=MUTED, opacity=0.18)
     band = band.encode(y=alt.Y("low:Q", scale=_deviation_scale(extent)), y2="high:Q")
-    line = alt.Chart(rules).mark_rule(color=palette.muted, strokeDash=[2, 3]).encode(y="line:Q")
-    zero = alt.Chart(rules).mark_rule(color=palette.muted, strokeWidth=1).encode(y="zero:Q")
-    colour = _group_colour(palette)
+    line = alt.Chart(rules).mark_rule(color=MUTED, strokeDash=[2, 3]).encode(y="line:Q")
+    zero = alt.Chart(rules).mark_rule(color=MUTED, strokeWidth=1).encode(y="zero:Q")
+    colour = _group_colour()
     points = alt.Chart(alt.NamedData(name="points")).encode(
         x=_rank(extent, "rank of the neuron within its token group", zoomed=True), y=_deviation(extent), color=colour
     )
     points = points.transform_filter("isValid(datum.deviation)")
     dots = points.mark_point(filled=True, clip=True).encode(shape=_group_shape(), size=_size(), opacity=_dimmed())
-    layers = [_windows(extent, colour), band, line, zero, dots, *_highlight(points, palette)]
+    layers = [_windows(extent, colour), band, line, zero, dots, *_highlight(points)]
     return alt.layer(*layers).properties(width=600, height=DEVIATION_HEIGHT)
 
 
@@ -230,12 +197,12 @@ def _windows(extent: Extent, colour: alt.Color) -> alt.Chart:
     return windows.encode(x=alt.X("first:Q", scale=_rank_scale(extent)), x2="last:Q", color=colour)
 
 
-def _highlight(points: alt.Chart, palette: Palette) -> list[alt.Chart]:
+def _highlight(points: alt.Chart) -> list[alt.Chart]:
     """Rings and a number on the neuron that is hovered over or pinned, wherever it stands."""
     lit = points.transform_filter(_lit())
     rings = lit.mark_point(filled=False, size=150, strokeWidth=2.2, clip=True, opacity=1)
     numbers = lit.mark_text(dy=-14, fontSize=12, fontWeight="bold", clip=True)
-    return [rings.encode(color=alt.value(palette.ink)), numbers.encode(text="neuron:N", color=alt.value(palette.ink))]
+    return [rings.encode(color=alt.value(INK)), numbers.encode(text="neuron:N", color=alt.value(INK))]
 
 
 def _lit() -> str:
@@ -304,8 +271,8 @@ def _major() -> Any:
     return {"condition": {"test": _IS_POWER, "value": 1}, "value": 0}
 
 
-def _group_colour(palette: Palette) -> alt.Color:
-    scale = alt.Scale(domain=list(GROUPS), range=[palette.rare, palette.common])
+def _group_colour() -> alt.Color:
+    scale = alt.Scale(domain=list(GROUPS), range=[RARE, COMMON])
     return alt.Color("group:N", scale=scale, legend=None)
 
 
@@ -317,15 +284,15 @@ def _lead_shapes(leads: list[str]) -> alt.Scale:
     return alt.Scale(domain=leads, range=["circle", "diamond", "square", "circle"])
 
 
-def _step_colours(count: int, palette: Palette) -> list[str]:
+def _step_colours(count: int) -> list[str]:
     """`count` colours of the palette's sequence, from its faint to its strong end."""
-    last = len(palette.steps) - 1
-    return [palette.steps[round(i * last / max(count - 1, 1)) if count > 1 else last] for i in range(count)]
+    last = len(STEPS) - 1
+    return [STEPS[round(i * last / max(count - 1, 1)) if count > 1 else last] for i in range(count)]
 
 
-def _configured(chart: Any, palette: Palette) -> Any:
-    text = {"labelColor": palette.muted, "titleColor": palette.ink, "labelFontSize": 12, "titleFontSize": 12}
-    lines = {"gridColor": palette.grid, "domainColor": palette.muted, "tickColor": palette.muted}
+def _configured(chart: Any) -> Any:
+    text = {"labelColor": MUTED, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12}
+    lines = {"gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED}
     font = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif"
     chart = chart.configure(
         background="transparent", font=font, padding={"left": 2, "right": 10, "top": 6, "bottom": 2}

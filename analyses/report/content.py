@@ -17,7 +17,7 @@ from common.errors import UserError
 
 Row = dict[str, Any]
 
-DEEPEST_DEVIATION = -3.0  # of the axis of δ: the tail falls far below, and would flatten the head
+DEEPEST_TAIL = -3.0  # of the axis of δ: the tail falls far below, and would flatten the head
 DECADES = 8  # most that the axis of influence spans
 
 
@@ -108,17 +108,23 @@ def build_content(inputs: ReportInputs) -> Content:
 
 
 def _extent(series: Series, inputs: ReportInputs) -> Extent:
-    """The axes of a series: whole decades of influence, and δ down to `DEEPEST_DEVIATION`."""
-    runs = [run.run_id for run in series.runs]
-    influence = inputs.influence.filter(pl.col("run_id").is_in(runs) & (pl.col("influence") > 0))["influence"]
-    deviation = inputs.deviations.filter(pl.col("run_id").is_in(runs))["deviation"].drop_nulls()
-    largest = float(influence.max() or 1.0)  # type: ignore[arg-type]
-    smallest = max(float(influence.min() or largest / 10), largest * 10.0**-DECADES)  # type: ignore[arg-type]
-    low = max(float(deviation.min() or 0.0), DEEPEST_DEVIATION)  # type: ignore[arg-type]
-    high = max(float(deviation.max() or 0.0), summary.LARGE_DEVIATION) + 0.15  # type: ignore[arg-type]
+    """The axes of a series: influence over `DECADES` at most, and all of δ but a tail deeper than `DEEPEST_TAIL`."""
+    runs = pl.col("run_id").is_in([run.run_id for run in series.runs])
     neurons = max(int(run.row["neurons"]) for run in series.runs)  # type: ignore[call-overload]
+    influence = inputs.influence.filter(runs, pl.col("influence") > 0)["influence"]
+    largest = _largest(influence, 1.0)
+    smallest = max(-_largest(-influence, -largest / 10), largest * 10.0**-DECADES)
+    deviations = inputs.deviations.filter(runs, pl.col("deviation").is_not_null())
+    tail = -_largest(-deviations["deviation"], 0.3)
+    head = -_largest(-deviations.filter(pl.col("rank") <= neurons / 2)["deviation"], 0.3)
+    low, high = min(head, max(tail, DEEPEST_TAIL)), max(_largest(deviations["deviation"], 0.0), summary.LARGE_DEVIATION)
     bounds = (10.0 ** (math.log10(smallest) - 0.1), 10.0 ** (math.log10(largest) + 0.3))
-    return Extent(neurons, bounds, (min(low, -0.3) - 0.1, high))
+    return Extent(neurons, bounds, (low - 0.15, high + 0.15))
+
+
+def _largest(values: pl.Series, otherwise: float) -> float:
+    """The largest value, or `otherwise` where there is none."""
+    return float(values.max()) if len(values) else otherwise  # type: ignore[arg-type]
 
 
 def _of_runs(inputs: ReportInputs, run_ids: list[str]) -> ReportInputs:

@@ -126,9 +126,11 @@ def _conform(name: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _column(found: pl.DataType | None, name: str, kind: type[pl.DataType]) -> pl.Expr:
-    """A column as `kind`: NULL where the frame has none, a JSON text where a list stands for a text."""
+    """A column as `kind`: NULL where the frame has none, and text where it holds lists (as JSON) or times."""
     if found is None:
         return pl.lit(None, dtype=kind).alias(name)
     if isinstance(found, pl.List) and kind == pl.String:
         return pl.col(name).map_elements(lambda items: json.dumps(items.to_list()), return_dtype=pl.String)
+    if isinstance(found, pl.Datetime) and kind == pl.String:
+        return pl.col(name).dt.strftime("%Y-%m-%d %H:%M:%S")
     return pl.col(name).cast(kind)

@@ -30,7 +30,8 @@ def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
     """One row per run with effects × preset × token group, whether or not the group holds a position.
 
     Influence in nats; shares between 0 and 1; `top_percent_share` is the share of the summed influence that the most
-    influential 1 % of the neurons hold; `empty_reason` says why a group has no numbers. Source: SPEC 3.
+    influential 1 % of the neurons hold; `top_deviation` is the most influential neuron's δ; `empty_reason` says why a
+    group has no numbers. Source: SPEC 3.
     """
     influence = inputs.influence.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
     sizes = inputs.runs.select("run_id", "neurons")
@@ -53,6 +54,7 @@ def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
         share_small=(pl.col("deviation").abs() < SMALL_DEVIATION).mean(),
         above_line=(pl.col("deviation") > LARGE_DEVIATION).sum(),
         largest_deviation=pl.col("deviation").max(),
+        top_deviation=pl.col("deviation").sort_by("rank").first(),
     )
     fits = inputs.fits.unique(KEY, keep="first", maintain_order=True)
     frame = _all_groups(inputs).join(measured, on=KEY, how="left").join(shares, on=KEY, how="left")

@@ -12,7 +12,7 @@ function numeric(value, digits) {
   const decimals = Math.max(digits - 1 - exponent, 0);
   const text = exponent >= -4 && exponent < 6
     ? Number(value).toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals })
-    : mantissa + " × 10" + superscript;
+    : mantissa + "\u00a0×\u00a010" + superscript;
   return text.replace("-", "−");
 }
 

@@ -57,7 +57,7 @@ def number(value: float | None, digits: int = 3) -> str:
     if -4 <= exponent < 6:
         text = f"{value:,.{max(digits - 1 - exponent, 0)}f}"
     else:
-        text = f"{value / 10.0**exponent:.{digits - 1}f} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+        text = f"{value / 10.0**exponent:.{digits - 1}f}\u00a0×\u00a010{str(exponent).translate(_SUPERSCRIPT)}"
     return text.replace("-", "−")
 
 
@@ -87,7 +87,7 @@ def percent(share: float | None) -> str:
     """A share between 0 and 1 as a percentage; – for none."""
     if share is None or not math.isfinite(share):
         return "–"
-    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+    return f"{100 * share:.1f}\u00a0%" if 0 < share < 0.1 else f"{100 * share:.0f}\u00a0%"
 
 
 def integer(value: float | None) -> str:
