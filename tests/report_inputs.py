@@ -57,7 +57,7 @@ def make_inputs(
         **joined,
         published=published_values(),
         quality=_quality([run["run_id"] for run in runs]),
-        intervals=_intervals(fits) if intervals else pl.DataFrame(schema=_intervals(fits).schema),
+        **({"intervals": _intervals(fits), "decisions": _decisions(fits)} if intervals else {}),
         command="python cli.py report",
         created_at="2026-11-21T10:00:00Z",
     )
@@ -161,8 +161,33 @@ def _group(
 
 
 def _intervals(fits: pl.DataFrame) -> pl.DataFrame:
+    """Of the whole curve, and of a neuron: rows of `influence_interval`."""
     key = ["run_id", "preset", "token_group"]
-    return fits.select(*key, quantity=pl.lit("kappa"), low=pl.col("kappa") - 0.05, high=pl.col("kappa") + 0.06)
+    widths = {"kappa": (0.05, 0.06), "share_within_0_1": (0.02, 0.03), "neurons_above_0_5": (2.0, 3.0)}
+    middle = {"kappa": pl.col("kappa"), "share_within_0_1": pl.lit(0.4), "neurons_above_0_5": pl.lit(14.0)}
+    curve = [
+        fits.select(*key, quantity=pl.lit(name), low=middle[name] - low, high=middle[name] + high)
+        for name, (low, high) in widths.items()
+    ]
+    neuron = fits.select(*key, quantity=pl.lit("kappa"), low=pl.lit(-1.0), high=pl.lit(9.0), neuron=pl.lit(3))
+    return pl.concat([neuron, *curve], how="diagonal")
+
+
+def _decisions(fits: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `regime_decision`: a plateau on rare tokens only."""
+    rare = pl.col("token_group") == "rare"
+    return fits.select(
+        "run_id",
+        "preset",
+        "token_group",
+        decision=pl.when(rare).then(pl.lit("present")).otherwise(pl.lit("undecided")),
+        p_value=pl.when(rare).then(0.002).otherwise(0.21),
+        power=pl.when(rare).then(0.9).otherwise(0.31),
+        break_rank=pl.when(rare).then(14),
+        break_low=pl.when(rare).then(12),
+        break_high=pl.when(rare).then(15),
+        step=pl.when(rare).then(0.83),
+    )
 
 
 def _quality(run_ids: list[str]) -> pl.DataFrame:

@@ -56,8 +56,20 @@ def test_intervals_are_shown_where_there_are_any() -> None:
     fits = small().fits.filter(pl.col("run_id").str.contains("step10"), token_group="rare")
     kappa = fits["kappa"][0]
     assert f"[{number(kappa - 0.05)}, {number(kappa + 0.06)}]" in shown.text
+    assert "14 neurons" not in page_of(small()).text
+    assert "[12, 17]" in shown.text
+    assert "[38\u00a0%, 43\u00a0%]" in shown.text
     assert "Brackets are 95 % intervals" in shown.text
     assert "no interval is stored" not in shown.text
+
+
+def test_a_tested_plateau_is_said_with_its_p_and_an_undecided_one_with_its_power() -> None:
+    shown = page_of(small(intervals=True)).text
+    assert "present (p\u00a0=\u00a00.0020; 14 neurons [12, 15] , 0.83 above the rest) for rare tokens" in shown
+    assert "undecided (p\u00a0=\u00a00.21; a step of 0.5 in 1\u00a0% of the neurons" in shown
+    assert "probability 0.31) for common tokens" in shown
+    assert "is not yet a plateau" not in shown
+    assert "is not yet a plateau" in page_of(small()).text
 
 
 def test_printed_values_of_another_model_say_so(content: Content, page: Page) -> None:
@@ -86,8 +98,8 @@ def test_summaries_count_what_the_frames_hold() -> None:
     assert row["top_influence"] == influence["influence"].max()
     first = inputs.deviations.filter(same, pl.col("rank") == 1)["deviation"]
     assert row["top_deviation"] == first[0]
-    assert row["above_line"] == (deviation > 0.5).sum()
-    assert row["share_small"] == pytest.approx((deviation.abs() < 0.1).mean())
+    assert row["neurons_above_0_5"] == (deviation > 0.5).sum()
+    assert row["share_within_0_1"] == pytest.approx((deviation.abs() < 0.1).mean())
     assert row["boost_in_top"] + row["suppress_in_top"] == 6  # a tenth of 64 neurons
     assert row["top_percent_share"] == pytest.approx(influence["influence"][0] / influence["influence"].sum())
 

@@ -54,6 +54,11 @@ class Content:
         """Rows of all runs, as the series order them."""
         return [run.row for one in self.series for run in one.runs]
 
+    @property
+    def has_decisions(self) -> bool:
+        """Whether it was tested that there are plateaus."""
+        return self.inputs.decisions.height > 0
+
     def k(self, series: Series) -> int:
         """How many neurons of a series count as the most influential."""
         return summary.top_count(self.extents[series.index].neurons)

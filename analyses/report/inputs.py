@@ -48,6 +48,7 @@ _REQUIRED: dict[str, Mapping[str, type[pl.DataType]]] = {
         "plus_minus": pl.Float64,
     },
     "intervals": _KEY | {"quantity": pl.String, "low": pl.Float64, "high": pl.Float64},
+    "decisions": _KEY | {"decision": pl.String, "p_value": pl.Float64},
     "quality": {"run_id": pl.String, "check_name": pl.String, "success": pl.Boolean},
 }
 _OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
@@ -76,6 +77,15 @@ _OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
     },
     "fits": {"reason": pl.String},
     "deviations": {"local_slope": pl.Float64},
+    "intervals": {"neuron": pl.Int64},
+    "decisions": {
+        "power": pl.Float64,
+        "break_rank": pl.Int64,
+        "break_low": pl.Int64,
+        "break_high": pl.Int64,
+        "step": pl.Float64,
+        "reason": pl.String,
+    },
     "quality": {"observed": pl.String, "expected": pl.String, "detail": pl.String},
 }
 
@@ -92,8 +102,8 @@ class ReportInputs:
     `runs`: one row per run (`dim_run`), in any order; `options` and `packages` are JSON texts, `warnings` is a list.
     `influence`, `fits`, `deviations`: `neuron_influence`, `power_law_fit`, `neuron_deviation`; a fit that could not be
     made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token. `published`: what
-    papers print (`analyses.reference.published_values`). `intervals`: 95 % intervals, where `analyze` made them; the
-    quantity is a column of `power_law_fit`. `quality`: one row per run and check.
+    papers print (`analyses.reference.published_values`). `intervals` and `decisions`: `influence_interval` and
+    `regime_decision`, where `analyze` made them. `quality`: one row per run and check.
     """
 
     runs: pl.DataFrame
@@ -103,6 +113,7 @@ class ReportInputs:
     tokens: pl.DataFrame = field(default_factory=lambda: empty("tokens"))
     published: pl.DataFrame = field(default_factory=lambda: empty("published"))
     intervals: pl.DataFrame = field(default_factory=lambda: empty("intervals"))
+    decisions: pl.DataFrame = field(default_factory=lambda: empty("decisions"))
     quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
     command: str = ""  # that makes this report again
     created_at: str = ""  # ISO 8601, UTC

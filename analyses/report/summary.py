@@ -15,10 +15,11 @@ LARGE_DEVIATION = 0.5  # NC: δ above this counts as above the line
 MEASURES = {
     "kappa": ("kappa", 1.0),
     "r2": ("r2", 1.0),
-    "share_within_0.1_percent": ("share_small", 100.0),
-    "plateau_neurons": ("above_line", 1.0),
+    "share_within_0.1_percent": ("share_within_0_1", 100.0),
+    "plateau_neurons": ("neurons_above_0_5", 1.0),
 }
-INTERVALS = ("kappa", "beta", "r2")
+INTERVALS = ("kappa", "beta", "r2", "share_within_0_1", "neurons_above_0_5")  # spelled as in influence_interval
+DECISION = ("decision", "p_value", "power", "break_rank", "break_low", "break_high", "step", "decision_reason")
 
 
 def top_count(neurons: int) -> int:
@@ -51,14 +52,16 @@ def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
     )
     deviations = inputs.deviations.filter(pl.col("deviation").is_not_null())
     shares = deviations.group_by(KEY).agg(
-        share_small=(pl.col("deviation").abs() < SMALL_DEVIATION).mean(),
-        above_line=(pl.col("deviation") > LARGE_DEVIATION).sum(),
+        share_within_0_1=(pl.col("deviation").abs() < SMALL_DEVIATION).mean(),
+        neurons_above_0_5=(pl.col("deviation") > LARGE_DEVIATION).sum(),
         largest_deviation=pl.col("deviation").max(),
         top_deviation=pl.col("deviation").sort_by("rank").first(),
     )
     fits = inputs.fits.unique(KEY, keep="first", maintain_order=True)
     frame = _all_groups(inputs).join(measured, on=KEY, how="left").join(shares, on=KEY, how="left")
     frame = frame.join(fits, on=KEY, how="left").join(_intervals(inputs), on=KEY, how="left")
+    decisions = inputs.decisions.rename({"reason": "decision_reason"}).select(*KEY, *DECISION)
+    frame = frame.join(decisions.unique(KEY, keep="first"), on=KEY, how="left")
     reason = pl.coalesce("reason", pl.lit("no position of this run falls into the group"))
     return frame.with_columns(
         empty_reason=pl.when(pl.col("top_influence").is_null()).then(reason),
@@ -126,9 +129,10 @@ def _intervals(inputs: ReportInputs) -> pl.DataFrame:
     """The intervals of `inputs`, one row per group, as columns `<quantity>_low` and `<quantity>_high`."""
     frame = _all_groups(inputs).select(KEY)
     for quantity in INTERVALS:
-        found = inputs.intervals.filter(pl.col("quantity") == quantity).unique(KEY, keep="first")
+        found = inputs.intervals.filter(pl.col("quantity") == quantity, pl.col("neuron").is_null())
         ends = {"low": f"{quantity}_low", "high": f"{quantity}_high"}
-        frame = frame.join(found.select(*KEY, "low", "high").rename(ends), on=KEY, how="left")
+        found = found.unique(KEY, keep="first").select(*KEY, "low", "high").rename(ends)
+        frame = frame.join(found, on=KEY, how="left")
     return frame
 
 
