@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 
 from analyses.piecewise import LEAST_HEAD
-from analyses.power_law import LEAST_RANKS
 from analyses.slope_break import SlopeBreak, slope_break
 from analyses.spacing import (
     LEAST_NEURONS,
@@ -30,6 +29,7 @@ from analyses.spacing import (
     normalised_spacings,
     ranks_needed,
     tail_gains,
+    without_step,
 )
 from analyses.tables import FloatArray
 
@@ -121,8 +121,8 @@ def decide(
     under_null, gains = bootstrap.null()
     p_value = _p(float(found.surprise[0]), under_null)
     threshold = float(np.quantile(under_null, 1 - LEVEL))
-    reference = max(LEAST_HEAD, round(REFERENCE_SHARE * n)), REFERENCE_STEP
-    power = float(np.mean(bootstrap.steps(reference, stream=1).surprise > threshold))
+    reference = bootstrap.steps((reference_plateau(n), REFERENCE_STEP), stream=1)
+    power = float(np.mean(reference.surprise > threshold))
     rank, step = int(found.rank[0]), float(found.size[0])
     again = bootstrap.steps((rank, step), stream=2)
     low, high = np.quantile(again.rank, [0.025, 0.975], method="inverted_cdf").tolist()
@@ -153,6 +153,11 @@ def decide(
     )
 
 
+def reference_plateau(n: int) -> int:
+    """Neurons of the plateau that a curve of n must be able to show: 1 %, at least three."""
+    return max(LEAST_HEAD, round(REFERENCE_SHARE * n))
+
+
 def _doubt(p_value: float, power: float, hinge_p: float, slopes: SlopeRatio | None) -> str | None:
     """Why a curve without a step at p < 0.01 is not one without a plateau."""
     if p_value < DOUBT:
@@ -170,10 +175,7 @@ def _p(value: float, under_null: FloatArray) -> float:
 
 def _smooth_law(spacings: FloatArray, first: int, last: int) -> SlopeModel:
     """The likeliest power law with tail, the run of the step replaced by the mean around it."""
-    smooth = spacings.copy()
-    around = spacings[max(0, first // 2) : 2 * last + LEAST_RANKS]
-    inside = spacings[first - 1 : last]
-    smooth[first - 1 : last] = (around.sum() - inside.sum()) / max(1, len(around) - len(inside))
+    smooth = without_step(spacings, first, last)
     return max(fit_slopes(smooth, last), key=lambda fit: fit.log_likelihood)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import betainc
 
-from analyses.piecewise import TAILS, Tail, head_ranks
+from analyses.piecewise import LEAST_HEAD, TAILS, Tail, head_ranks
 from analyses.power_law import LEAST_RANKS, break_grid, log_rank
 from analyses.tables import FloatArray, IntArray
 
@@ -114,8 +114,9 @@ def find_steps(spacings: FloatArray, n: int) -> Steps:
 def _surprise(inside: FloatArray, around: FloatArray, run: int, others: FloatArray) -> FloatArray:
     if run == 1:  # the same, without underflow
         return np.asarray(others * np.log1p(inside / np.maximum(around, np.finfo(float).tiny)))
-    total = np.maximum(inside + around, np.finfo(float).tiny)
-    return np.asarray(-np.log(np.maximum(betainc(others, float(run), around / total), 1e-300)))
+    total = inside + around
+    share = np.divide(around, total, out=np.ones_like(total), where=total > 0)
+    return np.asarray(-np.log(np.maximum(betainc(others, float(run), share), 1e-300)))
 
 
 @lru_cache(maxsize=32)
@@ -127,6 +128,33 @@ def _runs(n: int, run: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
     start = np.minimum(np.maximum(1, head // 2), low)
     stop = np.minimum(n - 1, np.maximum(2 * head, start + REFERENCE))
     return low, high, start, np.maximum(stop, high)
+
+
+def without_step(spacings: FloatArray, first: int, last: int) -> FloatArray:
+    """The spacings of one curve with the run `first` … `last` replaced by the mean around it."""
+    smooth = spacings.copy()
+    around = spacings[max(0, first // 2) : 2 * last + LEAST_RANKS]
+    inside = spacings[first - 1 : last]
+    smooth[first - 1 : last] = (around.sum() - inside.sum()) / max(1, len(around) - len(inside))
+    return smooth
+
+
+def step_power(spacings: FloatArray, n: int, rank: int, size: float, threshold: float) -> float:
+    """Probability that a step would be more surprising than a threshold, were it there.
+
+    The one spacing that holds it is size · rank plus an exponential; its neighbourhood is taken as it is.
+
+    Args:
+        spacings: of the curve without a step, shape (at least `ranks_needed(n)` − 1,).
+        n: neurons of the whole curve.
+        rank: last rank above the step.
+        size: δ, in log influence.
+        threshold: −ln p to be exceeded.
+    """
+    low, _, start, stop = (int(ends[rank - LEAST_HEAD]) for ends in _runs(n, 1))
+    around = np.delete(spacings[start - 1 : stop], low - start)
+    needed = around.sum() * np.expm1(threshold / len(around)) - size * rank
+    return float(np.exp(-max(0.0, needed) / max(around.mean(), np.finfo(float).tiny)))
 
 
 def draw_curves(
