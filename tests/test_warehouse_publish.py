@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ import warehouse
 from common import parts
 from common.errors import LockedError, QualityError, UserError
 from tests.synthetic import make_parts, write_summary
-from warehouse import connection, processes
-
-publish = import_module("warehouse.publish")  # `warehouse.publish` is the function
+from warehouse import connection, processes, publishing
 
 SMALL: dict[str, Any] = {"positions": 128, "neurons": 40, "window": 32, "vocabulary": 60}
 
@@ -147,7 +144,7 @@ def test_marts_are_the_same_bit_for_bit_on_any_number_of_threads(
 def test_marts_do_not_depend_on_how_the_facts_were_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     for block, facts in ((50, 1), (128, 10**9)):
-        monkeypatch.setattr(publish, "FACTS_PER_STATEMENT", facts)
+        monkeypatch.setattr(publishing, "FACTS_PER_STATEMENT", facts)
         path = tmp_path / f"{block}.duckdb"
         make_parts(parts_of(path), run_id="run", position_block=128, **(SMALL | {"neurons": 150}))
         _cut(parts_of(path), block)
@@ -414,7 +411,7 @@ def test_parts_left_by_a_crash_after_the_commit_are_only_removed(path: Path, mon
     warehouse.publish(path, folder)
     before = contents(path)
     shutil.copytree(kept, folder)
-    monkeypatch.setattr(publish.audit, "audit_parts", lambda _: pytest.fail("published a second time"))
+    monkeypatch.setattr(publishing.audit, "audit_parts", lambda _: pytest.fail("published a second time"))
     assert warehouse.publish(path, folder) == "run"
     assert not folder.exists()
     assert_same(before, contents(path))
@@ -422,18 +419,17 @@ def test_parts_left_by_a_crash_after_the_commit_are_only_removed(path: Path, mon
 
 KILLED = """
 import os, signal, sys
-from importlib import import_module
 from pathlib import Path
 import warehouse
-publish = import_module("warehouse.publish")
+from warehouse import publishing
 path, folder, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
-original = publish._timed
+original = publishing._timed
 def timed(name):
     if name == stage:
         die()
     return original(name)
-publish._timed = timed
+publishing._timed = timed
 warehouse.publish(path, folder)
 """
 

@@ -5,9 +5,9 @@
 
 from warehouse.claims import claim
 from warehouse.door import Warehouse
-from warehouse.export import export
-from warehouse.housekeeping import delete, migrate, require_writable, vacuum
-from warehouse.publish import begin, publish, record_missing
+from warehouse.exporting import export
+from warehouse.housekeeping import Space, delete, migrate, require_writable, vacuum
+from warehouse.publishing import begin, publish, record_missing
 from warehouse.runs import find, runs, status
 from warehouse.sandbox import run_sql
 from warehouse.tables import tables
@@ -15,6 +15,7 @@ from warehouse.tables import tables
 open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to read
 
 __all__ = [
+    "Space",
     "Warehouse",
     "begin",
     "claim",

@@ -12,7 +12,7 @@ from common.errors import LockedError
 from common.files import write_atomically
 from warehouse import migrations, processes, records, staging
 from warehouse.connection import reading, writing
-from warehouse.publish import clear, clear_unused
+from warehouse.publishing import clear, clear_unused
 from warehouse.runs import find
 
 _WORTH_COPYING = 0.1  # share of the file that is free

@@ -41,7 +41,7 @@ def migrate(con: duckdb.DuckDBPyConnection, path: Path, *, commented: bool = Tru
     """
     applied = _applied(con)
     _refuse_newer(applied, path)
-    if not applied and con.execute("select * from duckdb_tables()").fetchall():
+    if not applied and con.execute("select table_name from duckdb_tables()").fetchall():
         raise UserError(f"{path} is a DuckDB file with tables of its own, no warehouse. Name another file.")
     pending = [migration for migration in known() if migration[0] not in applied]
     if not pending and _digest(con) == relations.digest():
@@ -76,7 +76,7 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
 
 def _applied(con: duckdb.DuckDBPyConnection) -> list[int]:
     is_migration = "schema_name = 'store' and table_name = 'migration'"
-    if not con.execute(f"select * from duckdb_tables() where {is_migration}").fetchall():
+    if not con.execute(f"select table_name from duckdb_tables() where {is_migration}").fetchall():
         return []
     return [number for (number,) in con.execute("select number from store.migration order by number").fetchall()]
 

@@ -55,6 +55,8 @@ def run_sql(path: Path, text: str, timeout: float = 60.0, *, wait: float = 0.0) 
     """
     import polars as pl
 
+    if timeout <= 0:
+        raise UserError(f"A query needs more than {timeout:g} s. Give a --timeout above 0.")
     request = json.dumps({"path": str(path.absolute()), "text": text, "timeout": timeout, "wait": wait})
     search = os.pathsep.join([str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
     limit = timeout + wait + GRACE_SECONDS
@@ -72,8 +74,8 @@ def run_sql(path: Path, text: str, timeout: float = 60.0, *, wait: float = 0.0) 
     if done.returncode == 0:
         return pl.read_ipc_stream(BytesIO(done.stdout))
     try:
-        refusal = json.loads(done.stderr)
-    except ValueError:
+        refusal = json.loads(done.stderr.splitlines()[-1])
+    except (ValueError, IndexError):
         # Killed by the system for its memory, or a crash of the engine: either way it is the query that did it.
         raise UserError(f"The query was stopped: its process ended with {done.returncode}. Ask for less.") from None
     raise _REFUSALS[refusal["kind"]](refusal["message"])
@@ -84,7 +86,7 @@ def child() -> None:
     request = json.load(sys.stdin)
     _limit_memory()
     try:
-        table = _answer(Path(request["path"]), request["text"], request["timeout"], request["wait"])
+        table = answer(Path(request["path"]), request["text"], request["timeout"], request["wait"])
     except (UserError, LockedError) as error:
         json.dump({"kind": type(error).__name__, "message": str(error)}, sys.stderr)
         sys.exit(1)
@@ -100,16 +102,17 @@ def query_of(con: duckdb.DuckDBPyConnection, text: str) -> str:
     """
     try:
         statements = con.extract_statements(text)
+        kinds = [statement.type for statement in statements]
     except duckdb.Error as error:
         raise UserError(f"The SQL does not parse: {reason(error)}") from error
     except ValueError as error:  # a kind of statement that the Python client has no name for
         raise UserError(_only_queries()) from error
     if len(statements) != 1:
         raise UserError(f"One query at a time: this text holds {len(statements)} statements.")
-    (statement,) = statements
-    if statement.type not in _QUERIES:
+    if kinds[0] not in _QUERIES:
         raise UserError(_only_queries())
-    if statement.type == duckdb.StatementType.EXPLAIN:
+    (statement,) = statements
+    if kinds[0] == duckdb.StatementType.EXPLAIN:
         begin = _EXPLAIN.match(statement.query)
         if begin is None:
             raise UserError("Write EXPLAIN or EXPLAIN ANALYZE straight before the query, without options.")
@@ -136,13 +139,16 @@ def to_arrow(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, A
         elif any(odd):
             raise UserError("The query gives two columns the same name. Name them with `as`.")
         table = relation.to_arrow_table()
+    except duckdb.OutOfMemoryException as error:
+        raise UserError("The query needs more memory than this machine can give it. Ask for less.") from error
     except duckdb.Error as error:
         raise UserError(f"The query failed: {reason(error)}") from error
     _refuse_far_dates(table)
     return table.rename_columns(_distinct(names))
 
 
-def _answer(path: Path, text: str, timeout: float, wait: float) -> pa.Table:
+def answer(path: Path, text: str, timeout: float = 60.0, wait: float = 0.0) -> pa.Table:
+    """What `run_sql` gives, in this process: two of the three walls."""
     if path.exists():
         return _run(path, text, timeout, wait)
     with tempfile.TemporaryDirectory() as folder:  # an empty warehouse in a file, so that it too is read-only

@@ -11,8 +11,8 @@
 --   bad_weights        w_out that is NULL, or of another length than the first, or not finite
 --   moved_tokens       rows of neuron_token
 --   distinct_tokens    different neuron, direction and rank in it
---   bad_tokens         rows of it with another direction than up or down, a token that dim_token does
---                      not have, or a logit that is not finite
+--   bad_tokens         rows of it with another direction than up or down, a token that is not in
+--                      dim_token, or a logit that is not finite
 
 create or replace view audit_neuron as
 with neuron as (

@@ -10,11 +10,11 @@
 --   unknown_tokens       input or target token that dim_token does not have
 --   uncounted_tokens     target that token_frequency has no row of
 --   unknown_documents    document that dim_document does not have
+--   not_finite           loss or entropy that is not finite
+--   negative             loss or entropy below −0.001
 --   documents            rows of dim_document
 --   distinct_documents   different document_id
 --   outside_documents    first_position that is no position of the run
---   not_finite           loss or entropy that is not finite
---   negative             loss or entropy below −0.001
 
 create or replace view audit_position as
 with position as (
@@ -58,7 +58,8 @@ position_sum as (
         count(distinct position_id) as distinct_positions,
         sum(hash(position_id)) as position_hash,
         max(position_id) as greatest_position,
-        count_if(position_id::bigint <> window_id::bigint * window_length + window_offset) as misplaced,
+        count_if(position_id::bigint <> window_id::bigint * window_length + window_offset)
+            as misplaced,
         count_if(
             position_id is null or window_id is null or window_offset is null
             or input_token_id is null or target_token_id is null or loss is null or entropy is null

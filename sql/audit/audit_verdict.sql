@@ -4,8 +4,8 @@
 --   relation      the relation it is about
 --   expectation   what must hold
 --   failures      how many rows, neurons or values do not keep to it; 0 where it holds
---   is_integrity  the relations computed at publishing would be wrong or fail without it, so that no
---                 reason given lets the run through
+--   is_integrity  without it the relations computed at publishing would be wrong or fail, so that
+--                 no reason given lets the run through
 
 create or replace view audit_verdict as
 with run as (

@@ -9,10 +9,10 @@
 --   direct_delta_loss            the same with the final norm's scale frozen; NULL unless asked for
 --   delta_entropy                change of the prediction's entropy, nats; NULL unless asked for
 --   delta_kl                     change of KL(unigram ‖ prediction), nats; NULL unless asked for
---   frozen_frequency_delta_loss  delta_loss with the logits' part along log unigram frequency frozen;
---                                NULL unless asked for
+--   frozen_frequency_delta_loss  delta_loss with the logits' part along log unigram frequency
+--                                frozen; NULL unless asked for
 --
--- Any subset of a run is quick: the rows are sorted, and a filter on run_id or neuron skips the rest.
+-- Any part of a run is quick: the rows are sorted, a filter on run_id or neuron skips the rest.
 
 create or replace view fct_effect as
 select

@@ -21,7 +21,8 @@ graded as (
     select
         p.run_key,
         p.position_id,
-        case when occurrences then p.occurrence_percentile else p.percentile end < percentile as is_rare,
+        case when occurrences then p.occurrence_percentile else p.percentile end < percentile
+            as is_rare,
         p.is_word
     from store.position_frequency as p
     join chosen using (run_key)

@@ -13,8 +13,8 @@
 --   regime       plateau, power law or rapid decay: before, in or after power_law_fit's window;
 --                NULL where influence is 0 or there is no fit
 --
--- SPEC 3. The regime here is a first label by the fit's breaks, whatever their slopes; whether there
--- is a plateau at all is decided elsewhere.
+-- SPEC 3. The regime here is a first label by the fit's breaks, whatever their slopes; whether
+-- there is a plateau at all is decided elsewhere.
 
 create or replace view neuron_deviation as
 select

@@ -17,9 +17,9 @@
 -- SPEC 3, ES eq. 6 and 12, NC eq. 4. Natural logarithms. Every pair of breaks on a grid of 40
 -- log-spaced ranks that leaves 10 ranks a piece is tried: with x and y centred, the continuous
 -- function c + a·x + s·(x − b1)₊ + t·(x − b2)₊ is fitted by least squares (the normal equations,
--- eliminated one unknown after another), and the pair with the smallest squared error wins. The line
--- is then fitted anew on the middle piece alone. Sums over ranks are ordered, so they repeat bit for
--- bit.
+-- eliminated one unknown after another), and the pair with the smallest squared error wins. A break
+-- belongs to the piece before it. The line is then fitted anew on the middle piece alone. Sums over
+-- ranks are ordered, so they repeat bit for bit.
 
 create or replace view power_law_fit as
 select
@@ -47,7 +47,9 @@ with influence as (
 
 token_group as (
     select preset, token_group
-    from (values ('es'), ('nc'), ('ds')) as p (preset), (values ('rare'), ('common')) as g (token_group)
+    from
+        (values ('es'), ('nc'), ('ds')) as p (preset),
+        (values ('rare'), ('common')) as g (token_group)
     union
     select preset, token_group from influence
 ),
@@ -215,7 +217,9 @@ final as (
         case
             when influence.preset is null then 'no position in the group'
             when coalesce(centre.n, 0) < 30
-                then 'fewer than 30 neurons with an influence above 0 (' || coalesce(centre.n, 0) || ')'
+                then format(
+                    'fewer than 30 neurons with an influence above 0 ({})', coalesce(centre.n, 0)
+                )
         end as reason
     from token_group
     left join (select distinct preset, token_group from influence) as influence

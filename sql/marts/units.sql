@@ -1,7 +1,7 @@
 -- units: a number of nats as a whole number of 2^-40 nats, to be summed exactly.
 -- Macro units(nats).
 --
--- A parallel sum of floats depends on the order in which threads finish; whole numbers add up to the
--- same total in any order. The rounding, 1e-12, is a millionth of the tolerance on delta_loss.
+-- A parallel sum of floats depends on the order in which threads finish; whole numbers add up to
+-- the same total in any order. The rounding, 1e-12, is a millionth of the tolerance on delta_loss.
 
 create or replace macro units(nats) as (nats::double * 1099511627776)::bigint;
