@@ -1,7 +1,7 @@
 """The figures, as Vega-Lite specifications with named, empty data sets that the page's script fills.
 
-Colours are Okabe and Ito's, which people with any colour vision can tell apart; shapes and dashes repeat what a colour
-says.
+Colours are after Okabe and Ito's, which people with any colour vision can tell apart; shapes and dashes repeat what a
+colour says.
 """
 
 from dataclasses import dataclass
