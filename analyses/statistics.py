@@ -18,6 +18,7 @@ from analyses.tables import FloatArray, IntArray, joined, table
 
 Alternative = Literal["two-sided", "greater", "less"]
 CONTROL = "control"  # group_name of every random group
+LAYER = "layer"  # group_name of all neurons of the layer: there is nothing to compare it with
 
 GROUP_TEST: dict[str, Any] = {
     "analysis": pl.String,  # the relation that holds the value
@@ -188,7 +189,7 @@ def group_tests(
     rows = []
     for part in frame.partition_by(["k", *keys], maintain_order=True):
         controls = part.filter(pl.col("group_name") == CONTROL)[statistic].to_list()
-        for tested in part.filter(pl.col("group_name") != CONTROL).iter_rows(named=True):
+        for tested in part.filter(~pl.col("group_name").is_in([CONTROL, LAYER])).iter_rows(named=True):
             row = control_test(tested[statistic], controls, alternative, level)
             rows.append(
                 {
