@@ -21,7 +21,7 @@ from analyses.power_law import LEAST_RANKS, break_grid, log_rank
 from analyses.tables import FloatArray, IntArray
 
 RUNS = (1, 2, 4)  # lengths of a run of spacings that may hold the step
-REFERENCE = 40  # spacings that a run is compared with, at least
+REFERENCE = 40, 80  # spacings that a run is compared with, at least: n/16 between these
 LEAST_NEURONS = 60  # so that a head of three neurons has them
 
 
@@ -75,20 +75,24 @@ def normalised_spacings(curves: FloatArray) -> FloatArray:
 
 def ranks_needed(n: int) -> int:
     """Ranks of the curve that the search for a step looks at, with room for noise to move neurons across its end."""
-    return min(n, 4 * int(head_ranks(n)[-1]) + 2 * REFERENCE) if len(head_ranks(n)) else n
+    return min(n, 4 * int(head_ranks(n)[-1]) + 2 * REFERENCE[0]) if len(head_ranks(n)) else n
 
 
 def find_steps(spacings: FloatArray, n: int) -> Steps:
     """The step of each curve that stands out most from the spacings around it.
 
     A run of w spacings ending a head of m = 3 … 5 % of n neurons is compared with the k other spacings between ranks
-    m/2 and 2m, or at least 40. Among exponentials of one mean, sum/(sum + others) is Beta(w, k) distributed.
+    m/2 and 2m, or with 40 to 80 of them. Among exponentials of one mean, sum/(sum + others) is Beta(w, k) distributed.
+    So that the beginning of the tail is not mistaken for a step, the spacings are first divided by the likeliest pair
+    of slopes, the second the steeper (a head that is steeper may be one with a step in it).
 
     Args:
         spacings: of the largest ranks, shape (B, ranks − 1), `ranks` at least `ranks_needed(n)`.
         n: neurons of the whole curve, at least 60.
     """
-    sums = np.concatenate([np.zeros((len(spacings), 1)), np.cumsum(spacings, axis=1)], axis=1)
+    slopes = _two_slopes(spacings)
+    relative = spacings / slopes
+    sums = np.concatenate([np.zeros((len(spacings), 1)), np.cumsum(relative, axis=1)], axis=1)
     rows = np.arange(len(spacings))
     surprise, first, last = np.full(len(rows), -np.inf), np.zeros(len(rows), int), np.zeros(len(rows), int)
     mean = np.zeros(len(rows))
@@ -106,9 +110,22 @@ def find_steps(spacings: FloatArray, n: int) -> Steps:
     offsets = first[:, None] + np.arange(max(RUNS))
     within = offsets <= last[:, None]
     offsets = np.minimum(offsets, spacings.shape[1])
-    run_spacings = np.where(within, spacings[rows[:, None], offsets - 1], -np.inf)
-    excess = np.where(within, (np.where(within, run_spacings, 0.0) - mean[:, None]) / offsets, 0.0)
-    return Steps(surprise, first + np.argmax(run_spacings, axis=1), excess.sum(axis=1), first, last)
+    at = rows[:, None], offsets - 1
+    excess = np.where(within, (relative[at] - mean[:, None]) * slopes[at] / offsets, 0.0)
+    largest = np.argmax(np.where(within, relative[at], -np.inf), axis=1)
+    return Steps(surprise, first + largest, excess.sum(axis=1), first, last)
+
+
+def _two_slopes(spacings: FloatArray) -> FloatArray:
+    """The likeliest mean of each spacing, one before a break and none smaller after it, shape (B, ranks − 1)."""
+    breaks = break_grid(spacings.shape[1] + 1)
+    likelihood, before, after = _tail_fits(spacings, "linear", breaks)
+    rows, best = np.arange(len(spacings)), np.argmax(np.where(after >= before, likelihood, -np.inf), axis=1)
+    flat = _positive(spacings.mean(axis=1, keepdims=True))
+    steeper = (after >= before).any(axis=1, keepdims=True)
+    before, after = np.where(steeper, before, flat), np.where(steeper, after, flat)
+    ranks = np.arange(1, spacings.shape[1] + 1)
+    return np.where(ranks < breaks[best][:, None], before[rows, best][:, None], after[rows, best][:, None])
 
 
 def _surprise(inside: FloatArray, around: FloatArray, run: int, others: FloatArray) -> FloatArray:
@@ -126,7 +143,7 @@ def _runs(n: int, run: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
     low = np.maximum(1, head - (run - 1) // 2)
     high = low + run - 1
     start = np.minimum(np.maximum(1, head // 2), low)
-    stop = np.minimum(n - 1, np.maximum(2 * head, start + REFERENCE))
+    stop = np.minimum(n - 1, np.maximum(2 * head, start + int(np.clip(n // 16, *REFERENCE))))
     return low, high, start, np.maximum(stop, high)
 
 
