@@ -39,6 +39,11 @@ class Settings:
     wait: float = 0.0
     log_file: Path | None = None
 
+    @property
+    def form(self) -> str:
+        """The output format that --json decides."""
+        return "json" if self.json else "table"
+
     def say(self, text: str) -> None:
         """Tell a person what happened, on stderr; silent with --quiet."""
         if not self.quiet:
@@ -84,8 +89,9 @@ def group_options(function: Function) -> Function:
         context.default_map = from_file
         named = {"warehouse": os.environ.get("RARE_TOKENS_WAREHOUSE")}
         settings = Settings()
-        for source in (from_file, named, given):
-            known = {item.name: source.get(item.name) for item in fields(Settings)}
+        sources: tuple[dict[str, Any], ...] = (from_file, named, given)
+        for source in sources:
+            known: dict[str, Any] = {item.name: source.get(item.name) for item in fields(Settings)}
             settings = replace(settings, **{name: value for name, value in known.items() if value is not None})
         context.obj = replace(
             settings,
@@ -162,7 +168,7 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
-        code = group.main(args=arguments, prog_name=_program(), standalone_mode=False)
+        code = group.main(args=arguments, prog_name=program(), standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
@@ -195,7 +201,8 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
         _report_bug(error, debug)
 
 
-def _program() -> str:
+def program() -> str:
+    """How the user calls us, for messages that say what to type."""
     return "python cli.py" if Path(sys.argv[0]).name == "cli.py" else "rare-tokens"
 
 

@@ -6,8 +6,9 @@ The unembedding is left out: the ablation needs U x_t anyway, and pays for it on
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Capture:
         """Number of units of work."""
         return -(-len(self.tokens) // self.windows_per_batch)
 
-    def open(self, mode: str = "r+") -> Captured:
+    def open(self, mode: Literal["r+", "r"] = "r+") -> Captured:
         """Map the arrays, creating them at their full size the first time."""
         positions = len(self.tokens) * self.window
         shapes = {"residual": self.structure.w_out.shape[1], "activations": self.structure.neurons}
@@ -59,8 +60,8 @@ class Capture:
         for name, width in shapes.items():
             path = self.folder / f"{name}.npy"
             if not path.exists():
-                write_atomically(path, lambda partial, width=width: _allocate(partial, (positions, width)))
-            arrays[name] = np.load(path, mmap_mode=mode)  # type: ignore[call-overload]
+                write_atomically(path, partial(_allocate, shape=(positions, width)))
+            arrays[name] = np.load(path, mmap_mode=mode)
         return Captured(**arrays)
 
     def is_done(self, batch: int) -> bool:

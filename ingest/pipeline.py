@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from common.errors import UserError
-from common.parts import Manifest, Summary, read_manifest, write_manifest, write_summary
+from common.parts import Manifest, Summary, read_manifest, read_summary, write_manifest, write_summary
 from common.version import VERSION
 from ingest import frequencies, models, sampling, words
 from ingest.ablation import Ablation
@@ -131,8 +131,13 @@ def _draw(request: Request, vocabulary_size: int) -> Material:
     else:
         sample = sampling.draw_sample(request.corpus, request.tokenizer, **how)
         counts = frequencies.read_count_file(Path(options.frequencies), vocabulary_size, len(request.tokenizer))
-    for warning in counts.warnings:
-        log.warning(warning)
+    if (largest := int(sample.tokens.max())) >= vocabulary_size:
+        raise UserError(
+            f"The tokenizer of {request.folder.name} gave token {largest}, but its unembedding has {vocabulary_size} "
+            "rows: tokenizer and weights do not belong together."
+        )
+    for warning in (*sample.warnings, *counts.warnings):
+        log.warning("Warning: %s", warning)
     return Material(sample, counts, words.token_table(request.tokenizer, vocabulary_size))
 
 
@@ -186,14 +191,18 @@ def resumable(folder: Path, manifest: Manifest) -> Manifest | None:
     return there if all(getattr(there, name) == getattr(manifest, name) for name in same) else None
 
 
-def execute(prepared: Prepared, folder: Path, executor: Executor) -> Manifest:
+def execute(prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False) -> Manifest:
     """Compute a run into its folder, going on where an interrupted one stopped; returns its manifest.
+
+    A run that is staged already is left as it is; `afresh` computes everything again.
 
     Raises:
         UserError: not enough disk, values that are not finite, or the self-check fails.
     """
     start, clock = time.perf_counter(), _Clock()
-    manifest = resumable(folder, prepared.manifest)
+    manifest = None if afresh else resumable(folder, prepared.manifest)
+    if manifest is not None and read_summary(folder) is not None:
+        return manifest
     if manifest is None:
         shutil.rmtree(folder, ignore_errors=True)
         _require_space(folder, prepared.manifest, prepared.structure)
@@ -286,7 +295,7 @@ def _effects(
 
 
 def _summary(prepared: Prepared, checked: Checked, exact_pairs: int, seconds: float, clock: _Clock) -> Summary:
-    warnings = list(prepared.material.counts.warnings)
+    warnings = [*prepared.material.sample.warnings, *prepared.material.counts.warnings]
     if prepared.manifest.dtype in ("bfloat16", "float16"):
         warnings.append(
             f"Captured in {prepared.manifest.dtype}: the tolerance holds given the captured values, "

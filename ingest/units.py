@@ -53,8 +53,8 @@ class EffectUnits:
     def run(self, block: int) -> None:
         """Ablate every neuron at every position of the block and write the part."""
         rows = slice(block * self.position_block, min((block + 1) * self.position_block, len(self.targets)))
-        activations = np.ascontiguousarray(self.captured.activations[rows])
-        effects = self._ablate(np.ascontiguousarray(self.captured.residual[rows]), activations, self.targets[rows])
+        activations = np.array(self.captured.activations[rows])
+        effects = self._ablate(np.array(self.captured.residual[rows]), activations, self.targets[rows])
         loss, entropy = effects.loss.float().cpu().numpy(), effects.entropy.float().cpu().numpy()
         write_atomically(
             baseline_path(self.folder, block),

@@ -13,6 +13,9 @@ MODEL_FOLDER = Path(__file__).resolve().parent
 FREQUENCIES = MODEL_FOLDER / "frequencies.npy"
 """Counts of each token id over the training text: int64, as many as the vocabulary has ids."""
 
+REVISIONS = tuple(sorted((item.name for item in MODEL_FOLDER.glob("step*")), key=lambda name: int(name[4:])))
+"""Names of the checkpoints, in the order of training."""
+
 
 def reference_documents() -> list[str]:
     """Python's own language reference as documents, in the alphabetical order of their topics.

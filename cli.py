@@ -1,0 +1,334 @@
+"""The front door: `python cli.py COMMAND`, or `rare-tokens COMMAND` once installed.
+
+The only module that sees all layers. A command parses, makes a short sequence of calls, prints.
+Torch and its kin are imported by the commands that need them, so that `runs` and `sql` answer at once.
+"""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import polars as pl
+
+import warehouse
+from common.errors import UserError
+from common.parts import EFFECT_COLUMNS, parts_root
+from common.settings import Settings, global_options, group_options, program, run
+from common.terminal import FORMATS, show
+from common.version import VERSION
+
+if TYPE_CHECKING:
+    from ingest.request import Options, Request
+
+REPORT_FOLDER = "rare_tokens_report"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="rare-tokens")
+@group_options
+def cli() -> None:
+    """Which single neurons of a language model carry its rare words, and how?
+
+    One ingest writes the effect of ablating every neuron of the last MLP at every sampled token; everything after
+    that is a query.
+    """
+
+
+# --- ingest ---------------------------------------------------------------------------------------------------------
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+@cli.command()
+@click.option("--model", required=True, metavar="ID_OR_FOLDER", help="Hub id, or a folder with weights.")
+@click.option("--revision", "revisions", multiple=True, metavar="R", help="Branch, tag or step; may be repeated.")
+@click.option("--corpus", multiple=True, metavar="SOURCE", help="c4 [default], builtin or a path; repeatable.")
+@click.option("--frequencies", default="corpus", show_default=True, help="`corpus`, or a .npy of counts by token id.")
+@click.option("--tokens", default=25_088, show_default=True, help="Sampled positions, T.")
+@click.option("--window", default=256, show_default=True, help="Predicted positions of a window.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@click.option("--begin-token", is_flag=True, help="Start each window with the begin token.")
+@click.option("--ablation", type=click.Choice(["mean", "zero"]), default="mean", show_default=True)
+@click.option(
+    "--effects",
+    default="loss",
+    show_default=True,
+    callback=_names,
+    help=f"Of {', '.join(EFFECT_COLUMNS)}; with commas.",
+)
+@click.option("--tolerance", default=1e-6, show_default=True, help="Largest error in nats, beside 1e-4 of an effect.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), default="float32", show_default=True
+)
+@click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which can run code.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@click.option("--again", is_flag=True, help="Compute a published run again and replace it.")
+@click.option("--dry-run", is_flag=True, help="Rows, bytes, memory and minutes; nothing is written.")
+@click.option("--publish-anyway", metavar="REASON", help="Publish a run that fails its checks; the reason is stored.")
+@global_options
+def ingest(
+    settings: Settings,
+    again: bool,
+    dry_run: bool,
+    publish_anyway: str | None,
+    allow_pickle: bool,
+    trust_remote_code: bool,
+    **given: Any,
+) -> None:
+    """Ablate every neuron of a model's last MLP and publish the effects as a run."""
+    from ingest.models import Trust
+    from ingest.request import Options
+
+    given["corpus"] = given["corpus"] or ("c4",)
+    options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
+    if dry_run:
+        _show_estimates(options, settings)
+        return
+    published = _ingest(options, settings, again, publish_anyway)
+    show(_runs(settings, published), settings.form)
+
+
+def _show_estimates(options: "Options", settings: Settings) -> None:
+    from ingest.estimate import estimate
+    from ingest.request import identify
+
+    rows = [asdict(estimate(request)) for request in identify(options)]
+    show(pl.DataFrame(rows), settings.form)
+
+
+def _ingest(options: "Options", settings: Settings, again: bool, publish_anyway: str | None) -> list[str]:
+    """Compute and publish what is not there yet; returns the ids of the runs asked for."""
+    from ingest.executors import LocalExecutor
+    from ingest.pipeline import Workbench, execute
+    from ingest.request import identify
+
+    warehouse.require_writable(settings.warehouse, wait=settings.wait)
+    workbench, executor = Workbench(), LocalExecutor(quiet=settings.quiet)
+    requests = identify(options)
+    for request in requests:
+        if not again and _is_there(request, settings):
+            continue
+        folder = parts_root(settings.warehouse) / request.run_id
+        with warehouse.claim(folder, wait=settings.wait):
+            prepared = workbench.prepare(request)
+            warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
+            execute(prepared, folder, executor, afresh=again)
+            warehouse.publish(
+                settings.warehouse, folder, wait=settings.wait, anyway=publish_anyway, quiet=settings.quiet
+            )
+    return [request.run_id for request in requests]
+
+
+def _is_there(request: "Request", settings: Settings) -> bool:
+    """Whether a published run already answers the request; says so, and says what would change it."""
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        found = opened.dim_run(run_id=request.run_id, status="published")
+    if found.is_empty():
+        return False
+    run_row = found.row(0, named=True)
+    missing = set(request.options.effects) - set(run_row["effects"])
+    if missing or request.options.tolerance < run_row["tolerance"]:
+        return False
+    settings.say(f"{request.run_id} is already published.")
+    if run_row["code_version"] != VERSION:
+        settings.say(f"It was computed by version {run_row['code_version']}; --again computes it with {VERSION}.")
+    return True
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+_RUN_COLUMNS = ("run_id", "status", "model", "revision", "layer", "positions", "neurons", "corpus", "created_at")
+
+
+def _runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataFrame:
+    found = warehouse.runs(settings.warehouse, wait=settings.wait)
+    found = found if wanted is None else found.filter(pl.col("run_id").is_in(wanted))
+    return found if settings.json else found.select(_RUN_COLUMNS)
+
+
+@cli.command()
+@global_options
+def runs(settings: Settings) -> None:
+    """List the runs and how far each got; with --json everything that is known of them."""
+    found = _runs(settings)
+    if found.is_empty():
+        settings.say(f"{settings.warehouse} holds no runs yet. `ingest --model gpt2` makes one, `demo` several.")
+    show(found, settings.form)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@global_options
+def tables(settings: Settings, name: str | None) -> None:
+    """List the relations, or describe the columns of the one NAMEd."""
+    found = warehouse.tables(settings.warehouse, name, wait=settings.wait)
+    if name is None:
+        rows = [{"name": one.name, "rows": one.rows, "kind": one.kind, "one row per": one.grain} for one in found]
+        show(pl.DataFrame(rows), settings.form)
+        return
+    if not settings.json:
+        settings.say(f"{found[0].name}: {found[0].summary}")
+    show(pl.DataFrame([asdict(column) for column in found[0].columns]), settings.form)
+
+
+@cli.command()
+@click.argument("query", metavar="SQL|FILE.sql|-")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="How to print the rows [default: table].")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds after which the query is stopped.")
+@global_options
+def sql(settings: Settings, query: str, form: str | None, timeout: float) -> None:
+    """Run one query, read-only: text, a path ending in .sql, or `-` for stdin."""
+    rows = warehouse.run_sql(settings.warehouse, _query_text(query), timeout, wait=settings.wait)
+    show(rows, form or settings.form)
+
+
+def _query_text(query: str) -> str:
+    try:
+        if query == "-":
+            return click.get_text_stream("stdin").read()
+        if query.endswith(".sql"):
+            return Path(query).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{query}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{query}: is not UTF-8 text.") from error
+    return query
+
+
+@cli.command()
+@click.argument("wanted", nargs=-1, metavar="[RUN]...")
+@click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@global_options
+def report(settings: Settings, wanted: tuple[str, ...], out: Path) -> None:
+    """Write the report of all runs, or of those named, to a folder: index.html, numbers and tables."""
+    index = _report(settings, wanted, out)
+    show(pl.DataFrame({"report": [str(index)]}), "json") if settings.json else click.echo(index)
+
+
+def _report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path:
+    from analyses.reference import published_values
+    from analyses.report import ReportInputs, write_report
+
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        chosen = opened.dim_run(run=list(wanted)) if wanted else opened.dim_run(status="published")
+        _require_published(chosen, settings)
+        ids = chosen["run_id"].to_list()
+        inputs = ReportInputs(
+            runs=chosen,
+            influence=opened.neuron_influence(run_id=ids),
+            fits=opened.power_law_fit(run_id=ids),
+            deviations=opened.neuron_deviation(run_id=ids),
+            tokens=opened.sql(LOGIT_LENS_QUERY, runs=ids),
+            published=published_values(),
+            command=" ".join([program(), "report", *wanted]),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+    return write_report(inputs, out)
+
+
+LOGIT_LENS_QUERY = """
+select run_id, neuron, direction, rank, text
+from neuron_token join dim_run using (run_id) join dim_token using (tokenizer_id, token_id)
+where run_id in $runs
+"""
+
+
+def _require_published(chosen: pl.DataFrame, settings: Settings) -> None:
+    if chosen.is_empty():
+        raise UserError(f"{settings.warehouse} holds no published run to report on. `ingest --model gpt2` makes one.")
+    for run_row in chosen.filter(pl.col("status") != "published").iter_rows(named=True):
+        why = f" ({run_row['status_reason']})" if run_row["status_reason"] else ""
+        raise UserError(f"Run {run_row['run_id']} is {run_row['status']}{why}: there is nothing to report on it.")
+
+
+# --- housekeeping ---------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@global_options
+def export(settings: Settings, folder: Path) -> None:
+    """Write every relation as Parquet into a new FOLDER."""
+    rows = warehouse.export(settings.warehouse, folder, wait=settings.wait)
+    show(pl.DataFrame({"relation": list(rows), "rows": list(rows.values())}), settings.form)
+
+
+@cli.command()
+@click.argument("run_id", metavar="RUN")
+@global_options
+def delete(settings: Settings, run_id: str) -> None:
+    """Remove a run with everything that only it uses."""
+    settings.say(f"{warehouse.delete(settings.warehouse, run_id, wait=settings.wait)} is removed.")
+
+
+@cli.command()
+@global_options
+def migrate(settings: Settings) -> None:
+    """Bring the warehouse to this version's schema."""
+    _require_file(settings)
+    applied = warehouse.migrate(settings.warehouse, wait=settings.wait)
+    settings.say(f"Applied {', '.join(applied)}." if applied else "The warehouse is up to date.")
+
+
+@cli.command()
+@global_options
+def vacuum(settings: Settings) -> None:
+    """Give the space of deleted runs back to the disk."""
+    _require_file(settings)
+    space = warehouse.vacuum(settings.warehouse, wait=settings.wait)
+    settings.say(f"{space.before / 1e6:.1f} MB before, {space.after / 1e6:.1f} MB after.")
+
+
+def _require_file(settings: Settings) -> None:
+    if not settings.warehouse.exists():
+        raise UserError(f"There is no warehouse {settings.warehouse}. Name another with --warehouse.")
+
+
+# --- demo -----------------------------------------------------------------------------------------------------------
+
+DEMO_TOKENS = 4_096
+
+
+@cli.command()
+@click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@global_options
+def demo(settings: Settings, out: Path) -> None:
+    """The whole story, offline: ingest the embedded model's checkpoints, query them, write the report."""
+    from ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS
+    from ingest.request import Options
+
+    options = Options(
+        str(MODEL_FOLDER),
+        revisions=REVISIONS,
+        corpus=("builtin",),
+        frequencies=str(FREQUENCIES),
+        tokens=DEMO_TOKENS,
+    )
+    published = _ingest(options, settings, again=False, publish_anyway=None)
+    index = _report(settings, tuple(published), out)
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        show(opened.sql(DEMO_QUERY, run=published[-1]), settings.form, title=f"Rare tokens in {published[-1]}")
+    click.echo(f"Report: {index}", err=settings.json)
+
+
+DEMO_QUERY = """
+select rank, neuron, role, influence, mean_delta_loss, deviation, regime
+from neuron_influence
+join neuron_deviation using (run_id, preset, token_group, neuron, rank)
+where run_id = $run and preset = 'es' and token_group = 'rare' and rank <= 10
+order by rank
+"""
+
+
+def main() -> None:
+    """Run the command line; the console script `rare-tokens`."""
+    run(cli)
+
+
+if __name__ == "__main__":
+    main()
