@@ -94,9 +94,9 @@ def test_fix_finger_is_weightwatchers_where_the_lower_ends_admit_the_same(monkey
 def test_fix_finger_keeps_to_its_window_where_the_published_code_does_not(monkeypatch):
     """A bump at 3 on a power law from 1: log10(0.95 · peak) is below 1, and the published code leaves the peak."""
     outside = 0
-    for seed in range(6):
+    for seed in range(8):
         bump = np.random.default_rng(seed).uniform(3, 3.1, 60)
-        spectrum = np.sort(np.concatenate([pareto(1.0, 300, seed), bump]))[::-1]
+        spectrum = np.sort(np.concatenate([pareto(2.0, 300, seed), bump]))[::-1]
         peak, inside = candidates(spectrum)
         assert 2.7 < peak < 3.2
         found = tail_fit(spectrum, "fix_finger")
@@ -106,7 +106,7 @@ def test_fix_finger_keeps_to_its_window_where_the_published_code_does_not(monkey
         right = powerlaw_in(spectrum, 0.95 * peak, np.nextafter(1.5 * peak, np.inf))
         assert found["distance"] <= right.D + 1e-4
         outside += published_fix_finger(spectrum, monkeypatch)[0] < 0.95 * peak
-    assert outside >= 1
+    assert outside >= 3
 
 
 @pytest.mark.parametrize("count", [60, 61])
