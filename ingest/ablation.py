@@ -114,7 +114,7 @@ class Ablation:
         self.memory = memory
         V = head.unembedding.shape[0]
         self.low = low_precision(self.device)
-        self.folded = fold(head, self.device, max(128, min(V, 2048, (memory >> 3) // (24 * (N + d)))))
+        self.folded = fold(head, self.device, vocabulary_rows(V, d, N))
         w = centred(w_out.cpu(), head.norm)
         self._norms = w.square().sum(1).sqrt().float().to(self.device)
         self._w = w.float().to(self.device)
@@ -197,11 +197,11 @@ class Ablation:
         """Every effect's series at the positions `rows`, and the bound on the loss's error at order 2."""
         u, c = factors.u, factors.c
         target_rows = self.folded.gather(positions.targets[rows])
-        expected = Expectations(moments, rows, self._w, target_rows, positions.target_z[rows])
-        series = Series(expected, u, c, self._norms, self.low)
+        expected = Expectations(moments, rows, self._w, target_rows, positions.target_z[rows], self.low)
+        series = Series(expected, u, c, self._norms)
         found = {"loss": series.loss()}
         if "direct" in self.effects:
-            still = Series(expected, torch.zeros_like(u), factors.frozen_c, self._norms, self.low)
+            still = Series(expected, torch.zeros_like(u), factors.frozen_c, self._norms)
             found["direct"] = still.loss()
         if moments.surprise is not None:
             found["entropy"] = entropy(series, Mixed(moments, moments.surprise, rows, self._w, expected))
@@ -253,7 +253,8 @@ class Ablation:
         for name in self.effects:
             value = values[name]
             share = ENTROPY_ROUNDINGS if name == "entropy" else 1
-            hard |= ~(share * rounding <= self.tolerance + RELATIVE_TOLERANCE * value.abs()) | (value < LARGEST_RISE)
+            hard |= ~(share * rounding <= self.tolerance + RELATIVE_TOLERANCE * value.abs())
+            hard |= ~value.isfinite() | (value < LARGEST_RISE)
             found[name][pairs.t, pairs.i] = value
         place = torch.device("cpu") if self.device.type == "mps" else self.device
         folded = self.folded.on(place)
@@ -327,6 +328,11 @@ def centred(values: Tensor, norm: str) -> Tensor:
     """Rows in float64, less their mean where the norm takes it away."""
     values = values.double()
     return values - values.mean(1, keepdim=True) if norm == "layer" else values
+
+
+def vocabulary_rows(V: int, d: int, N: int) -> int:
+    """Vocabulary entries in a block: fixed by the shape, so that sums are taken alike however much memory there is."""
+    return max(128, min(V, 2048, (1 << 28) // (24 * (N + d))))
 
 
 @functools.cache

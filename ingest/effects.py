@@ -4,6 +4,7 @@ Direct effect and KL need nothing new (`ingest.ablation`); the entropy needs the
 frozen frequency the log-unigram axis's. Proofs of the bounds: docs/ablation.md.
 """
 
+import torch
 from torch import Tensor
 
 from ingest.moments import Along, Moments
@@ -53,8 +54,7 @@ def entropy(series: Series, surprise: Mixed) -> Estimate:
     tilt = series.second + series.third / 2 + fourth * k / 2
     score = surprise.first(u, c) + surprise.second(u, c) / 2
     left_out = fourth * k / 2 + k * surprise.aaaa.pow(0.25) * fourth.pow(0.75)
-    if series.low_precision is not None:
-        left_out += 3 * series.low_precision
+    left_out += 3 * series.low_precision
     total = growth + 1
     value = growth.log1p() - (score + tilt) / total
     truncation = error * (1 + (score + tilt).abs()) + left_out
@@ -78,15 +78,13 @@ def frozen_frequency(series: Series, axis: Mixed, projection: Tensor, target_axi
     third += 3 * square * (u * axis.aaz + c * axis.aam) - square * projection * axis.aaa
     low = series.low - size * axis.high.maximum(-axis.low)
     high = series.high + size * axis.high.maximum(-axis.low)
-    along, z_norm = size * axis.aaaa.pow(0.25), u.abs() * expected.z4.pow(0.25)
-    m_norm = c.abs() * expected.m4.pow(0.25)
-    most = (z_norm + m_norm + along).pow(4) * h_above(high)
-    least = ((z_norm - m_norm).abs() - along).clamp_(min=0).pow(4) * h_below(low)
+    along = size * axis.aaaa.pow(0.25)
+    z_norm, m_most, m_least = expected.fourth_norms(u, c)
+    most = (z_norm + m_most + along).pow(4) * h_above(high)
+    least = (torch.maximum(z_norm - m_most, m_least - z_norm) - along).clamp_(min=0).pow(4) * h_below(low)
     rare = u.abs() * expected.rare.z2.sqrt() + c.abs() * expected.rare.m2.sqrt() + size * axis.aa.sqrt()
     most += rare.square().minimum(second) * (high.square() * h_above(high)).maximum(low.square() / 24)
-    error = (most - least) / 2
-    if series.low_precision is not None:
-        error += series.low_precision
+    error = (most - least) / 2 + series.low_precision
     first = u * expected.z_target + c * expected.m_target - projection * (axis.mean - target_axis)
     value = first + (second / 2 + third / 6 + (most + least) / 2).log1p()
     return Estimate(value, error, 2 * series.rounding)

@@ -161,7 +161,8 @@ def exact_rounding(folded: FoldedHead, targets: Tensor, row: Tensor, norms: Tens
     `row` holds E ‖U_v‖ at each of the B positions, `norms` the ‖w_i‖.
     """
     target_row = folded.gather(targets).norm(dim=1)
-    size = pairs.c.abs() * norms[pairs.i] + pairs.u.abs() * folded.width**0.5  # of the change in the normed residual
+    # How far the edit moves the normed residual
+    size = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs()) * norms[pairs.i] + pairs.u.abs() * folded.width**0.5
     rounding = ROUNDINGS * FLOAT32 * size * (row + row * row + target_row)[pairs.t]
     return torch.where(2 * size * folded.largest_row <= _LARGEST_EXPONENT, rounding, torch.inf)
 

@@ -189,11 +189,11 @@ def _add(sums: Moments, common: bool, z: Tensor, logits: Tensor, U: Tensor, m: T
     tier.m2.addmm_(e, mm.T)  # in float32: the second moment is the one that counts
     if common:
         sums.common_m4 += _product(low_e, mm.square().to(low).T)
-    tier.m3 += _product(low_e, mm.mul_(m).to(low).T)
     ez = e * z
     tier.z[1] += ez.sum(1)
     sums.zu.addmm_(ez, U)
     sums.zm2 += _product(ez.to(low), low_mm.T)
+    tier.m3 += _product(low_e, mm.mul_(m).to(low).T)
     for k in (2, 3, 4):
         ez *= z
         tier.z[k] += ez.sum(1)

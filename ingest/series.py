@@ -17,7 +17,8 @@ from torch import Tensor
 from ingest.exact import FLOAT32, ROUNDINGS
 from ingest.moments import Moments, Tier
 
-_BFLOAT16 = 2.0**-8  # unit roundoff
+_SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary (docs/ablation.md)
+_BFLOAT16 = 3 * 2.0**-8 + _SUMMED  # of a bfloat16 product: three roundings (two factors and the result), proven
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Part:
 class Expectations:
     """Central moments of z and m under p for b positions and N neurons."""
 
-    def __init__(self, moments: Moments, rows: slice, w: Tensor, target_rows: Tensor, target_z: Tensor) -> None:
+    def __init__(
+        self, moments: Moments, rows: slice, w: Tensor, target_rows: Tensor, target_z: Tensor, low: torch.dtype
+    ) -> None:
         """Centre the sums of the positions `rows`.
 
         Args:
@@ -62,6 +65,7 @@ class Expectations:
             w: N x d, the output rows.
             target_rows: b x d, U_y of their targets.
             target_z: b, z_y.
+            low: dtype of the high moments' products.
         """
         scale = 1 / moments.weight[rows]
         column = scale[:, None]
@@ -87,14 +91,17 @@ class Expectations:
         self.zmm = zmm - z * mm - 2 * m * (zm - z * m)
         self.mmm = mmm + m * (2 * m_square - 3 * mm)
         z_common = common.z[:, rows, None] * column
-        self.m4 = mm_common * m_square * 6 + moments.common_m4[rows] * column
-        self.m4 -= 4 * m * (mmm_common + m_square * m_common) - m_square.square() * z_common[0]
-        self.m4.clamp_(min=0)
+        self.raw_m4 = moments.common_m4[rows] * column
+        m4 = self.raw_m4 + mm_common * m_square * 6
+        m4 -= 4 * m * (mmm_common + m_square * m_common) - m_square.square() * z_common[0]
+        self.low = _BFLOAT16 if low == torch.bfloat16 else _SUMMED  # relative error of a product
+        slack = self.low * (self.raw_m4 + 4 * m.abs() * (mm_common * self.raw_m4).sqrt())
+        slack += _SUMMED * m_square * (6 * mm_common + 5 * m_square)
+        self.m4_most, self.m4_least = (m4 + slack).clamp_(min=0), (m4 - slack).clamp_(min=0)
         self.z4 = z_common[4] - 4 * z * z_common[3] + 6 * z**2 * z_common[2] - 4 * z**3 * z_common[1]
         self.z4 = (self.z4 + z**4 * z_common[0]).clamp_(min=0)
         self.common = _part(common, rows, column, z, m, m_square, m_common, mm_common)
         self.rare = _part(rare, rows, column, z, m, m_square, m_rare, mm_rare)
-        self.raw_m4 = moments.common_m4[rows] * column
         self.raw_z2 = Z[2]
         # First order against the target, the one that must not cancel
         shift = common.u1[rows] + rare.u1[rows]
@@ -103,6 +110,10 @@ class Expectations:
         self.row = moments.row[rows, None] * column  # b x 1: E ‖U_v‖
         self.target_row = target_rows.norm(dim=1, keepdim=True)
         self.z_target = z - (target_z - moments.origin[rows])[:, None]
+
+    def fourth_norms(self, u: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Fourth-order norms over the common tokens of u z̃, and of c m̃ at most and at least."""
+        return u.abs() * self.z4.pow(0.25), c.abs() * self.m4_most.pow(0.25), c.abs() * self.m4_least.pow(0.25)
 
 
 def _part(
@@ -127,21 +138,19 @@ def _part(
 class Series:
     """log E exp(δ̃) for δ = u z + c m of b x N pairs, to order 4 or thereabouts, and all it is made of."""
 
-    def __init__(self, expected: Expectations, u: Tensor, c: Tensor, norms: Tensor, low: torch.dtype) -> None:
-        """Expand; `u` and `c` are b x N, `norms` N the ‖w_i‖, `low` the dtype of the high moments' products."""
+    def __init__(self, expected: Expectations, u: Tensor, c: Tensor, norms: Tensor) -> None:
+        """Expand; `u` and `c` are b x N, `norms` N the ‖w_i‖."""
         self.expected, self.u, self.c = expected, u, c
         uu, cc, uc = u * u, c * c, u * c
         self.second = (uu * expected.var_z + 2 * uc * expected.cov + cc * expected.var_m).clamp_(min=0)
         self.third = u * (uu * expected.zzz + 3 * uc * expected.zzm + 3 * cc * expected.zmm) + cc * c * expected.mmm
         self.least, self.most, self.low, self.high = _rest(expected, u, c, self.second)
-        self.low_precision = _low_precision(expected, u.abs(), c.abs()) if low == torch.bfloat16 else None
+        self.low_precision = _low_precision(expected, u.abs(), c.abs())
         self.rounding = _rounding(expected, u.abs(), c.abs(), norms, self.second)
 
     def growth(self) -> tuple[Tensor, Tensor]:
         """E exp(δ̃) − 1 and a bound on its error."""
-        error = (self.most - self.least) / 2
-        if self.low_precision is not None:
-            error += self.low_precision
+        error = (self.most - self.least) / 2 + self.low_precision
         return self.second / 2 + self.third / 6 + (self.most + self.least) / 2, error
 
     def loss(self) -> Estimate:
@@ -153,7 +162,7 @@ class Series:
     def fourth_moment(self) -> Tensor:
         """No less than E[δ̃⁴]."""
         expected, u, c = self.expected, self.u.abs(), self.c.abs()
-        common = (u * expected.z4.pow(0.25) + c * expected.m4.pow(0.25)).pow(4)
+        common = (u * expected.z4.pow(0.25) + c * expected.m4_most.pow(0.25)).pow(4)
         rare = (u * expected.rare.z2.sqrt() + c * expected.rare.m2.sqrt()).square()
         return common + rare.minimum(self.second) * torch.maximum(self.high, -self.low).square()
 
@@ -165,9 +174,9 @@ class Series:
 def _rest(expected: Expectations, u: Tensor, c: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Least and most that E[δ̃⁴ h(δ̃)] can be; no δ̃ is below the third or above the fourth."""
     low, high = expected.common.reach(u, c)
-    z_norm, m_norm = u.abs() * expected.z4.pow(0.25), c.abs() * expected.m4.pow(0.25)
-    most = (z_norm + m_norm).pow(4) * h_above(high)
-    least = (z_norm - m_norm).pow(4) * h_below(low)
+    z_norm, m_most, m_least = expected.fourth_norms(u, c)
+    most = (z_norm + m_most).pow(4) * h_above(high)
+    least = torch.maximum(z_norm - m_most, m_least - z_norm).clamp_(min=0).pow(4) * h_below(low)
     rare_low, rare_high = expected.rare.reach(u, c)
     rare = (u.abs() * expected.rare.z2.sqrt() + c.abs() * expected.rare.m2.sqrt()).square()
     rare = torch.minimum(rare, second)
@@ -197,16 +206,19 @@ def _g(x: Tensor) -> Tensor:
 
 
 def _low_precision(expected: Expectations, u: Tensor, c: Tensor) -> Tensor:
-    """What three bfloat16 roundings (two factors, one result) can do to each product, to first order; u, c ≥ 0."""
+    """What the roundings inside the products for μ3 can do to it, to first order; u, c ≥ 0."""
     common, rare = expected.common, expected.rare
     # Σ e |m|³ and Σ e |z| m² by Cauchy and Schwarz over the common tokens, by the largest factor over the rare ones
     total = c / 6 * ((common.raw_m2 * expected.raw_m4).sqrt() + rare.raw_m * rare.raw_m2)
     total += u / 2 * ((expected.raw_z2 * expected.raw_m4).sqrt() + rare.raw_z * rare.raw_m2)
-    return total.mul_(c * c * (3 * _BFLOAT16))
+    return total.mul_(c * c * expected.low)
 
 
 def _rounding(expected: Expectations, u: Tensor, c: Tensor, norms: Tensor, second: Tensor) -> Tensor:
     """What float32 rounding does to δ − δ_y and, through z, to p (model and test: docs/ablation.md); u, c ≥ 0."""
     root = expected.width**0.5
     spread = (c * norms + u * root) * (expected.row + expected.target_row)
-    return spread.add_(second.sqrt() * (root * expected.row)).mul_(ROUNDINGS * FLOAT32)
+    spread += second.sqrt() * (root * expected.row)
+    size = u * expected.raw_z2.sqrt() + c * expected.mm.sqrt()  # root mean square of δ, not central
+    summed = size.square_().mul_(1 + size.sqrt())
+    return spread.mul_(ROUNDINGS * FLOAT32).add_(summed, alpha=_SUMMED)
