@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -55,6 +56,20 @@ def test_percentiles_by_brute_force(con: duckdb.DuckDBPyConnection, seed: int) -
     assert found["frequency"].sum() == pytest.approx(1)
     ranked = found.filter(pl.col("rank").is_not_null()).sort("rank")
     assert ranked["token_id"].to_list() == sorted(np.flatnonzero(counts).tolist(), key=lambda i: (-counts[i], i))
+
+
+@pytest.mark.parametrize("name", ["gpt2-openwebtext", "pythia-pile", "novella-training"])
+def test_percentiles_of_real_counts(con: duckdb.DuckDBPyConnection, real_inputs: Path, name: str) -> None:
+    counts = np.load(real_inputs / "frequencies" / f"{name}.npy")
+    ascending = np.sort(counts[counts > 0])
+    smaller = np.searchsorted(ascending, counts[counts > 0], "left")
+    total = np.concatenate([[0], np.cumsum(ascending)])
+    found = frequencies(con, counts).filter(pl.col("count") > 0)
+    assert found["percentile"].to_numpy() == pytest.approx(100 * smaller / (len(ascending) - 1))
+    assert found["occurrence_percentile"].to_numpy() == pytest.approx(100 * total[smaller] / (total[-1] - 1))
+    assert found["frequency"].sum() == pytest.approx(1)
+    near = found.filter(pl.col("is_elbow"))["percentile"].to_numpy()
+    assert 0 < near.max() - near.min() <= 2
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -106,6 +106,23 @@ def test_vacuum_removes_parts_that_a_crash_left(path: Path) -> None:
     assert [folder.name for folder in parts.parts_root(path).iterdir()] == ["next"]
 
 
+def test_what_a_kill_left_is_removed(path: Path, tmp_path: Path) -> None:
+    published(path)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    for name in (f"w.duckdb.{gone.pid}.partial", f"w.duckdb.{gone.pid}.partial.wal"):
+        (tmp_path / name).write_text("half a copy")
+    for pid in (gone.pid, os.getppid()):
+        (tmp_path / f"out.{pid}.partial" / "dim_run").mkdir(parents=True)
+    warehouse.vacuum(path)
+    warehouse.export(path, tmp_path / "out")
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name != "w.duckdb.parts") == [
+        "out",
+        f"out.{os.getppid()}.partial",
+        "w.duckdb",
+    ]
+
+
 def test_export(path: Path, tmp_path: Path) -> None:
     published(path, "run-a", seed=1)
     published(path, "odd/run id", seed=2)

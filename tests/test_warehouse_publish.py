@@ -189,6 +189,25 @@ def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert warehouse.status(Path("w.duckdb"), "run") == "published"
 
 
+def test_hostile_texts_of_tokens_are_kept_as_they_are(path: Path) -> None:
+    texts = [
+        "<script>alert(1)</script>",
+        "\x1b[31mred",
+        "null\x00byte",
+        "\u202eright to left",
+        "'; drop table t; --",
+        "x" * 10**7,
+    ]
+    folder = parts_of(path)
+    make_parts(folder, run_id="run", **SMALL)
+    for row, text in enumerate(texts, 1):
+        change("dim_token", "text", row, text)(folder)
+    warehouse.publish(path, folder)
+    with warehouse.open(path) as opened:
+        assert opened.dim_token(token_id=[*range(1, 7)]).sort("token_id")["text"].to_list() == texts
+    assert warehouse.run_sql(path, "select max(length(text)) as n from dim_token")["n"].to_list() == [10**7]
+
+
 def test_a_run_without_rare_tokens_is_published(path: Path) -> None:
     folder = parts_of(path)
     make_parts(folder, run_id="run", **SMALL)

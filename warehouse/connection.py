@@ -26,6 +26,7 @@ WRITE_CONFIG: Config = {
     "autoload_known_extensions": False,
 }
 _POLL_SECONDS = 0.1
+_LOCKED = ("Could not set lock", "being used by another process")  # the latter on Windows
 _UNUSABLE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
 
 
@@ -113,17 +114,21 @@ def reason(error: duckdb.Error) -> str:
 def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
     """What an error of the engine means to a user, where it is about the file and not about a query."""
     text = str(error)
-    if "Could not set lock" in text:
+    if _says(error, _LOCKED):
         return LockedError(_locked(path, text))
     if "different configuration than existing connections" in text:
         return LockedError(f"This very process has {path} open in another way. Close that connection first.")
     if "No space left on device" in text:
         return UserError(f"The disk is full, so {path} was not changed. Free some space and run it again.")
-    if any(mark in text for mark in _UNUSABLE):
+    if _says(error, _UNUSABLE):
         return UserError(f"{path} is not a DuckDB file, or is damaged: {reason(error)}")
     if "Permission denied" in text:
         return UserError(f"{path} may not be opened: permission denied.")
     return None
+
+
+def _says(error: duckdb.Error, marks: tuple[str, ...]) -> bool:
+    return any(mark in str(error) for mark in marks)
 
 
 def _check_path(path: Path) -> None:
@@ -139,7 +144,7 @@ def _connect_waiting(path: Path, wait: float, config: Config, *, read_only: bool
         try:
             return duckdb.connect(path, read_only=read_only, config=config)
         except duckdb.IOException as error:
-            if "Could not set lock" not in str(error) or time.monotonic() >= deadline:
+            if not _says(error, _LOCKED) or time.monotonic() >= deadline:
                 raise
         time.sleep(_POLL_SECONDS)
 

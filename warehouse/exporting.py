@@ -4,11 +4,13 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import duckdb
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -33,6 +35,7 @@ def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty. Name a new folder.")
+    _remove_leftovers(folder)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
         with reading(path, wait=wait) as con:
@@ -50,6 +53,14 @@ def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _rows_by_relation(files)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what exports to the same place left when they were killed."""
+    for partial in folder.parent.glob(f"{escape(folder.name)}.*.partial"):
+        pid = partial.name.removeprefix(f"{folder.name}.").removesuffix(".partial")
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(partial)
 
 
 def _write_relations(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[tuple[str, int]]:

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from functools import partial
+from glob import escape
 from pathlib import Path
 
 import duckdb
@@ -86,8 +87,10 @@ def vacuum(path: Path, *, wait: float = 0.0) -> Space:
     with writing(path, wait=wait) as con:
         published = con.execute("select run_id, parts_digest from store.run where status = 'published'").fetchall()
         con.execute("checkpoint")
-        if _free_share(con) > _WORTH_COPYING:
-            # Under the lock: nobody can write to the old file between the copy and the rename.
+        # Under the lock: no other vacuum is at work, and nobody writes to the old file before the rename.
+        for left_by_a_crash in path.parent.glob(f"{escape(path.name)}.*.partial*"):
+            left_by_a_crash.unlink()
+        if _free_share(con, path) > _WORTH_COPYING:
             write_atomically(path, partial(_copy, con))
     for run_id, digest in published:
         folder = parts.parts_root(path) / run_id
@@ -96,9 +99,10 @@ def vacuum(path: Path, *, wait: float = 0.0) -> Space:
     return Space(before, path.stat().st_size)
 
 
-def _free_share(con: duckdb.DuckDBPyConnection) -> float:
-    ((free, total),) = con.execute("select free_blocks, total_blocks from pragma_database_size()").fetchall()
-    return free / max(total, 1)
+def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:
+    """Share of the file that holds nothing; of a write that failed it may hold blocks that the engine forgot."""
+    ((used,),) = con.execute("select used_blocks * block_size from pragma_database_size()").fetchall()
+    return float(1 - used / path.stat().st_size)
 
 
 def _copy(con: duckdb.DuckDBPyConnection, new: Path) -> None:

@@ -209,8 +209,9 @@ def fill(con: duckdb.DuckDBPyConnection, mart: str, key: int, manifest: Manifest
 
 def _load_facts(con: duckdb.DuckDBPyConnection, key: int, manifest: Manifest, *, quiet: bool) -> None:
     """Load the facts in the order of neuron and position, a block of neurons at a time from all parts."""
+    columns = ", ".join(parts.schema("fct_effect", tuple(manifest.effects)).names)
     statement = (
-        "insert into store.fct_effect by name select $run_key as run_key, part.* from staging.fct_effect as part"
+        f"insert into store.fct_effect by name select $run_key as run_key, {columns} from staging.fct_effect"
         " where neuron between $first_neuron and $last_neuron order by neuron, position_id"
     )
     with progress("Publish", manifest.neurons, "neurons", quiet=quiet) as advance:

@@ -87,7 +87,7 @@ def comments() -> list[str]:
 
 
 def markdown() -> str:
-    """The documentation of every public relation as Markdown, for the docs."""
+    """The documentation of every public relation as Markdown: what the pages of the docs are made from."""
     lines = []
     for relation in relations().values():
         lines += [f"### `{relation.name}`", "", f"{relation.summary} {relation.grain}", ""]

@@ -62,7 +62,7 @@ def run_sql(path: Path, text: str, timeout: float = 60.0, *, wait: float = 0.0) 
     limit = timeout + wait + GRACE_SECONDS
     try:
         done = subprocess.run(  # noqa: S603  our own interpreter and code; the user's text goes through stdin
-            [sys.executable, "-c", _CHILD],
+            [sys.executable, "-P", "-c", _CHILD],  # -P: no module from the working directory
             input=request.encode(),
             capture_output=True,
             timeout=limit,

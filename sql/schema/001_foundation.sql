@@ -140,17 +140,18 @@ create table store.neuron_token (
     logit float not null
 );
 
--- Sorted by neuron, then position, within a run.
+-- Sorted by neuron, then position, within a run. Looking for a compression of the measured floats
+-- costs a third of the load and gains 2 % of the size.
 create table store.fct_effect (
     run_key usmallint not null,
     neuron usmallint not null,
     position_id uinteger not null,
-    activation float not null,
-    delta_loss float not null,
-    direct_delta_loss float,
-    delta_entropy float,
-    delta_kl float,
-    frozen_frequency_delta_loss float
+    activation float not null using compression uncompressed,
+    delta_loss float not null using compression uncompressed,
+    direct_delta_loss float using compression uncompressed,
+    delta_entropy float using compression uncompressed,
+    delta_kl float using compression uncompressed,
+    frozen_frequency_delta_loss float using compression uncompressed
 );
 
 create table store.position_group (
