@@ -4,6 +4,7 @@ The only module that sees all layers. A command parses, makes a short sequence o
 Torch and its kin are imported by the commands that need them, so that `runs` and `sql` answer at once.
 """
 
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -190,7 +191,7 @@ def sql(settings: Settings, query: str, form: str | None, timeout: float) -> Non
 def _query_text(query: str) -> str:
     try:
         if query == "-":
-            return click.get_text_stream("stdin").read()
+            return sys.stdin.read()
         if query.endswith(".sql"):
             return Path(query).read_text(encoding="utf-8")
     except OSError as error:

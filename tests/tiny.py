@@ -66,12 +66,12 @@ UNSUPPORTED = {
 
 
 def tiny_model(config: Any, seed: int = 0) -> PreTrainedModel:
-    """A random model whose neurons matter: weights several times larger than at initialisation."""
+    """A random model whose neurons matter: weights ten times larger than at initialisation."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
-        scale = 0.3 if weight.dim() == 2 else 0.1
+        scale = 0.2 if weight.dim() == 2 else 0.1
         weight.data = torch.randn(weight.shape, generator=generator) * scale
         if weight.dim() == 1 and name.endswith("weight"):  # a norm's gain
             weight.data += 1
