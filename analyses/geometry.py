@@ -6,7 +6,6 @@ windows) are given for tested groups; of controls they would say nothing that th
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from analyses.activations import Activations
-from analyses.groups import Stack, stacks, used_neurons
+from analyses.groups import Stack, comparisons, stacks, used_neurons
 from analyses.similarity import CHUNK, NO_INTERVAL, PAIR_MEAN, Resampler, Similarity, interval, pair_means
 from analyses.statistics import CONTROL, GROUP_TEST, corrected, mann_whitney, window_interval
 from analyses.tables import FloatArray, IntArray, joined, table
@@ -267,7 +266,7 @@ def pair_tests(
             names = (f"pairs within {stack.group_name}", f"pairs within {CONTROL} {controls[stack.k].draws[0]}")
             samples = (similarity.pairs(stack.members[0]), similarity.pairs(controls[stack.k].members[0]))
             rows.append(row | mann_whitney(*samples, names, exchangeable=False))
-    return corrected(table(rows, GROUP_TEST), family=("analysis", "statistic", "setting", "test"))
+    return corrected(table(rows, GROUP_TEST))
 
 
 def _with_intervals(
@@ -279,18 +278,19 @@ def _with_intervals(
     **options: Any,
 ) -> list[dict[str, Any]]:
     """The rows, those of tested groups (`within` and `groups`) with the interval of their mean."""
-    tested = [stack for stack in found if stack.tested and stack.reason is None]
     limits: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for first, second in [(stack, None) for stack in tested] + list(combinations(tested, 2)):
-        members = np.union1d(first.members[0], first.members[0] if second is None else second.members[0])
+    for comparison, first, second in comparisons(found):
+        if not first.tested:
+            continue
+        within = comparison == "within"
+        members = np.union1d(first.members[0], second.members[0])
         known = members[similarity.defined[similarity.rows(members)]]
         if len(known) < 2:
             continue
         resampler = Resampler(activations, known)
-        at = [np.searchsorted(known, np.intersect1d(known, s.members[0])) for s in (first, second) if s is not None]
-        other = (second or first).group_name
-        limits[first.group_name, first.k, other, (second or first).k] = interval(
-            getattr(resampler, kind), resampler.windows, at[0], at[1] if second is not None else None, **options
+        at = [np.searchsorted(known, np.intersect1d(known, side.members[0])) for side in (first, second)]
+        limits[first.group_name, first.k, second.group_name, second.k] = interval(
+            getattr(resampler, kind), resampler.windows, at[0], None if within else at[1], **options
         )
     for row in rows:
         key = (row["group_name"], row["k"], row["other_group"], row.get("other_k"))

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from analyses.activations import Activations
 from analyses.groups import stacks, used_neurons
 from analyses.similarity import NO_INTERVAL, Resampler
-from analyses.statistics import CONTROL, GROUP_TEST, corrected, group_tests, mann_whitney, window_interval
+from analyses.statistics import CONTROL, GROUP_TEST, corrected, mann_whitney, window_interval
 from analyses.tables import FloatArray, IntArray, joined, table
 
 GRAPH_MODULARITY: dict[str, Any] = {
@@ -129,25 +129,23 @@ def graph_modularity(
     return table(rows, GRAPH_MODULARITY)
 
 
-def graph_tests(frame: pl.DataFrame) -> pl.DataFrame:
-    """Tests of `graph_modularity`: each group's best partition against its controls', and NC A.4's: `group_test`.
+def run_tests(frame: pl.DataFrame) -> pl.DataFrame:
+    """NC A.4's Mann–Whitney test of modularity, as printed: relation `group_test`.
 
-    NC's Mann–Whitney compares the group's runs with the controls' best partitions. Runs on one graph and partitions
-    of many graphs are not exchangeable; the column says so.
+    It compares the Louvain runs on a group's graph with the best partitions of its random groups. Runs on one graph
+    and partitions of many graphs are not exchangeable (the column says so); `significance.group_test` has the test
+    that is.
 
     Args:
         frame: `graph_modularity` of one run, preset and positions.
+
+    Returns:
+        `GROUP_TEST`, corrected over the groups.
     """
-    keys = ["method", "communities_asked"]
-    parts = [
-        group_tests(frame, statistic, analysis="graph_modularity", keys=keys, interval=("signed_modularity_low",
-                    "signed_modularity_high") if statistic == "signed_modularity" else None)
-        for statistic in ("signed_modularity", "modularity")
-    ]  # fmt: skip
+    louvain_rows = frame.filter(pl.col("method") == "louvain")
+    controls = louvain_rows.filter(pl.col("group_name") == CONTROL)
     rows = []
-    louvain = frame.filter(pl.col("method") == "louvain")
-    controls = louvain.filter(pl.col("group_name") == CONTROL)
-    for row in louvain.filter(pl.col("group_name") != CONTROL).iter_rows(named=True):
+    for row in louvain_rows.filter(pl.col("group_name") != CONTROL).iter_rows(named=True):
         reference = controls.filter(k=row["k"])["signed_modularity"].drop_nulls().to_numpy()
         sample = np.array(row["run_signed_modularity"] or [], dtype=float)
         names = (
@@ -165,7 +163,7 @@ def graph_tests(frame: pl.DataFrame) -> pl.DataFrame:
                 "reason": joined(row["reason"], test.get("reason")),
             }
         )
-    return pl.concat([*parts, corrected(table(rows, GROUP_TEST))])
+    return corrected(table(rows, GROUP_TEST))
 
 
 def modularities(weights: FloatArray, partitions: IntArray) -> tuple[FloatArray, FloatArray]:

@@ -175,13 +175,15 @@ def stacks(groups: pl.DataFrame) -> list[Stack]:
 def comparisons(found: list[Stack]) -> Iterator[tuple[str, Stack, Stack]]:
     """Which pairs of neurons tables 1 and 3 of ES are about, as (comparison, stack, other), aligned draw by draw.
 
-    `within` each group (B, S, R); `groups`, between each two tested groups (B–S) and between each control and the
-    next (R1–R2; the last with the first).
+    `within` each group (B, S, R); `groups`, between each two tested groups that share no neuron (B–S) and between
+    each control and the next (R1–R2; the last with the first).
     """
     formed = [stack for stack in found if stack.reason is None]
     tested = [stack for stack in formed if stack.tested]
     yield from (("within", stack, stack) for stack in formed)
-    yield from (("groups", *pair) for pair in combinations(tested, 2))
+    for one, other in combinations(tested, 2):
+        if not np.isin(one.members, other.members).any():
+            yield "groups", one, other
     for stack in formed:
         if not stack.tested and len(stack.members) > 1:
             shifted = replace(stack, draws=np.roll(stack.draws, -1), members=np.roll(stack.members, -1, axis=0))

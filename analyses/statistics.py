@@ -171,7 +171,7 @@ def group_tests(
 ) -> pl.DataFrame:
     """The primary test of every tested group of a result relation: relation `group_test`, one row per value.
 
-    The controls of a value are the rows of the same k and keys whose `group_name` is `control`.
+    The controls of a value are the rows of the same k (and `other_k`) and keys whose `group_name` is `control`.
 
     Args:
         frame: a result relation, one row per `group_name` × `k` × `draw` (× keys), with the column `statistic`, a
@@ -184,10 +184,11 @@ def group_tests(
         level: that the test, and its correction, must be able to reach.
 
     Returns:
-        `GROUP_TEST`, corrected over all its rows (`corrected`).
+        `GROUP_TEST`, corrected over the groups of each setting (`corrected`).
     """
     rows = []
-    for part in frame.partition_by(["k", *keys], maintain_order=True):
+    sizes = [column for column in ("k", "other_k") if column in frame.columns]
+    for part in frame.partition_by([*sizes, *keys], maintain_order=True):
         controls = part.filter(pl.col("group_name") == CONTROL)[statistic].to_list()
         for tested in part.filter(~pl.col("group_name").is_in([CONTROL, LAYER])).iter_rows(named=True):
             row = control_test(tested[statistic], controls, alternative, level)
@@ -207,7 +208,7 @@ def group_tests(
 
 
 def corrected(
-    tests: pl.DataFrame, family: Sequence[str] = ("analysis", "statistic", "test"), level: float = 0.05
+    tests: pl.DataFrame, family: Sequence[str] = ("analysis", "statistic", "setting", "test"), level: float = 0.05
 ) -> pl.DataFrame:
     """`GROUP_TEST` with `tests`, `p_bonferroni` and `p_holm` filled within each family.
 
@@ -217,7 +218,7 @@ def corrected(
 
     Args:
         tests: `GROUP_TEST`.
-        family: the columns that its families share.
+        family: the columns that its families share; by default a family is the groups of one statistic and setting.
         level: that a corrected p must be able to reach.
     """
     p, size, over = pl.col("p_value"), pl.col("tests"), list(family)

@@ -16,13 +16,14 @@ from analyses.graph import (
     GRAPH_MODULARITY,
     GraphOptions,
     graph_modularity,
-    graph_tests,
     leiden,
     louvain,
     modularities,
+    run_tests,
     spectral,
 )
 from analyses.groups import GROUP, with_controls
+from analyses.significance import group_test
 from analyses.statistics import GROUP_TEST
 from analyses.tables import table
 from tests.layers import drawn, group, random_draws, real_layer
@@ -178,11 +179,10 @@ def test_a_group_that_stands_out_is_found_and_controls_are_not():
     layer = Activations(np.hstack([layer.values, noise + 0.7 * common]).astype(np.float32), layer.windows)
     groups = with_controls(group(*range(18)), 101, draws=19, seed=1, pool="disjoint")
     frame = graph_modularity(layer, groups, positions=3_000, options=QUICK)
-    tests = graph_tests(frame)
-    assert tests.schema == pl.Schema(GROUP_TEST)
-    primary = tests.filter(pl.col("test") == "control", pl.col("setting") == "method=louvain")
+    primary = group_test({"graph_modularity": frame}).filter(setting="method=louvain")
     assert primary["p_value"].to_list() == pytest.approx([0.05, 0.05])
-    printed = tests.filter(test="mann_whitney").row(0, named=True)
+    printed = run_tests(frame).row(0, named=True)
+    assert run_tests(frame).schema == pl.Schema(GROUP_TEST)
     assert (printed["sample"], printed["reference"]) == (
         "5 Louvain runs of boost", "best partitions of 19 random groups"
     )  # fmt: skip
@@ -252,7 +252,7 @@ def test_a_group_that_was_not_formed_is_a_row_with_its_reason():
     absent = table([{"group_name": "boost", "k": 90, "draw": 0, "neuron": None, "reason": "60 neurons"}], GROUP)
     frame = graph_modularity(drawn(), pl.concat([absent, group(1, 2, 3, name="suppress")]), options=QUICK)
     assert frame.filter(group_name="boost")["reason"].to_list() == ["60 neurons"] * 4
-    assert graph_tests(frame).filter(group_name="boost")["p_value"].null_count() == 9
+    assert run_tests(frame).filter(group_name="boost")["reason"][0].startswith("60 neurons")
 
 
 def test_no_positions():
@@ -288,7 +288,7 @@ def test_random_groups_of_real_neurons_are_rejected_at_the_level(real_inputs):
     rejected: dict[str, int] = {}
     for seed in range(200):
         groups = with_controls(random_draws(1024, 30, 0, seed=seed), 1024, draws=19, seed=seed)
-        tests = graph_tests(graph_modularity(layer, groups, options=options)).filter(test="control")
+        tests = group_test({"graph_modularity": graph_modularity(layer, groups, options=options)})
         for row in tests.iter_rows(named=True):
             key = f"{row['statistic']} {row['setting']}"
             rejected[key] = rejected.get(key, 0) + (row["p_value"] <= 0.05)

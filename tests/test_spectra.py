@@ -20,6 +20,7 @@ from analyses.statistics import group_tests
 from analyses.tables import table
 from tests.layers import group, random_draws, real_layer
 
+pytestmark = pytest.mark.filterwarnings("ignore:Standard error for the MLE:")  # of powerlaw, once a fit
 ABSENT = "ORACLE ABSENT: install weightwatcher==0.7.7, powerlaw==2.0"
 WIDE = {"alpha": [0, 50]}  # powerlaw 2.0 by itself caps the density exponent at 3
 
