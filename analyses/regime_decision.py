@@ -1,7 +1,8 @@
 """Is there a plateau? The decision per token group, by parametric bootstrap of the curve without one (SPEC 3).
 
-The null is the simpler model: power law and tail, its neurons independent draws (Pareto order statistics), each with
-its measured standard error. The statistic is the most surprising step of the head (`analyses.spacing.find_steps`).
+The null is the simpler model: power law and tail (and another slope at the head where BIC wants one), its neurons
+independent draws (Pareto order statistics), each with its measured standard error. The statistic is the most
+surprising step of the head (`analyses.spacing.find_steps`).
 
 * *present*: p < 0.01.
 * *absent*: p ≥ 0.05, no head that is raised without a step, and a plateau of 1 % of the layer raised by δ = 0.5 (what
@@ -20,7 +21,7 @@ from analyses.spacing import (
     LEAST_NEURONS,
     SlopeModel,
     SlopeRatio,
-    Steps,
+    bent,
     compare_slopes,
     draw_curves,
     find_steps,
@@ -31,7 +32,7 @@ from analyses.spacing import (
     tail_gains,
     without_step,
 )
-from analyses.tables import FloatArray
+from analyses.tables import FloatArray, IntArray
 
 Verdict = Literal["present", "absent", "undecided"]
 LEVEL = 0.01
@@ -56,7 +57,7 @@ class Decision:
         step: δ, how far the head is raised, in log influence.
         step_low: lower end of its 95 % interval.
         step_high: upper end.
-        law: the power law with its tail, the step left out.
+        law: the power law with its tail, and with another slope at the head if it needs one; the step left out.
         tail_p_value: of the tail against the pure power law.
         hinge_p_value: of a head with another slope against none.
         free_p_value: of a head with another slope and a step against none.
@@ -118,18 +119,18 @@ def decide(
     law = _smooth_law(spacings, first, last)
     bootstrap = _Bootstrap(law, n, ranks, None if error is None else error[:ranks], draws, seed, scattered)
 
-    under_null, gains = bootstrap.null()
+    under_null = bootstrap.surprise(None, stream=0)
     p_value = _p(float(found.surprise[0]), under_null)
     threshold = float(np.quantile(under_null, 1 - LEVEL))
-    reference = bootstrap.steps((reference_plateau(n), REFERENCE_STEP), stream=1)
-    power = float(np.mean(reference.surprise > threshold))
+    raised = bootstrap.surprise((reference_plateau(n), REFERENCE_STEP), stream=1)
+    power = float(np.mean(raised > threshold))
     rank, step = int(found.rank[0]), float(found.size[0])
-    again = bootstrap.steps((rank, step), stream=2)
-    low, high = np.quantile(again.rank, [0.025, 0.975], method="inverted_cdf").tolist()
-    step_ends = 2 * step - np.quantile(again.size, [0.975, 0.025])
+    ranks_again, steps_again = bootstrap.around(rank, step, first, last)
+    low, high = np.quantile(ranks_again, [0.025, 0.975], method="inverted_cdf").tolist()
+    step_ends = 2 * step - np.quantile(steps_again, [0.975, 0.025])
 
     own = head_gains(spacings[None, : bootstrap.law_ranks], n)
-    head_p = {name: _p(float(own[name][0]), values) for name, values in gains.items()}
+    head_p = {name: _p(float(own[name][0]), values) for name, values in bootstrap.gains().items()}
     slopes = compare_slopes(spacings, first, last, law.tail_rank)
     reason = _doubt(p_value, power, head_p["hinge"], slopes)
     verdict: Verdict = "present" if p_value < LEVEL else "absent" if reason is None else "undecided"
@@ -176,7 +177,7 @@ def _p(value: float, under_null: FloatArray) -> float:
 def _smooth_law(spacings: FloatArray, first: int, last: int) -> SlopeModel:
     """The likeliest power law with tail, the run of the step replaced by the mean around it."""
     smooth = without_step(spacings, first, last)
-    return max(fit_slopes(smooth, last), key=lambda fit: fit.log_likelihood)
+    return bent(max(fit_slopes(smooth, last), key=lambda fit: fit.log_likelihood), smooth)
 
 
 def _tail_p(spacings: FloatArray, law: SlopeModel, draws: int, seed: int) -> float:
@@ -218,21 +219,32 @@ class _Bootstrap:
         slopes = self.law.slopes(self.n, self.ranks)
         return draw_curves(slopes, batch, rng, error=self.error, scattered=self.scattered, step=step)
 
-    def null(self) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """Surprise of the largest step and gains of the heads where there is no step."""
-        rng = np.random.default_rng([self.seed, 0])
-        surprise, gains = [], []
-        for batch in _batches(self.draws, self.ranks):
-            spacings = normalised_spacings(self.curves(batch, rng, None))
-            surprise.append(find_steps(spacings, self.n).surprise)
-            gains.append(head_gains(spacings[:, : self.law_ranks], self.n))
-        return np.concatenate(surprise), {name: np.concatenate([part[name] for part in gains]) for name in gains[0]}
-
-    def steps(self, step: tuple[int, float], stream: int) -> Steps:
-        """The steps found where there is this one."""
+    def surprise(self, step: tuple[int, float] | None, stream: int) -> FloatArray:
+        """How surprising the most surprising step is, where there is this one or none."""
         rng = np.random.default_rng([self.seed, stream])
+        return np.concatenate(
+            [
+                find_steps(normalised_spacings(self.curves(batch, rng, step)), self.n).surprise
+                for batch in _batches(self.draws, self.ranks)
+            ]
+        )
+
+    def around(self, rank: int, step: float, first: int, last: int) -> tuple[IntArray, FloatArray]:
+        """Where a step is found when it is at `rank`, and its size where it was found: in the run `first` … `last`."""
+        rng = np.random.default_rng([self.seed, 2])
+        expected = self.law.slopes(self.n, self.ranks)[first - 1 : last]
+        ranks, sizes = [], []
+        for batch in _batches(self.draws, self.ranks):
+            spacings = normalised_spacings(self.curves(batch, rng, (rank, step)))
+            ranks.append(find_steps(spacings, self.n).rank)
+            sizes.append(((spacings[:, first - 1 : last] - expected) / np.arange(first, last + 1)).sum(axis=1))
+        return np.concatenate(ranks), np.concatenate(sizes)
+
+    def gains(self) -> dict[str, FloatArray]:
+        """What another head gains where there is none: the spacings of a power law alone, whatever its κ."""
+        rng = np.random.default_rng([self.seed, 5])
         parts = [
-            find_steps(normalised_spacings(self.curves(batch, rng, step)), self.n)
+            head_gains(rng.standard_exponential((batch, self.law_ranks)), self.n)
             for batch in _batches(self.draws, self.ranks)
         ]
-        return Steps(*(np.concatenate([getattr(part, name) for part in parts]) for name in Steps.__dataclass_fields__))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -70,6 +70,8 @@ REGIME_DECISION: dict[str, Any] = GROUP_KEY | {
     "hinge_p_value": pl.Float64,  # of a head with another slope, against none
     "free_p_value": pl.Float64,  # of a head with another slope and a step, against none
     "kappa": pl.Float64,  # of the power law, by likelihood of the spacings, the step left out
+    "bend_rank": pl.Int64,  # last rank of a head with another slope, where the curve needs one; NULL: none
+    "bend_slope": pl.Float64,  # its −slope
     "tail": pl.String,
     "tail_rank": pl.Int64,  # last rank of the power law
     "tail_p_value": pl.Float64,  # of the tail, against a pure power law
@@ -218,6 +220,8 @@ def _decision_row(decision: Decision | str, draws: int, *, known: bool) -> dict[
         "hinge_p_value": decision.hinge_p_value,
         "free_p_value": decision.free_p_value,
         "kappa": law.kappa,
+        "bend_rank": law.bend_rank,
+        "bend_slope": law.bend_slope,
         "tail": law.tail,
         "tail_rank": law.tail_rank,
         "tail_p_value": decision.tail_p_value,

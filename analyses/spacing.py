@@ -9,7 +9,7 @@ is, is known without knowing κ. Neurons measured with error blur the edge of th
 and four spacings are tried too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,11 +30,13 @@ class SlopeModel:
     """A power law with a tail, as the means of its normalised spacings (maximum likelihood).
 
     Attributes:
-        kappa: κ of the power law, ranks 1 … `tail_rank`.
+        kappa: κ of the power law, ranks 1 … `tail_rank`, or from `bend_rank` on.
         tail: form of the tail.
         tail_rank: last rank before the tail; n without one.
         tail_slope: −slope of a linear tail, or s of a + s·ln(ln(N+1) − ln r); κ without a tail.
         log_likelihood: of the spacings.
+        bend_rank: last rank of a head with another slope, continuous; None where the curve needs none.
+        bend_slope: its −slope.
     """
 
     kappa: float
@@ -42,11 +44,16 @@ class SlopeModel:
     tail_rank: int
     tail_slope: float
     log_likelihood: float
+    bend_rank: int | None = None
+    bend_slope: float | None = None
 
     def slopes(self, n: int, ranks: int) -> FloatArray:
         """Mean spacing after each of the first `ranks` − 1 ranks of a curve of n, shape (ranks − 1,)."""
-        shape = _tail_shape(n, self.tail)[: ranks - 1]
-        return np.where(np.arange(1, ranks) < self.tail_rank, self.kappa, self.tail_slope * shape)
+        rank = np.arange(1, ranks)
+        slopes = np.where(rank < self.tail_rank, self.kappa, self.tail_slope * _tail_shape(n, self.tail)[: ranks - 1])
+        if self.bend_rank is None or self.bend_slope is None:
+            return slopes
+        return np.where(rank < self.bend_rank, self.bend_slope, slopes)
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,34 @@ def fit_slopes(spacings: FloatArray, head_rank: int = 0) -> list[SlopeModel]:
         slope = float(strength[at]) if tail != "none" else float(kappa[at])
         fits.append(SlopeModel(float(kappa[at]), tail, int(breaks[at]), slope, float(likelihood[at])))
     return fits
+
+
+def bent(model: SlopeModel, spacings: FloatArray) -> SlopeModel:
+    """The model with another slope for its first ranks, where BIC wants one: curves of real influence often bend.
+
+    Args:
+        model: without a bend.
+        spacings: of the same curve, shape (n − 1,).
+    """
+    law = spacings[: model.tail_rank - 1]
+    ends = break_grid(len(spacings) + 1)
+    ends = ends[ends + LEAST_RANKS <= len(law)]
+    if not len(ends):
+        return model
+    sums, total = np.cumsum(law)[ends - 2], law.sum()
+    head, rest = _positive(sums / (ends - 1)), _positive((total - sums) / (len(law) - ends + 1))
+    gains = len(law) * np.log(model.kappa) - (ends - 1) * np.log(head) - (len(law) - ends + 1) * np.log(rest)
+    best = int(np.argmax(gains))
+    if gains[best] <= np.log(len(spacings)):
+        return model
+    return replace(
+        model,
+        kappa=float(rest[best]),
+        tail_slope=float(rest[best]) if model.tail == "none" else model.tail_slope,
+        log_likelihood=model.log_likelihood + float(gains[best]),
+        bend_rank=int(ends[best]),
+        bend_slope=float(head[best]),
+    )
 
 
 def tail_gains(spacings: FloatArray) -> dict[Tail, FloatArray]:

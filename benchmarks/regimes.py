@@ -1,6 +1,6 @@
 """Is the decision on the plateau honest? A simulation study with a known truth; and what regimes and sensitivity cost.
 
-    python benchmarks/regimes.py [--quick] [--workers 4] [--part null located times]
+    python benchmarks/regimes.py [--quick] [--workers 4] [--part times null smooth located]
 
 Curves of N neurons with power law κ, tail from ln r = 5 and a plateau of 0.3, 1 or 1.7 % of N raised by δ, drawn as
 
@@ -99,12 +99,12 @@ def decide_case(case: Case) -> Row:
     return row
 
 
-def decided(cases: Iterable[Case], workers: int) -> Iterator[Row]:
+def spread(work: Callable[[Any], Any], cases: Iterable[Any], workers: int) -> Iterator[Any]:
     """All cases, in order, on so many processes of one thread each."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # read by the workers, which start afresh
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(decide_case, cases, chunksize=10)
+        yield from pool.imap(work, cases, chunksize=10)
 
 
 def near(rank: int, plateau: int) -> bool:
@@ -126,7 +126,7 @@ def null_study(workers: int, part: int) -> Row:
         for truth, scattered in settings
         for seed in range(seeds)
     ]
-    found = decided(cases, workers)
+    found = spread(decide_case, cases, workers)
     rows = []
     for truth, scattered in settings:
         results = list(itertools.islice(found, seeds))
@@ -161,6 +161,44 @@ def null_study(workers: int, part: int) -> Row:
     }
 
 
+POPULATIONS: dict[str, Callable[[np.random.Generator, int], np.ndarray[Any, np.dtype[np.float64]]]] = {
+    "log-normal, σ 0.8": lambda rng, n: 0.8 * rng.standard_normal(n),
+    "log-normal, σ 1.2": lambda rng, n: 1.2 * rng.standard_normal(n),
+    "exponential": lambda rng, n: np.log(rng.standard_exponential(n)),
+    "gamma, shape 0.5": lambda rng, n: np.log(rng.standard_gamma(0.5, n)),
+}
+
+
+def smooth_case(case: tuple[str, int, int]) -> tuple[str, float]:
+    """Decide a population that has no power law at all."""
+    name, n, seed = case
+    curve = -np.sort(-POPULATIONS[name](np.random.default_rng([seed, n]), n))
+    found = decide(curve, draws=999, seed=seed, bend=False)
+    assert isinstance(found, Decision)
+    return found.verdict, found.p_value
+
+
+def smooth_study(workers: int, part: int) -> Row:
+    """Influence that falls smoothly without a power law, as that of real models does: is a plateau called?"""
+    seeds, rows = 200 // part, []
+    settings = list(itertools.product(POPULATIONS, SIZES))
+    cases = [(name, n, seed) for name, n in settings for seed in range(seeds)]
+    found = spread(smooth_case, cases, workers)
+    for name, n in settings:
+        results = list(itertools.islice(found, seeds))
+        verdicts = [verdict for verdict, _ in results]
+        counts = {verdict: verdicts.count(verdict) for verdict in ("present", "undecided", "absent")}
+        rows.append(
+            {"population": name, "n": n, "seeds": seeds} | counts | {"below_0_05": sum(p < 0.05 for _, p in results)}
+        )
+        print(rows[-1], flush=True)
+    return {
+        "asked": "of 200 seeds: present at most 7",
+        "present_largest": max(r["present"] for r in rows),
+        "settings": rows,
+    }
+
+
 def holds_null(row: Row) -> bool:
     """Whether a setting without a plateau keeps what is asked."""
     return row["present"] <= 7 and 2 <= row["below_0_05"] <= 21
@@ -188,7 +226,7 @@ def located_study(workers: int, part: int) -> Row:
         for truth in settings
         for seed in range(seeds)
     ]
-    found = decided(cases, workers)
+    found = spread(decide_case, cases, workers)
     rows = []
     for truth in settings:
         results = list(itertools.islice(found, seeds))
@@ -259,9 +297,7 @@ def times(_workers: int, part: int) -> Row:
         clock(timed, "auto_window_once_by_lstsq", obvious_window, curve)
         clock(timed, "regimes_of_six_groups", regimes, influence, sums)
         clock(timed, "intervals_of_one_group", influence_intervals, "es", "rare", sums["es", "rare"])
-        clock(
-            timed, "intervals_of_six_groups", lambda all_: [influence_intervals(*k, v) for k, v in all_.items()], sums
-        )
+        clock(timed, "intervals_of_six_groups", six_intervals, sums)
         clock(timed, "sensitivity", threshold_sensitivity, cells)
         rows.append(timed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -280,6 +316,11 @@ def six_groups(cells: pl.DataFrame) -> dict[tuple[str, str], WindowSums]:
     """Sums by window of both groups of every preset."""
     found = {key: window_sums(cells, *key) for key in itertools.product(("es", "nc", "ds"), ("rare", "common"))}
     return {key: sums for key, sums in found.items() if isinstance(sums, WindowSums)}
+
+
+def six_intervals(sums: dict[tuple[str, str], WindowSums]) -> list[pl.DataFrame]:
+    """Intervals of both groups of every preset."""
+    return [influence_intervals(preset, token_group, one) for (preset, token_group), one in sums.items()]
 
 
 def synthetic_cells(n: int, windows: int) -> pl.DataFrame:
@@ -319,7 +360,12 @@ def obvious_window(curve: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[int, i
     return best[1], best[2]
 
 
-PARTS: dict[str, Callable[[int, int], Row]] = {"times": times, "null": null_study, "located": located_study}
+PARTS: dict[str, Callable[[int, int], Row]] = {
+    "times": times,
+    "null": null_study,
+    "smooth": smooth_study,
+    "located": located_study,
+}
 
 if __name__ == "__main__":
     main()

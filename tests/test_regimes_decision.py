@@ -13,6 +13,7 @@ from analyses.spacing import (
     LEAST_NEURONS,
     _runs,
     _surprise,
+    bent,
     compare_slopes,
     draw_curves,
     find_steps,
@@ -84,6 +85,20 @@ def test_slopes_are_fitted_to_law_and_tail() -> None:
     assert linear.slopes(6400, 6400)[[0, -1]] == pytest.approx([linear.kappa, linear.tail_slope])
     gains = tail_gains(normalised_spacings(curve)[None, :])
     assert gains["linear"][0] == pytest.approx(linear.log_likelihood - fits["none"].log_likelihood)
+
+
+def test_a_head_bends_only_where_it_does() -> None:
+    rng = np.random.default_rng(8)
+    spacings = rng.standard_exponential(1_999)
+    spacings[500:] *= 3
+    straight = max(fit_slopes(spacings), key=lambda fit: fit.log_likelihood)
+    assert bent(straight, spacings).bend_rank is None
+    spacings[:60] *= 0.3
+    model = bent(max(fit_slopes(spacings), key=lambda fit: fit.log_likelihood), spacings)
+    assert model.bend_rank is not None
+    assert abs(np.log(model.bend_rank / 60)) < 0.3
+    assert model.bend_slope == pytest.approx(0.3, rel=0.4)
+    assert model.slopes(2_000, 100)[[0, 98]] == pytest.approx([model.bend_slope, model.kappa])
 
 
 def test_heads_gain_where_there_is_one() -> None:
