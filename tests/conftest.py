@@ -15,3 +15,11 @@ def real_inputs() -> Path:
     if not folder.is_dir():
         pytest.skip(f"REAL INPUTS ABSENT: no folder {folder}; set RARE_TOKENS_TEST_DATA to run this test")
     return folder
+
+
+@pytest.fixture
+def commands(tmp_path, capsys, monkeypatch):
+    """Commands in an empty folder (see tests/commands.py)."""
+    from tests.commands import Commands
+
+    return Commands(tmp_path, capsys, monkeypatch)
