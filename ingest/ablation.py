@@ -21,7 +21,7 @@ from torch.linalg import vecdot
 from common.errors import UserError
 from ingest.definition import reference_effects
 from ingest.effects import Mixed, entropy, frozen_frequency
-from ingest.exact import Directions, Pairs, Positions, exact_effects, exact_rounding, float64_effects
+from ingest.exact import Directions, Pairs, Positions, Sizes, exact_effects, exact_rounding, float64_effects
 from ingest.head import Head, fold, require_finite, require_matrix, require_shape
 from ingest.moments import Moments, accumulate
 from ingest.series import Estimate, Expectations, Series
@@ -29,13 +29,13 @@ from ingest.series import Estimate, Expectations, Series
 __all__ = ["EFFECTS", "Ablation", "BlockEffects", "Head", "reference_effects"]
 
 EFFECTS = ("loss", "direct", "entropy", "kl", "frequency")
-SMALLEST_TOLERANCE = 1e-7
+SMALLEST_TOLERANCE = 5e-7
 RELATIVE_TOLERANCE = 1e-4
 COMMON_MASS = 0.95  # of the typical prediction: tokens whose fourth moments are computed
 SMALLEST_RATIO = 0.1  # of σ1 / σ0: below it float32 loses the norm of the edited residual
 CHUNK = 64  # positions whose series are summed at a time
 MOST_POSITIONS = 8192  # in a block
-EXACT_PAIRS, FLOAT64_PAIRS = 1 << 21, 64  # settled at a time
+EXACT_PAIRS, FLOAT64_PAIRS = 1 << 21, 512  # settled at a time
 LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss: below them the exact path is in float64
 ENTROPY_ROUNDINGS = 4  # roundings of the entropy for one of the loss
 
@@ -174,10 +174,12 @@ class Ablation:
             t, i = (~good).nonzero().unbind(1)
             left.append(Pairs(t + start, i, factors.u[t, i], factors.c[t, i], factors.frozen_c[t, i]))
         pairs = Pairs.concatenate(left)
-        row = moments.row / moments.weight
+        weight = moments.weight
+        target_row = self.folded.gather(targets).norm(dim=1)
+        sizes = Sizes(moments.row / weight, target_row, moments.squares.sqrt() / weight)
         del moments
         for few in pairs.split(EXACT_PAIRS):
-            self._settle(few, found, positions, row, residual, activations)
+            self._settle(few, found, positions, sizes, residual, activations)
         return BlockEffects(
             delta_loss=found["loss"],
             loss=positions.loss,
@@ -241,13 +243,13 @@ class Ablation:
         pairs: Pairs,
         found: dict[str, Tensor],
         positions: Positions,
-        row: Tensor,
+        sizes: Sizes,
         residual: Tensor,
         activations: Tensor,
     ) -> None:
         """Fill in the pairs that the series leaves over: over the whole vocabulary, in float64 where it takes that."""
         values = exact_effects(self.folded, positions, self._w, pairs, self.effects, self.directions)
-        rounding = exact_rounding(self.folded, positions.targets, row, self._norms, pairs)
+        rounding = exact_rounding(self.folded, sizes, self._norms, pairs)
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold; the entropy divides by it
         hard = values["loss"] < (LARGEST_RISE_FOR_ENTROPY if "entropy" in self.effects else LARGEST_RISE)
         for name in self.effects:

@@ -10,7 +10,8 @@ from ingest.head import FoldedHead
 
 _CHUNK = 1 << 20  # values of δ at a time: small enough for a processor's cache
 FLOAT32 = 2.0**-24  # unit roundoff
-ROUNDINGS = 2.0  # how many independent float32 roundings an error counts as at most (docs/ablation.md)
+ROUNDINGS = 2.5  # how many independent float32 roundings an error counts as at most (docs/ablation.md)
+FLOOR = 2e-7  # nats: what float32 sums over the vocabulary lose however small the edit
 _LARGEST_EXPONENT = 80.0
 
 
@@ -155,15 +156,30 @@ def exact_effects(
     return found
 
 
-def exact_rounding(folded: FoldedHead, targets: Tensor, row: Tensor, norms: Tensor, pairs: Pairs) -> Tensor:
-    """What float32 rounding can do to each pair's Δ loss; infinite where exp(δ) may overflow (docs/ablation.md).
+@dataclass(frozen=True)
+class Sizes:
+    """What float32 rounding errors at each of B positions are proportional to (docs/ablation.md)."""
 
-    `row` holds E ‖U_v‖ at each of the B positions, `norms` the ‖w_i‖.
+    row: Tensor  # E ‖U_v‖
+    target_row: Tensor  # ‖U_y‖
+    focus: Tensor  # (Σ p²)^½: independent errors of the logits average out by this factor
+
+    def rounding(self, size: Tensor, spread: Tensor, width: int) -> Tensor:
+        """Error of Δ loss for an edit that moves the normed residual by `size` and the logits by about `spread`."""
+        focus = (self.focus * (2 * spread).exp()).clamp_max(1)
+        error = size * (self.target_row + focus * self.row) + focus * spread * (width**0.5 * self.row)
+        return error * (ROUNDINGS * FLOAT32) + FLOOR
+
+
+def exact_rounding(folded: FoldedHead, sizes: Sizes, norms: Tensor, pairs: Pairs) -> Tensor:
+    """What float32 rounding can do to each pair's Δ loss on the exact path; infinite where exp(δ) may overflow.
+
+    `sizes` are of the B positions, `norms` the N ‖w_i‖.
     """
-    target_row = folded.gather(targets).norm(dim=1)
-    # How far the edit moves the normed residual
     size = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs()) * norms[pairs.i] + pairs.u.abs() * folded.width**0.5
-    rounding = ROUNDINGS * FLOAT32 * size * (row + row * row + target_row)[pairs.t]
+    t = pairs.t
+    here = Sizes(sizes.row[t], sizes.target_row[t], sizes.focus[t])
+    rounding = here.rounding(size, size * here.row / folded.width**0.5, folded.width)
     return torch.where(2 * size * folded.largest_row <= _LARGEST_EXPONENT, rounding, torch.inf)
 
 

@@ -89,6 +89,7 @@ class Moments:
     reference: Tensor  # B: e_v = exp(logit_v − reference)
     logit: Tensor  # B: Σ e logit, of logits counted from the reference
     row: Tensor  # B: Σ e ‖U_v‖
+    squares: Tensor  # B: Σ e²
     surprise: Along | None  # a = logit less `log_origin`
     axis: Along | None  # a = log-unigram axis
     log_origin: Tensor  # B
@@ -101,7 +102,8 @@ class Moments:
     def rescale(self, factor: Tensor) -> None:
         """Multiply all weights e of each position by its factor."""
         along = [one for one in (self.surprise, self.axis) if one is not None]
-        for value in (self.common.z, self.rare.z, self.logit, self.row, *(one.scalar for one in along)):
+        self.squares *= factor
+        for value in (self.common.z, self.rare.z, self.logit, self.row, self.squares, *(one.scalar for one in along)):
             value *= factor
         rows = [value for tier in (self.common, self.rare) for value in (tier.u1, tier.m2, tier.m3)]
         rows += [value for one in along for value in (one.u, one.zu, one.au, one.m2)]
@@ -166,6 +168,7 @@ def _start(z: Tensor, logits: Tensor, N: int, d: int, surprise: bool, axis: bool
         reference=logits.amax(1),
         logit=torch.zeros(B, device=device),
         row=torch.zeros(B, device=device),
+        squares=torch.zeros(B, device=device),
         surprise=Along.empty(B, N, d, device) if surprise else None,
         axis=Along.empty(B, N, d, device) if axis else None,
         log_origin=vecdot(p, logits),
@@ -182,6 +185,7 @@ def _add(sums: Moments, common: bool, z: Tensor, logits: Tensor, U: Tensor, m: T
     e = logits.exp()
     sums.logit += vecdot(e, logits)
     sums.row.addmv_(e, U.norm(dim=1))
+    sums.squares += vecdot(e, e)
     tier.z[0] += e.sum(1)
     tier.u1.addmm_(e, U)
     mm = m.square()

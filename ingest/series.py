@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ingest.exact import FLOAT32, ROUNDINGS
+from ingest.exact import FLOAT32, Sizes
 from ingest.moments import Moments, Tier
 
 _SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary (docs/ablation.md)
@@ -107,8 +107,8 @@ class Expectations:
         shift = common.u1[rows] + rare.u1[rows]
         self.m_target = (shift * column - target_rows) @ w.T
         self.width = w.shape[1]
-        self.row = moments.row[rows, None] * column  # b x 1: E ‖U_v‖
-        self.target_row = target_rows.norm(dim=1, keepdim=True)
+        focus = moments.squares[rows, None].sqrt() * column
+        self.sizes = Sizes(moments.row[rows, None] * column, target_rows.norm(dim=1, keepdim=True), focus)
         self.z_target = z - (target_z - moments.origin[rows])[:, None]
 
     def fourth_norms(self, u: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,9 +216,7 @@ def _low_precision(expected: Expectations, u: Tensor, c: Tensor) -> Tensor:
 
 def _rounding(expected: Expectations, u: Tensor, c: Tensor, norms: Tensor, second: Tensor) -> Tensor:
     """What float32 rounding does to δ − δ_y and, through z, to p (model and test: docs/ablation.md); u, c ≥ 0."""
-    root = expected.width**0.5
-    spread = (c * norms + u * root) * (expected.row + expected.target_row)
-    spread += second.sqrt() * (root * expected.row)
-    size = u * expected.raw_z2.sqrt() + c * expected.mm.sqrt()  # root mean square of δ, not central
-    summed = size.square_().mul_(1 + size.sqrt())
-    return spread.mul_(ROUNDINGS * FLOAT32).add_(summed, alpha=_SUMMED)
+    size = c * norms + u * expected.width**0.5
+    rounding = expected.sizes.rounding(size, second.sqrt(), expected.width)
+    raw = u * expected.raw_z2.sqrt() + c * expected.mm.sqrt()  # root mean square of δ, not central
+    return rounding.add_(raw * raw * (1 + raw), alpha=_SUMMED)
