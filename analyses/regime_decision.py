@@ -11,6 +11,7 @@ surprising step of the head (`analyses.spacing.find_steps`).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -99,7 +100,7 @@ def decide(
         curve: log influence in descending order, shape (n,).
         error: standard error of each neuron's log influence, in the same order, shape (n,); None: taken as 0.
         draws: of each bootstrap.
-        seed: of the bootstraps.
+        seed: of the bootstraps (but the tail's, which is the same for all curves of n).
         scattered: the null's neurons are independent draws (SPEC). False: a fixed population on a smooth curve, moved
             by nothing but `error`; a sharper null, right only where the curve is known to be as smooth as that.
         bend: test the break of the slope too.
@@ -145,7 +146,7 @@ def decide(
         step_low=float(step_ends[0]),
         step_high=float(step_ends[1]),
         law=law,
-        tail_p_value=_tail_p(spacings, law, draws, seed),
+        tail_p_value=_tail_p(spacings, law, draws),
         hinge_p_value=head_p["hinge"],
         free_p_value=head_p["free"],
         slopes=slopes,
@@ -180,17 +181,20 @@ def _smooth_law(spacings: FloatArray, first: int, last: int) -> SlopeModel:
     return bent(max(fit_slopes(smooth, last), key=lambda fit: fit.log_likelihood), smooth)
 
 
-def _tail_p(spacings: FloatArray, law: SlopeModel, draws: int, seed: int) -> float:
+def _tail_p(spacings: FloatArray, law: SlopeModel, draws: int) -> float:
     """p of the tail: how much it gains over a pure power law, against what it gains on Pareto draws."""
     if law.tail == "none":
         return 1.0
-    rng = np.random.default_rng([seed, 3])
-    value = float(max(gain[0] for gain in tail_gains(spacings[None, :]).values()))
-    found = []
-    for batch in _batches(draws, len(spacings)):
-        gains = tail_gains(rng.standard_exponential((batch, len(spacings))))
-        found.append(np.maximum.reduce(list(gains.values())))
-    return _p(value, np.concatenate(found))
+    value = max(float(gain[0]) for gain in tail_gains(spacings[None, :]).values())
+    return _p(value, _tail_null(len(spacings), draws))
+
+
+@lru_cache(maxsize=32)
+def _tail_null(size: int, draws: int) -> FloatArray:
+    """What a tail gains on Pareto draws, whatever their κ: the same for every curve of so many spacings."""
+    rng = np.random.default_rng([size, draws])
+    found = [tail_gains(rng.standard_exponential((batch, size))) for batch in _batches(draws, size)]
+    return np.concatenate([np.maximum.reduce(list(gains.values())) for gains in found])
 
 
 def _batches(draws: int, size: int) -> list[int]:

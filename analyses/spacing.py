@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import stats
-from scipy.special import betainc
 
 from analyses.piecewise import LEAST_HEAD, TAILS, Tail, head_ranks
 from analyses.power_law import LEAST_RANKS, break_grid, log_rank
@@ -136,11 +135,15 @@ def _two_slopes(spacings: FloatArray) -> FloatArray:
 
 
 def _surprise(inside: FloatArray, around: FloatArray, run: int, others: FloatArray) -> FloatArray:
-    if run == 1:  # the same, without underflow
-        return np.asarray(others * np.log1p(inside / np.maximum(around, np.finfo(float).tiny)))
+    """−ln p of a run's sum: the Beta(w, k) tail, which for whole w is xᵏ Σ_j<w C(k+j−1, j) (1−x)ʲ."""
     total = inside + around
     share = np.divide(around, total, out=np.ones_like(total), where=total > 0)
-    return np.asarray(-np.log(np.maximum(betainc(others, float(run), share), 1e-300)))
+    share = np.clip(share, np.finfo(float).tiny, 1.0)
+    series, term = np.ones_like(share), np.ones_like(share)
+    for j in range(1, run):
+        term = term * (1 - share) * (others + j - 1) / j
+        series = series + term
+    return np.asarray(-others * np.log(share) - np.log(series))
 
 
 @lru_cache(maxsize=32)

@@ -59,7 +59,9 @@ def test_the_surprise_of_a_run_is_its_exact_p(run: int) -> None:
     spacings = np.random.default_rng(2).standard_exponential((4_000, 399))
     inside = spacings[:, low - 1 : high].sum(axis=1, keepdims=True)
     around = spacings[:, start - 1 : stop].sum(axis=1, keepdims=True) - inside
-    surprise = _surprise(inside, around, run, np.array([stop - start + 1.0 - run]))
+    others = np.array([stop - start + 1.0 - run])
+    surprise = _surprise(inside, around, run, others)
+    assert surprise == pytest.approx(-stats.beta.logcdf(around / (inside + around), others, run), rel=1e-6)
     assert stats.kstest(surprise.ravel(), "expon").pvalue > 0.01
 
 
