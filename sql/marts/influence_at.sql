@@ -19,7 +19,6 @@ with chosen as (
 
 graded as (
     select
-        p.run_key,
         p.position_id,
         case when occurrences then p.occurrence_percentile else p.percentile end < percentile
             as is_rare,
@@ -29,38 +28,36 @@ graded as (
 ),
 
 grouped as (
-    select run_key, position_id, case when is_rare then 'rare' else 'common' end as token_group
-    from graded
-    where not is_rare or is_word or not words
+    select position_id, is_rare from graded where not is_rare or is_word or not words
 ),
 
 total as (
     select
-        e.run_key,
-        g.token_group,
+        g.is_rare,
         e.neuron,
         count(*) as positions,
         sum(abs(units(e.delta_loss))) as abs_delta,
         sum(units(e.delta_loss)) as delta
     from store.fct_effect as e
-    join grouped as g using (run_key, position_id)
-    group by all
+    join chosen using (run_key)
+    join grouped as g using (position_id)
+    group by g.is_rare, e.neuron
 ),
 
 final as (
     select
         c.run_id,
-        t.token_group,
+        case when t.is_rare then 'rare' else 'common' end as token_group,
         c.layer,
         t.neuron,
         row_number() over (
-            partition by t.token_group order by t.abs_delta desc, t.neuron
+            partition by t.is_rare order by t.abs_delta desc, t.neuron
         )::uinteger as rank,
         nats(t.abs_delta) / t.positions as influence,
         nats(t.delta) / t.positions as mean_delta_loss,
         t.positions::uinteger as positions
     from total as t
-    join chosen as c using (run_key)
+    cross join chosen as c
 )
 
 select * from final;

@@ -10,11 +10,13 @@
 --                influence is 0 or there is no fit
 --   local_slope  least-squares slope of log influence over the ranks within ± 0.25 in log rank;
 --                NULL with fewer than 5 of them
---   regime       plateau, power law or rapid decay: before, in or after power_law_fit's window;
---                NULL where influence is 0 or there is no fit
+--   regime       power law or rapid decay: in or after power_law_fit's window; before it plateau
+--                where the neuron stands above the power law, else head; NULL where influence
+--                is 0 or there is no fit
 --
--- SPEC 3. The regime here is a first label by the fit's breaks, whatever their slopes; whether
--- there is a plateau at all is decided elsewhere.
+-- SPEC 3. The regime here is a first label by the fit's breaks; whether there is a plateau at all
+-- is decided elsewhere. A head that bends below the line is no plateau: the papers' plateau is
+-- influence that the power law underestimates (δ > 0).
 
 create or replace view neuron_deviation as
 select
@@ -81,7 +83,8 @@ final as (
         slope.local_slope,
         case
             when slope.rank is null or fit.kappa is null then null
-            when rank < fit.first_rank then 'plateau'
+            when rank < fit.first_rank and deviation > 0 then 'plateau'
+            when rank < fit.first_rank then 'head'
             when rank <= fit.last_rank then 'power law'
             else 'rapid decay'
         end as regime
