@@ -43,7 +43,7 @@ class Commands:
         self, *arguments: object, before: str = "", environment: dict[str, str] | None = None
     ) -> subprocess.Popen[str]:
         """Start a command in a process of its own; `before` is Python that runs first there."""
-        code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {before}; import cli; cli.main()"
+        code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {before or 'pass'}; import cli; cli.main()"
         return subprocess.Popen(
             [sys.executable, "-c", code, *(str(argument) for argument in arguments)],
             cwd=self.folder,

@@ -196,6 +196,17 @@ def test_neuron_deviation(con: duckdb.DuckDBPyConnection) -> None:
     assert [row[5] for row in found] == pytest.approx([0.6931471805599453, 0.0, -0.2876820724517809, None, None])
 
 
+def test_a_head_below_the_power_law_is_no_plateau(con: duckdb.DuckDBPyConnection) -> None:
+    given_run(con)
+    given_curve(con, [0.9, 0.5, 0.25])
+    columns = "run_key, preset, token_group, rank_window, kappa, beta, r2, first_rank, last_rank, ranks, reason"
+    given(con, "power_law_fit", columns, (1, "es", "rare", "auto", 1.0, 0.0, 1.0, 2, 3, 3, None))
+    publish(con, "neuron_deviation", run_key=1)
+    found = rows(con, "select rank, regime, deviation > 0 from neuron_deviation order by rank")
+    assert found[0] == (1, "head", False)
+    assert found[1][1] == found[2][1] == "power law"
+
+
 def test_influence_at(con: duckdb.DuckDBPyConnection) -> None:
     for key, run in ((1, "run"), (2, "other")):
         given_run(con, key, run)
