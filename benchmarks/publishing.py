@@ -4,8 +4,8 @@
 
 Synthetic facts, targets drawn by Zipf's law as in a text. Asked (DESIGN 5): publishing 25,088 × 3,072 pairs in at most
 15 s on four cores, of them the facts at 15 M rows a second, sorting included. The baseline beside it is the engine's
-own insert of the same rows from Parquet, unsorted and unchecked. Queries are timed the second time. Wall-clock time is of
-use only on an idle machine, so processor time is given too. Everything goes to benchmarks/results/publishing.json.
+own insert of the same rows from Parquet, unsorted and unchecked. Queries are timed the second time. Wall-clock time
+is of use only on an idle machine, so processor time is given too. All goes to benchmarks/results/publishing.json.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -97,13 +98,13 @@ def measure(folder: Path, positions: int, neurons: int, runs: int, threads: int)
     }
     for number in range(runs, 0, -1):  # the one that is queried comes last
         parts = _parts(folder, positions, neurons, number)
-        if number == 1:
-            found["baseline: unsorted insert, seconds"] = _seconds(lambda: _baseline(folder, threads))
         seconds = _seconds(lambda: warehouse.publish(path, parts, quiet=True))  # noqa: B023
         found |= {"publish, seconds": seconds, "stages, wall-clock and processor seconds": dict(stages.seconds)}
+    found["peak memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     found["facts, M rows a second"] = round(pairs / stages.seconds["facts"][0] / 1e6, 1)
     found["file, bytes a pair"] = round(path.stat().st_size / pairs / runs, 2)
     parts = _parts(folder, positions, neurons, 1, code_version="again")
+    found["baseline: unsorted insert, seconds"] = _seconds(lambda: _baseline(folder, threads))
     found["publish again, seconds"] = _seconds(lambda: warehouse.publish(path, parts, quiet=True))
     with warehouse.open(path) as opened:
         (cells,) = opened.sql("select count(*) as n from store.agg_effect")["n"]
