@@ -81,7 +81,10 @@ def ingest(
     trust_remote_code: bool,
     **given: Any,
 ) -> None:
-    """Ablate every neuron of a model's last MLP and publish the effects as a run."""
+    """Ablate every neuron of a model's last MLP.
+
+    The effects are checked and published as a run. Asked again, a run is resumed, found done, or extended.
+    """
     from ingest.models import Trust
     from ingest.request import Options
 
@@ -155,7 +158,10 @@ def _runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataFrame:
 @cli.command()
 @global_options
 def runs(settings: Settings) -> None:
-    """List the runs and how far each got; with --json everything that is known of them."""
+    """List the runs and how far each got.
+
+    With --json everything that is known of them.
+    """
     found = _runs(settings)
     if found.is_empty():
         settings.say(f"{settings.warehouse} holds no runs yet. `ingest --model gpt2` makes one, `demo` several.")
@@ -166,7 +172,10 @@ def runs(settings: Settings) -> None:
 @click.argument("name", required=False)
 @global_options
 def tables(settings: Settings, name: str | None) -> None:
-    """List the relations, or describe the columns of the one NAMEd."""
+    """List the relations, or describe one.
+
+    With NAME its columns, their types and what they mean.
+    """
     found = warehouse.tables(settings.warehouse, name, wait=settings.wait)
     if name is None:
         rows = [{"name": one.name, "rows": one.rows, "kind": one.kind, "one row per": one.grain} for one in found]
@@ -183,7 +192,10 @@ def tables(settings: Settings, name: str | None) -> None:
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds after which the query is stopped.")
 @global_options
 def sql(settings: Settings, query: str, form: str | None, timeout: float) -> None:
-    """Run one query, read-only: text, a path ending in .sql, or `-` for stdin."""
+    """Run one query, read-only.
+
+    The query is the text itself, a path ending in .sql, or `-` for stdin.
+    """
     rows = warehouse.run_sql(settings.warehouse, _query_text(query), timeout, wait=settings.wait)
     show(rows, form or settings.form)
 
@@ -206,7 +218,10 @@ def _query_text(query: str) -> str:
 @click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @global_options
 def report(settings: Settings, wanted: tuple[str, ...], out: Path) -> None:
-    """Write the report of all runs, or of those named, to a folder: index.html, numbers and tables."""
+    """Write the report page.
+
+    Of all published runs, or of those named: index.html, its numbers as report.json, its tables.
+    """
     index = _report(settings, wanted, out)
     show(pl.DataFrame({"report": [str(index)]}), "json") if settings.json else click.echo(index)
 
@@ -254,7 +269,7 @@ def _require_published(chosen: pl.DataFrame, settings: Settings) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @global_options
 def export(settings: Settings, folder: Path) -> None:
-    """Write every relation as Parquet into a new FOLDER."""
+    """Write every relation as Parquet to a FOLDER."""
     rows = warehouse.export(settings.warehouse, folder, wait=settings.wait)
     show(pl.DataFrame({"relation": list(rows), "rows": list(rows.values())}), settings.form)
 
@@ -263,14 +278,14 @@ def export(settings: Settings, folder: Path) -> None:
 @click.argument("run_id", metavar="RUN")
 @global_options
 def delete(settings: Settings, run_id: str) -> None:
-    """Remove a run with everything that only it uses."""
+    """Remove a run and what only it uses."""
     settings.say(f"{warehouse.delete(settings.warehouse, run_id, wait=settings.wait)} is removed.")
 
 
 @cli.command()
 @global_options
 def migrate(settings: Settings) -> None:
-    """Bring the warehouse to this version's schema."""
+    """Bring the warehouse to this schema."""
     _require_file(settings)
     applied = warehouse.migrate(settings.warehouse, wait=settings.wait)
     settings.say(f"Applied {', '.join(applied)}." if applied else "The warehouse is up to date.")
@@ -279,7 +294,7 @@ def migrate(settings: Settings) -> None:
 @cli.command()
 @global_options
 def vacuum(settings: Settings) -> None:
-    """Give the space of deleted runs back to the disk."""
+    """Give deleted runs' space back."""
     _require_file(settings)
     space = warehouse.vacuum(settings.warehouse, wait=settings.wait)
     settings.say(f"{space.before / 1e6:.1f} MB before, {space.after / 1e6:.1f} MB after.")
@@ -299,7 +314,10 @@ DEMO_TOKENS = 4_096
 @click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @global_options
 def demo(settings: Settings, out: Path) -> None:
-    """The whole story, offline: ingest the embedded model's checkpoints, query them, write the report."""
+    """Show the whole story, offline.
+
+    Ingests the checkpoints of the embedded model on the built-in text, queries them, writes the report.
+    """
     from ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS
     from ingest.request import Options
 
