@@ -41,6 +41,7 @@ DOUBT = 0.05  # below it a plateau is not called absent
 REFERENCE_SHARE = 0.01  # of the layer; DS
 REFERENCE_STEP = 0.5  # NC's deviation of plateau neurons
 POWER = 0.8
+FEWEST_DRAWS = 100
 BATCH = 4_000_000  # numbers drawn at once
 
 
@@ -107,7 +108,12 @@ def decide(
 
     Returns:
         The decision, or in words why there can be none.
+
+    Raises:
+        ValueError: so few draws that no p can be below 0.01.
     """
+    if draws < FEWEST_DRAWS:
+        raise ValueError(f"{draws} draws cannot give a p below {LEVEL}: use {FEWEST_DRAWS} or more")
     n = len(curve)
     if n < LEAST_NEURONS:
         return f"{n} neurons with an influence above 0; a decision needs {LEAST_NEURONS}"

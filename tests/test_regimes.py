@@ -69,7 +69,7 @@ def test_fits_of_a_plateau_hold_windows_models_and_their_p() -> None:
 
 
 def test_a_short_curve_gives_nulls_with_reasons() -> None:
-    result = regimes(influence_frame(np.exp(-np.arange(29.0))), draws=9)
+    result = regimes(influence_frame(np.exp(-np.arange(29.0))), draws=100)
     fits, decision = result["regime_fit"], result["regime_decision"].row(0, named=True)
     assert fits["kappa"].null_count() == fits.height == fits["reason"].drop_nulls().len()
     assert decision["decision"] is None
@@ -80,7 +80,7 @@ def test_a_short_curve_gives_nulls_with_reasons() -> None:
 def test_the_paper_window_needs_181_neurons() -> None:
     rng = np.random.default_rng(0)
     for n, defined in ((180, False), (181, True)):
-        fits = regimes(influence_frame(rng.exponential(size=n)), draws=19)["regime_fit"]
+        fits = regimes(influence_frame(rng.exponential(size=n)), draws=100)["regime_fit"]
         paper = fits.filter(pl.col("rank_window") == "paper").row(0, named=True)
         assert (paper["kappa"] is not None) == defined
         assert defined or paper["reason"] == "ranks 122 to 181 are no window of 180 ranks"
@@ -88,7 +88,7 @@ def test_the_paper_window_needs_181_neurons() -> None:
 
 @pytest.mark.parametrize("values", [np.zeros(300), np.full(300, 0.5)])
 def test_influence_without_a_curve_is_said_to_have_none(values: np.ndarray) -> None:
-    result = regimes(influence_frame(values), draws=9)
+    result = regimes(influence_frame(values), draws=100)
     assert result["regime_fit"]["kappa"].drop_nulls().len() in (0, 1), "only the paper's line can be drawn"
     assert result["regime_decision"]["decision"].to_list() == [None]
     assert result["regime_decision"]["reason"].null_count() == 0
@@ -99,7 +99,7 @@ def test_influence_without_a_curve_is_said_to_have_none(values: np.ndarray) -> N
 def test_neurons_without_influence_are_left_out() -> None:
     rng = np.random.default_rng(1)
     values = np.concatenate([rng.exponential(size=200), np.zeros(100)])
-    result = regimes(influence_frame(rng.permutation(values)), draws=19)
+    result = regimes(influence_frame(rng.permutation(values)), draws=100)
     assert set(result["regime_fit"]["ranks"]) == {200}
 
 

@@ -165,7 +165,7 @@ def test_a_decision_repeats_and_depends_on_its_seed_alone() -> None:
     truth = Truth(300, 1.0)
     assert decided(truth, 7) == decided(truth, 7)
     curve, _ = truth.draw(np.random.default_rng(0))
-    first, second = (decide(curve, draws=99, seed=seed) for seed in (0, 1))
+    first, second = (decide(curve, draws=100, seed=seed) for seed in (0, 1))
     assert isinstance(first, Decision)
     assert isinstance(second, Decision)
     assert (first.rank, first.step, first.law) == (second.rank, second.step, second.law)
@@ -180,11 +180,16 @@ def test_a_decision_repeats_and_depends_on_its_seed_alone() -> None:
     ],
 )
 def test_curves_that_cannot_be_decided_say_why(curve: np.ndarray, said: str) -> None:
-    assert said in str(decide(curve, draws=9))
+    assert said in str(decide(curve, draws=100))
+
+
+def test_draws_that_cannot_reach_the_level_are_refused() -> None:
+    with pytest.raises(ValueError, match="99 draws cannot"):
+        decide(-log_rank(100), draws=99)
 
 
 def test_the_smallest_curve_is_decided() -> None:
-    assert isinstance(decide(Truth(60, 1.0, tail_at=3.0).draw(np.random.default_rng(0))[0], draws=99), Decision)
+    assert isinstance(decide(Truth(60, 1.0, tail_at=3.0).draw(np.random.default_rng(0))[0], draws=100), Decision)
 
 
 def test_the_slope_breaks_where_it_does() -> None:

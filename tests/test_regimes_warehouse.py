@@ -62,7 +62,7 @@ def test_sums_over_cells_are_the_influence(relations: dict[str, pl.DataFrame], p
 def test_the_whole_chain_runs_on_a_warehouse(relations: dict[str, pl.DataFrame]) -> None:
     cells, influence = relations["agg_effect"], relations["neuron_influence"]
     sums = {key: window_sums(cells, *key) for key in GROUPS}
-    result = regimes(influence, sums, draws=99)
+    result = regimes(influence, sums, draws=100)
     assert result["regime_decision"].height == len(GROUPS)
     assert set(result["regime_decision"]["errors_known"]) == {True}
     auto = result["regime_fit"].filter(pl.col("rank_window") == "auto").sort("preset", "token_group")
@@ -104,7 +104,7 @@ def test_a_run_of_one_window_has_no_intervals(relations: dict[str, pl.DataFrame]
     with warehouse.open(path) as opened:
         cells, influence = opened.read("agg_effect"), opened.read("neuron_influence")
     sums = {key: window_sums(cells, *key) for key in GROUPS}
-    decision = regimes(influence, sums, draws=19)["regime_decision"]
+    decision = regimes(influence, sums, draws=100)["regime_decision"]
     assert set(decision["errors_known"]) == {False}
     assert all("single window" in reason for reason in decision["reason"])
     intervals = pl.concat([influence_intervals(*key, one, draws=19) for key, one in sums.items()])
