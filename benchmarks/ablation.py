@@ -4,7 +4,8 @@
 
 Synthetic layers take their scale from `novella`'s last step (`benchmarks.layers`); the match is printed. Seconds are
 for all T x N pairs (`forward`: T positions); methods that are too slow are timed on fewer and scaled linearly, and
-marked `extrapolated`; `cpu_seconds` are the process's own, less touched by what else the machine does. Errors are against the definition in float64: half uniform pairs, half those of largest |Δ|.
+marked `extrapolated`; `cpu_seconds` are the process's own, less touched by what else the machine does. Errors are
+against the definition in float64: half uniform pairs, half those of largest |Δ|.
 """
 
 import argparse

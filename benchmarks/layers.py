@@ -97,7 +97,7 @@ def captured(data: Path, positions: int, step: str = "step3979") -> Layer:
 
 
 def synthetic(real: Layer, vocabulary: int, width: int, neurons: int, positions: int, seed: int = 0) -> Layer:
-    """A layer of V x d x N with `real`'s scale (module docstring); RMSNorm-free: a LayerNorm without gain."""
+    """A layer of V x d x N with `real`'s scale (module docstring), behind an RMSNorm without gain."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:

@@ -21,7 +21,16 @@ from torch.linalg import vecdot
 from common.errors import UserError
 from ingest.definition import reference_effects
 from ingest.effects import Mixed, entropy, frozen_frequency
-from ingest.exact import Directions, Pairs, Positions, Sizes, exact_effects, exact_rounding, float64_effects
+from ingest.exact import (
+    RELATIVE_ROUNDING,
+    Directions,
+    Pairs,
+    Positions,
+    Sizes,
+    exact_effects,
+    exact_rounding,
+    float64_effects,
+)
 from ingest.head import Head, fold, require_finite, require_matrix, require_shape
 from ingest.moments import Moments, accumulate
 from ingest.series import Estimate, Expectations, Series
@@ -29,7 +38,7 @@ from ingest.series import Estimate, Expectations, Series
 __all__ = ["EFFECTS", "Ablation", "BlockEffects", "Head", "reference_effects"]
 
 EFFECTS = ("loss", "direct", "entropy", "kl", "frequency")
-SMALLEST_TOLERANCE = 5e-7
+SMALLEST_TOLERANCE = 1e-7
 RELATIVE_TOLERANCE = 1e-4
 COMMON_MASS = 0.95  # of the typical prediction: tokens whose fourth moments are computed
 SMALLEST_RATIO = 0.1  # of σ1 / σ0: below it float32 loses the norm of the edited residual
@@ -252,10 +261,12 @@ class Ablation:
         rounding = exact_rounding(self.folded, sizes, self._norms, pairs)
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold; the entropy divides by it
         hard = values["loss"] < (LARGEST_RISE_FOR_ENTROPY if "entropy" in self.effects else LARGEST_RISE)
+        hard |= ~(pairs.u < 1 / SMALLEST_RATIO - 1)  # u = σ0/σ1 − 1
+        allowed = RELATIVE_TOLERANCE - RELATIVE_ROUNDING
         for name in self.effects:
             value = values[name]
             share = ENTROPY_ROUNDINGS if name == "entropy" else 1
-            hard |= ~(share * rounding <= self.tolerance + RELATIVE_TOLERANCE * value.abs())
+            hard |= ~(share * rounding <= self.tolerance + allowed * value.abs())
             hard |= ~value.isfinite() | (value < LARGEST_RISE)
             found[name][pairs.t, pairs.i] = value
         place = torch.device("cpu") if self.device.type == "mps" else self.device

@@ -159,6 +159,16 @@ def test_bad_input_is_refused() -> None:
         Ablation(head, w, reference).block(x, n, y + 300)
 
 
+def test_edits_that_leave_almost_nothing_of_the_residual() -> None:
+    """The edited residual is a thousandth, or a hundred-thousandth, of the old one: the norm blows it up again."""
+    head, w, reference, x, n, y = made_up(8, norm="rms")
+    w[:3] = x[:3] * torch.tensor([[0.999], [0.99999], [0.95]])
+    n[:3, :3] = reference[:3] + 1
+    layer = (head, w, reference, x, n, y)
+    found = Ablation(head, w, reference).block(x, n, y)
+    assert worst(layer, found, every_pair(*n.shape)) <= 1
+
+
 def test_a_residual_without_variance() -> None:
     """Defined as long as the norm adds something to the variance, refused otherwise."""
     head, w, reference, x, n, y = made_up(7)
