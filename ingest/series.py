@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ingest.exact import FLOAT32, Sizes
+from ingest.exact import FLOAT32, RELATIVE_ROUNDING, Sizes
 from ingest.moments import Moments, Tier
 
 _SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary (docs/ablation.md)
@@ -157,7 +157,8 @@ class Series:
         """Δ loss. E exp(δ̃) ≥ 1 (Jensen), so its logarithm's error is no larger than its own."""
         growth, error = self.growth()
         first = self.u * self.expected.z_target + self.c * self.expected.m_target
-        return Estimate(first + growth.log1p(), error, self.rounding)
+        value = first + growth.log1p()
+        return Estimate(value, error, self.rounding + RELATIVE_ROUNDING * value.abs())
 
     def fourth_moment(self) -> Tensor:
         """No less than E[δ̃⁴]."""
