@@ -120,7 +120,7 @@ def three_piece_fit(y: np.ndarray) -> tuple[int, int]:
     return min(errors, key=errors.__getitem__)
 
 
-@pytest.mark.parametrize(("neurons", "seed"), [(64, 0), (200, 1), (1024, 2), (1024, 3), (3072, 4)])
+@pytest.mark.parametrize(("neurons", "seed"), [(64, 0), (200, 1), (1024, 2), (3072, 3)])
 def test_power_law_fit_by_least_squares(con: duckdb.DuckDBPyConnection, neurons: int, seed: int) -> None:
     given_run(con)
     influence = noisy_curve(neurons, seed, decay=np.log(neurons) - 1.5)

@@ -16,7 +16,7 @@ import warehouse
 from common import parts
 from common.errors import LockedError, UserError
 from tests.synthetic import make_parts
-from tests.test_warehouse_publish import contents, parts_of, published
+from tests.warehouses import contents, parts_of, published
 from warehouse import exporting
 
 
@@ -42,7 +42,7 @@ def test_delete_removes_everything_of_the_run_and_nothing_else(path: Path) -> No
         )["table_name"]
         assert len(tables) > 10
         for table in tables:
-            assert opened.sql(f"select distinct run_key from store.{table}")["run_key"].to_list() == [1], table
+            assert set(opened.sql(f"select run_key from store.{table}")["run_key"]) <= {1}, table
         assert opened.sql("select tokenizer_id from store.tokenizer")["tokenizer_id"].to_list() != ["another tokenizer"]
 
 
@@ -66,7 +66,7 @@ def test_delete_of_a_run_that_was_never_published(path: Path) -> None:
 def test_space_is_used_again(path: Path) -> None:
     """Publishing and deleting over and over does not make the file grow."""
     sizes = []
-    for seed in range(6):
+    for seed in range(4):
         published(path, "run", seed=seed, positions=1024, neurons=128)
         warehouse.delete(path, "run")
         sizes.append(path.stat().st_size)
@@ -75,7 +75,7 @@ def test_space_is_used_again(path: Path) -> None:
 
 def test_vacuum_gives_space_back_and_changes_nothing(path: Path) -> None:
     for seed, name in enumerate("abcd"):
-        published(path, name, seed=seed, positions=2048, neurons=256)
+        published(path, name, seed=seed, positions=1024, neurons=128)
     for name in "ac":
         warehouse.delete(path, name)
     before = contents(path)

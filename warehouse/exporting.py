@@ -28,7 +28,7 @@ def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
     """Write every public relation as Parquet into a new folder; returns the number of rows of each.
 
     Relations with a row per something of a run are partitioned in the Hive way, ``NAME/run_id=RUN/part.parquet``; the
-    others are ``NAME/part.parquet``. ``manifest.json`` lists files and rows. The folder appears whole or not at all.
+    others, and those without rows, are ``NAME/part.parquet``. ``manifest.json`` lists files and rows. The folder appears whole or not at all.
 
     Raises:
         UserError: the folder exists and is not empty, or the disk is full.
@@ -68,17 +68,24 @@ def _write_relations(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[t
     for relation in relations.relations().values():
         if relation.is_macro:
             continue
-        if "run_id" not in relation.columns or relation.name == "dim_run":
+        is_of_runs = "run_id" in relation.columns and relation.name != "dim_run"
+        written = list(_write_runs(con, relation.name, runs, folder)) if is_of_runs else []
+        if not written:  # also where no run has rows: an empty part tells the columns
             name = f"{relation.name}/part.parquet"
-            yield name, _write(con, f"select * from {relation.name}", {}, folder / name)
-            continue
-        for run in runs:
-            name = f"{relation.name}/run_id={quote(run, safe='')}/part.parquet"
-            query = f"select * exclude (run_id) from {relation.name} where run_id = $run"
-            if rows := _write(con, query, {"run": run}, folder / name):
-                yield name, rows
-            else:
-                shutil.rmtree((folder / name).parent)
+            written = [(name, _write(con, f"select * from {relation.name}", {}, folder / name))]
+        yield from written
+
+
+def _write_runs(
+    con: duckdb.DuckDBPyConnection, relation: str, runs: list[str], folder: Path
+) -> Iterator[tuple[str, int]]:
+    for run in runs:
+        name = f"{relation}/run_id={quote(run, safe='')}/part.parquet"
+        query = f"select * exclude (run_id) from {relation} where run_id = $run"
+        if rows := _write(con, query, {"run": run}, folder / name):
+            yield name, rows
+        else:
+            shutil.rmtree((folder / name).parent)
 
 
 def _write(con: duckdb.DuckDBPyConnection, query: str, values: dict[str, str], path: Path) -> int:
@@ -93,8 +100,7 @@ def _write(con: duckdb.DuckDBPyConnection, query: str, values: dict[str, str], p
 
 
 def _rows_by_relation(files: dict[str, int]) -> dict[str, int]:
-    rows: dict[str, int] = {}
+    rows = {relation.name: 0 for relation in relations.relations().values() if not relation.is_macro}
     for name, count in files.items():
-        relation = name.split("/")[0]
-        rows[relation] = rows.get(relation, 0) + count
+        rows[name.split("/")[0]] += count
     return rows
