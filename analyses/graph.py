@@ -89,9 +89,10 @@ def graph_modularity(
     """Communities of every group's signed correlation graph (NC table 1): relation `graph_modularity`.
 
     The partition of a method is the best of its runs: by modularity on |w| for Louvain, by signed modularity for
-    Leiden, by the k-means objective for spectral clustering. Its interval, for tested groups, is a percentile
-    bootstrap over windows that rebuilds the graph and repeats a tenth of the runs. Resampling adds noise to the
-    correlations and so edges to a sparse graph: the interval shows spread, and can miss the estimate to one side.
+    Leiden, by the k-means objective for spectral clustering. Its interval, for the tested groups and the first two
+    methods, is a percentile bootstrap over windows that rebuilds the graph and repeats a twentieth of the runs.
+    Resampling adds noise to the correlations and so edges to a sparse graph: the interval shows spread, and can miss
+    the estimate to one side.
 
     Args:
         activations: T × N at the chosen positions.
@@ -274,7 +275,7 @@ def _graph_rows(
         row = {**shared, **method, "reason": reason}
         if reason is None:
             row |= _best_partition(weights, method, options)
-            if resampler is not None and "runs" in row:
+            if resampler is not None and "runs" in row and method["method"] != "spectral":
                 limits = _interval(resampler, method, options)
                 row |= limits | {"reason": joined(row["reason"], limits.get("reason"))}
         rows.append(row)
@@ -327,11 +328,9 @@ def _interval(resampler: Resampler, method: dict[str, Any], options: GraphOption
 
     def of_graph(correlation: FloatArray) -> float:
         weights, linked = _graph(np.where(np.isfinite(correlation), correlation, 0.0), options.threshold)
-        if len(linked) < max(1, method.get("communities_asked", 1)):
+        if len(linked) == 0:
             return np.nan
-        found, scores = _partitions(weights, method, options, part=0.1)
-        if len(found) == 0:
-            return np.nan
+        found, scores = _partitions(weights, method, options, part=0.05)
         return float(modularities(weights, found[[np.argmax(scores)]])[1][0])
 
     limits = window_interval(

@@ -31,13 +31,14 @@ def mutual_information(
     neighbours: int = 3,
     contexts: int = 1_000,
     ksg_controls: int = 3,
+    ksg_neurons: int = 50,
     seed: int = 0,
     pool: Executor | None = None,
 ) -> pl.DataFrame:
     """Mean mutual information of the pairs within and between groups: relation `mutual_information`.
 
-    `binned` is over all positions and all groups, `ksg` over `contexts` seeded positions, for the tested groups and
-    the first `ksg_controls` random ones. The binned estimate is a plug-in: independent neurons get about
+    `binned` is over all positions and all groups, `ksg` (1 ms a pair) over `contexts` seeded positions, within the
+    tested groups and the first `ksg_controls` random ones. The binned estimate is a plug-in: independent neurons get about
     (bins − 1)²/(2T) nats, 0.004 at T = 25,088 but 0.11 at 1,000, so compare it only over the same positions.
 
     Args:
@@ -48,6 +49,7 @@ def mutual_information(
         neighbours: k of the KSG estimator.
         contexts: positions of the KSG estimator; all where there are no more.
         ksg_controls: random groups of the KSG estimator.
+        ksg_neurons: of a larger group, the KSG estimator takes so many seeded ones.
         seed: of the sampled positions and of the noise that breaks ties for KSG.
         pool: processes to share the pairs among; the result is the same with and without.
 
@@ -60,7 +62,8 @@ def mutual_information(
         binned = estimator == "binned"
         chosen = activations if binned else activations.sample(contexts, seed)
         part = groups if binned else groups.filter(pl.col("draw") <= ksg_controls)
-        rows = _rows(chosen, stacks(part), estimator, bins if binned else neighbours, seed, pool)
+        most = None if binned else ksg_neurons
+        rows = _rows(chosen, stacks(part), estimator, bins if binned else neighbours, most, seed, pool)
         frames.append(table([{**row, "estimator": estimator} for row in rows], MUTUAL_INFORMATION))
     return pl.concat(frames) if frames else table([], MUTUAL_INFORMATION)
 
@@ -123,7 +126,13 @@ def _within_radius(x: FloatArray, radius: FloatArray) -> IntArray:
 
 
 def _rows(
-    activations: Activations, found: list[Stack], estimator: Estimator, parameter: int, seed: int, pool: Executor | None
+    activations: Activations,
+    found: list[Stack],
+    estimator: Estimator,
+    parameter: int,
+    most: int | None,
+    seed: int,
+    pool: Executor | None,
 ) -> list[dict[str, Any]]:
     """A row for every comparison of every draw; `parameter` is the number of bins, or of neighbours."""
     neurons = used_neurons(found, activations.neurons)
@@ -132,11 +141,11 @@ def _rows(
     enough = len(values) >= least
     varies = np.ptp(values, axis=0) > 0 if enough else np.zeros(len(neurons), dtype=bool)
     absent = NO_PAIR if enough else f"{len(values)} positions; the {estimator} estimate needs at least {least}"
-    tasks = list(_tasks(found, neurons, varies))
+    tasks = [task for task in _tasks(found, neurons, varies) if estimator == "binned" or task[2] is None]
     results: Iterable[FloatArray] = repeat(np.zeros(0), len(tasks))
     if enough:
         prepared = binned_codes(values, parameter) if estimator == "binned" else _standardised(values, seed)
-        firsts = [prepared[first] for _, first, _ in tasks]
+        firsts = [prepared[_at_most(first, most, seed)] for _, first, _ in tasks]
         seconds = [None if second is None else prepared[second] for _, _, second in tasks]
         function: Callable[..., FloatArray] = binned_information if estimator == "binned" else ksg_information
         results = (map if pool is None else pool.map)(function, firsts, seconds, repeat(parameter))
@@ -166,6 +175,12 @@ def _tasks(
             row |= {"other_k": other.k, "other_draw": int(draw)}
             rows = [side[varies[side]] for side in (np.searchsorted(neurons, first), np.searchsorted(neurons, second))]
             yield row, rows[0], None if comparison == "within" else rows[1]
+
+
+def _at_most(rows: IntArray, most: int | None, seed: int) -> IntArray:
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
 def _standardised(values: FloatArray, seed: int) -> FloatArray:

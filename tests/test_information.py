@@ -112,7 +112,7 @@ def test_the_relation_has_every_comparison_and_both_estimators():
     frame = mutual_information(layer, groups, contexts=300)
     assert frame.schema == pl.Schema(MUTUAL_INFORMATION)
     counted = {row[:2]: row[2] for row in frame.group_by("estimator", "comparison").len().iter_rows()}
-    assert counted == {("binned", "within"): 7, ("binned", "groups"): 6, ("ksg", "within"): 5, ("ksg", "groups"): 4}
+    assert counted == {("binned", "within"): 7, ("binned", "groups"): 6, ("ksg", "within"): 5}
     assert set(frame.filter(estimator="ksg")["positions"]) == {300}
     codes = binned_codes(layer.values, 16)
     for row in frame.filter(estimator="binned").iter_rows(named=True):
@@ -126,6 +126,12 @@ def test_the_relation_has_every_comparison_and_both_estimators():
     assert boost == pytest.approx(
         np.mean(ksg_information(layer.sample(300, 0).values[:, :3].T.astype(float), None, 3)), abs=0.02
     )
+
+
+def test_ksg_takes_no_more_neurons_than_asked():
+    layer = drawn(positions=200, neurons=30)
+    frame = mutual_information(layer, group(*range(12)), ksg_neurons=5)
+    assert frame.select("estimator", "pairs").rows() == [("binned", 66), ("ksg", 10)]
 
 
 def test_processes_change_nothing():
