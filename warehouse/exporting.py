@@ -28,7 +28,8 @@ def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
     """Write every public relation as Parquet into a new folder; returns the number of rows of each.
 
     Relations with a row per something of a run are partitioned in the Hive way, ``NAME/run_id=RUN/part.parquet``; the
-    others, and those without rows, are ``NAME/part.parquet``. ``manifest.json`` lists files and rows. The folder appears whole or not at all.
+    others, and those without rows, are ``NAME/part.parquet``. ``manifest.json`` lists files and rows. The folder
+    appears whole or not at all.
 
     Raises:
         UserError: the folder exists and is not empty, or the disk is full.
