@@ -4,9 +4,12 @@ The only module that sees all layers. A command parses, makes a short sequence o
 Torch and its kin are imported by the commands that need them, so that `runs` and `sql` answer at once.
 """
 
+import os
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +19,17 @@ import polars as pl
 import warehouse
 from common.errors import UserError
 from common.parts import EFFECT_COLUMNS, parts_root
+from common.progress import progress
 from common.settings import Settings, global_options, group_options, program, run
 from common.terminal import FORMATS, show
 from common.version import VERSION
 
 if TYPE_CHECKING:
+    from analyses.registry import Source
     from ingest.request import Options, Request
+
+# Threads that wait by spinning make a shared machine ten times slower; torch reads this when it is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPORT_FOLDER = "rare_tokens_report"
 
@@ -213,6 +221,69 @@ def _query_text(query: str) -> str:
     return query
 
 
+# --- analyses -------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("wanted", nargs=-1, metavar="[RUN]...")
+@click.option("--again", is_flag=True, help="Compute what is stored again and replace it.")
+@global_options
+def analyze(settings: Settings, wanted: tuple[str, ...], again: bool) -> None:
+    """Compute what all runs, or those named, still lack of regimes, groups, geometry, graphs and tests; store it."""
+    from analyses.reference import published_values
+
+    chosen = _published_runs(settings, wanted)
+    warehouse.store_published_values(settings.warehouse, published_values(), wait=settings.wait)
+    done = [row for run_row in chosen.iter_rows(named=True) for row in _analyze(run_row, settings, again)]
+    if done or settings.json:
+        show(pl.DataFrame(done), settings.form)
+    if not done:
+        settings.say(f"Every analysis of {len(chosen)} runs is stored already; --again computes them anew.")
+
+
+def _analyze(run_row: dict[str, Any], settings: Settings, again: bool) -> list[dict[str, Any]]:
+    """Compute and store what one run lacks; returns a row per analysis that was computed."""
+    from analyses.registry import due, processes
+
+    run_id = run_row["run_id"]
+    known = warehouse.stored(settings.warehouse, run_id, wait=settings.wait)
+    missing = due({name: found.parameters for name, found in known.items()}, again=again)
+    kept = [name for name in known if name not in {analysis.name for analysis in missing}]
+    if old := sorted({known[name].code_version for name in kept} - {VERSION}):
+        settings.say(f"{run_id} was analysed by version {', '.join(old)}; --again computes it with {VERSION}.")
+    ask = cache(partial(_ask, settings, run_id))
+    done = []
+    with (
+        processes(missing, run_row["positions"] * run_row["neurons"]) as pool,
+        progress(f"Analyse {run_id}", len(missing), "analyses", quiet=settings.quiet) as advance,
+    ):
+        for analysis in missing:
+            start = time.perf_counter()
+            frames = analysis.compute(ask, analysis.parameters, pool)
+            row = {"run_id": run_id, "analysis": analysis.name, "seconds": round(time.perf_counter() - start, 2)}
+            rows = warehouse.store(
+                settings.warehouse, run_id, analysis.name, frames, parameters=analysis.parameters,
+                code_version=VERSION, seconds=row["seconds"], published_at=run_row["published_at"], wait=settings.wait,
+            )  # fmt: skip
+            done.append(row | {"rows": rows})
+            advance()
+    return done
+
+
+def _ask(settings: Settings, run_id: str, source: "Source") -> Any:
+    """What an analysis reads of a run."""
+    from analyses.registry import ACTIVATIONS
+
+    path, wait = settings.warehouse, settings.wait
+    key = {"preset": source.preset, "token_group": source.token_group}
+    if source.relation == ACTIVATIONS:
+        return warehouse.activations(path, run_id, **key, wait=wait)
+    return warehouse.read(path, run_id, source.relation, **key, columns=source.columns, wait=wait)
+
+
+# --- report ---------------------------------------------------------------------------------------------------------
+
+
 @cli.command()
 @click.argument("wanted", nargs=-1, metavar="[RUN]...")
 @click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
@@ -230,10 +301,9 @@ def _report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path:
     from analyses.reference import published_values
     from analyses.report import ReportInputs, write_report
 
+    chosen = _published_runs(settings, wanted)
+    ids = chosen["run_id"].to_list()
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
-        chosen = opened.dim_run(run=list(wanted)) if wanted else opened.dim_run(status="published")
-        _require_published(chosen, settings)
-        ids = chosen["run_id"].to_list()
         inputs = ReportInputs(
             runs=chosen,
             influence=opened.neuron_influence(run_id=ids),
@@ -241,9 +311,13 @@ def _report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path:
             deviations=opened.neuron_deviation(run_id=ids),
             tokens=opened.sql(LOGIT_LENS_QUERY, runs=ids),
             published=published_values(),
+            intervals=opened.influence_interval(run_id=ids),
+            decisions=opened.regime_decision(run_id=ids),
             command=" ".join([program(), "report", *wanted]),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+    if without := sorted(set(ids) - set(inputs.decisions["run_id"])):
+        settings.say(f"Without intervals and decisions for {', '.join(without)}: `analyze` computes them.")
     return write_report(inputs, out)
 
 
@@ -254,12 +328,16 @@ where run_id in $runs
 """
 
 
-def _require_published(chosen: pl.DataFrame, settings: Settings) -> None:
+def _published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
+    """The published runs, or those named, of which every one must be published (`dim_run`)."""
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        chosen = opened.dim_run(run=list(wanted)) if wanted else opened.dim_run(status="published")
     if chosen.is_empty():
         raise UserError(f"{settings.warehouse} holds no published run to report on. `ingest --model gpt2` makes one.")
     for run_row in chosen.filter(pl.col("status") != "published").iter_rows(named=True):
         why = f" ({run_row['status_reason']})" if run_row["status_reason"] else ""
         raise UserError(f"Run {run_row['run_id']} is {run_row['status']}{why}: there is nothing to report on it.")
+    return chosen
 
 
 # --- housekeeping ---------------------------------------------------------------------------------------------------

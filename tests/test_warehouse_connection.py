@@ -166,12 +166,17 @@ def test_a_warehouse_with_data_takes_a_new_migration(path: Path, monkeypatch: py
     folder = path.with_name("parts")
     make_parts(folder, positions=64, neurons=4, run_id="run")
     warehouse.publish(path, folder)
-    more = (2, "more", "alter table store.run add column extra integer; create table store.added (run_key usmallint)")
+    number = migrations.known()[-1][0] + 1
+    more = (
+        number,
+        "more",
+        "alter table store.run add column extra integer; create table store.added (run_key usmallint)",
+    )
     known = [*migrations.known(), more]
     monkeypatch.setattr(migrations, "known", lambda: known)
     with pytest.raises(UserError, match="rare-tokens migrate"):
         read(path)
-    assert warehouse.migrate(path) == ["002_more", "views"]
+    assert warehouse.migrate(path) == [f"{number:03d}_more", "views"]
     with warehouse.open(path) as opened:
         assert len(opened.fct_effect()) == 256
         assert opened.sql("select extra from store.run")["extra"].to_list() == [None]
@@ -179,7 +184,11 @@ def test_a_warehouse_with_data_takes_a_new_migration(path: Path, monkeypatch: py
 
 def test_a_failing_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path)
-    broken = (2, "broken", "create table store.added (x integer); select no_such_function()")
+    broken = (
+        migrations.known()[-1][0] + 1,
+        "broken",
+        "create table store.added (x integer); select no_such_function()",
+    )
     known = [*migrations.known(), broken]
     with monkeypatch.context() as patched:
         patched.setattr(migrations, "known", lambda: known)

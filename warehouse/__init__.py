@@ -8,6 +8,7 @@ from warehouse.door import Warehouse
 from warehouse.exporting import export
 from warehouse.housekeeping import Space, delete, migrate, require_writable, vacuum
 from warehouse.publishing import begin, publish, record_missing
+from warehouse.results import Stored, activations, read, store, store_published_values, stored
 from warehouse.runs import find, runs, status
 from warehouse.sandbox import run_sql
 from warehouse.tables import tables
@@ -16,7 +17,9 @@ open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to rea
 
 __all__ = [
     "Space",
+    "Stored",
     "Warehouse",
+    "activations",
     "begin",
     "claim",
     "delete",
@@ -25,11 +28,15 @@ __all__ = [
     "migrate",
     "open",
     "publish",
+    "read",
     "record_missing",
     "require_writable",
     "run_sql",
     "runs",
     "status",
+    "store",
+    "store_published_values",
+    "stored",
     "tables",
     "vacuum",
 ]

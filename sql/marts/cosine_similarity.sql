@@ -1,0 +1,49 @@
+-- cosine_similarity: mean cosine similarity of activation traces and of weight vectors.
+-- One row per run × preset × token_group × space × group × draw × comparison × other group.
+--   run_id             the run
+--   preset             definition of rare and common (see position_group)
+--   token_group        positions that it is measured over, and the influence that ranks the
+--                      neurons: rare
+--   layer              layer of the neurons
+--   space              activation (not centred, ES eq. 8), w_out or w_in
+--   group_name         group of neurons (see neuron_group)
+--   k                  neurons in the group
+--   draw               0 the group itself; 1, 2 … the random groups (control)
+--   comparison         within a group, between two groups of a kind, or of a group with all random
+--                      ones
+--   other_group        group that it is compared with
+--   other_k            neurons in the other group
+--   other_draw         NULL for random: the mean is over all draws
+--   positions          number of positions; NULL for weights
+--   pairs              of neurons that have a value
+--   undefined_neurons  of the group: all zero
+--   mean_cosine        mean over the pairs
+--   low                lower end of the 95 % interval over windows; NULL for random groups
+--   high               upper end of the same
+--   reason             why a value is NULL; NULL where there is nothing to say
+--
+-- SPEC 5; ES §4.2, table 3.
+
+create or replace view cosine_similarity as
+select
+    run.run_id,
+    similarity.preset,
+    similarity.token_group,
+    run.layer,
+    similarity.space,
+    similarity.group_name,
+    similarity.k,
+    similarity.draw,
+    similarity.comparison,
+    similarity.other_group,
+    similarity.other_k,
+    similarity.other_draw,
+    similarity.positions,
+    similarity.pairs,
+    similarity.undefined_neurons,
+    similarity.mean_cosine,
+    similarity.low,
+    similarity.high,
+    similarity.reason
+from store.cosine_similarity as similarity
+join store.run as run using (run_key);

@@ -1,0 +1,45 @@
+-- mutual_information: mean mutual information of the pairs within and between groups.
+-- One row per run × preset × token_group × estimator × group × draw × comparison × other group.
+--   run_id             the run
+--   preset             definition of rare and common (see position_group)
+--   token_group        positions that it is measured over, and the influence that ranks the
+--                      neurons: rare
+--   layer              layer of the neurons
+--   estimator          binned (16 bins of equal frequency) or ksg (3 neighbours)
+--   group_name         group of neurons (see neuron_group)
+--   k                  neurons in the group
+--   draw               0 the group itself; 1, 2 … the random groups (control)
+--   comparison         within a group, between two groups of a kind, or of a group with all random
+--                      ones
+--   other_group        group that it is compared with
+--   other_k            neurons in the other group
+--   other_draw         NULL for random: the mean is over all draws
+--   positions          number of positions
+--   pairs              of neurons that have a value
+--   undefined_neurons  of the group, constant over these positions
+--   mean_information   mean over the pairs, nats
+--   reason             why a value is NULL; NULL where there is nothing to say
+--
+-- SPEC 5. ksg is for the tested groups and a few random ones, over 1,000 positions.
+
+create or replace view mutual_information as
+select
+    run.run_id,
+    information.preset,
+    information.token_group,
+    run.layer,
+    information.estimator,
+    information.group_name,
+    information.k,
+    information.draw,
+    information.comparison,
+    information.other_group,
+    information.other_k,
+    information.other_draw,
+    information.positions,
+    information.pairs,
+    information.undefined_neurons,
+    information.mean_information,
+    information.reason
+from store.mutual_information as information
+join store.run as run using (run_key);

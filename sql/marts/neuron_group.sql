@@ -1,0 +1,30 @@
+-- neuron_group: groups of neurons chosen by what they do, and the random groups beside them.
+-- One row per run × preset × token_group × group_name × k × draw × neuron.
+--   run_id       the run
+--   preset       definition of rare and common (see position_group)
+--   token_group  positions that it is measured over, and the influence that ranks the neurons: rare
+--   layer        layer of the neurons
+--   group_name   boost, suppress; plateau, excitatory, inhibitory; top, top_boost, top_suppress; or
+--                control
+--   k            neurons in the group
+--   draw         0 the group itself; 1, 2 … the random groups (control)
+--   neuron       its index in the layer; NULL where the group cannot be formed
+--   reason       why a value is NULL; NULL where there is nothing to say
+--
+-- SPEC 4. boost and suppress: the 50 most influential neurons of each sign. plateau: by
+-- neuron_deviation, excitatory and inhibitory its two signs. top: the top 1 %. control: 100 seeded
+-- random groups of each size.
+
+create or replace view neuron_group as
+select
+    run.run_id,
+    result.preset,
+    result.token_group,
+    run.layer,
+    result.group_name,
+    result.k,
+    result.draw,
+    result.neuron,
+    result.reason
+from store.neuron_group as result
+join store.run as run using (run_key);

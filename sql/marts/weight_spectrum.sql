@@ -1,0 +1,49 @@
+-- weight_spectrum: the tail of the eigenvalue spectrum of a group of weight vectors.
+-- One row per run × preset × token_group × matrix × standardised × group_name × k × draw × rule.
+--   run_id              the run
+--   preset              definition of rare and common (see position_group)
+--   token_group         influence that ranks the neurons: rare
+--   layer               layer of the neurons
+--   matrix              w_out or w_in
+--   standardised        each row to mean 0 and variance 1 first
+--   group_name          layer: all neurons
+--   k                   neurons
+--   draw                0 the group itself; 1, 2 … the random groups (control)
+--   rule                how tail_size is chosen: fix_finger, mid or tenth
+--   eigenvalues         that are not zero
+--   largest_eigenvalue  the largest
+--   alpha               Hill's estimate (eq. 11)
+--   alpha_low           95 % interval if the tail were independent Pareto draws; NULL for controls
+--   alpha_high          upper end of the same
+--   density_exponent    α + 1, which WeightWatcher and powerlaw print as alpha
+--   tail_size           k of eq. 11
+--   lambda_min          smallest eigenvalue of the tail
+--   distance            D, Kolmogorov–Smirnov, of the tail from the power law
+--   reason              why a value is NULL; NULL where there is nothing to say
+--
+-- SPEC 7; ES §2.2, 3.4, 4.3, table 4: eigenvalues of W Wᵀ / d.
+
+create or replace view weight_spectrum as
+select
+    run.run_id,
+    spectrum.preset,
+    spectrum.token_group,
+    run.layer,
+    spectrum.matrix,
+    spectrum.standardised,
+    spectrum.group_name,
+    spectrum.k,
+    spectrum.draw,
+    spectrum.rule,
+    spectrum.eigenvalues,
+    spectrum.largest_eigenvalue,
+    spectrum.alpha,
+    spectrum.alpha_low,
+    spectrum.alpha_high,
+    spectrum.density_exponent,
+    spectrum.tail_size,
+    spectrum.lambda_min,
+    spectrum.distance,
+    spectrum.reason
+from store.weight_spectrum as spectrum
+join store.run as run using (run_key);

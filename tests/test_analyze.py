@@ -1,0 +1,217 @@
+"""`analyze`: what it fills, that it does so once, and what becomes of it when its run is replaced or removed."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+import cli
+import warehouse
+from analyses import registry
+from analyses.reference import published_values
+from common.errors import UserError
+from common.parts import parts_root
+from common.settings import run
+from tests.synthetic import make_parts
+from warehouse import results
+
+RUN = "synthetic-main-00000001"
+OTHER = "synthetic-main-00000002"
+RESULTS = [name for analysis in registry.REGISTRY for name in analysis.relations]
+SMALLER = {
+    "regimes": {"draws": 200},
+    "influence_interval": {"draws": 50},
+    "neuron_group": {"k": 8, "draws": 25},
+    "activation_correlation": {"resamples": 50},
+    "cosine_similarity": {"resamples": 50},
+    "effective_dimension": {"resamples": 50},
+    "mutual_information": {"contexts": 100},
+    "graph_modularity": {"louvain_runs": 3, "leiden_runs": 1, "threshold": 0.02, "spectral": [2], "resamples": 20},
+}
+
+LARGE_GROUP = {"neuron_group": SMALLER["neuron_group"] | {"k": 90}}
+
+
+@pytest.fixture
+def smaller(monkeypatch):
+    """The same analyses with small groups and few draws."""
+    monkeypatch.setattr(registry, "REGISTRY", smaller_registry())
+
+
+def smaller_registry():
+    return tuple(replace(one, parameters=one.parameters | SMALLER.get(one.name, {})) for one in registry.REGISTRY)
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory):
+    """A warehouse of two runs, the first of them analysed."""
+    path = tmp_path_factory.mktemp("analysed") / "rare_tokens.duckdb"
+    for run_id, seed in ((RUN, 1), (OTHER, 2)):
+        publish(path, run_id, seed)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "REGISTRY", smaller_registry())
+        with pytest.raises(SystemExit) as ended:
+            run(cli.cli, ["analyze", RUN, "--warehouse", str(path), "--quiet"])
+    assert ended.value.code == 0
+    return path
+
+
+@pytest.fixture
+def path(commands, analysed):
+    """A copy of that warehouse where commands run."""
+    return shutil.copy(analysed, commands.folder / "rare_tokens.duckdb")
+
+
+def publish(path, run_id=RUN, seed=1):
+    folder = parts_root(path) / run_id
+    make_parts(folder, positions=768, neurons=96, seed=seed, run_id=run_id, zipf_share=0.8)
+    warehouse.publish(path, folder, quiet=True)
+
+
+def every_row(path, run_id=RUN):
+    with warehouse.open(path) as opened:
+        found = {name: opened.read(name) for name in [*RESULTS, "published_value"]}
+    return {
+        name: frame.filter(pl.col("run_id") == run_id) if name in RESULTS else frame for name, frame in found.items()
+    }
+
+
+def test_analyze_fills_every_relation(path):
+    found = every_row(path)
+    assert not [name for name, frame in found.items() if frame.is_empty()]
+    assert found["published_value"].equals(published_values())
+    boost = found["graph_modularity"].filter(pl.col("group_name") == "boost")
+    assert boost["signed_modularity"].count() > 0, "the groups were formed and measured"
+    tested = found["group_test"].filter(pl.col("p_value").is_not_null())
+    assert {"activation_correlation", "graph_modularity", "weight_spectrum"} <= set(tested["analysis"])
+    stored = warehouse.stored(path, RUN)
+    assert {name: one.parameters for name, one in stored.items()} == {
+        one.name: dict(one.parameters) for one in smaller_registry()
+    }
+
+
+def test_a_second_time_does_nothing(commands, path, smaller):
+    before = path.read_bytes()
+    second = commands("analyze", RUN)
+    assert second.code == 0, second.err
+    assert (second.out, "stored already" in second.err) == ("", True)
+    assert json.loads(commands("analyze", RUN, "--json").out) == []
+    assert path.read_bytes() == before
+
+
+def test_no_number_that_is_stored_is_nan_and_a_null_has_its_reason(path):
+    for name, frame in every_row(path).items():
+        for column, kind in frame.schema.items():
+            values = frame[column].explode() if isinstance(kind, pl.List) else frame[column]
+            if values.dtype.is_float():
+                assert values.drop_nulls().is_finite().all(), (name, column)
+    dimension = every_row(path)["effective_dimension"]
+    assert dimension.filter(pl.col("dimension").is_null() & pl.col("reason").is_null()).is_empty()
+
+
+def test_groups_larger_than_the_layer_are_null_with_a_reason(commands, path, monkeypatch):
+    large = [replace(one, parameters=one.parameters | LARGE_GROUP.get(one.name, {})) for one in smaller_registry()]
+    monkeypatch.setattr(registry, "REGISTRY", large)
+    ended = commands("analyze", OTHER, "--quiet")
+    assert ended.code == 0, ended.err
+    found = every_row(path, OTHER)
+    tested = found["effective_dimension"].filter(pl.col("group_name") == "boost")
+    assert tested["dimension"].to_list() == [None]
+    assert "90 are needed" in tested["reason"].item()
+    of_pairs = found["group_test"].filter(pl.col("analysis") == "activation_correlation")
+    assert len(of_pairs) > 0
+    assert of_pairs["p_value"].drop_nulls().is_empty()
+    assert found["regime_decision"]["ranks"].to_list() == [96] * 6
+
+
+def test_another_run_adds_its_rows_and_delete_and_publish_clear_them(commands, path, smaller):
+    before = every_row(path)["influence_interval"]
+    other = commands("analyze", "--json")
+    assert {row["run_id"] for row in json.loads(other.out)} == {OTHER}
+    assert [row["analysis"] for row in json.loads(other.out)] == [one.name for one in registry.REGISTRY]
+    assert every_row(path)["influence_interval"].equals(before)
+    assert commands("delete", RUN).code == 0
+    assert not [name for name in RESULTS if len(every_row(path)[name])]
+    assert all(len(every_row(path, OTHER)[name]) for name in RESULTS)
+    publish(path, OTHER, seed=3)
+    assert warehouse.stored(path, OTHER) == {}
+    assert not [name for name in RESULTS if len(every_row(path, OTHER)[name])]
+
+
+def test_only_what_changed_and_what_reads_it_is_computed_again(smaller):
+    stored = {one.name: dict(one.parameters) for one in registry.REGISTRY}
+    assert registry.due(stored) == []
+    assert [one.name for one in registry.due(stored, again=True)] == list(stored)
+    stored["graph_modularity"]["seed"] = 7
+    assert [one.name for one in registry.due(stored)] == ["graph_modularity", "group_test"]
+    del stored["neuron_group"]
+    due = {one.name for one in registry.due(stored)}
+    assert due == set(stored) - {"regimes", "influence_interval", "threshold_sensitivity"} | {"neuron_group"}
+
+
+def test_again_computes_the_same_rows(commands, path, smaller):
+    before = every_row(path)
+    again = commands("analyze", RUN, "--again", "--json")
+    assert len(json.loads(again.out)) == len(registry.REGISTRY)
+    after = every_row(path)
+    assert {name: after[name].equals(before[name]) for name in RESULTS} == dict.fromkeys(RESULTS, True)
+
+
+def test_what_an_older_version_computed_is_said(commands, path, smaller, monkeypatch):
+    monkeypatch.setattr(cli, "VERSION", "99.0.0")
+    ended = commands("analyze", RUN)
+    assert ended.code == 0
+    assert "--again computes it with 99.0.0" in ended.err
+
+
+@pytest.mark.parametrize(("arguments", "said"), [(["nothing"], "There is no run 'nothing'"), ([], "no published run")])
+def test_nothing_to_analyse_is_the_user_s_error(commands, arguments, said):
+    ended = commands("analyze", *arguments)
+    assert ended.code == 2
+    assert said in ended.err
+    assert not any(commands.folder.iterdir()), "an absent warehouse is not made"
+
+
+def test_a_result_of_a_run_that_changed_meanwhile_is_not_stored(path):
+    frame = every_row(path)["regime_fit"].drop(["run_id", "layer"])
+    given = {"parameters": {}, "code_version": "1", "seconds": 1.0}
+    with pytest.raises(UserError, match="published again"):
+        warehouse.store(path, RUN, "regimes", {"regime_fit": frame}, published_at="another time", **given)
+    with pytest.raises(UserError, match="was removed"):
+        warehouse.store(path, "gone", "regimes", {"regime_fit": frame}, **given)
+
+
+def test_not_a_number_is_stored_as_null(path):
+    row = {"preset": ["es"], "token_group": ["rare"], "quantity": ["kappa"], "estimate": [float("nan")]}
+    frame = pl.DataFrame(row | {"low": [float("-inf")], "high": [1.5]})
+    given = {"parameters": {}, "code_version": "1", "seconds": 1.0}
+    assert warehouse.store(path, RUN, "influence_interval", {"influence_interval": frame}, **given) == 1
+    (stored,) = every_row(path)["influence_interval"].rows(named=True)
+    assert (stored["estimate"], stored["low"], stored["high"]) == (None, None, 1.5)
+
+
+def test_activations_are_those_of_the_positions_in_their_order(path, monkeypatch):
+    monkeypatch.setattr(results, "FACTS_PER_READ", 5_000)  # several blocks of neurons
+    values, windows = warehouse.activations(path, RUN, preset="es", token_group="rare")
+    with warehouse.open(path) as opened:
+        chosen = opened.position_group(run=RUN, preset="es", token_group="rare")["position_id"].sort().to_list()
+        facts = opened.fct_effect(run=RUN, neuron=41).sort("position_id")
+        position = opened.dim_position(run=RUN).sort("position_id")
+    assert values.shape == (len(chosen), 96)
+    assert values[:, 41].tolist() == facts["activation"].gather(chosen).to_list()
+    assert windows.tolist() == position["window_id"].gather(chosen).to_list()
+    everything, _ = warehouse.activations(path, RUN)
+    assert everything.shape == (768, 96)
+    none, _ = warehouse.activations(path, RUN, preset="es", token_group="nothing")
+    assert none.shape == (0, 96)
+
+
+def test_the_report_shows_what_was_decided_and_says_what_lacks_it(commands, path):
+    with_decisions = commands("report", RUN, "--out", "with")
+    assert with_decisions.code == 0, with_decisions.err
+    assert "`analyze`" not in with_decisions.err
+    without = commands("report", OTHER, "--out", "without")
+    assert without.code == 0, without.err
+    assert f"for {OTHER}: `analyze` computes them" in without.err
