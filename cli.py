@@ -229,7 +229,11 @@ def _query_text(query: str) -> str:
 @click.option("--again", is_flag=True, help="Compute what is stored again and replace it.")
 @global_options
 def analyze(settings: Settings, wanted: tuple[str, ...], again: bool) -> None:
-    """Compute what all runs, or those named, still lack of regimes, groups, geometry, graphs and tests; store it."""
+    """Compute and store the analyses that runs lack.
+
+    Of all runs, or those named: regimes, intervals, groups, geometry, graphs, spectra and tests. Asked again, it does
+    nothing for a run that has them all.
+    """
     from analyses.reference import published_values
 
     chosen = _published_runs(settings, wanted)

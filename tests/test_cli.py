@@ -248,4 +248,4 @@ def test_every_command_explains_itself_and_its_options(commands, name):
     ended = commands(name, "--help")
     assert ended.code == 0
     assert "--warehouse" in ended.out
-    assert (cli.cli.commands[name].help or "").endswith(".")
+    assert (cli.cli.commands[name].help or "").rstrip().endswith(".")
