@@ -38,8 +38,8 @@ def mutual_information(
     """Mean mutual information of the pairs within and between groups: relation `mutual_information`.
 
     `binned` is over all positions and all groups, `ksg` (1 ms a pair) over `contexts` seeded positions, within the
-    tested groups and the first `ksg_controls` random ones. The binned estimate is a plug-in: independent neurons get about
-    (bins − 1)²/(2T) nats, 0.004 at T = 25,088 but 0.11 at 1,000, so compare it only over the same positions.
+    tested groups and the first `ksg_controls` random ones. The binned estimate is a plug-in: independent neurons get
+    about (bins − 1)²/(2T) nats, 0.004 at T = 25,088 but 0.11 at 1,000: compare it only over the same positions.
 
     Args:
         activations: T × N at the chosen positions.
