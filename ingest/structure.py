@@ -182,6 +182,11 @@ def _probe(model: PreTrainedModel, pieces: set[nn.Module], unembedding: nn.Linea
         logits = model(input_ids=tokens, use_cache=False).logits
     if unembedding not in inputs:
         raise _refused(model, "its unembedding is not called in a forward pass")
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError(
+            f"A short forward pass of {type(model).__name__} gives NaN or infinity in {str(logits.dtype)[6:]}. "
+            "Try --dtype float32, or check the weights."
+        )
     return _Probe(tokens, inputs, outputs, inputs[unembedding], logits)
 
 

@@ -133,6 +133,16 @@ def test_weights_that_are_not_finite_are_named(commands, inputs):
     assert "dense_4h_to_h" in ended.err
 
 
+def test_a_forward_pass_that_overflows_is_named(commands, inputs):
+    model = tiny_model(SUPPORTED["gpt_neox"])
+    model.gpt_neox.layers[1].mlp.dense_4h_to_h.weight.data *= 1e38
+    model.save_pretrained(commands.folder / "huge")
+    tiny_tokenizer().save_pretrained(commands.folder / "huge")
+    ended = commands("ingest", *small(inputs, **{"--model": commands.folder / "huge"}))
+    assert ended.code == 2
+    assert "NaN or infinity" in ended.err
+
+
 def test_an_unsupported_architecture_is_refused_by_name(commands, inputs):
     from tests.tiny import UNSUPPORTED
 

@@ -1,10 +1,11 @@
 """The pieces of each architecture are found, and what does not fit is refused by name."""
 
+import numpy as np
 import pytest
 import torch
 
 from common.errors import UserError
-from ingest.capture import forward
+from ingest.capture import Capture, forward
 from ingest.structure import find_structure, hooked
 from tests.tiny import SUPPORTED, UNSUPPORTED, tiny_model
 
@@ -65,3 +66,13 @@ def test_a_post_mlp_norm_is_seen_by_the_residual_stream():
     model.config.final_logit_softcapping = None
     with pytest.raises(UserError, match="plain addition"):
         find_structure(model)
+
+
+def test_activations_that_are_not_finite_end_the_capture(tmp_path):
+    model = tiny_model(SUPPORTED["gpt2"])
+    found = find_structure(model)
+    model.transformer.h[1].mlp.c_proj.weight.data[:] = float("inf")
+    capture = Capture(tmp_path, np.full((2, 9), 5), model, found)
+    with pytest.raises(UserError, match="residual stream of layer 1 hold NaN or infinity in windows 0"):
+        capture.run(0)
+    assert not capture.is_done(0)
