@@ -240,15 +240,22 @@ class _Bootstrap:
         )
 
     def around(self, rank: int, step: float, first: int, last: int) -> tuple[IntArray, FloatArray]:
-        """Where a step is found when it is at `rank`, and its size where it was found: in the run `first` … `last`."""
+        """Where a step is found when it is at `rank`, and its size where it is found there (within two ranks).
+
+        A step that most draws find elsewhere is no step: its size is then taken in the run `first` … `last` as it is.
+        """
         rng = np.random.default_rng([self.seed, 2])
         expected = self.law.slopes(self.n, self.ranks)[first - 1 : last]
-        ranks, sizes = [], []
+        ranks, found, fixed = [], [], []
         for batch in _batches(self.draws, self.ranks):
             spacings = normalised_spacings(self.curves(batch, rng, (rank, step)))
-            ranks.append(find_steps(spacings, self.n).rank)
-            sizes.append(((spacings[:, first - 1 : last] - expected) / np.arange(first, last + 1)).sum(axis=1))
-        return np.concatenate(ranks), np.concatenate(sizes)
+            again = find_steps(spacings, self.n)
+            ranks.append(again.rank)
+            found.append(again.size)
+            fixed.append(((spacings[:, first - 1 : last] - expected) / np.arange(first, last + 1)).sum(axis=1))
+        places, sizes = np.concatenate(ranks), np.concatenate(found)
+        there = np.abs(places - rank) <= 2
+        return places, sizes[there] if there.mean() > 0.5 else np.concatenate(fixed)
 
     def gains(self) -> dict[str, FloatArray]:
         """What another head gains where there is none: the spacings of a power law alone, whatever its κ."""

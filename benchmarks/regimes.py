@@ -213,7 +213,7 @@ def described(truth: Truth, scattered: bool) -> Row:
 
 
 def located_study(workers: int, part: int) -> Row:
-    """A plateau in the truth: is it found, and where? Where no oracle finds it, in curves as real influence has them."""
+    """A plateau in the truth: is it found, and where? Where no oracle finds it: only drawn as real influence is."""
     seeds = 100 // part
     every = [
         Truth(n, kappa, plateau=round(share * n), step=step, noise=noise)  # type: ignore[arg-type]
