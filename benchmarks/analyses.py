@@ -70,13 +70,13 @@ def main() -> None:
         fresh = Activations(layer.values, layer.windows)
         found["with_workers"] = every(fresh, weights, with_controls(groups, neurons, draws=draws), pool)
         found["with_workers"]["workers"] = given.workers
-    found["peak_memory_gb"] = peak_gb()
+    found["peak_memory_gb"] = peak_gb(given.workers)
     fresh = Activations(layer.values, layer.windows)
     found["alone"] = every(fresh, weights, with_controls(groups, neurons, draws=draws), None)
     found["many_controls"] = {"controls": many} | cheap(fresh, weights, with_controls(groups, neurons, draws=many))
     found["louvain"] = against_the_loop(fresh, groups, draws)
-    found["by_group_size"] = [by_size(fresh, weights, k, draws // 5) for k in (10, 50, 100, 200)]
-    found["by_controls"] = [by_size(fresh, weights, 50, count) for count in (10, 50, 200)]
+    found["by_group_size"] = [by_size(fresh, weights, k, draws // 10) for k in (10, 50, 100, 200)]
+    found["by_controls"] = [by_size(fresh, weights, 50, count) for count in (10, 50, 100)]
     text = json.dumps(found, indent=1, ensure_ascii=False)
     print(text)
     if not given.quick:
@@ -189,10 +189,10 @@ def cpu_seconds() -> float:
     return time.process_time()
 
 
-def peak_gb() -> float:
-    """Largest memory of this process plus that of its largest worker, GB."""
+def peak_gb(workers: int) -> float:
+    """Largest memory of this process and, for each worker, of the largest one, GB."""
     own, worker = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round((own + worker) * 1024 / 1e9, 2)
+    return round((own + workers * worker) * 1024 / 1e9, 2)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def start_logging(settings: Settings) -> None:
 
 def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
     """Run a command and end the process with the exit code of DESIGN 4: 0, 1 (a bug), 2, 3, 4 or 130."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = _hoisted(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:
         code = group.main(args=arguments, prog_name=program(), standalone_mode=False)
@@ -199,6 +199,21 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
         _report_bug(error, debug)
     except Exception as error:  # the one place: whatever reaches it is a bug of ours
         _report_bug(error, debug)
+
+
+def _hoisted(arguments: list[str]) -> list[str]:
+    """The arguments with --config FILE and --version in front: both are read before the command's own options are."""
+    front, rest = [], list(arguments)
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        width = {"--config": 2, "--version": 1}.get(argument, 1 if argument.startswith("--config=") else 0)
+        if width and place + width <= len(arguments):
+            found = arguments[place : place + width]
+            front += found
+            for part in found:
+                rest.remove(part)
+    return front + rest
 
 
 def program() -> str:

@@ -216,6 +216,14 @@ def test_options_come_from_file_environment_and_flags_in_that_order(commands, mo
     assert "after.duckdb" in commands("--warehouse", "before.duckdb", "runs", "--warehouse", "after.duckdb").err
 
 
+def test_config_and_version_may_stand_after_the_command(commands):
+    (commands.folder / "other.toml").write_text('warehouse = "other.duckdb"\n', encoding="utf-8")
+    assert "other.duckdb" in commands("runs", "--config", "other.toml").err
+    assert "other.duckdb" in commands("--config=other.toml", "runs").err
+    assert commands("runs", "--config", "absent.toml").code == 2
+    assert commands("runs", "--version").out.startswith("rare-tokens, version")
+
+
 @pytest.mark.parametrize("text", ["warehouse = ", "wharehouse = 'x'", "[ingest]\nmodle = 'x'"])
 def test_a_wrong_configuration_file_is_refused(commands, text):
     (commands.folder / "rare_tokens.toml").write_text(text, encoding="utf-8")
