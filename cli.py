@@ -226,9 +226,17 @@ def _query_text(query: str) -> str:
 
 @cli.command()
 @click.argument("wanted", nargs=-1, metavar="[RUN]...")
+@click.option(
+    "--positions",
+    multiple=True,
+    type=click.Choice(["rare", "common", "all"]),
+    default=("rare",),
+    show_default=True,
+    help="Where coordination is measured; repeatable, and added to what is stored.",
+)
 @click.option("--again", is_flag=True, help="Compute what is stored again and replace it.")
 @global_options
-def analyze(settings: Settings, wanted: tuple[str, ...], again: bool) -> None:
+def analyze(settings: Settings, wanted: tuple[str, ...], positions: tuple[str, ...], again: bool) -> None:
     """Compute and store the analyses that runs lack.
 
     Of all runs, or those named: regimes, intervals, groups, geometry, graphs, spectra and tests. Asked again, it does
@@ -238,20 +246,23 @@ def analyze(settings: Settings, wanted: tuple[str, ...], again: bool) -> None:
 
     chosen = _published_runs(settings, wanted)
     warehouse.store_published_values(settings.warehouse, published_values(), wait=settings.wait)
-    done = [row for run_row in chosen.iter_rows(named=True) for row in _analyze(run_row, settings, again)]
+    done = [row for run_row in chosen.iter_rows(named=True) for row in _analyze(run_row, settings, positions, again)]
     if done or settings.json:
         show(pl.DataFrame(done), settings.form)
     if not done:
         settings.say(f"Every analysis of {len(chosen)} runs is stored already; --again computes them anew.")
 
 
-def _analyze(run_row: dict[str, Any], settings: Settings, again: bool) -> list[dict[str, Any]]:
+def _analyze(
+    run_row: dict[str, Any], settings: Settings, positions: tuple[str, ...], again: bool
+) -> list[dict[str, Any]]:
     """Compute and store what one run lacks; returns a row per analysis that was computed."""
     from analyses.registry import due, processes
 
     run_id = run_row["run_id"]
     known = warehouse.stored(settings.warehouse, run_id, wait=settings.wait)
-    missing = due({name: found.parameters for name, found in known.items()}, again=again)
+    parameters = {name: found.parameters for name, found in known.items()}
+    missing = due(parameters, positions=positions, again=again)
     kept = [name for name in known if name not in {analysis.name for analysis in missing}]
     if old := sorted({known[name].code_version for name in kept} - {VERSION}):
         settings.say(f"{run_id} was analysed by version {', '.join(old)}; --again computes it with {VERSION}.")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from analyses import geometry, graph, groups, information, spectra
 from analyses.activations import Activations
 from analyses.cells import PRESETS, RARE, TOKEN_GROUPS, window_sums
 from analyses.intervals import INFLUENCE_INTERVAL, influence_intervals
-from analyses.regimes import regimes
+from analyses.regimes import influence_slopes, regimes
 from analyses.sensitivity import threshold_sensitivity
 from analyses.significance import TESTED, group_test
 from analyses.statistics import CONTROL, GROUP_TEST
@@ -31,6 +31,7 @@ CELLS = ("neuron", "window_id", "percentile_bucket", "occurrence_bucket", "is_wo
 MANY_FACTS = 1_000_000
 MOST_PROCESSES = 4
 ACTIVATIONS = "activations"  # not a relation: T × N values and the window of each position
+POSITIONS = ("rare", "common", "all")  # that coordination is measured over; the column token_group (SPEC 5)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Source:
 
     Attributes:
         relation: a public relation, or `ACTIVATIONS`.
-        preset: only the rows, or positions, of this preset; None: of all.
+        preset: only the rows, or positions, of this preset; None: all of them.
         token_group: likewise.
         columns: only these; none: all.
     """
@@ -75,11 +76,14 @@ class Analysis:
     shares_work: bool = False
 
 
-def due(stored: Mapping[str, Mapping[str, Any]], *, again: bool = False) -> list[Analysis]:
+def due(
+    stored: Mapping[str, Mapping[str, Any]], *, positions: Sequence[str] = (RARE,), again: bool = False
+) -> list[Analysis]:
     """The analyses that a run still lacks, in the order in which they can be computed.
 
     Args:
         stored: the parameters of each analysis that it has.
+        positions: of `POSITIONS`, those that coordination is wanted over, beside those that are stored.
         again: all of them.
 
     Returns:
@@ -87,12 +91,22 @@ def due(stored: Mapping[str, Mapping[str, Any]], *, again: bool = False) -> list
     """
     chosen: list[Analysis] = []
     renewed: set[str] = set()
-    for analysis in REGISTRY:
+    for given in REGISTRY:
+        analysis = _over(given, positions, stored.get(given.name, {}))
         same = stored.get(analysis.name) == analysis.parameters
         if again or not same or renewed & set(analysis.reads):
             chosen.append(analysis)
             renewed |= set(analysis.relations)
     return chosen
+
+
+def _over(analysis: Analysis, positions: Sequence[str], stored: Mapping[str, Any]) -> Analysis:
+    """The analysis over these positions, and over those that are stored: asking for more never loses any."""
+    if "token_groups" not in analysis.parameters:
+        return analysis
+    wanted = {*analysis.parameters["token_groups"], *positions, *stored.get("token_groups", ())}
+    chosen = [name for name in POSITIONS if name in wanted]
+    return replace(analysis, parameters={**analysis.parameters, "token_groups": chosen})
 
 
 @contextmanager
@@ -112,6 +126,10 @@ def _regimes(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) ->
     cells = _cells(ask)
     sums = {(preset, group): window_sums(cells, preset, group) for preset in PRESETS for group in TOKEN_GROUPS}
     return regimes(influence, sums, **parameters)
+
+
+def _slopes(ask: Ask, _parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    return {"influence_slope": influence_slopes(ask(Source("neuron_influence")))}
 
 
 def _intervals(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
@@ -144,105 +162,123 @@ def _neuron_group(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | Non
     return {"neuron_group": pl.concat(_keyed(formed(preset), preset) for preset in parameters["presets"])}
 
 
-def _of_groups(
-    relation: str, compute: Callable[[Ask, str, pl.DataFrame, Mapping[str, Any], Executor | None], pl.DataFrame]
-) -> Callable[[Ask, Mapping[str, Any], Executor | None], Results]:
+Compute = Callable[[Ask, Mapping[str, Any], Executor | None], Results]
+OfGroups = Callable[["At", Mapping[str, Any], Executor | None], pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class At:
+    """Where an analysis of groups is: one preset, whose groups it is about, and the positions that it looks at."""
+
+    ask: Ask
+    preset: str
+    positions: str
+    group_names: Sequence[str]
+
+    @property
+    def activations(self) -> Activations:
+        """T × N at these positions."""
+        everywhere = self.positions == "all"
+        source = Source(ACTIVATIONS) if everywhere else Source(ACTIVATIONS, self.preset, self.positions)
+        values, windows = self.ask(source)
+        return Activations(values, windows)
+
+    @property
+    def weights(self) -> dict[str, FloatArray]:
+        """The weight vectors that the run has, N × d each: of no positions, so they come with the rare ones alone."""
+        if self.positions != RARE:
+            return {}
+        frame = self.ask(Source("neuron_weight", columns=("neuron", "w_out", "w_in"))).sort("neuron")
+        present = [name for name in ("w_out", "w_in") if len(frame) and frame[name].null_count() == 0]
+        return {name: np.array(frame[name].to_list(), dtype=np.float32) for name in present}
+
+    @property
+    def groups(self) -> pl.DataFrame:
+        """The groups of these names, in this order, and the random ones of their sizes."""
+        stored = _own(self.ask(Source("neuron_group", self.preset, RARE)))
+        formed = set(stored.filter(pl.col("neuron").is_not_null())["group_name"])
+        stand_ins = [STAND_IN[name] for name in self.group_names if name in STAND_IN and name not in formed]
+        names = dict.fromkeys([*self.group_names, *stand_ins])
+        tested = pl.concat(stored.filter(pl.col("group_name") == name) for name in names)
+        sizes = tested.filter(pl.col("neuron").is_not_null())["k"].unique().to_list()
+        controls = stored.filter(pl.col("group_name") == CONTROL, pl.col("k").is_in(sizes))
+        return pl.concat([tested, controls.sort("k", maintain_order=True)])
+
+
+def _of_groups(relation: str, compute: OfGroups) -> Compute:
     """The analysis that fills `relation` from the groups of each preset; `group_names` are those it is about."""
+    own_to_this = ("presets", "group_names", "token_groups")
 
     def every_preset(ask: Ask, parameters: Mapping[str, Any], pool: Executor | None) -> Results:
-        own = {name: value for name, value in parameters.items() if name not in ("presets", "group_names")}
+        own = {name: value for name, value in parameters.items() if name not in own_to_this}
         parts = [
-            _keyed(compute(ask, preset, _groups(ask, preset, parameters["group_names"]), own, pool), preset)
+            _keyed(compute(At(ask, preset, positions, parameters["group_names"]), own, pool), preset, positions)
             for preset in _standing(ask, parameters["presets"])
+            for positions in parameters.get("token_groups", [RARE])
         ]
         return {relation: pl.concat(parts)}
 
     return every_preset
 
 
-def _correlation(
-    ask: Ask, preset: str, chosen: pl.DataFrame, own: Mapping[str, Any], _pool: Executor | None
-) -> pl.DataFrame:
-    return geometry.activation_correlation(_activations(ask, preset), chosen, **own)
+def _correlation(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return geometry.activation_correlation(at.activations, at.groups, **own)
 
 
-def _cosine(
-    ask: Ask, preset: str, chosen: pl.DataFrame, own: Mapping[str, Any], _pool: Executor | None
-) -> pl.DataFrame:
-    return geometry.cosine_similarity(chosen, activations=_activations(ask, preset), weights=_weights(ask), **own)
+def _cosine(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return geometry.cosine_similarity(at.groups, activations=at.activations, weights=at.weights, **own)
 
 
-def _dimension(
-    ask: Ask, preset: str, chosen: pl.DataFrame, own: Mapping[str, Any], _pool: Executor | None
-) -> pl.DataFrame:
-    return geometry.effective_dimension(_activations(ask, preset), chosen, **own)
+def _dimension(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return geometry.effective_dimension(at.activations, at.groups, **own)
 
 
-def _clusters(
-    ask: Ask, preset: str, chosen: pl.DataFrame, own: Mapping[str, Any], _pool: Executor | None
-) -> pl.DataFrame:
-    return geometry.neuron_cluster(_activations(ask, preset), chosen, **own)
+def _clusters(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return geometry.neuron_cluster(at.activations, at.groups, **own)
 
 
-def _information(
-    ask: Ask, preset: str, chosen: pl.DataFrame, own: Mapping[str, Any], pool: Executor | None
-) -> pl.DataFrame:
-    return information.mutual_information(_activations(ask, preset), chosen, pool=pool, **own)
+def _information(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.DataFrame:
+    return information.mutual_information(at.activations, at.groups, pool=pool, **own)
 
 
-def _modularity(
-    ask: Ask, preset: str, chosen: pl.DataFrame, own: Mapping[str, Any], pool: Executor | None
-) -> pl.DataFrame:
+def _modularity(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.DataFrame:
     options = graph.GraphOptions(**{name: value for name, value in own.items() if name != "positions"})
-    activations = _activations(ask, preset)
-    return graph.graph_modularity(activations, chosen, positions=own["positions"], options=options, pool=pool)
+    return graph.graph_modularity(at.activations, at.groups, positions=own["positions"], options=options, pool=pool)
 
 
-def _spectrum(
-    ask: Ask, _preset: str, chosen: pl.DataFrame, own: Mapping[str, Any], _pool: Executor | None
-) -> pl.DataFrame:
-    return spectra.weight_spectrum(_weights(ask), chosen, **own)
+def _spectrum(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return spectra.weight_spectrum(at.weights, at.groups, **own)
+
+
+def _density(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return spectra.spectral_density(at.weights, at.groups, **own)
 
 
 def _group_test(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
     parts = [table([], GROUP_TEST).with_columns(preset=pl.lit(""), token_group=pl.lit(""))]
     for preset in parameters["presets"]:
-        found = {name: _own(ask(Source(name, preset, RARE))) for name in dict.fromkeys(one.relation for one in TESTED)}
-        found = {name: frame for name, frame in found.items() if len(frame)}
-        tests = [group_test(found, parameters["level"])]
-        if "activation_correlation" in found:
-            chosen = _groups(ask, preset, SIGN_GROUPS)
-            tests.append(geometry.pair_tests(chosen, activations=_activations(ask, preset), weights=_weights(ask)))
-        if "graph_modularity" in found:
-            tests.append(graph.run_tests(found["graph_modularity"]))
-        parts += [_keyed(frame, preset) for frame in tests]
+        for positions in parameters["token_groups"]:
+            parts += [_keyed(frame, preset, positions) for frame in _tests(ask, preset, positions, parameters["level"])]
     return {"group_test": pl.concat(parts)}
+
+
+def _tests(ask: Ask, preset: str, positions: str, level: float) -> list[pl.DataFrame]:
+    """The tests of what is stored of one preset and positions."""
+    names = dict.fromkeys(one.relation for one in TESTED)
+    found = {name: _own(ask(Source(name, preset, positions))) for name in names}
+    found = {name: frame for name, frame in found.items() if len(frame)}
+    tests = [group_test(found, level)]
+    if "activation_correlation" in found:
+        at = At(ask, preset, positions, SIGN_GROUPS)
+        tests.append(geometry.pair_tests(at.groups, activations=at.activations, weights=at.weights))
+    if "graph_modularity" in found:
+        tests.append(graph.run_tests(found["graph_modularity"]))
+    return tests
 
 
 def _cells(ask: Ask) -> pl.DataFrame:
     cells: pl.DataFrame = ask(Source("agg_effect", columns=(*CELLS, "abs_delta_sum")))
     return cells
-
-
-def _activations(ask: Ask, preset: str) -> Activations:
-    values, windows = ask(Source(ACTIVATIONS, preset, RARE))
-    return Activations(values, windows)
-
-
-def _weights(ask: Ask) -> dict[str, FloatArray]:
-    """The weight vectors that the run has, N × d each."""
-    frame = ask(Source("neuron_weight", columns=("neuron", "w_out", "w_in"))).sort("neuron")
-    present = [name for name in ("w_out", "w_in") if len(frame) and frame[name].null_count() == 0]
-    return {name: np.array(frame[name].to_list(), dtype=np.float32) for name in present}
-
-
-def _groups(ask: Ask, preset: str, names: Sequence[str]) -> pl.DataFrame:
-    """The groups of these names, in this order, and the random ones of their sizes."""
-    stored = _own(ask(Source("neuron_group", preset, RARE)))
-    tested = pl.concat(stored.filter(pl.col("group_name") == name) for name in names)
-    sizes = tested.filter(pl.col("neuron").is_not_null())["k"].unique().to_list()
-    controls = stored.filter(pl.col("group_name") == CONTROL, pl.col("k").is_in(sizes)).sort("k", maintain_order=True)
-    return pl.concat([tested, controls])
 
 
 def _standing(ask: Ask, presets: Sequence[str]) -> Sequence[str]:
@@ -252,8 +288,8 @@ def _standing(ask: Ask, presets: Sequence[str]) -> Sequence[str]:
     return list(dict.fromkeys(stand_in.get(preset, preset) if preset in missing else preset for preset in presets))
 
 
-def _keyed(frame: pl.DataFrame, preset: str) -> pl.DataFrame:
-    return frame.with_columns(preset=pl.lit(preset), token_group=pl.lit(RARE))
+def _keyed(frame: pl.DataFrame, preset: str, token_group: str = RARE) -> pl.DataFrame:
+    return frame.with_columns(preset=pl.lit(preset), token_group=pl.lit(token_group))
 
 
 def _own(frame: pl.DataFrame) -> pl.DataFrame:
@@ -261,13 +297,16 @@ def _own(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 SIGN_GROUPS = ("boost", "suppress")
+STAND_IN = {"plateau": "top", "excitatory": "top_boost", "inhibitory": "top_suppress"}  # without a plateau: DS's 1 %
 _SEEDED = {"draws": 1_000, "seed": 0}
-_ES = {"presets": ["es"], "group_names": list(SIGN_GROUPS)}
-_NC = {"presets": ["nc"], "group_names": list(SIGN_GROUPS)}
+_WEIGHTS = {"presets": ["es"], "group_names": [*SIGN_GROUPS, "plateau"]}
+_ES = _WEIGHTS | {"token_groups": [RARE]}
+_NC = {"presets": ["nc"], "group_names": [*SIGN_GROUPS, "excitatory", "inhibitory"], "token_groups": [RARE]}
 _GROUPED = ("neuron_group", "neuron_influence")
 
 REGISTRY: tuple[Analysis, ...] = (
     Analysis("regimes", ("regime_fit", "regime_decision"), ("neuron_influence", "agg_effect"), _regimes, _SEEDED),
+    Analysis("influence_slope", ("influence_slope",), ("neuron_influence",), _slopes),
     Analysis("influence_interval", ("influence_interval",), ("agg_effect",), _intervals, _SEEDED),
     Analysis("threshold_sensitivity", ("threshold_sensitivity",), ("agg_effect",), _sensitivity, {"seed": 0}),
     Analysis(
@@ -326,13 +365,20 @@ REGISTRY: tuple[Analysis, ...] = (
         ("weight_spectrum",),
         (*_GROUPED, "neuron_weight"),
         _of_groups("weight_spectrum", _spectrum),
-        _ES | {"standardised": False, "rules": list(spectra.RULES), "seed": 0},
+        _WEIGHTS | {"standardised": False, "rules": list(spectra.RULES), "seed": 0},
+    ),
+    Analysis(
+        "spectral_density",
+        ("spectral_density",),
+        (*_GROUPED, "neuron_weight"),
+        _of_groups("spectral_density", _density),
+        _WEIGHTS | {"standardised": False, "bins": spectra.BINS},
     ),
     Analysis(
         "group_test",
         ("group_test",),
         (*dict.fromkeys(one.relation for one in TESTED), *_GROUPED, ACTIVATIONS, "neuron_weight"),
         _group_test,
-        {"presets": ["es", "nc"], "level": 0.05},
+        {"presets": ["es", "nc"], "token_groups": [RARE], "level": 0.05},
     ),
 )

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -120,7 +121,9 @@ def test_groups_larger_than_the_layer_are_null_with_a_reason(commands, path, mon
     tested = found["effective_dimension"].filter(pl.col("group_name") == "boost")
     assert tested["dimension"].to_list() == [None]
     assert "90 are needed" in tested["reason"].item()
-    of_pairs = found["group_test"].filter(pl.col("analysis") == "activation_correlation")
+    of_pairs = found["group_test"].filter(
+        pl.col("analysis") == "activation_correlation", pl.col("group_name").is_in(["boost", "suppress"])
+    )
     assert len(of_pairs) > 0
     assert of_pairs["p_value"].drop_nulls().is_empty()
     assert found["regime_decision"]["ranks"].to_list() == [96] * 6
@@ -148,7 +151,47 @@ def test_only_what_changed_and_what_reads_it_is_computed_again(smaller):
     assert [one.name for one in registry.due(stored)] == ["graph_modularity", "group_test"]
     del stored["neuron_group"]
     due = {one.name for one in registry.due(stored)}
-    assert due == set(stored) - {"regimes", "influence_interval", "threshold_sensitivity"} | {"neuron_group"}
+    without_groups = {"regimes", "influence_slope", "influence_interval", "threshold_sensitivity"}
+    assert due == set(stored) - without_groups | {"neuron_group"}
+
+
+def test_positions_asked_for_are_added_to_what_is_stored(commands, path, smaller):
+    before = every_row(path)
+    ended = commands("analyze", RUN, "--positions", "all", "--json")
+    assert ended.code == 0, ended.err
+    analysed = {row["analysis"] for row in json.loads(ended.out)}
+    assert analysed == {one.name for one in registry.REGISTRY if "token_groups" in one.parameters}
+    after = every_row(path)
+    correlation = after["activation_correlation"]
+    rare = correlation.filter(pl.col("token_group") == "rare")
+    assert rare.equals(before["activation_correlation"])
+    everywhere = correlation.filter(pl.col("token_group") == "all", pl.col("group_name") == "boost")
+    assert everywhere["positions"].unique().to_list() == [768]
+    values, _ = warehouse.activations(path, RUN)
+    boost = after["neuron_group"].filter(pl.col("preset") == "es", pl.col("group_name") == "boost")["neuron"].to_list()
+    matrix = np.corrcoef(values[:, boost].astype(np.float64).T)
+    within = everywhere.filter(pl.col("comparison") == "within")["mean_correlation"].item()
+    assert within == pytest.approx(matrix[np.triu_indices(len(boost), 1)].mean(), abs=1e-6)
+    assert set(after["group_test"]["token_group"]) == {"rare", "all"}
+    assert json.loads(commands("analyze", RUN, "--json").out) == [], "what is stored is not lost by asking for less"
+    refused = commands("analyze", RUN, "--positions", "nowhere")
+    assert refused.code == 2
+    assert "nowhere" in refused.err
+
+
+def test_without_a_plateau_the_top_percent_stands_in(path):
+    chosen = every_row(path)["neuron_group"]
+    for preset in ("es", "nc"):
+        formed = set(chosen.filter(pl.col("preset") == preset, pl.col("neuron").is_not_null())["group_name"])
+        relation = {"es": "effective_dimension", "nc": "graph_modularity"}[preset]
+        measured = every_row(path)[relation].filter(pl.col("preset") == preset)
+        asked = next(one for one in registry.REGISTRY if one.name == relation).parameters["group_names"]
+        for name in asked:
+            rows = measured.filter(pl.col("group_name") == name)
+            assert len(rows), f"{name} is a row even where it is not formed"
+            if name in registry.STAND_IN:
+                stand_in = measured.filter(pl.col("group_name") == registry.STAND_IN[name])
+                assert stand_in.is_empty() == (name in formed)
 
 
 def test_again_computes_the_same_rows(commands, path, smaller):
@@ -215,3 +258,14 @@ def test_the_report_shows_what_was_decided_and_says_what_lacks_it(commands, path
     without = commands("report", OTHER, "--out", "without")
     assert without.code == 0, without.err
     assert f"for {OTHER}: `analyze` computes them" in without.err
+
+
+def test_the_slopes_stored_are_those_of_the_mart(path):
+    with warehouse.open(path) as opened:
+        mart = opened.neuron_deviation(run=RUN).sort("preset", "token_group", "rank")
+    stored = every_row(path)["influence_slope"].sort("preset", "token_group", "rank")
+    both = mart.join(stored, on=["preset", "token_group", "rank"], suffix="_stored")
+    assert len(both) == len(stored) > 0
+    assert both["local_slope"].is_null().equals(both["local_slope_stored"].is_null())
+    known = both.drop_nulls("local_slope")
+    assert known["local_slope"].to_numpy() == pytest.approx(known["local_slope_stored"].to_numpy(), rel=1e-9)
