@@ -42,7 +42,7 @@ def contents(path):
         for name in names:
             if name != "influence_at":
                 frame = opened.read(name)
-                dropped = {"created_at", "seconds", "stage_seconds", "options", "published_at"} & set(frame.columns)
+                dropped = {"created_at", "seconds", "stage_seconds", "options", "published_at", "checked_at"} & set(frame.columns)
                 found[name] = frame.drop(dropped).sort(
                     [c for c, t in frame.schema.items() if c not in dropped and not t.is_nested()]
                 )

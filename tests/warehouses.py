@@ -31,7 +31,7 @@ def contents(path: Path, leave_out: tuple[str, ...] = ()) -> dict[str, pl.DataFr
         for table in warehouse.tables(path):
             if table.kind == "view" and table.name not in leave_out:
                 frame = opened.sql(f"select * from {table.name} order by all")
-                frames[table.name] = frame.drop("published_at", strict=False)
+                frames[table.name] = frame.drop("published_at", "checked_at", strict=False)
     return frames
 
 

@@ -1,6 +1,12 @@
-"""The first audit: what must hold of a run's parts before anything of them is loaded."""
+"""The audits: what must hold of a run's parts before anything is loaded, and of what publishing computes from them.
 
-from dataclasses import dataclass
+What is expected is written once, in `sql/audit`: small views count and measure, `audit_verdict` (parts) and
+`audit_mart_verdict` (marts, drift) set what was observed against bounds. Publishing goes by that verdict; the command
+`check` lets Great Expectations judge the same observations (`warehouse.expectations`) and write its pages.
+"""
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import duckdb
@@ -27,29 +33,40 @@ _NOT_THE_PARTS = (
     duckdb.ParserException,
     duckdb.OutOfMemoryException,
 )
+PUBLISH = "publish"
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An expectation that a run does not keep to.
+class Verdict:
+    """An expectation of a run, set against what was observed.
 
     Attributes:
-        failures: how many rows, neurons or values do not.
+        suite: `parts`, `marts` or `drift`.
+        observed: how much does not keep to it, or the value that must lie within the bounds.
+        least: smallest `observed` that is right; None: no bound.
+        most: largest that is.
+        failures: how many rows, neurons or values do not keep to it; 0 where it holds.
         is_integrity: no reason given lets the run through.
     """
 
+    suite: str
     relation: str
     expectation: str
+    observed: float
+    least: float | None
+    most: float | None
     failures: int
     is_integrity: bool
 
     def __str__(self) -> str:
         """One clause of a message."""
-        return f"{self.relation} {self.expectation}: {self.failures} do not"
+        if self.least == self.most:
+            return f"{self.relation} {self.expectation}: {self.failures} do not"
+        return f"{self.relation} {self.expectation}: it is {self.observed:g}"
 
 
-def audit_parts(staged: staging.Staged) -> list[Failure]:
-    """Check a run's parts through the audit views of the warehouse, in memory; returns what fails.
+def audit_parts(staged: staging.Staged) -> list[Verdict]:
+    """Check a run's parts through the audit views of the warehouse, in memory.
 
     Raises:
         QualityError: a part is missing, unreadable, or has other columns than the contract says.
@@ -63,7 +80,7 @@ def audit_parts(staged: staging.Staged) -> list[Failure]:
             parts_and_run = f"staging.{relation} as part, dim_run as run"
             con.execute(f"create or replace view {relation} as select {keys}, part.* from {parts_and_run}")
         try:
-            return failures(con, staged.manifest.run_id)
+            return part_verdicts(con, staged.manifest.run_id)
         except _NOT_THE_PARTS:
             raise
         except duckdb.Error as error:
@@ -71,11 +88,69 @@ def audit_parts(staged: staging.Staged) -> list[Failure]:
             raise QualityError(message) from error
 
 
-def failures(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Failure]:
-    """What of the first audit fails for a run, worst first."""
+def part_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
+    """The first audit of a run, of its parts or of what was loaded from them."""
+    return _verdicts(con, "audit_verdict", run_id)
+
+
+def mart_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
+    """The second audit of a run: its marts, and its drift from the step before."""
+    return _verdicts(con, "audit_mart_verdict", run_id)
+
+
+def failed(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Those that do not hold, worst first."""
+    found = [verdict for verdict in verdicts if verdict.failures]
+    return sorted(found, key=lambda item: (not item.is_integrity, -item.failures, item.relation, item.expectation))
+
+
+def note(verdicts: Iterable[Verdict], run_id: str, anyway: str | None, where: str) -> str | None:
+    """What to note beside a run that is published although checks fail; None where all hold.
+
+    Args:
+        verdicts: of the run.
+        run_id: the run.
+        anyway: reason to publish it all the same.
+        where: what a refusal says of the run's parts.
+
+    Raises:
+        QualityError: checks fail and there is no reason, or none that helps.
+    """
+    failures = failed(verdicts)
+    if not failures:
+        return None
+    what = "; ".join(str(failure) for failure in failures)
+    if anyway is not None and not any(failure.is_integrity for failure in failures):
+        return f"published anyway ({anyway}) although {what}"
+    raise RefusedError(f"Run {run_id} was refused: {what}. {where}", list(verdicts))
+
+
+class RefusedError(QualityError):
+    """A run whose checks failed; carries what was observed."""
+
+    def __init__(self, message: str, verdicts: list[Verdict]) -> None:
+        super().__init__(message)
+        self.verdicts = verdicts
+
+
+def record_results(
+    con: duckdb.DuckDBPyConnection, key: int, verdicts: Iterable[Verdict], checked_by: str = PUBLISH
+) -> None:
+    """Replace a run's rows of `quality_result`."""
+    con.execute("delete from store.quality_result where run_key = $key", {"key": key})
+    columns = [item.name for item in fields(Verdict)]
+    values = [[key, *astuple(verdict), not verdict.failures, checked_by, records.now()] for verdict in verdicts]
+    names = ["run_key", *columns, "success", "checked_by", "checked_at"]
+    kept = [place for place, name in enumerate(names) if name != "failures"]
+    if values:
+        statement = f"insert into store.quality_result ({', '.join(names[place] for place in kept)}) values"
+        con.executemany(f"{statement} ({', '.join('?' for _ in kept)})", [[row[p] for p in kept] for row in values])
+
+
+def _verdicts(con: duckdb.DuckDBPyConnection, view: str, run_id: str) -> list[Verdict]:
+    columns = ", ".join(item.name for item in fields(Verdict))
     rows = con.execute(
-        "select relation, expectation, failures, is_integrity from audit_verdict"
-        " where run_id = $run_id and failures > 0 order by is_integrity desc, failures desc, relation, expectation",
+        f"select {columns} from {view} where run_id = $run_id order by suite, relation, expectation",
         {"run_id": run_id},
     ).fetchall()
-    return [Failure(*row) for row in rows]
+    return [Verdict(*row) for row in rows]

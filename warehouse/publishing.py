@@ -85,7 +85,8 @@ def publish(path: Path, folder: Path, *, wait: float = 0.0, anyway: str | None =
         quiet: show no progress.
 
     Raises:
-        QualityError: the parts fail the audit; the run is recorded as rejected and its parts are kept.
+        QualityError: the run fails an audit, of its parts or of what is computed from them; it is recorded as rejected
+            and its parts are kept.
         UserError: there is no finished run in the folder, or the path is no usable warehouse.
         LockedError: another process has the warehouse open.
     """
@@ -93,13 +94,15 @@ def publish(path: Path, folder: Path, *, wait: float = 0.0, anyway: str | None =
     run_id = staged.manifest.run_id
     if _published_digest(path, run_id, wait) != staged.digest:
         try:
-            note = _audited(staged, anyway)
+            with _timed("audit"):
+                verdicts = audit.audit_parts(staged)
+                audit.note(verdicts, run_id, anyway, _kept(staged))
             with writing(path, wait=wait) as con:
-                _load(con, staged, note, quiet=quiet)
+                _load(con, staged, verdicts, anyway, quiet=quiet)
                 with _timed("checkpoint"):
                     con.execute("checkpoint")
         except QualityError as refusal:
-            _reject(path, staged, str(refusal), wait)
+            _reject(path, staged, refusal, wait)
             raise
     shutil.rmtree(folder)
     return run_id
@@ -119,35 +122,36 @@ def _published_digest(path: Path, run_id: str, wait: float) -> str | None:
         return records.column(con, run_id, "parts_digest")
 
 
-def _audited(staged: staging.Staged, anyway: str | None) -> str | None:
-    """Audit the parts; returns what to note beside a run that is published although checks fail."""
-    with _timed("audit"):
-        failures = audit.audit_parts(staged)
-    if not failures:
-        return None
-    what = "; ".join(str(failure) for failure in failures)
-    if anyway is not None and not any(failure.is_integrity for failure in failures):
-        return f"published anyway ({anyway}) although {what}"
-    raise QualityError(
-        f"Run {staged.manifest.run_id} was refused: {what}. Its parts stay in {staged.folder} for a look."
-    )
+def _kept(staged: staging.Staged) -> str:
+    return f"Its parts stay in {staged.folder} for a look."
 
 
-def _reject(path: Path, staged: staging.Staged, why: str, wait: float) -> None:
+def _reject(path: Path, staged: staging.Staged, refusal: QualityError, wait: float) -> None:
     with writing(path, wait=wait) as con:
         values = {"run_id": staged.manifest.run_id, "process": None}
-        if records.column(con, staged.manifest.run_id, "status") != "published":
+        if is_new := records.column(con, staged.manifest.run_id, "status") != "published":
             values = records.described(staged.manifest, staged.summary) | values
-            values |= {"status": "rejected", "status_reason": why}
-        records.record(con, values)
+            values |= {"status": "rejected", "status_reason": str(refusal)}
+        con.execute("begin")
+        key = records.record(con, values)
+        if is_new:
+            audit.record_results(con, key, refusal.verdicts if isinstance(refusal, audit.RefusedError) else [])
+        con.execute("commit")
 
 
-def _load(con: duckdb.DuckDBPyConnection, staged: staging.Staged, note: str | None, *, quiet: bool) -> None:
+def _load(
+    con: duckdb.DuckDBPyConnection,
+    staged: staging.Staged,
+    verdicts: list[audit.Verdict],
+    anyway: str | None,
+    *,
+    quiet: bool,
+) -> None:
     staging.attach(con, staged)
     con.execute("begin")
     values = records.described(staged.manifest, staged.summary) | {
         "status": "published",
-        "status_reason": note,
+        "status_reason": None,
         "published_at": records.now(),
         "process": None,
         "parts_digest": staged.digest,
@@ -173,9 +177,26 @@ def _load(con: duckdb.DuckDBPyConnection, staged: staging.Staged, note: str | No
     for mart in MARTS:
         with _timed(mart):
             fill(con, mart, key, staged.manifest)
+    with _timed("second audit"):
+        _audit_marts(con, key, staged, verdicts, anyway)
     with _timed("commit"):
         con.execute("commit")
     staging.detach(con)
+
+
+def _audit_marts(
+    con: duckdb.DuckDBPyConnection,
+    key: int,
+    staged: staging.Staged,
+    verdicts: list[audit.Verdict],
+    anyway: str | None,
+) -> None:
+    """Check what was computed before anyone can see it: a refusal rolls the transaction back."""
+    run_id = staged.manifest.run_id
+    verdicts = verdicts + audit.mart_verdicts(con, run_id)
+    note = audit.note(verdicts, run_id, anyway, _kept(staged))
+    records.record(con, {"run_id": run_id, "status_reason": note})
+    audit.record_results(con, key, verdicts)
 
 
 def clear(con: duckdb.DuckDBPyConnection, key: int) -> None:

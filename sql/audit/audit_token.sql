@@ -7,6 +7,7 @@
 --   distinct_counts  different token_id in them
 --   unknown_counts   counted tokens that dim_token does not have
 --   occurrences      sum of the counts
+--   zipf_slope       slope of log count on log rank over ranks 10 to 1,000; NULL with fewer types
 
 create or replace view audit_token as
 with run as (
@@ -35,6 +36,29 @@ count_sum as (
     group by all
 ),
 
+ranked as (
+    select
+        tokenizer_id,
+        frequency_source_id,
+        count,
+        row_number() over (
+            partition by tokenizer_id, frequency_source_id order by count desc
+        ) as rank
+    from token_frequency
+    where count > 0
+),
+
+slope as (
+    select
+        tokenizer_id,
+        frequency_source_id,
+        round(regr_slope(ln(count), ln(rank)), 6) as zipf_slope
+    from ranked
+    where rank between 10 and 1000
+    group by all
+    having count(*) = 991
+),
+
 final as (
     select
         run.run_id,
@@ -43,10 +67,12 @@ final as (
         coalesce(count_sum.counted_tokens, 0) as counted_tokens,
         coalesce(count_sum.distinct_counts, 0) as distinct_counts,
         coalesce(count_sum.unknown_counts, 0) as unknown_counts,
-        coalesce(count_sum.occurrences, 0) as occurrences
+        coalesce(count_sum.occurrences, 0) as occurrences,
+        slope.zipf_slope
     from run
     left join token_sum using (tokenizer_id)
     left join count_sum using (tokenizer_id, frequency_source_id)
+    left join slope using (tokenizer_id, frequency_source_id)
 )
 
 select * from final;

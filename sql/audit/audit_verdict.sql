@@ -1,8 +1,12 @@
--- audit_verdict: the first audit: what must hold of every run before it is published.
+-- audit_verdict: the first audit: what must hold of a run's parts before any of them is loaded.
 -- One row per run × relation × expectation.
 --   run_id        the run
+--   suite         parts
 --   relation      the relation it is about
 --   expectation   what must hold
+--   observed      how many rows, neurons or values do not keep to it; or the value of audit_value
+--   least         observed must be at least this; NULL: no bound
+--   most          observed must be at most this; NULL: no bound
 --   failures      how many rows, neurons or values do not keep to it; 0 where it holds
 --   is_integrity  without it the relations computed at publishing would be wrong or fail, so that
 --                 no reason given lets the run through
@@ -159,16 +163,6 @@ judged as (
             {
                 relation: 'token_frequency', expectation: 'tokens are in dim_token',
                 failures: token.unknown_counts, is_integrity: false
-            },
-            {
-                relation: 'dim_run', expectation: 'numeric self-check is within tolerance',
-                failures: (not coalesce(run.self_check_error <= 1, false))::bigint,
-                is_integrity: false
-            },
-            {
-                relation: 'dim_run', expectation: 'structural self-check is within tolerance',
-                failures: (not coalesce(run.structural_check_error <= 1, false))::bigint,
-                is_integrity: false
             }
         ], recursive := true)
     from run
@@ -179,10 +173,37 @@ judged as (
     where run.status = 'published'
 ),
 
-final as (
+counted as (
     -- A relation without a single row has NULL for a count: that is a failure, not a pass.
-    select run_id, relation, expectation, coalesce(failures, 1)::ubigint as failures, is_integrity
+    select
+        run_id,
+        relation,
+        expectation,
+        coalesce(failures, 1)::double as observed,
+        0::double as least,
+        0::double as most,
+        is_integrity
     from judged
+),
+
+measured as (
+    select * from counted
+    union all by name
+    select * from audit_value
+),
+
+final as (
+    select
+        run_id,
+        'parts' as suite,
+        relation,
+        expectation,
+        observed,
+        least,
+        most,
+        audit_failures(observed, least, most) as failures,
+        is_integrity
+    from measured
 )
 
 select * from final;

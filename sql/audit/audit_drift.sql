@@ -1,0 +1,86 @@
+-- audit_drift: how far a run stands from the previous training step of the same model.
+-- One row per run whose revision is a step, with an earlier step beside it.
+--   run_id            the run
+--   previous_run_id   published run of the latest earlier step that asked for the same: everything
+--                     in its identity but the revision and the weights is equal
+--   steps             training steps between the two
+--   moved_targets     positions whose target is another, or that only one of them has
+--   loss_rise         mean loss less that of the previous step, nats
+--   influence_ratio   mean influence (preset nc, both groups) over that of the previous step
+--   changed_neurons   share of neurons whose mean activation is another
+
+create or replace view audit_drift as
+with run as (
+    select
+        run_id,
+        model,
+        positions,
+        neurons,
+        try_cast(regexp_extract(revision, '^step(\d+)$', 1) as bigint) as step,
+        json_merge_patch(identity, '{"model_hash": null, "revision": null}') as asked
+    from dim_run
+    where status = 'published'
+),
+
+pair as (
+    select
+        run.run_id,
+        run.step,
+        run.positions,
+        run.neurons,
+        max(earlier.step) as previous_step,
+        arg_max(earlier.run_id, earlier.step) as previous_run_id
+    from run
+    join run as earlier
+        on run.model = earlier.model and run.asked = earlier.asked and run.step > earlier.step
+    group by all
+),
+
+position_sum as (
+    select
+        pair.run_id,
+        pair.positions - count_if(here.target_token_id = there.target_token_id) as moved_targets,
+        exact_avg(here.loss) - exact_avg(there.loss) as loss_rise
+    from pair
+    join dim_position as here on pair.run_id = here.run_id
+    left join dim_position as there
+        on pair.previous_run_id = there.run_id and here.position_id = there.position_id
+    group by pair.run_id, pair.positions
+),
+
+neuron_sum as (
+    select
+        pair.run_id,
+        count_if(here.mean_activation is distinct from there.mean_activation) / count(*)
+            as changed_neurons
+    from pair
+    join dim_neuron as here on pair.run_id = here.run_id
+    left join dim_neuron as there
+        on pair.previous_run_id = there.run_id and here.neuron = there.neuron
+    group by pair.run_id
+),
+
+influence as (
+    select run_id, exact_avg(influence) as mean_influence
+    from neuron_influence
+    where preset = 'nc'
+    group by run_id
+),
+
+final as (
+    select
+        pair.run_id,
+        pair.previous_run_id,
+        pair.step - pair.previous_step as steps,
+        position_sum.moved_targets,
+        position_sum.loss_rise,
+        here.mean_influence / nullif(there.mean_influence, 0) as influence_ratio,
+        neuron_sum.changed_neurons
+    from pair
+    left join position_sum using (run_id)
+    left join neuron_sum using (run_id)
+    left join influence as here on pair.run_id = here.run_id
+    left join influence as there on pair.previous_run_id = there.run_id
+)
+
+select * from final;

@@ -1,0 +1,11 @@
+-- audit_failures: how much of what was observed is against an expectation; 0 where it holds.
+-- Macro audit_failures(observed, least, most).
+--
+-- Where nothing may be found, what was found; else 1. A NaN is above every bound, a NULL no pass.
+
+create or replace macro audit_failures(observed, least, most) as case
+    when observed >= coalesce(least, '-inf'::double) and observed <= coalesce(most, 'inf'::double)
+        then 0
+    when least = 0 and most = 0 and isfinite(observed) then greatest(observed, 1)
+    else 1
+end::ubigint;

@@ -1,0 +1,127 @@
+-- audit_influence: what is wrong with a run's rankings, fits and deviations, counted.
+-- One row per run × preset × token_group that has positions or influence.
+--   run_id             the run
+--   preset             definition of rare and common (see position_group)
+--   token_group        rare or common
+--   missing_neurons    neurons of the run less rows of neuron_influence
+--   not_permuted       ranks that keep rank, or abs_mean_rank, from being 1 … N each once
+--   out_of_order       neurons with a larger influence than the one ranked before them
+--   impossible         |mean| above mean |delta|, a value that is not finite, or a role that is not
+--                      the sign of mean_delta_loss
+--   other_positions    rows that count other positions than position_group has
+--   missing_deviation  ranked neurons without a row of neuron_deviation at the same rank
+--   fits               rows of power_law_fit
+--   bad_fit            first_rank, last_rank and ranks are not in order, r2 is outside 0…1, or
+--                      neither κ nor a reason is there
+--   unbalanced         |mean deviation| over the fitted ranks, which least squares makes 0
+--   unknown_regimes    deviations whose regime is none of the four, or that have one without a fit
+
+create or replace view audit_influence as
+with run as (
+    select run_id, neurons from dim_run where status = 'published'
+),
+
+ranked as (
+    select
+        *,
+        lag(influence) over (partition by run_id, preset, token_group order by rank) as before
+    from neuron_influence
+),
+
+member as (
+    select run_id, preset, token_group, count(*) as positions
+    from position_group
+    group by all
+),
+
+ranking as (
+    select
+        ranked.run_id,
+        ranked.preset,
+        ranked.token_group,
+        count(*) as neurons,
+        count(*) - count(distinct ranked.rank)
+        + count(*) - count(distinct ranked.abs_mean_rank)
+        + count(*) - count(distinct ranked.neuron)
+        + count_if(ranked.rank not between 1 and run.neurons)
+        + count_if(ranked.abs_mean_rank not between 1 and run.neurons)
+        + count_if(ranked.neuron >= run.neurons) as not_permuted,
+        count_if(ranked.influence > ranked.before) as out_of_order,
+        count_if(
+            not isfinite(ranked.influence)
+            or not isfinite(ranked.mean_delta_loss)
+            or abs(ranked.mean_delta_loss) > ranked.influence * (1 + 1e-12)
+            or ranked.abs_mean_delta_loss <> abs(ranked.mean_delta_loss)
+            or ranked.role is distinct from case
+                when ranked.mean_delta_loss > 0 then 'boost'
+                when ranked.mean_delta_loss < 0 then 'suppress'
+            end
+        ) as impossible,
+        count_if(ranked.positions is distinct from member.positions) as other_positions
+    from ranked
+    join run using (run_id)
+    left join member using (run_id, preset, token_group)
+    group by all
+),
+
+fitted as (
+    select
+        run_id,
+        preset,
+        token_group,
+        count(*) as fits,
+        count_if(
+            not coalesce(first_rank < last_rank and last_rank <= ranks, kappa is null)
+            or not coalesce(r2 between -1e-9 and 1 + 1e-9, true)
+            or not coalesce(isfinite(kappa) and isfinite(beta), reason is not null)
+        ) as bad_fit
+    from power_law_fit
+    group by all
+),
+
+placed as (
+    select
+        ranked.run_id,
+        ranked.preset,
+        ranked.token_group,
+        count_if(deviation.neuron is null) as missing_deviation,
+        round(
+            abs(
+                sum(deviation.deviation::decimal(38, 18)) filter (
+                    where deviation.rank between fit.first_rank and fit.last_rank
+                ) / (fit.last_rank - fit.first_rank + 1)
+            ), 9
+        ) as unbalanced,
+        count_if(
+            deviation.regime not in ('plateau', 'head', 'power law', 'rapid decay')
+            or (deviation.regime is null) <> (fit.kappa is null or ranked.influence = 0)
+        ) as unknown_regimes
+    from ranked
+    left join neuron_deviation as deviation using (run_id, preset, token_group, neuron, rank)
+    left join power_law_fit as fit using (run_id, preset, token_group)
+    group by ranked.run_id, ranked.preset, ranked.token_group, fit.first_rank, fit.last_rank
+),
+
+final as (
+    select
+        run.run_id,
+        preset,
+        token_group,
+        abs(run.neurons::bigint - coalesce(ranking.neurons, 0)) as missing_neurons,
+        coalesce(ranking.not_permuted, 0) as not_permuted,
+        coalesce(ranking.out_of_order, 0) as out_of_order,
+        coalesce(ranking.impossible, 0) as impossible,
+        coalesce(ranking.other_positions, 0) as other_positions,
+        coalesce(placed.missing_deviation, 0) as missing_deviation,
+        coalesce(fitted.fits, 0) as fits,
+        coalesce(fitted.bad_fit, 0) as bad_fit,
+        coalesce(placed.unbalanced, 0) as unbalanced,
+        coalesce(placed.unknown_regimes, 0) as unknown_regimes
+    from member
+    full join ranking using (run_id, preset, token_group)
+    join run using (run_id)
+    left join fitted using (run_id, preset, token_group)
+    left join placed using (run_id, preset, token_group)
+)
+
+select * from final;

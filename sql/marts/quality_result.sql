@@ -1,0 +1,37 @@
+-- quality_result: what the checks of each run found, the refused runs' too.
+-- One row per run × suite × relation × expectation.
+--   run_id        the run
+--   suite         parts: what ingest wrote; marts: what publishing computed from it; drift: against
+--                 the previous training step of the same model
+--   relation      the relation it is about
+--   expectation   what must hold
+--   observed      how many rows, neurons or values do not keep to it; or the value that must lie
+--                 within what is expected
+--   expected      bounds of observed, both included
+--   success       observed is as expected
+--   is_integrity  without it other relations would be wrong or fail: no reason given publishes such
+--                 a run
+--   checked_by    publish, or the command check (Great Expectations)
+--   checked_at    UTC
+--
+-- A run that was published for a reason although a check failed has the reason in dim_run.
+
+create or replace view quality_result as
+select
+    run.run_id,
+    quality.suite,
+    quality.relation,
+    quality.expectation,
+    quality.observed,
+    case
+        when quality.least = quality.most then format('{:g}', quality.least)
+        when quality.least is null then format('up to {:g}', quality.most)
+        when quality.most is null then format('from {:g}', quality.least)
+        else format('{:g} to {:g}', quality.least, quality.most)
+    end as expected,
+    quality.success,
+    quality.is_integrity,
+    quality.checked_by,
+    quality.checked_at
+from store.quality_result as quality
+join store.run as run using (run_key);
