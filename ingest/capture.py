@@ -37,13 +37,23 @@ class Capture:
     """Runs batches of windows through the decoder and keeps what the ablation needs.
 
     Each batch that is on disk has a marker beside the arrays, so a capture that was cut off goes on where it stopped.
+    Of each window only the last `predicted` positions are kept: all of them (None) or, of matched contexts, the one
+    that they are about.
     """
 
-    def __init__(self, folder: Path, tokens: NDArray[np.int64], model: PreTrainedModel, structure: Structure) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tokens: NDArray[np.int64],
+        model: PreTrainedModel,
+        structure: Structure,
+        predicted: int | None = None,
+    ) -> None:
         self.folder = folder / "capture"
         self.tokens = tokens  # windows × (window + 1)
         self.model, self.structure = model, structure
         self.window = tokens.shape[1] - 1
+        self.predicted = self.window if predicted is None else predicted
         self.windows_per_batch = max(1, POSITIONS_PER_BATCH // self.window)
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -54,7 +64,7 @@ class Capture:
 
     def open(self, mode: Literal["r+", "r"] = "r+") -> Captured:
         """Map the arrays, creating them at their full size the first time."""
-        positions = len(self.tokens) * self.window
+        positions = len(self.tokens) * self.predicted
         shapes = {"residual": self.structure.w_out.shape[1], "activations": self.structure.neurons}
         arrays = {}
         for name, width in shapes.items():
@@ -76,8 +86,8 @@ class Capture:
         """
         windows = slice(batch * self.windows_per_batch, (batch + 1) * self.windows_per_batch)
         inputs = torch.from_numpy(self.tokens[windows, :-1]).to(self.model.device)
-        residual, activations = forward(self.model, self.structure, inputs)
-        rows = slice(windows.start * self.window, windows.start * self.window + residual.shape[0])
+        residual, activations = forward(self.model, self.structure, inputs, self.predicted)
+        rows = slice(windows.start * self.predicted, windows.start * self.predicted + residual.shape[0])
         for name, values in (("residual stream", residual), ("activations", activations)):
             if not bool(torch.isfinite(values).all()):
                 raise UserError(
@@ -95,16 +105,21 @@ class Capture:
         return self.folder / f"{batch:05d}.done"
 
 
-def forward(model: PreTrainedModel, structure: Structure, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def forward(
+    model: PreTrainedModel, structure: Structure, inputs: Tensor, predicted: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Residual stream before the final norm (positions × d) and activations (positions × N), float32.
 
-    `inputs` is windows × window token ids; positions are in window order.
+    `inputs` is windows × window token ids; positions are in window order, the last `predicted` of each (None: all).
     """
+    kept = inputs.shape[1] if predicted is None else predicted
+
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            seen[name] = args[0].detach().float().reshape(inputs.numel(), -1)
+            values = args[0].detach().reshape(*inputs.shape, -1)[:, -kept:]
+            seen[name] = values.float().reshape(len(inputs) * kept, -1)
 
         return hook
 

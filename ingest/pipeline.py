@@ -155,9 +155,9 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         model=request.folder.name,
         revision=request.folder.revision,
         layer=structure.layer,
-        positions=options.tokens,
+        positions=len(material.sample.targets),
         neurons=structure.neurons,
-        window_length=options.window,
+        window_length=material.sample.predicted,
         tokenizer_id=request.tokenizer_id,
         frequency_source_id=request.frequency_source_id,
         frequency_source=request.frequency_source,
@@ -170,7 +170,7 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         tolerance=options.tolerance,
         effects=list(options.effects),
         separator_token_id=material.sample.separator_token_id,
-        position_block=position_block(options.tokens, structure.neurons),
+        position_block=position_block(len(material.sample.targets), structure.neurons),
         code_version=VERSION,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=request.identity,
@@ -226,7 +226,7 @@ def execute(prepared: Prepared, folder: Path, executor: Executor, *, afresh: boo
     with clock.stage("self-check"):
         subject = Subject(
             folder, prepared.model, structure, tokens, captured, reference,
-            manifest.position_block, manifest.tolerance, manifest.seed,
+            manifest.position_block, manifest.tolerance, manifest.seed, material.sample.predicted,
         )  # fmt: skip
         checked = self_check(subject)
     summary = _summary(prepared, checked, exact_pairs, time.perf_counter() - start, clock)
@@ -245,7 +245,8 @@ def _write_tokens(folder: Path, material: Material) -> None:
 
 
 def _capture(prepared: Prepared, folder: Path, executor: Executor) -> Captured:
-    capture = Capture(folder, prepared.material.sample.tokens, prepared.model, prepared.structure)
+    sample = prepared.material.sample
+    capture = Capture(folder, sample.tokens, prepared.model, prepared.structure, sample.predicted)
     capture.open()
     executor.run("forward pass", range(capture.batches), capture.run, capture.is_done)
     return capture.open("r")
@@ -261,7 +262,7 @@ def _effects(
 ) -> int:
     """Every pair's effect, then the positions' own part; returns how many pairs took the exact path."""
     sample = prepared.material.sample
-    targets = sample.tokens[:, 1:].reshape(-1)
+    targets = sample.targets
     effects = tuple(manifest.effects)
     ablation = Ablation(
         prepared.structure.head,
@@ -275,7 +276,7 @@ def _effects(
     units = EffectUnits(folder, ablation, captured, targets, manifest.position_block, effects)
     executor.run("ablation", range(manifest.blocks), units.run, units.is_done)
     baseline = read_baselines(folder, manifest.blocks)
-    window = sample.tokens.shape[1] - 1
+    window = sample.predicted
     positions = np.arange(manifest.positions, dtype=np.uint32)
     document = sample.document_ids.reshape(-1)
     table = pl.DataFrame(
@@ -284,7 +285,7 @@ def _effects(
             "window_id": positions // window,
             "window_offset": positions % window,
             "document_id": document,
-            "input_token_id": sample.tokens[:, :-1].reshape(-1),
+            "input_token_id": sample.inputs,
             "target_token_id": targets,
             "loss": baseline.loss,
             "entropy": baseline.entropy,

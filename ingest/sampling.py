@@ -33,7 +33,7 @@ class Sample:
 
     Attributes:
         tokens: windows × (window + 1) token ids, int64; position t of a window has input t and target t + 1.
-        document_ids: windows × window, int64: the document of the *target*, -1 where the target is a separator.
+        document_ids: windows × predicted, int64: the document of the *target*, -1 where the target is a separator.
         documents: the documents drawn, in the schema of `dim_document`, numbered in the order of drawing.
         separator_token_id: the token between documents.
         warnings: what a reader of the results should know about the sample.
@@ -44,6 +44,21 @@ class Sample:
     documents: pl.DataFrame
     separator_token_id: int
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def predicted(self) -> int:
+        """Positions of a window that are predicted, its last ones: all of them, but of a matched context one."""
+        return self.document_ids.shape[1]
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """The token to predict at each position, T."""
+        return self.tokens[:, -self.predicted :].reshape(-1)
+
+    @property
+    def inputs(self) -> NDArray[np.int64]:
+        """The token at each position, T."""
+        return self.tokens[:, -self.predicted - 1 : -1].reshape(-1)
 
 
 def separator_token_id(tokenizer: PreTrainedTokenizerBase) -> int:

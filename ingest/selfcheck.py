@@ -26,6 +26,7 @@ from ingest.structure import Structure, hooked
 
 NUMERIC_PAIRS = 256
 STRUCTURAL_WINDOWS = 2
+LEAST_POSITIONS = 32  # looked at structurally, where a window has few
 RELATIVE_TOLERANCE = 1e-4
 _CANDIDATES = 64  # neurons drawn at a position; the one with the largest edit is checked
 
@@ -44,7 +45,8 @@ class Checked:
 class Subject:
     """What is checked: a run's parts with what they were computed from.
 
-    `tokens` is windows × (window + 1); `reference` the activation that replaces a neuron's own, N.
+    `tokens` is windows × (window + 1), of which the last `predicted` are targets; `reference` the activation that
+    replaces a neuron's own, N.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Subject:
     position_block: int
     tolerance: float
     seed: int
+    predicted: int
 
 
 def self_check(subject: Subject) -> Checked:
@@ -65,8 +68,8 @@ def self_check(subject: Subject) -> Checked:
         UserError: a pair is beyond its tolerance: the architecture is not what it seems, or the numbers are wrong.
     """
     generator = np.random.default_rng([subject.seed, 0x5E1F])
-    window = subject.tokens.shape[1] - 1
-    count = min(STRUCTURAL_WINDOWS, len(subject.tokens))
+    window = subject.predicted
+    count = min(max(STRUCTURAL_WINDOWS, LEAST_POSITIONS // window), len(subject.tokens))
     windows = np.sort(generator.choice(len(subject.tokens), count, replace=False))
     positions = (windows[:, None] * window + np.arange(window)).reshape(-1)
     neurons = _telling_neurons(subject, positions, generator)
@@ -114,7 +117,7 @@ def _stored(subject: Subject, positions: NDArray[np.int64], neurons: NDArray[Any
 def _numeric_error(
     subject: Subject, positions: NDArray[np.int64], neurons: NDArray[Any], stored: NDArray[np.float64]
 ) -> float:
-    targets = subject.tokens[:, 1:].reshape(-1)[positions]
+    targets = subject.tokens[:, -subject.predicted :].reshape(-1)[positions]
     device = subject.structure.w_out.device
     exact = reference_effects(
         subject.structure.head,
@@ -145,7 +148,7 @@ def _structural_error(
 
 
 def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Loss and largest |logit| at each position of a window; with `neurons`, one is replaced at each position."""
+    """Loss and largest |logit| at each position that is predicted; with `neurons`, one is replaced at each."""
 
     def replace(_module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if neurons is None:
@@ -153,10 +156,11 @@ def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[T
         edited = args[0].clone()
         chosen = neurons.to(edited.device)
         values = torch.from_numpy(subject.reference).to(edited.device)[chosen].to(edited.dtype)
-        edited.view(len(chosen), -1)[torch.arange(len(chosen), device=edited.device), chosen] = values
+        positions = torch.arange(len(chosen), device=edited.device)
+        edited.view(-1, edited.shape[-1])[-len(chosen) :][positions, chosen] = values
         return (edited, *args[1:])
 
     with torch.inference_mode(), hooked((subject.structure.out_projection, "before", replace)):
-        logits = subject.model(input_ids=tokens[None, :-1], use_cache=False).logits[0].double()
-    loss = torch.nn.functional.cross_entropy(logits, tokens[1:], reduction="none")
+        logits = subject.model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -subject.predicted :].double()
+    loss = torch.nn.functional.cross_entropy(logits, tokens[-subject.predicted :], reduction="none")
     return loss, logits.abs().amax(dim=1)
