@@ -9,10 +9,11 @@ A streamed corpus comes in the order of `datasets`' seeded shuffle, with a buffe
 import errno
 import hashlib
 import itertools
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
@@ -36,6 +37,7 @@ _HUB_ATTEMPTS = 1
 _SPOOL = pa.schema([("text", pa.large_string()), ("domain", pa.string()), ("digest", pa.string())])
 _SPOOL_BATCH = 1 << 23  # characters
 _READ_BATCH = 256  # documents
+_LABELLED = re.compile(r"([\w.-]+)=(.+)")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,26 @@ class Document:
     text: str
     domain: str
     digest: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where texts come from: `place` is `c4`, `builtin` or a path, `label` the domain of its documents."""
+
+    place: str
+    label: str
+    is_labelled: bool  # by the user, not by its name
+
+    @property
+    def key(self) -> str:
+        """What is the same for two spellings of one path."""
+        return self.place if self.place in (C4, BUILTIN) else str(Path(self.place).expanduser().resolve())
+
+    @property
+    def shown(self) -> str:
+        """As a person wrote it, without the folders of a path."""
+        name = Path(self.key).name
+        return f"{self.label}={name}" if self.is_labelled else name
 
 
 @dataclass(frozen=True)
@@ -85,6 +107,7 @@ class Corpus:
         identity: hash of what the corpus holds: of the texts' own hashes for texts in hand, of data set, configuration,
             split and commit for a stream. The same texts have the same identity in whatever files they lie.
         streamed: whether it goes on longer than anyone wants to read.
+        labelled_identity: the same with the domain of each text.
         documents_in_hand: how many documents it has without the streamed ones.
     """
 
@@ -93,12 +116,12 @@ class Corpus:
         self.name = name
         self.streamed = stream is not None
         self._stream = stream
-        self._spool, self._digests = _spool(texts)
+        self._spool, self._digests, labelled = _spool(texts)
         self.documents_in_hand = len(self._digests)
-        parts = sorted(self._digests)
-        if stream is not None:
-            parts += [stream.name, stream.config, stream.split, stream.revision]
-        self.identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        parts = [] if stream is None else [stream.name, stream.config, stream.split, stream.revision]
+        self.identity = _hash_of([*sorted(self._digests), *parts])
+        label = [] if stream is None else [stream.label]
+        self.labelled_identity = _hash_of([*sorted(labelled), *parts, *label])
 
     def documents(self, seed: int) -> Iterator[Document]:
         """All documents, in an order that the seed decides.
@@ -122,22 +145,43 @@ class Corpus:
 
 
 def open_corpus(sources: Sequence[str]) -> Corpus:
-    """Find, read and hash the corpora that were named: `c4`, `builtin`, files and folders.
+    """Find, read and hash the corpora that were named: `c4`, `builtin`, files and folders, each perhaps `LABEL=…`.
 
-    The domain of a document is the name of its source: `c4`, `builtin`, or the file's or folder's name.
+    The domain of a document is the label of its source; without one `c4`, `builtin`, or the file's or folder's name.
 
     Raises:
         UserError: there is no such file, it cannot be read as text, it is empty, or the hub is out of reach.
     """
     if not sources:
         raise UserError("No corpus was named; give --corpus c4, builtin, or a path.")
-    names = [source if source in (C4, BUILTIN) else Path(source).expanduser().resolve().name for source in sources]
-    keys = [source if source in (C4, BUILTIN) else str(Path(source).expanduser().resolve()) for source in sources]
-    if twice := [source for index, source in enumerate(sources) if keys[index] in keys[:index]]:
-        raise UserError(f"The corpus {twice[0]} is named twice; name it once.")
-    stream = hub_dataset(C4, "allenai/c4", "en", "train") if C4 in sources else None
-    texts = ((text, name) for source, name in zip(sources, names, strict=True) for text in _texts(source))
-    return Corpus(" + ".join(names), texts, stream)
+    found = parse_sources(sources)
+    stream = next((hub_dataset(one.label, "allenai/c4", "en", "train") for one in found if one.place == C4), None)
+    texts = ((text, source.label) for source in found for text in _texts(source.place))
+    return Corpus(" + ".join(source.label for source in found), texts, stream)
+
+
+def parse_sources(given: Sequence[str]) -> list[Source]:
+    """Corpora as `--corpus` names them, `LABEL=SOURCE` or `SOURCE`, which a path with a `=` that exists is too.
+
+    Raises:
+        UserError: a corpus is named twice, or a label given to two.
+    """
+    found = [_source(text) for text in given]
+    for first, second in itertools.combinations(found, 2):
+        if first.key == second.key:
+            raise UserError(f"The corpus {second.place} is named twice; name it once.")
+        if first.label == second.label and (first.is_labelled or second.is_labelled):
+            raise UserError(
+                f"Two corpora have the label {first.label}; give each its own, or put them into one folder."
+            )
+    return found
+
+
+def _source(given: str) -> Source:
+    labelled = None if Path(given).expanduser().exists() else _LABELLED.fullmatch(given)
+    label, place = labelled.groups() if labelled else (None, given)
+    found = Source(place, label or "", labelled is not None)
+    return found if label else replace(found, label=Path(found.key).name)
 
 
 def hub_dataset(label: str, name: str, config: str, split: str) -> HubDataset:
@@ -191,16 +235,25 @@ def _taking_turns(first: Iterator[Document], second: Iterator[Document]) -> Iter
     yield from second
 
 
-def _spool(texts: Iterator[tuple[str, str]]) -> tuple["datasets.Dataset", list[str]]:
-    """Write texts to a temporary file, map it into memory, and unlink it: gone with the process, however that ends."""
+def _hash_of(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _spool(texts: Iterator[tuple[str, str]]) -> tuple["datasets.Dataset", list[str], list[str]]:
+    """Write texts to a temporary file, map it into memory, and unlink it: gone with the process, however that ends.
+
+    Returns also the digest of each text, and the same behind its domain.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rare-tokens-corpus-"))
     digests: list[str] = []
+    labelled: list[str] = []
     try:
         with pa.OSFile(str(folder / "texts.arrow"), "wb") as file, pa.ipc.new_stream(file, _SPOOL) as writer:
             for batch in _batches(texts):
                 digests += [document.digest for document in batch]
+                labelled += [f"{document.domain} {document.digest}" for document in batch]
                 writer.write_batch(_record_batch(batch))
-        return _quiet_datasets().Dataset.from_file(str(folder / "texts.arrow")), digests
+        return _quiet_datasets().Dataset.from_file(str(folder / "texts.arrow")), digests, labelled
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(

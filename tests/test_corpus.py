@@ -234,3 +234,40 @@ def test_full_disk_is_the_users_to_clear(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(corpus_module.pa, "OSFile", refuse)
     with pytest.raises(UserError, match=r"is full.*set TMPDIR"):
         open_corpus([str(path)])
+
+
+def test_a_label_is_the_domain_of_its_documents(tmp_path):
+    news, novel = write(tmp_path / "a" / "x.txt", "Some news."), write(tmp_path / "b" / "x.txt", "A story.")
+    corpus = open_corpus([f"news={news}", f"literature={novel}"])
+    assert {(one.text, one.domain) for one in corpus.documents(0)} == {
+        ("Some news.", "news"),
+        ("A story.", "literature"),
+    }
+    assert corpus.name == "news + literature"
+    unlabelled = open_corpus([str(news), str(novel)])
+    assert unlabelled.identity == corpus.identity, "labels do not change what the texts are"
+    assert unlabelled.labelled_identity != corpus.labelled_identity
+    swapped = open_corpus([f"literature={news}", f"news={novel}"])
+    assert swapped.labelled_identity != corpus.labelled_identity
+
+
+def test_a_path_with_an_equals_sign_is_a_path(tmp_path):
+    path = write(tmp_path / "lr=1.txt", "A text.")
+    (document,) = open_corpus([str(path)]).documents(0)
+    assert document.domain == "lr=1.txt"
+
+
+@pytest.mark.parametrize("second", ["news={b}", "{c}/news"])
+def test_two_corpora_of_one_label_are_refused(tmp_path, second):
+    first, b = write(tmp_path / "a.txt", "One."), write(tmp_path / "b.txt", "Two.")
+    write(tmp_path / "c" / "news" / "x.txt", "Three.")
+    with pytest.raises(UserError, match="label news"):
+        open_corpus([f"news={first}", second.format(b=b, c=tmp_path / "c")])
+
+
+def test_a_labelled_corpus_that_is_not_there_or_named_twice_is_refused(tmp_path):
+    path = write(tmp_path / "a.txt", "One.")
+    with pytest.raises(UserError, match=r"no corpus .*absent\.txt"):
+        open_corpus([f"news={tmp_path / 'absent.txt'}"])
+    with pytest.raises(UserError, match="named twice"):
+        open_corpus([f"news={path}", f"web={path}"])
