@@ -3,6 +3,7 @@
 ``import warehouse; w = warehouse.open("rare_tokens.duckdb"); w.influence(run, preset)``.
 """
 
+from warehouse.checking import Checked, check
 from warehouse.claims import claim
 from warehouse.door import Warehouse
 from warehouse.exporting import export
@@ -16,11 +17,13 @@ from warehouse.tables import tables
 open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to read
 
 __all__ = [
+    "Checked",
     "Space",
     "Stored",
     "Warehouse",
     "activations",
     "begin",
+    "check",
     "claim",
     "delete",
     "export",

@@ -5,8 +5,8 @@ What is expected is written once, in `sql/audit`: small views count and measure,
 `check` lets Great Expectations judge the same observations (`warehouse.expectations`) and write its pages.
 """
 
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import duckdb
@@ -34,6 +34,7 @@ _NOT_THE_PARTS = (
     duckdb.OutOfMemoryException,
 )
 PUBLISH = "publish"
+PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class Verdict:
     most: float | None
     failures: int
     is_integrity: bool
+
+    @property
+    def expected(self) -> str:
+        """The bounds in words, as `quality_result` has them."""
+        if self.least == self.most:
+            return f"{self.least:g}"
+        if self.least is None:
+            return f"up to {self.most:g}"
+        return f"from {self.least:g}" if self.most is None else f"{self.least:g} to {self.most:g}"
 
     def __str__(self) -> str:
         """One clause of a message."""
@@ -134,17 +144,40 @@ class RefusedError(QualityError):
 
 
 def record_results(
-    con: duckdb.DuckDBPyConnection, key: int, verdicts: Iterable[Verdict], checked_by: str = PUBLISH
+    con: duckdb.DuckDBPyConnection,
+    key: int,
+    verdicts: Sequence[Verdict],
+    checked_by: str = PUBLISH,
+    held: Sequence[bool] | None = None,
 ) -> None:
-    """Replace a run's rows of `quality_result`."""
+    """Replace a run's rows of `quality_result`.
+
+    Args:
+        con: the warehouse, to write.
+        key: of the run.
+        verdicts: of the run.
+        checked_by: who judged.
+        held: what it said of each; None: the verdicts themselves.
+    """
     con.execute("delete from store.quality_result where run_key = $key", {"key": key})
-    columns = [item.name for item in fields(Verdict)]
-    values = [[key, *astuple(verdict), not verdict.failures, checked_by, records.now()] for verdict in verdicts]
-    names = ["run_key", *columns, "success", "checked_by", "checked_at"]
-    kept = [place for place, name in enumerate(names) if name != "failures"]
-    if values:
-        statement = f"insert into store.quality_result ({', '.join(names[place] for place in kept)}) values"
-        con.executemany(f"{statement} ({', '.join('?' for _ in kept)})", [[row[p] for p in kept] for row in values])
+    statement = (
+        "insert into store.quality_result values"
+        " ($key, $suite, $relation, $expectation, $observed, $least, $most, $is_integrity, $success, $by, $now)"
+    )
+    successes = [not verdict.failures for verdict in verdicts] if held is None else held
+    for verdict, success in zip(verdicts, successes, strict=True):
+        values = {name: value for name, value in asdict(verdict).items() if name != "failures"}
+        con.execute(statement, values | {"key": key, "success": success, "by": checked_by, "now": records.now()})
+
+
+def recorded(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
+    """What was found of a run the last time."""
+    rows = con.execute(
+        "select suite, relation, expectation, observed, least, most, (not success)::ubigint, is_integrity"
+        " from store.quality_result join store.run using (run_key) where run_id = $run_id order by all",
+        {"run_id": run_id},
+    ).fetchall()
+    return [Verdict(*row) for row in rows]
 
 
 def _verdicts(con: duckdb.DuckDBPyConnection, view: str, run_id: str) -> list[Verdict]:
