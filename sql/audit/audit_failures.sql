@@ -6,6 +6,6 @@
 create or replace macro audit_failures(observed, least, most) as case
     when observed >= coalesce(least, '-inf'::double) and observed <= coalesce(most, 'inf'::double)
         then 0
-    when least = 0 and most = 0 and isfinite(observed) then greatest(observed, 1)
+    when least = 0 and most = 0 then least(greatest(observed, 1), 1e18)
     else 1
 end::ubigint;
