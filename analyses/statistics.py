@@ -250,7 +250,7 @@ def window_interval(
     statistic: Callable[[FloatArray], FloatArray],
     windows: int,
     *,
-    method: Literal["percentile", "BCa"] = "BCa",
+    method: Literal["percentile", "BCa", "basic"] = "BCa",
     resamples: int = 1_000,
     seed: int = 0,
     level: float = 0.95,
@@ -262,7 +262,8 @@ def window_interval(
         statistic: takes how often each window counts, shape (batch, windows), and returns the statistic of each of
             those samples, shape (batch,). Its value on the data in hand is `statistic(ones)`.
         windows: number of windows.
-        method: `percentile`, or `BCa` (bias-corrected and accelerated; jackknife over windows).
+        method: `percentile`, `BCa` (bias-corrected and accelerated; jackknife over windows), or `basic` (reflected:
+            for a statistic that is biased in finite samples, as the resampled ones then are once more).
         resamples: number of bootstrap samples.
         seed: of the resampling.
         level: coverage of the interval.
@@ -292,6 +293,33 @@ def window_interval(
     if not (np.isfinite(interval.low) and np.isfinite(interval.high)):
         return None
     return float(interval.low), float(interval.high)
+
+
+def jackknife_interval(
+    statistic: Callable[[FloatArray], FloatArray], windows: int, *, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Interval about a statistic by leaving one window out at a time, Student's t with W − 1 degrees of freedom.
+
+    It says where samples of as many windows put the statistic, so it is the one for a statistic that the bootstrap
+    moves to one side because a resample repeats windows.
+
+    Args:
+        statistic: as in `window_interval`.
+        windows: number of windows, W.
+        level: coverage.
+
+    Returns:
+        (low, high), or None with fewer than two windows or a statistic that is undefined or does not move.
+    """
+    if windows < 2:
+        return None
+    value = float(statistic(np.ones((1, windows)))[0])
+    without = statistic(1.0 - np.eye(windows))
+    spread = np.sqrt((windows - 1) / windows * np.sum((without - without.mean()) ** 2))
+    if not (np.isfinite(value) and np.isfinite(spread) and spread > 0):
+        return None
+    reach = float(stats.t.ppf((1 + level) / 2, windows - 1) * spread)
+    return value - reach, value + reach
 
 
 def permutation_p(

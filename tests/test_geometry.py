@@ -17,7 +17,7 @@ from analyses.geometry import (
     pair_tests,
 )
 from analyses.groups import GROUP, with_controls
-from analyses.statistics import group_tests
+from analyses.statistics import group_tests, jackknife_interval
 from analyses.tables import table
 from tests.layers import drawn, group, random_draws, real_layer
 
@@ -335,3 +335,59 @@ def test_random_groups_of_real_neurons_are_rejected_at_the_level(real_inputs):
     controls = {key: count for key, count in rejected.items() if key[0] == "control"}
     assert all(2 <= count <= 21 for count in controls.values()), controls
     assert rejected["mann_whitney", "activation_correlation comparison=within"] > 30
+
+
+def correlated_windows(seed, correlation):
+    """50 neurons with these correlations at about 1,400 positions of 98 windows, dependent within a window."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(5, 25, 98)
+    windows = np.repeat(np.arange(98), sizes)
+    latent = rng.standard_normal((len(windows), 50)) + 0.7 * rng.standard_normal((98, 50))[windows]
+    return Activations((latent @ np.linalg.cholesky(correlation).T).astype(np.float32), windows)
+
+
+def known_correlation():
+    loads = np.random.default_rng(0).standard_normal((50, 8)) * 0.35
+    covariance = loads @ loads.T + np.eye(50)
+    scale = 1 / np.sqrt(np.diag(covariance))
+    return covariance * scale * scale[:, None]
+
+
+def dimension_coverage(samples):
+    """Of samples from a known Gaussian: how many intervals cover what they are about."""
+    correlation = known_correlation()
+    eigenvalues = np.linalg.eigvalsh(correlation)
+    ratio = 100 * eigenvalues.sum() ** 2 / (eigenvalues**2).sum() / 50
+    chosen = group(*range(50))
+    rows = pl.concat(
+        effective_dimension(correlated_windows(seed, correlation), chosen, resamples=300) for seed in range(samples)
+    )
+    usual = rows["interpolated_dimension"].mean()
+    near = rows.with_columns(least=pl.lit(2 * np.floor(usual)), most=pl.lit(2 * np.ceil(usual)))
+    return {
+        "participation": rows.filter(
+            pl.lit(ratio).is_between("participation_percent_low", "participation_percent_high")
+        ).height,
+        "components": near.filter(
+            (pl.col("dimension_percent_low") <= pl.col("most")) & (pl.col("dimension_percent_high") >= pl.col("least"))
+        ).height,
+        "holds the value": rows.filter(
+            pl.col("dimension_percent").is_between("dimension_percent_low", "dimension_percent_high")
+        ).height,
+    }
+
+
+def test_intervals_of_dimensions_cover():
+    found = dimension_coverage(20)
+    assert found["participation"] >= 16
+    assert found["components"] >= 17
+    assert found["holds the value"] == 20
+
+
+def test_jackknife_of_a_mean_is_students_interval():
+    values = np.random.default_rng(1).standard_normal(30)
+    interval = jackknife_interval(lambda counts: counts @ values / counts.sum(axis=1), 30)
+    expected = stats.t.interval(0.95, 29, values.mean(), stats.sem(values))
+    assert interval == pytest.approx(expected)
+    assert jackknife_interval(lambda counts: counts[:, 0] * 0, 5) is None
+    assert jackknife_interval(lambda counts: counts[:, 0], 1) is None
