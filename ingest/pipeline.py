@@ -27,11 +27,17 @@ from common.version import VERSION
 from ingest import frequencies, models, sampling, words
 from ingest.ablation import Ablation
 from ingest.capture import Capture, Captured, mean_activations
+from ingest.contexts import NC_MATCHED, draw_contexts
+from ingest.corpus import parse_sources
+from ingest.dense import DenseAblation, confirm_replay
+from ingest.dense_check import dense_self_check
+from ingest.dense_units import DenseUnits, announce, dense_position_block, dense_rows
 from ingest.executors import Executor
 from ingest.frequencies import Frequencies
 from ingest.request import Request
 from ingest.sampling import Sample
 from ingest.selfcheck import Checked, Subject, self_check
+from ingest.speech import tagger_name
 from ingest.structure import Structure, find_structure
 from ingest.units import EffectUnits, position_block, read_baselines, write_relation
 from ingest.weights import neuron_tables
@@ -82,12 +88,15 @@ class Workbench:
         """Load the model, confirm its structure, draw the sample.
 
         Raises:
-            UserError: the corpus is too short, the count file does not fit, the architecture is not supported.
+            UserError: the corpus is too short, the count file does not fit, there is no such layer, or the
+                architecture is not supported.
         """
         options = request.options
         device = choose_device(options.device)
         model = models.load_model(request.folder, dtype=options.dtype, device=device, trust=options.trust)
-        structure = find_structure(model)
+        structure = find_structure(model, options.layer)
+        if structure.between:
+            confirm_replay(model, structure, options.edit_scope)
         material = self._material(request, structure.vocabulary_size)
         return Prepared(_manifest(request, structure, material, device), material, model, structure, device)
 
@@ -124,13 +133,20 @@ def _draw(request: Request, vocabulary_size: int) -> Material:
         "seed": options.seed,
         "begin_token": options.begin_token,
     }
-    if options.frequencies == "corpus":
+    tokens = words.token_table(request.tokenizer, vocabulary_size)
+    counts = _counts(request, vocabulary_size)
+    if options.contexts == NC_MATCHED:
+        if counts is None:
+            counts = frequencies.count_corpus(
+                request.corpus, request.tokenizer, vocabulary_size=vocabulary_size, seed=options.seed
+            )
+        sample = draw_contexts(request.corpus, request.tokenizer, counts, tokens, **how)
+    elif counts is None:
         sample, counts = frequencies.sample_and_count(
             request.corpus, request.tokenizer, vocabulary_size=vocabulary_size, **how
         )
     else:
         sample = sampling.draw_sample(request.corpus, request.tokenizer, **how)
-        counts = frequencies.read_count_file(Path(options.frequencies), vocabulary_size, len(request.tokenizer))
     if (largest := int(sample.tokens.max())) >= vocabulary_size:
         raise UserError(
             f"The tokenizer of {request.folder.name} gave token {largest}, but its unembedding has {vocabulary_size} "
@@ -138,18 +154,32 @@ def _draw(request: Request, vocabulary_size: int) -> Material:
         )
     for warning in (*sample.warnings, *counts.warnings):
         log.warning("Warning: %s", warning)
-    return Material(sample, counts, words.token_table(request.tokenizer, vocabulary_size))
+    return Material(sample, counts, tokens)
+
+
+def _counts(request: Request, vocabulary_size: int) -> Frequencies | None:
+    """The published counts that were named; None where the corpus itself is to be counted."""
+    if request.options.frequencies == "corpus":
+        return None
+    path = Path(request.options.frequencies).expanduser()
+    return frequencies.read_count_file(path, vocabulary_size, len(request.tokenizer))
 
 
 def _manifest(request: Request, structure: Structure, material: Material, device: str) -> Manifest:
     options = request.options
     shown = {
-        "model": request.folder.name, "corpus": [Path(source).name for source in options.corpus],
+        "model": request.folder.name, "corpus": [source.shown for source in parse_sources(options.corpus)],
         "frequencies": request.frequency_source, "tokens": options.tokens, "window": options.window,
         "begin_token": options.begin_token, "ablation": options.ablation, "effects": list(options.effects),
         "tolerance": options.tolerance, "device": device, "dtype": options.dtype, "seed": options.seed,
-        "revision": request.folder.revision,
+        "revision": request.folder.revision, "layer": structure.layer, "edit_scope": options.edit_scope,
+        "path": "; ".join(["dense", *structure.between]) if structure.between else "moments",
     }  # fmt: skip
+    if options.contexts == NC_MATCHED:
+        shown |= {"contexts": NC_MATCHED, "tagger": tagger_name(), **material.sample.notes}
+    block = position_block(len(material.sample.targets), structure.neurons)
+    if structure.between:
+        block = dense_position_block(material.sample, structure.neurons)
     return Manifest(
         run_id=request.run_id,
         model=request.folder.name,
@@ -170,8 +200,9 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         tolerance=options.tolerance,
         effects=list(options.effects),
         separator_token_id=material.sample.separator_token_id,
-        position_block=position_block(len(material.sample.targets), structure.neurons),
+        position_block=block,
         code_version=VERSION,
+        contexts=options.contexts,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=request.identity,
         options=shown,
@@ -227,8 +258,9 @@ def execute(prepared: Prepared, folder: Path, executor: Executor, *, afresh: boo
         subject = Subject(
             folder, prepared.model, structure, tokens, captured, reference,
             manifest.position_block, manifest.tolerance, manifest.seed, material.sample.predicted,
+            manifest.options["edit_scope"],
         )  # fmt: skip
-        checked = self_check(subject)
+        checked = dense_self_check(subject) if structure.between else self_check(subject)
     summary = _summary(prepared, checked, exact_pairs, time.perf_counter() - start, clock)
     write_summary(folder, summary)
     shutil.rmtree(folder / "capture")
@@ -240,6 +272,8 @@ def _write_tokens(folder: Path, material: Material) -> None:
     write_relation(folder, "dim_document", material.sample.documents.to_arrow())
     write_relation(folder, "dim_token", material.tokens.to_arrow())
     counts = material.counts.counts
+    if material.sample.contexts is not None:
+        write_relation(folder, "position_context", material.sample.contexts.to_arrow())
     table = {"token_id": np.arange(len(counts), dtype=np.uint32), "count": counts.astype(np.uint64)}
     write_relation(folder, "token_frequency", pa.table(table))
 
@@ -262,18 +296,7 @@ def _effects(
 ) -> int:
     """Every pair's effect, then the positions' own part; returns how many pairs took the exact path."""
     sample = prepared.material.sample
-    targets = sample.targets
-    effects = tuple(manifest.effects)
-    ablation = Ablation(
-        prepared.structure.head,
-        prepared.structure.w_out,
-        torch.from_numpy(reference),
-        tolerance=manifest.tolerance,
-        effects=effects,
-        unigram_counts=torch.from_numpy(prepared.material.counts.counts),
-        device=prepared.device,
-    )
-    units = EffectUnits(folder, ablation, captured, targets, manifest.position_block, effects)
+    units = _units(prepared, manifest, folder, captured, torch.from_numpy(reference))
     executor.run("ablation", range(manifest.blocks), units.run, units.is_done)
     baseline = read_baselines(folder, manifest.blocks)
     window = sample.predicted
@@ -286,7 +309,7 @@ def _effects(
             "window_offset": positions % window,
             "document_id": document,
             "input_token_id": sample.inputs,
-            "target_token_id": targets,
+            "target_token_id": sample.targets,
             "loss": baseline.loss,
             "entropy": baseline.entropy,
         }
@@ -295,12 +318,41 @@ def _effects(
     return baseline.exact_pairs
 
 
+def _units(
+    prepared: Prepared, manifest: Manifest, folder: Path, captured: Captured, reference: torch.Tensor
+) -> EffectUnits:
+    """The ablation by moments where the structure allows it, else the dense path, which says first what it costs."""
+    structure, sample, effects = prepared.structure, prepared.material.sample, tuple(manifest.effects)
+    counts = torch.from_numpy(prepared.material.counts.counts)
+    if structure.between:
+        scope = manifest.options["edit_scope"]
+        dense = DenseAblation(
+            prepared.model, structure, reference, edit_scope=scope, effects=effects, unigram_counts=counts
+        )
+        rows = dense_rows(sample, manifest.neurons, at_once=dense.at_once)
+        announce(prepared.model, structure, rows, prepared.device, effects)
+        return DenseUnits(folder, dense, captured, sample, manifest.position_block, effects)
+    log.debug("Ablation by moments: the MLP of layer %d reaches the final norm by plain addition.", structure.layer)
+    ablation = Ablation(
+        structure.head,
+        structure.w_out,
+        reference,
+        tolerance=manifest.tolerance,
+        effects=effects,
+        unigram_counts=counts,
+        device=prepared.device,
+    )
+    return EffectUnits(folder, ablation, captured, sample.targets, manifest.position_block, effects)
+
+
 def _summary(prepared: Prepared, checked: Checked, exact_pairs: int, seconds: float, clock: _Clock) -> Summary:
     warnings = [*prepared.material.sample.warnings, *prepared.material.counts.warnings]
     if prepared.manifest.dtype in ("bfloat16", "float16"):
         warnings.append(
             f"Captured in {prepared.manifest.dtype}: the tolerance holds given the captured values, "
             "not against a float64 model."
+            if not prepared.structure.between
+            else f"Computed in float32 from {prepared.manifest.dtype} weights: its rounding adds to the tolerance."
         )
     return Summary(
         device=prepared.device,

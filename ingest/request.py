@@ -12,19 +12,28 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import UserError
 from common.parts import EFFECT_COLUMNS
 from ingest import models
+from ingest.contexts import NC_MATCHED
 from ingest.corpus import Corpus, open_corpus
 from ingest.frequencies import COUNT_LIMIT
 from ingest.models import ModelFolder, Trust
+from ingest.speech import tagger_name
+from ingest.structure import layer_index
 
 # What float32 can hold of a loss difference of order 1: below this, no pair's error can be promised.
 SMALLEST_TOLERANCE = 1e-7
+EDIT_SCOPES = ("window", "position")
+SAMPLE = "sample"
+CONTEXTS = (SAMPLE, NC_MATCHED)
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of `ingest` that decide or shape a run; paths and names as the user gave them.
 
-    `tokens` is T, the number of predicted positions; `window` the positions of one window.
+    `tokens` is T, the number of predicted positions (the largest, of matched contexts); `window` the positions of one
+    window, or the tokens before the one position of a matched context. `layer` counts from 0, or from the last where
+    it is negative; `edit_scope` says where a neuron below the last layer is replaced: at every position of the
+    `window`, or at one `position` at a time (SPEC 2.1).
     """
 
     model: str
@@ -35,6 +44,9 @@ class Options:
     window: int = 256
     seed: int = 0
     begin_token: bool = False
+    contexts: str = SAMPLE
+    layer: int = -1
+    edit_scope: str = "window"
     ablation: str = "mean"
     effects: tuple[str, ...] = ("loss",)
     tolerance: float = 1e-6
@@ -46,7 +58,11 @@ class Options:
         """Refuse values that no run can have."""
         if self.window < 1:
             raise UserError(f"--window {self.window}: a window needs at least one position.")
-        if self.tokens < 1 or self.tokens % self.window:
+        if self.contexts not in CONTEXTS:
+            raise UserError(f"--contexts {self.contexts}: unknown. There are {' and '.join(CONTEXTS)}.")
+        if self.contexts == NC_MATCHED and self.tokens < 2:
+            raise UserError(f"--tokens {self.tokens}: a matched context takes two positions.")
+        if self.contexts == SAMPLE and (self.tokens < 1 or self.tokens % self.window):
             nearest = max(1, round(self.tokens / self.window)) * self.window
             raise UserError(
                 f"--tokens {self.tokens} is not a positive multiple of the window, {self.window}. Use {nearest}, say."
@@ -55,6 +71,8 @@ class Options:
             raise UserError(f"--tolerance {self.tolerance:g} must be above 0; the default is 1e-6.")
         if self.tolerance < SMALLEST_TOLERANCE:
             raise UserError(f"--tolerance {self.tolerance:g} is below what float32 can hold, {SMALLEST_TOLERANCE:g}.")
+        if self.edit_scope not in EDIT_SCOPES:
+            raise UserError(f"--edit-scope {self.edit_scope}: unknown. There are {' and '.join(EDIT_SCOPES)}.")
         if unknown := set(self.effects) - set(EFFECT_COLUMNS):
             raise UserError(f"--effects {','.join(sorted(unknown))}: unknown. There are {', '.join(EFFECT_COLUMNS)}.")
 
@@ -105,20 +123,23 @@ def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
     tokenizer_id = models.tokenizer_id(tokenizer, int(config.vocab_size))
     model_hash = models.model_hash(folder, options.trust)
     source_id, source = _frequency_source(options, corpus, tokenizer_id)
+    depth = int(config.num_hidden_layers)
+    layer = layer_index(options.layer, depth)
     identity = {
         "model_hash": model_hash,
         "revision": folder.revision,
-        "layer": int(config.num_hidden_layers) - 1,
+        "layer": layer,
         "tokenizer": tokenizer_id,
-        "corpus": corpus.identity,
+        "corpus": corpus.identity if options.contexts == SAMPLE else corpus.labelled_identity,
         "frequencies": source_id,
-        "contexts": "sample",
+        "contexts": options.contexts if options.contexts == SAMPLE else f"{options.contexts} by {tagger_name()}",
         "tokens": options.tokens,
         "window": options.window,
         "begin_token": options.begin_token,
         "seed": options.seed,
         "ablation": options.ablation,
-        "edit_scope": "position",
+        # Nothing in the last layer reaches another position's loss, so there the two are one
+        "edit_scope": "position" if layer == depth - 1 else options.edit_scope,
         "dtype": options.dtype,
     }
     return Request(options, folder, tokenizer, tokenizer_id, corpus, config, model_hash, source_id, source, identity)

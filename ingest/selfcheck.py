@@ -59,6 +59,7 @@ class Subject:
     tolerance: float
     seed: int
     predicted: int
+    edit_scope: str = "position"
 
 
 def self_check(subject: Subject) -> Checked:
@@ -73,22 +74,31 @@ def self_check(subject: Subject) -> Checked:
     windows = np.sort(generator.choice(len(subject.tokens), count, replace=False))
     positions = (windows[:, None] * window + np.arange(window)).reshape(-1)
     neurons = _telling_neurons(subject, positions, generator)
-    stored = _stored(subject, positions, neurons)
+    stored = stored_effects(subject, positions, neurons)
     structural = _structural_error(subject, windows, neurons.reshape(count, window), stored.reshape(count, window))
     some = generator.choice(len(positions), min(NUMERIC_PAIRS, len(positions)), replace=False)
     numeric = _numeric_error(subject, positions[some], neurons[some], stored[some])
     checked = Checked(numeric, structural, len(some), len(positions))
-    name = type(subject.model).__name__
-    if not numeric <= 1:
-        raise UserError(
-            f"Self-check failed: an effect is off by {numeric:.3g} times the tolerance. Nothing was published."
-        )
-    if not structural <= 1:
-        raise UserError(
-            f"{name} is not supported: effects differ from the hooked model by {structural:.3g} times what its "
-            f"precision explains, so its last MLP does not act as SPEC 2 needs. Nothing was published."
-        )
+    require_passed(subject, checked)
     return checked
+
+
+def require_passed(subject: Subject, checked: Checked) -> None:
+    """Refuse a run of which a pair is beyond its tolerance.
+
+    Raises:
+        UserError: saying by how much.
+    """
+    name = type(subject.model).__name__
+    if not checked.numeric <= 1:
+        raise UserError(
+            f"Self-check failed: an effect is off by {checked.numeric:.3g} times the tolerance. Nothing was published."
+        )
+    if not checked.structural <= 1:
+        raise UserError(
+            f"{name} is not supported: effects differ from the hooked model by {checked.structural:.3g} times what its "
+            f"precision explains, so its MLP does not act as SPEC 2 needs. Nothing was published."
+        )
 
 
 def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: np.random.Generator) -> NDArray[Any]:
@@ -102,7 +112,7 @@ def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: 
     return drawn[np.arange(len(positions)), choice]
 
 
-def _stored(subject: Subject, positions: NDArray[np.int64], neurons: NDArray[Any]) -> NDArray[np.float64]:
+def stored_effects(subject: Subject, positions: NDArray[np.int64], neurons: NDArray[Any]) -> NDArray[np.float64]:
     """Δ of the pairs as the parts hold it."""
     wanted = pl.DataFrame({"position_id": positions.astype(np.uint32), "neuron": neurons.astype(np.uint16)})
     found = []

@@ -2,12 +2,13 @@
 
 One short probe (a forward pass over eight tokens) shows what feeds what: the final norm is the module whose output *is*
 the unembedding's input; a norm's kind is the formula that reproduces its output; the neurons are the input of the
-MLP's output projection (SPEC 0). What cannot be confirmed is refused, with what is missing.
+MLP's output projection (SPEC 0). What lies between the MLP and the loss beside addition, norm and unembedding is named:
+it decides for the dense path (SPEC 2.1). What cannot be confirmed is refused, with what is missing.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,29 +20,37 @@ from common.errors import UserError
 from ingest.head import Head
 
 PROBE_TOKENS = 8
+# Roundings that a comparison allows: of a dozen operations, each over many terms; of two or three elementwise ones.
+MANY, FEW = 64, 4
+STEP = 8.0  # times the largest value of the residual stream
 
 
 @dataclass(frozen=True)
 class Structure:
-    """The pieces of a decoder that an ablation of its last MLP needs.
+    """The pieces of a decoder that an ablation of one of its MLPs needs.
 
     Attributes:
         layer: index of the block, counted from 0.
+        depth: how many blocks there are.
         out_projection: the MLP's output projection; its input is n_t (N).
         final_norm: the norm before the unembedding; its input is the residual stream x_t (d).
         w_out: output weights, N × d, row i = w_i.
         w_in: input weights, N × d; the gate's where the MLP is gated.
         w_up: N × d where the MLP is gated, else None.
-        head: final norm and unembedding as tensors.
+        head: final norm and unembedding as tensors; a factor on the logits is folded into its gain.
+        between: what else lies between the MLP and the loss, in words. Empty: the ablation by moments holds; else
+            what lies there is run again (the dense path).
     """
 
     layer: int
+    depth: int
     out_projection: nn.Module
     final_norm: nn.Module
     w_out: Tensor
     w_in: Tensor
     w_up: Tensor | None
     head: Head
+    between: tuple[str, ...] = ()
 
     @property
     def neurons(self) -> int:
@@ -54,31 +63,54 @@ class Structure:
         return self.head.unembedding.shape[0]
 
 
-def find_structure(model: PreTrainedModel) -> Structure:
-    """Find and confirm the last MLP, the final norm and the unembedding of a causal language model.
+def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
+    """Find and confirm an MLP, the final norm and the unembedding of a causal language model.
+
+    Args:
+        model: any decoder of the library.
+        layer: block whose MLP is meant; negative ones count from the last.
 
     Raises:
-        UserError: a piece is missing or does not behave as SPEC 2 needs; the message names the architecture and it.
+        UserError: there is no such layer, or a piece is missing or does not behave as SPEC 2 needs; the message names
+            the architecture and it.
     """
     unembedding = model.get_output_embeddings()
     if not isinstance(unembedding, nn.Linear):
         raise _refused(model, "it has no linear unembedding")
-    width = unembedding.in_features
-    blocks = _decoder_blocks(model)
-    mlp = _last_mlp(model, blocks[-1], width)
+    blocks = decoder_blocks(model)
+    index = layer_index(layer, len(blocks))
+    mlp = _find_mlp(model, blocks[index], unembedding.in_features)
     probe = _probe(model, {unembedding, mlp.out_projection, *mlp.in_projections, *mlp.activations}, unembedding)
     final_norm = _final_norm(model, probe)
-    head = _head(model, unembedding, final_norm, probe)
+    head, mapped = _with_scale(model, _head(model, unembedding, final_norm, probe), unembedding, probe)
     w_out = linear_weight(mlp.out_projection).T
     w_in, w_up = _input_weights(model, mlp, probe, w_out.shape[0])
-    found = Structure(len(blocks) - 1, mlp.out_projection, final_norm, w_out, w_in, w_up, head)
-    _confirm_logits(model, found, probe)
-    _confirm_addition(model, found, probe)
-    return found
+    found = Structure(index, len(blocks), mlp.out_projection, final_norm, w_out, w_in, w_up, head)
+    between = []
+    if index < len(blocks) - 1:
+        between.append(f"layer {index} of {len(blocks)} is below the last")
+    elif not _is_added(model, found, probe):
+        between.append("its MLP does not reach the final norm by plain addition (a norm after it)")
+    if mapped:
+        between.append("its logits are soft-capped after the unembedding")
+    return replace(found, between=tuple(between))
 
 
-def mlp_shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    """(N, d, V) of a decoder whose weights need not be there (the meta device will do).
+def layer_index(layer: int, depth: int) -> int:
+    """Index of a layer counted from 0, where negative ones count from the last.
+
+    Raises:
+        UserError: there is no such layer.
+    """
+    if not -depth <= layer < depth:
+        raise UserError(
+            f"--layer {layer}: the model has {depth} layers. Use 0 to {depth - 1}, or -1 (the last) to -{depth}."
+        )
+    return layer % depth
+
+
+def mlp_shape(model: PreTrainedModel, layer: int = -1) -> tuple[int, int, int]:
+    """(N, d, V) of a layer of a decoder whose weights need not be there (the meta device will do).
 
     Raises:
         UserError: as `find_structure`, as far as shapes alone can show it.
@@ -86,7 +118,8 @@ def mlp_shape(model: PreTrainedModel) -> tuple[int, int, int]:
     unembedding = model.get_output_embeddings()
     if not isinstance(unembedding, nn.Linear):
         raise _refused(model, "it has no linear unembedding")
-    mlp = _last_mlp(model, _decoder_blocks(model)[-1], unembedding.in_features)
+    blocks = decoder_blocks(model)
+    mlp = _find_mlp(model, blocks[layer_index(layer, len(blocks))], unembedding.in_features)
     neurons, _ = _shape(mlp.out_projection) or (0, 0)
     return neurons, unembedding.in_features, unembedding.out_features
 
@@ -111,11 +144,16 @@ def linear_weight(module: nn.Module) -> Tensor:
 def _refused(model: nn.Module, missing: str) -> UserError:
     return UserError(
         f"{type(model).__name__} is not supported: {missing}. "
-        "Use a decoder whose last MLP is added to the residual stream right before one final norm and the unembedding."
+        "Use a decoder of blocks with one MLP each, ending in one final norm and a linear unembedding."
     )
 
 
-def _decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
+def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """The stack of decoder blocks.
+
+    Raises:
+        UserError: there is none.
+    """
     depth = model.config.get_text_config().num_hidden_layers
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
     if not stacks:
@@ -138,7 +176,7 @@ class _Mlp:
     activations: list[nn.Module]  # parameterless siblings: the activation function is among them
 
 
-def _last_mlp(model: nn.Module, block: nn.Module, width: int) -> _Mlp:
+def _find_mlp(model: nn.Module, block: nn.Module, width: int) -> _Mlp:
     """The one linear map N → d outside attention that has siblings d → N (or d → 2N)."""
     found = []
     for parent in block.modules():
@@ -153,7 +191,7 @@ def _last_mlp(model: nn.Module, block: nn.Module, width: int) -> _Mlp:
                 found.append(_Mlp(out, ins, plain))
     if len(found) != 1:
         what = "no MLP with an output projection" if not found else f"{len(found)} MLPs (a mixture of experts?)"
-        raise _refused(model, f"{what} was found in its last block")
+        raise _refused(model, f"{what} was found in the block")
     return found[0]
 
 
@@ -220,18 +258,24 @@ def _head(model: nn.Module, unembedding: nn.Linear, norm: nn.Module, probe: _Pro
     gain = ones if weight is None else weight.detach().double()
     bias = None if shift is None else shift.detach().double()
     kinds: list[tuple[Any, Tensor]] = [("layer", gain), ("rms", gain), ("rms", 1 + gain)]
-    for kind, factor in kinds:
-        head = Head(
+    dtype = torch.promote_types(unembedding.weight.dtype, torch.float32)
+    heads = [
+        Head(
             unembedding=unembedding.weight.detach(),
             logit_bias=None if unembedding.bias is None else unembedding.bias.detach(),
             norm=kind,
-            gain=factor.to(unembedding.weight.dtype),
-            norm_bias=None if bias is None else bias.to(unembedding.weight.dtype),
+            gain=factor.to(dtype),
+            norm_bias=None if bias is None else bias.to(dtype),
             eps=_epsilon(norm),
         )
-        if _close(_normed(head, x), probe.outputs[norm]):
-            return head
-    raise _refused(model, f"its final norm ({type(norm).__name__}) is neither a LayerNorm nor an RMSNorm")
+        for kind, factor in kinds
+    ]
+    # The nearest, not the first that is near enough: in bfloat16 a LayerNorm and an RMSNorm may both be.
+    output = probe.outputs[norm].double()
+    head = min(heads, key=lambda head: float((_normed(head, x) - output).square().sum()))
+    if not _close(_normed(head, x), probe.outputs[norm]):
+        raise _refused(model, f"its final norm ({type(norm).__name__}) is neither a LayerNorm nor an RMSNorm")
+    return head
 
 
 def _normed(head: Head, x: Tensor) -> Tensor:
@@ -241,25 +285,46 @@ def _normed(head: Head, x: Tensor) -> Tensor:
     return centred / scale * head.gain.double() + shift
 
 
-def _close(ours: Tensor, theirs: Tensor) -> bool:
-    """Equal up to the rounding of a dozen operations in the model's dtype, or in float32, in which norms compute."""
+def same_logits(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether logits are equal up to the rounding of a forward pass in their dtype."""
+    return _close(ours, theirs)
+
+
+def _close(ours: Tensor, theirs: Tensor, roundings: int = MANY) -> bool:
+    """Equal up to so many roundings in the model's dtype, or in float32, in which norms compute."""
     precision = max(torch.finfo(theirs.dtype).eps, torch.finfo(torch.float32).eps)
-    slack = 64 * precision * max(1.0, float(theirs.abs().max()))
+    slack = roundings * precision * max(1.0, float(theirs.abs().max()))
     return float((ours.double() - theirs.double()).abs().max()) <= slack
 
 
-def _confirm_logits(model: nn.Module, found: Structure, probe: _Probe) -> None:
-    head = found.head
-    logits = probe.head_input.double() @ head.unembedding.double().T
-    if head.logit_bias is not None:
-        logits = logits + head.logit_bias.double()
-    if not _close(logits, probe.logits):
-        raise _refused(model, "its logits are scaled or soft-capped after the unembedding")
+def _with_scale(model: nn.Module, head: Head, unembedding: nn.Linear, probe: _Probe) -> tuple[Head, bool]:
+    """The head with a constant factor on the logits folded into its gain, and whether more happens to them.
+
+    The unembedding's own output is what the logits are compared with, so that the dtype's rounding hides nothing.
+    """
+    plain, logits = probe.outputs[unembedding].double(), probe.logits.double()
+    ours = probe.head_input.double() @ head.unembedding.double().T
+    if not _close(ours if head.logit_bias is None else ours + head.logit_bias.double(), probe.outputs[unembedding]):
+        raise _refused(model, "its unembedding does more than one matrix product")
+    if plain.shape == logits.shape and torch.equal(plain, logits):
+        return head, False
+    scale = float((plain * logits).sum() / plain.square().sum())
+    if not _close(scale * plain, probe.logits, FEW):
+        return head, True
+    biases = [None if bias is None else scale * bias for bias in (head.norm_bias, head.logit_bias)]
+    return replace(head, gain=scale * head.gain, norm_bias=biases[0], logit_bias=biases[1]), False
 
 
-def _confirm_addition(model: PreTrainedModel, found: Structure, probe: _Probe) -> None:
-    """Raise one neuron's activation at the last token and see the residual stream move by exactly that times w_i."""
-    neuron, step = found.neurons // 2, 1.0
+def _is_added(model: PreTrainedModel, found: Structure, probe: _Probe) -> bool:
+    """Raise one neuron's activation at the last token and see the residual stream move by exactly that times w_i.
+
+    The step is so large that a norm after the MLP shows in any dtype.
+    """
+    before = probe.inputs[found.final_norm].double()
+    neuron = int(found.w_out.float().norm(dim=1).argmax())
+    largest = float(found.w_out[neuron].abs().max())
+    step = 1.0 if largest == 0 else STEP * float(before.abs().max()) / largest
+    step = min(step, torch.finfo(found.w_out.dtype).max / STEP)
     seen: list[Tensor] = []
 
     def raise_neuron(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -275,11 +340,9 @@ def _confirm_addition(model: PreTrainedModel, found: Structure, probe: _Probe) -
         hooked((found.out_projection, "before", raise_neuron), (found.final_norm, "before", keep)),
     ):
         model(input_ids=probe.tokens, use_cache=False)
-    before = probe.inputs[found.final_norm].double()
     expected = before.clone()
     expected[..., -1, :] += step * found.w_out[neuron].double()
-    if not _close(expected, seen[0]):
-        raise _refused(model, "its last MLP does not reach the final norm by plain addition (a post-MLP norm?)")
+    return _close(expected, seen[0], 4 * FEW)
 
 
 def _input_weights(model: nn.Module, mlp: "_Mlp", probe: _Probe, neurons: int) -> tuple[Tensor, Tensor | None]:
@@ -293,4 +356,4 @@ def _input_weights(model: nn.Module, mlp: "_Mlp", probe: _Probe, neurons: int) -
         for gate, up in ((0, 1), (1, 0)):
             if any(torch.equal(seen, outputs[gate]) for seen in activated):
                 return weights[gate], weights[up]
-    raise _refused(model, "the gate of its last MLP could not be told from its other projections")
+    raise _refused(model, "the gate of its MLP could not be told from its other projections")

@@ -37,7 +37,7 @@ class EffectUnits:
     def __init__(
         self,
         folder: Path,
-        ablation: Ablation,
+        ablation: Ablation | None,
         captured: Captured,
         targets: NDArray[np.int64],
         position_block: int,
@@ -54,7 +54,7 @@ class EffectUnits:
         """Ablate every neuron at every position of the block and write the part."""
         rows = slice(block * self.position_block, min((block + 1) * self.position_block, len(self.targets)))
         activations = np.array(self.captured.activations[rows])
-        effects = self._ablate(np.array(self.captured.residual[rows]), activations, self.targets[rows])
+        effects = self.compute(rows)
         loss, entropy = effects.loss.float().cpu().numpy(), effects.entropy.float().cpu().numpy()
         write_atomically(
             baseline_path(self.folder, block),
@@ -65,13 +65,13 @@ class EffectUnits:
             lambda path: _write_effects(path, rows.start, activations, effects, self.effects),
         )
 
-    def _ablate(
-        self, residual: NDArray[np.float32], activations: NDArray[np.float32], targets: NDArray[np.int64]
-    ) -> BlockEffects:
-        """The block's effects, as many positions at a time as the ablation's memory allows."""
-        step = self.ablation.preferred_positions(len(targets))
-        arrays = [torch.from_numpy(array) for array in (residual, activations, targets)]
-        parts = [self.ablation.block(*piece) for piece in zip(*(array.split(step) for array in arrays), strict=True)]
+    def compute(self, rows: slice) -> BlockEffects:
+        """Effects at the positions `rows`, as many at a time as the ablation's memory allows."""
+        assert self.ablation is not None
+        step = self.ablation.preferred_positions(rows.stop - rows.start)
+        arrays = (np.array(self.captured.residual[rows]), np.array(self.captured.activations[rows]), self.targets[rows])
+        pieces = zip(*(torch.from_numpy(array).split(step) for array in arrays), strict=True)
+        parts = [self.ablation.block(*piece) for piece in pieces]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
 

@@ -1,7 +1,6 @@
 """Δ of every pair of a whole ingest against a hooked float64 model, for each supported architecture (SPEC 12.2)."""
 
 from pathlib import Path
-from types import MethodType
 
 import numpy as np
 import polars as pl
@@ -13,7 +12,8 @@ from ingest.executors import LocalExecutor
 from ingest.pipeline import Workbench, execute
 from ingest.request import Options, identify
 from ingest.structure import find_structure, hooked
-from tests.tiny import SUPPORTED, save_folder, tiny_corpus, tiny_model
+from tests.float64 import float64_model
+from tests.tiny import SUPPORTED, save_folder, tiny_corpus
 
 WINDOW, POSITIONS = 16, 48
 
@@ -29,16 +29,9 @@ def ingest(tmp_path: Path, name: str, **options: object) -> tuple[pl.DataFrame, 
     return facts, folder, prepared.material.sample.tokens
 
 
-def float64_rms_norm(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return module.weight * x / (x.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
-
-
 def hooked_effects(name: str, tokens: np.ndarray, ablation: str = "mean") -> np.ndarray:
     """Δ (positions × neurons) by rerunning the whole model in float64 once a neuron."""
-    model = tiny_model(SUPPORTED[name]).double()
-    for module in model.modules():
-        if hasattr(module, "variance_epsilon"):  # the library's RMSNorm computes in float32 whatever its input
-            module.forward = MethodType(float64_rms_norm, module)
+    model = float64_model(SUPPORTED[name])
     found = find_structure(model)
     inputs, targets = torch.from_numpy(tokens[:, :-1]), torch.from_numpy(tokens[:, 1:]).reshape(-1)
     seen = []

@@ -7,7 +7,7 @@ import torch
 from common.errors import UserError
 from ingest.capture import Capture, forward
 from ingest.structure import find_structure, hooked
-from tests.tiny import SUPPORTED, UNSUPPORTED, tiny_model
+from tests.tiny import DENSE, SUPPORTED, UNSUPPORTED, tiny_model
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
@@ -48,7 +48,6 @@ def test_a_gated_mlps_gate_and_up_are_told_apart(name):
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
-        ("gemma2", "soft-capped"),
         ("mixtral", "no MLP with an output projection"),
         ("opt_projected", "final norm"),
     ],
@@ -60,12 +59,47 @@ def test_what_does_not_fit_is_refused_with_what_is_missing(name, missing):
     assert type(model).__name__ in str(refused.value)
 
 
-def test_a_post_mlp_norm_is_seen_by_the_residual_stream():
-    config = UNSUPPORTED["gemma2"]
-    model = tiny_model(config)
-    model.config.final_logit_softcapping = None
-    with pytest.raises(UserError, match="plain addition"):
-        find_structure(model)
+ADDED = "does not reach the final norm by plain addition"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [("gemma2", [ADDED, "soft-capped"]), ("gemma3", [ADDED]), ("olmo2", [ADDED]), ("granite", [ADDED])],
+)
+def test_what_lies_between_the_last_mlp_and_the_loss_is_named_in_any_dtype(name, between, dtype):
+    found = find_structure(tiny_model(DENSE[name]).to(dtype))
+    assert len(found.between) == len(between)
+    assert all(wanted in reason for reason, wanted in zip(found.between, between, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_plain_addition_and_the_kind_of_the_final_norm_are_seen_in_any_dtype(name, dtype):
+    model = tiny_model(SUPPORTED[name])
+    wanted = find_structure(model)
+    found = find_structure(model.to(dtype))
+    assert found.between == wanted.between == ()
+    assert found.head.norm == wanted.head.norm
+
+
+def test_a_layer_below_the_last_is_found_and_named():
+    model = tiny_model(SUPPORTED["gpt2"])
+    found = find_structure(model, 0)
+    assert found.between == ("layer 0 of 2 is below the last",)
+    assert found.layer == find_structure(model, -2).layer == 0
+    assert torch.equal(found.w_out, model.transformer.h[0].mlp.c_proj.weight)
+    with pytest.raises(UserError, match="--layer 2: the model has 2 layers"):
+        find_structure(model, 2)
+    with pytest.raises(UserError, match="--layer -3: the model has 2 layers"):
+        find_structure(model, -3)
+
+
+def test_a_factor_on_the_logits_is_folded_into_the_head():
+    model = tiny_model(SUPPORTED["cohere"])
+    found = find_structure(model)
+    model.logit_scale = 1.0
+    torch.testing.assert_close(found.head.gain, 4 * find_structure(model).head.gain)
 
 
 def test_activations_that_are_not_finite_end_the_capture(tmp_path):

@@ -12,13 +12,18 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import (
     AutoModelForCausalLM,
+    CohereConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTJConfig,
+    GPTNeoConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    Olmo2Config,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -54,9 +59,21 @@ SUPPORTED = {
     "gptj": GPTJConfig(**_GPT2, rotary_dim=4),
     "phi": PhiConfig(**_COMMON),
     "phi3": Phi3Config(**_GROUPED),
+    "gpt_neo": GPTNeoConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=80, num_layers=2, num_heads=4, window_size=5,
+        attention_types=[[["global", "local"], 1]], max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
+    ),
+    "cohere": CohereConfig(**_GROUPED, logit_scale=4.0),  # its logits are scaled
+}  # fmt: skip
+# What lies between their last MLP and the loss is more than a norm and a matrix. Windows of attention are short, so
+# that those of the tests are longer.
+DENSE = {
+    "gemma2": Gemma2Config(**_GROUPED, head_dim=8, sliding_window=6, final_logit_softcapping=5.0),
+    "gemma3": Gemma3TextConfig(**_GROUPED, head_dim=8, sliding_window=6),
+    "olmo2": Olmo2Config(**_GROUPED),
+    "granite": GraniteConfig(**_GROUPED, logits_scaling=0.25, residual_multiplier=0.5),
 }
 UNSUPPORTED = {
-    "gemma2": Gemma2Config(**_GROUPED, head_dim=8),
     "mixtral": MixtralConfig(**_GROUPED, num_local_experts=2),
     "opt_projected": OPTConfig(
         **{k: v for k, v in _COMMON.items() if k != "intermediate_size"},

@@ -1,0 +1,125 @@
+"""The dense path as units of work, and what it will cost."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from common.parts import EFFECT_COLUMNS
+from ingest.ablation import BlockEffects
+from ingest.capture import Captured
+from ingest.dense import WIDER, DenseAblation
+from ingest.machine import matrix_rate
+from ingest.sampling import Sample
+from ingest.structure import Structure, decoder_blocks
+from ingest.units import EffectUnits
+
+log = logging.getLogger("rare_tokens")
+
+PAIRS_PER_PART = 1 << 20  # hours of work at worst; a part is what an interruption may lose
+
+
+class DenseUnits(EffectUnits):
+    """Blocks of whole windows: every neuron ablated by the dense path, written as a part of ``fct_effect``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dense: DenseAblation,
+        captured: Captured,
+        sample: Sample,
+        position_block: int,
+        effects: tuple[str, ...],
+    ) -> None:
+        """As `EffectUnits`; `position_block` is a multiple of a window's predicted positions."""
+        super().__init__(folder, None, captured, sample.targets, position_block, effects)
+        self.dense, self.sample = dense, sample
+
+    def compute(self, rows: slice) -> BlockEffects:
+        """Effects at the positions `rows`, window by window."""
+        each = self.sample.predicted
+        some = self.sample.tokens[rows.start // each : rows.stop // each]
+        windows = [self.dense.window(tokens, predicted=each) for tokens in some]
+        joined = {
+            EFFECT_COLUMNS[name]: torch.from_numpy(np.concatenate([one.effects[name] for one in windows]))
+            for name in self.effects
+        }
+        pairs = joined["delta_loss"].numel()
+        return BlockEffects(
+            delta_loss=joined["delta_loss"],
+            loss=torch.from_numpy(np.concatenate([one.loss for one in windows])),
+            entropy=torch.from_numpy(np.concatenate([one.entropy for one in windows])),
+            direct_delta_loss=joined.get("direct_delta_loss"),
+            delta_entropy=joined.get("delta_entropy"),
+            delta_kl=joined.get("delta_kl"),
+            frozen_frequency_delta_loss=joined.get("frozen_frequency_delta_loss"),
+            exact_pairs=pairs,
+            order2_pairs=0,
+            order3_pairs=0,
+        )
+
+
+def dense_position_block(sample: Sample, neurons: int) -> int:
+    """Positions in a part: whole windows of about a million pairs."""
+    each = sample.predicted
+    return min(len(sample.targets), each * max(1, PAIRS_PER_PART // (neurons * each)))
+
+
+def dense_rows(sample: Sample, edits: int, *, at_once: bool) -> int:
+    """Positions run again for so many edits: of whole windows where an edit is at every position of one."""
+    return edits * (len(sample.tokens) * (sample.tokens.shape[1] - 1) if at_once else len(sample.targets))
+
+
+@dataclass(frozen=True)
+class DenseCost:
+    """What the dense path has to do.
+
+    Attributes:
+        rows: positions that are run again, one for each neuron and position (for each group and position).
+        blocks: decoder blocks that each of them passes, beside the norm and the unembedding.
+        operations: floating-point operations of that, attention's products of positions left out.
+    """
+
+    rows: int
+    blocks: int
+    operations: float
+
+
+def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str, ...] = ("loss",)) -> DenseCost:
+    """The cost of `rows` positions run again from a layer on; the weights need not be there."""
+    above = list(decoder_blocks(model))[layer + 1 :]
+    unembedding = model.get_output_embeddings()
+    assert isinstance(unembedding, nn.Linear)
+    parameters = sum(weight.numel() for block in above for weight in block.parameters()) + unembedding.weight.numel()
+    passes = 2 if "direct" in effects else 1  # the norm's frozen scale is a pass of its own
+    return DenseCost(rows, len(above), 2.0 * passes * rows * parameters)
+
+
+def announce(
+    model: PreTrainedModel, structure: Structure, rows: int, device: str, effects: tuple[str, ...] = ("loss",)
+) -> None:
+    """Say why a run takes the dense path and what it will cost, before it starts."""
+    cost = dense_cost(model, structure.layer, rows, effects)
+    dtype = WIDER.get(model.dtype, torch.float32)
+    place = "cpu" if device == "mps" and dtype == torch.float64 else device
+    minutes = cost.operations / matrix_rate(place, dtype) / 60
+    log.info(
+        "Dense path (%s): %s positions run again through %d blocks and the unembedding, in %s on %s: about %s.",
+        "; ".join(structure.between),
+        f"{rows:,}",
+        cost.blocks,
+        str(dtype)[6:],
+        place,
+        in_words(minutes),
+    )
+
+
+def in_words(minutes: float) -> str:
+    """A time in the unit that suits it."""
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes:,.0f} minutes" if minutes < 120 else f"{minutes / 60:,.1f} hours"

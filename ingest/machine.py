@@ -1,0 +1,18 @@
+"""How fast this machine multiplies matrices: what every estimate of time is made from."""
+
+import time
+
+import torch
+
+_SIZE = 1536
+
+
+def matrix_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second of a matrix product on the device, measured in well under a second."""
+    left = torch.randn(_SIZE, _SIZE, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        float((left @ left)[0, 0])
+        best = min(best, time.perf_counter() - start)
+    return 2 * _SIZE**3 / best
