@@ -56,9 +56,21 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @cli.command()
 @click.option("--model", required=True, metavar="ID_OR_FOLDER", help="Hub id, or a folder with weights.")
 @click.option("--revision", "revisions", multiple=True, metavar="R", help="Branch, tag or step; may be repeated.")
-@click.option("--corpus", multiple=True, metavar="SOURCE", help="c4 [default], builtin or a path; repeatable.")
+@click.option(
+    "--corpus",
+    multiple=True,
+    metavar="[LABEL=]SOURCE",
+    help="c4 [default], builtin or a path, labelled with its domain or not; repeatable.",
+)
 @click.option("--frequencies", default="corpus", show_default=True, help="`corpus`, or a .npy of counts by token id.")
-@click.option("--tokens", default=25_088, show_default=True, help="Sampled positions, T.")
+@click.option(
+    "--contexts",
+    type=click.Choice(["sample", "nc-matched"]),
+    default="sample",
+    show_default=True,
+    help="Which positions: a sample of the text, or pairs of rare and common tokens searched for in it.",
+)
+@click.option("--tokens", default=25_088, show_default=True, help="Sampled positions, T; matched ones at most.")
 @click.option("--window", default=256, show_default=True, help="Predicted positions of a window.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--begin-token", is_flag=True, help="Start each window with the begin token.")
@@ -116,6 +128,7 @@ def _show_estimates(options: "Options", settings: Settings) -> None:
 
 def _ingest(options: "Options", settings: Settings, again: bool, publish_anyway: str | None) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
+    from ingest.contexts import NothingToMeasureError
     from ingest.executors import LocalExecutor
     from ingest.pipeline import Workbench, execute
     from ingest.request import identify
@@ -128,13 +141,26 @@ def _ingest(options: "Options", settings: Settings, again: bool, publish_anyway:
             continue
         folder = parts_root(settings.warehouse) / request.run_id
         with warehouse.claim(folder, wait=settings.wait):
-            prepared = workbench.prepare(request)
+            try:
+                prepared = workbench.prepare(request)
+            except NothingToMeasureError as reason:
+                _record_missing(request, settings, str(reason))
+                continue
             warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
             execute(prepared, folder, executor, afresh=again)
             warehouse.publish(
                 settings.warehouse, folder, wait=settings.wait, anyway=publish_anyway, quiet=settings.quiet
             )
     return [request.run_id for request in requests]
+
+
+def _record_missing(request: "Request", settings: Settings, why: str) -> None:
+    """Store that there is no position to measure at, and why: the run's token groups are empty with this reason."""
+    settings.say(f"{request.run_id}: nothing to measure. {why}")
+    warehouse.record_missing(
+        settings.warehouse, run_id=request.run_id, model=request.folder.name, revision=request.folder.revision,
+        contexts=request.options.contexts, why=why, wait=settings.wait,
+    )  # fmt: skip
 
 
 def _is_there(request: "Request", settings: Settings) -> bool:

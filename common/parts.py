@@ -7,6 +7,7 @@ A run's folder is ``<warehouse>.parts/<run_id>/``::
     dim_token.parquet          one row per token id
     token_frequency.parquet    one row per token id: its count in the run's frequency source
     dim_position.parquet       one row per sampled position
+    position_context.parquet   one row per position; only of a run of matched contexts
     dim_neuron.parquet         one row per neuron of the layer
     neuron_weight.parquet      one row per neuron
     neuron_token.parquet       one row per neuron, direction and rank
@@ -65,6 +66,16 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("loss", pa.float32()),  # cross-entropy of the target, nats
         ("entropy", pa.float32()),  # of the model's prediction, nats
     ],
+    "position_context": [
+        ("position_id", pa.uint32()),
+        ("pair_id", pa.uint32()),  # from 0; a rare token and the common one it is matched to
+        ("context_id", pa.uint32()),  # of the pair, from 0: one occurrence of each of the two
+        ("token_group", pa.string()),  # `rare` or `common`: which of the two
+        ("part_of_speech", pa.string()),  # of the word the target is or is in, a universal part of speech
+        ("sentence_place", pa.string()),  # of that word: `beginning`, `middle` or `end`
+        ("is_whole_word", pa.bool_()),
+        ("syntactic_role", pa.string()),  # NULL where the tagger knows none
+    ],
     "dim_neuron": [
         ("neuron", pa.uint16()),
         ("mean_activation", pa.float64()),  # the reference of the ablation, n-bar
@@ -107,7 +118,8 @@ EFFECT_COLUMNS = {
     "kl": "delta_kl",
     "frequency": "frozen_frequency_delta_loss",
 }
-RELATIONS = tuple(name for name in _SCHEMAS if name != "fct_effect")
+CONTEXT_RELATIONS = ("position_context",)  # only of runs whose contexts are not `sample`
+RELATIONS = tuple(name for name in _SCHEMAS if name not in ("fct_effect", *CONTEXT_RELATIONS))
 
 
 def schema(relation: str, effects: tuple[str, ...] = ("loss",)) -> pa.Schema:
@@ -158,6 +170,7 @@ class Manifest:
     position_block: int  # positions in a part of fct_effect
     code_version: str
     created_at: str  # ISO 8601, UTC
+    contexts: str = "sample"  # what the positions are: `sample` or `nc-matched`
     identity: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)  # versions of what the numbers depend on

@@ -37,6 +37,8 @@ class Sample:
         documents: the documents drawn, in the schema of `dim_document`, numbered in the order of drawing.
         separator_token_id: the token between documents.
         warnings: what a reader of the results should know about the sample.
+        contexts: of matched contexts, what each position is in, in the schema of `position_context`.
+        notes: numbers that say how they were found.
     """
 
     tokens: NDArray[np.int64]
@@ -44,6 +46,8 @@ class Sample:
     documents: pl.DataFrame
     separator_token_id: int
     warnings: list[str] = field(default_factory=list)
+    contexts: pl.DataFrame | None = None
+    notes: dict[str, int] = field(default_factory=dict)
 
     @property
     def predicted(self) -> int:

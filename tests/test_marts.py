@@ -105,10 +105,10 @@ def test_agg_effect(con: duckdb.DuckDBPyConnection) -> None:
     publish(con, "agg_effect", run_key=1, first_neuron=0, last_neuron=0)
     # Windows of 2: positions 0 and 1 are alike; 4, a separator, is in no cell.
     assert rows(con, "from agg_effect order by all") == [
-        ("run", 2, 0, 0, 15.0, 40.0, True, False, 2, 0.75, 0.25, 0.3125),
-        ("run", 2, 0, 1, 15.0, 40.0, True, False, 1, 2.0, 2.0, 4.0),
-        ("run", 2, 0, 1, 50.0, 50.0, True, True, 1, 1.0, 1.0, 1.0),
-        ("run", 2, 0, 2, 10.0, 10.0, False, False, 1, 4.0, -4.0, 16.0),
+        ("run", 2, 0, 0, 15.0, 40.0, True, False, None, 2, 0.75, 0.25, 0.3125),
+        ("run", 2, 0, 1, 15.0, 40.0, True, False, None, 1, 2.0, 2.0, 4.0),
+        ("run", 2, 0, 1, 50.0, 50.0, True, True, None, 1, 1.0, 1.0, 1.0),
+        ("run", 2, 0, 2, 10.0, 10.0, False, False, None, 1, 4.0, -4.0, 16.0),
     ]
 
 

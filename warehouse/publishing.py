@@ -30,6 +30,7 @@ FACTS_PER_STATEMENT = 4_000_000
 _LOADED = {
     "dim_document": "document_id",
     "dim_position": "position_id",
+    "position_context": "position_id",
     "dim_neuron": "neuron",
     "neuron_weight": "neuron",
     "neuron_token": "neuron, direction, rank",
@@ -64,12 +65,18 @@ def begin(path: Path, manifest: Manifest, *, wait: float = 0.0) -> None:
             )
 
 
-def record_missing(path: Path, *, run_id: str, model: str, revision: str, why: str, wait: float = 0.0) -> None:
-    """Record a revision that has no weights, so that a series over training steps shows the gap."""
+def record_missing(
+    path: Path, *, run_id: str, model: str, revision: str, why: str, contexts: str = "sample", wait: float = 0.0
+) -> None:
+    """Record a run that cannot be: its revision has no weights, or its corpora hold no such positions.
+
+    So a series over training steps shows the gap, and an empty token group its reason.
+    """
     with writing(path, wait=wait) as con:
         if records.column(con, run_id, "status") != "published":
-            values = {"run_id": run_id, "model": model, "revision": revision, "status": "missing"}
-            records.record(con, values | {"status_reason": why, "created_at": records.now(), "process": None})
+            values = {"run_id": run_id, "model": model, "revision": revision, "contexts": contexts}
+            values |= {"status": "missing", "status_reason": why, "created_at": records.now(), "process": None}
+            records.record(con, values)
 
 
 def publish(path: Path, folder: Path, *, wait: float = 0.0, anyway: str | None = None, quiet: bool = False) -> str:

@@ -69,8 +69,15 @@ def check_files(staged: Staged) -> None:
 
 
 def attach(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
-    """Show the parts as views `staging.NAME`, columns as in the parts; effects not asked for are NULL."""
+    """Show the parts as relations `staging.NAME`, columns as in the parts.
+
+    Effects that were not asked for are NULL; relations that a run of its kind has no part of are empty.
+    """
     con.execute("attach ':memory:' as staging")
+    for relation in set(parts.CONTEXT_RELATIONS) - set(_files(staged)):
+        con.register("nothing", parts.schema(relation).empty_table())
+        con.execute(f"create table staging.{relation} as select * from nothing")
+        con.unregister("nothing")
     for relation, paths in _files(staged).items():
         here = parts.schema(relation, tuple(staged.manifest.effects)).names
         every = parts.schema(relation, tuple(parts.EFFECT_COLUMNS)).names
@@ -85,7 +92,8 @@ def detach(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _files(staged: Staged) -> dict[str, list[Path]]:
-    files = {relation: [parts.relation_path(staged.folder, relation)] for relation in parts.RELATIONS}
+    relations = parts.RELATIONS + (() if staged.manifest.contexts == "sample" else parts.CONTEXT_RELATIONS)
+    files = {relation: [parts.relation_path(staged.folder, relation)] for relation in relations}
     files["fct_effect"] = [parts.effect_path(staged.folder, block) for block in range(staged.manifest.blocks)]
     return files
 

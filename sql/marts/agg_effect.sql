@@ -1,14 +1,15 @@
 -- agg_effect: effects summed over positions that no threshold on a multiple of 5 tells apart.
--- One row per run × neuron × window × percentile_bucket × occurrence_bucket × is_word × is_elbow.
+-- One row per run × neuron × window × buckets × is_word × is_elbow × matched_group.
 --   run_id             the run
 --   layer              layer of the neuron
 --   neuron             its index in the layer
---   window_id          the window
+--   window_id          the window; of matched contexts the pair, whose contexts are not independent
 --   percentile_bucket  stands for the type percentile: comparing it (<, <=, =, >=, >) with 0, 5, …
 --                      50 gives what the percentile itself would give
 --   occurrence_bucket  the same for the occurrence percentile
 --   is_word            the targets are correctly spelled words
 --   is_elbow           the targets lie at the elbow of the frequency curve
+--   matched_group      the targets are their pairs' rare or common tokens; NULL in a sample
 --   positions          number of positions
 --   abs_delta_sum      Σ |delta_loss|, nats
 --   delta_sum          Σ delta_loss, nats
@@ -27,6 +28,7 @@ select
     cell.occurrence_bucket,
     cell.is_word,
     cell.is_elbow,
+    cell.matched_group,
     cell.positions,
     nats(effect.abs_delta_units) as abs_delta_sum,
     nats(effect.delta_units) as delta_sum,
@@ -37,9 +39,17 @@ join store.run as run using (run_key);
 
 insert into store.effect_cell by name
 with bucketed as (
-    select run_key, window_id, percentile_bucket, occurrence_bucket, is_word, is_elbow
-    from store.position_frequency
-    where run_key = $run_key
+    select
+        graded.run_key,
+        coalesce(context.pair_id, graded.window_id) as window_id,
+        graded.percentile_bucket,
+        graded.occurrence_bucket,
+        graded.is_word,
+        graded.is_elbow,
+        context.token_group as matched_group
+    from store.position_frequency as graded
+    left join store.position_context as context using (run_key, position_id)
+    where graded.run_key = $run_key
 ),
 
 counted as (
@@ -50,7 +60,8 @@ final as (
     select
         *,
         row_number() over (
-            order by window_id, percentile_bucket, occurrence_bucket, is_word, is_elbow
+            order by
+                window_id, percentile_bucket, occurrence_bucket, is_word, is_elbow, matched_group
         ) as cell
     from counted
     order by cell
@@ -64,13 +75,25 @@ with cell as (
 ),
 
 bucketed as (
-    select * from store.position_frequency where run_key = $run_key
+    select
+        graded.* replace (coalesce(context.pair_id, graded.window_id) as window_id),
+        context.token_group as matched_group
+    from store.position_frequency as graded
+    left join store.position_context as context using (run_key, position_id)
+    where graded.run_key = $run_key
 ),
 
 member as (
     select bucketed.position_id, cell.cell
     from bucketed
-    join cell using (window_id, percentile_bucket, occurrence_bucket, is_word, is_elbow)
+    join cell
+        on
+            bucketed.window_id = cell.window_id
+            and bucketed.percentile_bucket = cell.percentile_bucket
+            and bucketed.occurrence_bucket = cell.occurrence_bucket
+            and bucketed.is_word = cell.is_word
+            and bucketed.is_elbow = cell.is_elbow
+            and bucketed.matched_group is not distinct from cell.matched_group
 ),
 
 effect as (

@@ -6,7 +6,8 @@
 --   revision                branch, tag, commit or checkpoint of the model
 --   layer                   layer whose MLP neurons were ablated, counted from 0
 --   status                  running, published, rejected (failed its checks; no facts here) or
---                           missing (the revision has no weights); the command `runs` also tells
+--                           missing (the revision has no weights, or the corpora no positions of
+--                           the kind asked for); the command `runs` also tells
 --                           interrupted and staged runs, which it sees from the parts folder
 --   positions               T, sampled positions
 --   neurons                 N, neurons of the layer
@@ -37,6 +38,7 @@
 --   warnings                what the ingest warned of
 --   identity                the values that run_id is a hash of, JSON
 --   published_at            when its facts became visible here, UTC
+--   contexts                what its positions are: a sample of the corpus, or nc-matched
 
 create or replace view dim_run as
 select
@@ -74,5 +76,6 @@ select
     stage_seconds,
     warnings,
     identity,
-    published_at
+    published_at,
+    contexts
 from store.run;

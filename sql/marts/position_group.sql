@@ -3,7 +3,9 @@
 --   run_id       the run
 --   preset       es: type percentile below 50 and a word, or at least 50;
 --                nc: occurrence percentile below 50, or at least 50;
---                ds: type percentile below 15, or above, the elbow left out
+--                ds: type percentile below 15, or above, the elbow left out;
+--                nc-matched: a rare token and the common one it is matched to, in a run whose
+--                positions were searched for them (see position_context)
 --   token_group  rare or common
 --   position_id  the position; its target decides
 --
@@ -48,9 +50,20 @@ ds as (
     where not is_elbow
 ),
 
+nc_matched as (
+    select 'nc-matched' as preset, token_group, position_id
+    from store.position_context
+    where run_key = $run_key
+),
+
 final as (
     select $run_key as run_key, preset, token_group, position_id
-    from (select * from es union all select * from nc union all select * from ds)
+    from (
+        select * from es
+        union all select * from nc
+        union all select * from ds
+        union all select * from nc_matched
+    )
     where token_group is not null
     order by preset, token_group, position_id
 )

@@ -1,0 +1,68 @@
+-- token_group_size: how many positions each token group has, and why one has none.
+-- One row per run × preset × token_group.
+--   run_id       the run; published, or missing because its corpora hold no positions asked for
+--   preset       definition of rare and common (see position_group); of a missing run the one asked
+--                for
+--   token_group  rare or common
+--   positions    number of positions in the group
+--   tokens       number of different targets
+--   reason       why there is no position; NULL where there is one
+
+create or replace view token_group_size as
+with run as (
+    select run_key, run_id, source_key, contexts, status, status_reason
+    from store.run
+    where status = 'published' or (status = 'missing' and contexts <> 'sample')
+),
+
+token_group as (
+    select preset, token_group
+    from
+        (values ('es'), ('nc'), ('ds'), ('nc-matched')) as p (preset),
+        (values ('rare'), ('common')) as g (token_group)
+),
+
+size as (
+    select
+        grouped.run_key,
+        grouped.preset,
+        grouped.token_group,
+        count(*) as positions,
+        count(distinct position.target_token_id) as tokens
+    from store.position_group as grouped
+    join store.dim_position as position using (run_key, position_id)
+    group by all
+),
+
+final as (
+    select
+        run.run_id,
+        token_group.preset,
+        token_group.token_group,
+        coalesce(size.positions, 0)::uinteger as positions,
+        coalesce(size.tokens, 0)::uinteger as tokens,
+        case
+            when size.positions > 0 then null
+            when run.status = 'missing' then run.status_reason
+            when token_group.preset = 'nc-matched'
+                then 'its positions are a sample; ingest --contexts nc-matched searches for pairs'
+            when token_group.preset || token_group.token_group = 'esrare'
+                then 'no target is a word below type percentile 50'
+            when token_group.preset = 'es' then 'no target at or above type percentile 50'
+            when token_group.preset || token_group.token_group = 'ncrare'
+                then 'no target below occurrence percentile 50'
+            when token_group.preset = 'nc' then 'no target at or above occurrence percentile 50'
+            when token_group.token_group = 'rare'
+                then 'no target below type percentile 15, the elbow left out'
+            else 'no target above type percentile 15, the elbow left out'
+        end as reason
+    from run
+    join token_group on run.status = 'published' or token_group.preset = run.contexts
+    left join size
+        on
+            run.run_key = size.run_key
+            and token_group.preset = size.preset
+            and token_group.token_group = size.token_group
+)
+
+select * from final;
