@@ -74,21 +74,19 @@ def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
         UserError: there is no such layer, or a piece is missing or does not behave as SPEC 2 needs; the message names
             the architecture and it.
     """
+    mlp = mlp_modules(model, layer)
     unembedding = model.get_output_embeddings()
-    if not isinstance(unembedding, nn.Linear):
-        raise _refused(model, "it has no linear unembedding")
-    blocks = decoder_blocks(model)
-    index = layer_index(layer, len(blocks))
-    mlp = _find_mlp(model, blocks[index], unembedding.in_features)
+    depth = len(decoder_blocks(model))
+    index = layer_index(layer, depth)
     probe = _probe(model, {unembedding, mlp.out_projection, *mlp.in_projections, *mlp.activations}, unembedding)
     final_norm = _final_norm(model, probe)
     head, mapped = _with_scale(model, _head(model, unembedding, final_norm, probe), unembedding, probe)
     w_out = linear_weight(mlp.out_projection).T
     w_in, w_up = _input_weights(model, mlp, probe, w_out.shape[0])
-    found = Structure(index, len(blocks), mlp.out_projection, final_norm, w_out, w_in, w_up, head)
+    found = Structure(index, depth, mlp.out_projection, final_norm, w_out, w_in, w_up, head)
     between = []
-    if index < len(blocks) - 1:
-        between.append(f"layer {index} of {len(blocks)} is below the last")
+    if index < depth - 1:
+        between.append(f"layer {index} of {depth} is below the last")
     elif not _is_added(model, found, probe):
         between.append("its MLP does not reach the final norm by plain addition (a norm after it)")
     if mapped:
@@ -115,13 +113,22 @@ def mlp_shape(model: PreTrainedModel, layer: int = -1) -> tuple[int, int, int]:
     Raises:
         UserError: as `find_structure`, as far as shapes alone can show it.
     """
+    mlp = mlp_modules(model, layer)
+    neurons, width = _shape(mlp.out_projection) or (0, 0)
+    return neurons, width, model.get_output_embeddings().out_features
+
+
+def mlp_modules(model: PreTrainedModel, layer: int) -> "Mlp":
+    """The MLP of a layer of a decoder.
+
+    Raises:
+        UserError: it has none, or several.
+    """
     unembedding = model.get_output_embeddings()
     if not isinstance(unembedding, nn.Linear):
         raise _refused(model, "it has no linear unembedding")
     blocks = decoder_blocks(model)
-    mlp = _find_mlp(model, blocks[layer_index(layer, len(blocks))], unembedding.in_features)
-    neurons, _ = _shape(mlp.out_projection) or (0, 0)
-    return neurons, unembedding.in_features, unembedding.out_features
+    return _find_mlp(model, blocks[layer_index(layer, len(blocks))], unembedding.in_features)
 
 
 @contextmanager
@@ -170,13 +177,15 @@ def _shape(module: nn.Module) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True)
-class _Mlp:
+class Mlp:
+    """The linear maps of an MLP."""
+
     out_projection: nn.Module  # N → d
     in_projections: list[nn.Module]  # d → N, or d → 2N with gate and up in one
     activations: list[nn.Module]  # parameterless siblings: the activation function is among them
 
 
-def _find_mlp(model: nn.Module, block: nn.Module, width: int) -> _Mlp:
+def _find_mlp(model: nn.Module, block: nn.Module, width: int) -> Mlp:
     """The one linear map N → d outside attention that has siblings d → N (or d → 2N)."""
     found = []
     for parent in block.modules():
@@ -188,7 +197,7 @@ def _find_mlp(model: nn.Module, block: nn.Module, width: int) -> _Mlp:
             wanted = {(width, neurons), (width, 2 * neurons)}
             ins = [child for child, shape in linears.items() if child is not out and shape in wanted]
             if to == width and ins:
-                found.append(_Mlp(out, ins, plain))
+                found.append(Mlp(out, ins, plain))
     if len(found) != 1:
         what = "no MLP with an output projection" if not found else f"{len(found)} MLPs (a mixture of experts?)"
         raise _refused(model, f"{what} was found in the block")
@@ -345,7 +354,7 @@ def _is_added(model: PreTrainedModel, found: Structure, probe: _Probe) -> bool:
     return _close(expected, seen[0], 4 * FEW)
 
 
-def _input_weights(model: nn.Module, mlp: "_Mlp", probe: _Probe, neurons: int) -> tuple[Tensor, Tensor | None]:
+def _input_weights(model: nn.Module, mlp: Mlp, probe: _Probe, neurons: int) -> tuple[Tensor, Tensor | None]:
     """(w_in, w_up), each N × d. The gate is the projection whose output the activation function reads."""
     weights = [part for module in mlp.in_projections for part in linear_weight(module).split(neurons)]
     outputs = [part for module in mlp.in_projections for part in probe.outputs[module].split(neurons, dim=-1)]
