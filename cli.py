@@ -74,6 +74,14 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option("--window", default=256, show_default=True, help="Predicted positions of a window.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--begin-token", is_flag=True, help="Start each window with the begin token.")
+@click.option("--layer", default=-1, show_default=True, help="Layer of the neurons, from 0; negative: from the last.")
+@click.option(
+    "--edit-scope",
+    type=click.Choice(["window", "position"]),
+    default="window",
+    show_default=True,
+    help="Below the last layer, replace a neuron at every position of the window, or at one at a time.",
+)
 @click.option("--ablation", type=click.Choice(["mean", "zero"]), default="mean", show_default=True)
 @click.option(
     "--effects",
@@ -102,7 +110,7 @@ def ingest(
     trust_remote_code: bool,
     **given: Any,
 ) -> None:
-    """Ablate every neuron of a model's last MLP.
+    """Ablate every neuron of a model's last MLP, or of another layer's.
 
     The effects are checked and published as a run. Asked again, a run is resumed, found done, or extended.
     """
