@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -269,3 +270,13 @@ def test_the_slopes_stored_are_those_of_the_mart(path):
     assert both["local_slope"].is_null().equals(both["local_slope_stored"].is_null())
     known = both.drop_nulls("local_slope")
     assert known["local_slope"].to_numpy() == pytest.approx(known["local_slope_stored"].to_numpy(), rel=1e-9)
+
+
+QUERIES = sorted((Path(__file__).parent.parent / "docs" / "queries").glob("*.sql"))
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=[query.stem for query in QUERIES])
+def test_the_queries_of_the_documents_run(commands, path, query):
+    ended = commands("sql", str(query), "--format", "json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)
