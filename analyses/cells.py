@@ -13,6 +13,7 @@ from analyses.tables import FloatArray, IntArray
 from common.errors import UserError
 
 PRESETS = {"es": 50.0, "nc": 50.0, "ds": 15.0}  # and the percentile at which each draws its line (SPEC 1)
+MATCHED = "nc-matched"  # no line is drawn: each rare token has a common one, in runs of matched contexts alone
 RARE, COMMON = "rare", "common"
 TOKEN_GROUPS = (RARE, COMMON)
 STEP, LARGEST = 5, 50
@@ -38,20 +39,24 @@ def in_group(preset: str, token_group: str, percentile: float | None = None) -> 
     """Which cells a preset calls rare or common with its line at `percentile` (SPEC 1).
 
     Args:
-        preset: `es`, `nc` or `ds`.
+        preset: `es`, `nc`, `ds` or `nc-matched`.
         token_group: `rare` or `common`.
         percentile: a multiple of 5 up to 50; None: the preset's own.
 
     Returns:
-        A condition on the columns `CELL`.
+        A condition on the columns `CELL`, or of `nc-matched` on `matched_group`.
 
     Raises:
         UserError: an unknown preset or group, or a percentile that cells cannot answer.
     """
-    if preset not in PRESETS or token_group not in TOKEN_GROUPS:
+    if preset not in (*PRESETS, MATCHED) or token_group not in TOKEN_GROUPS:
         raise UserError(
-            f"No token group {preset} {token_group}: presets are {', '.join(PRESETS)}, groups rare, common."
+            f"No token group {preset} {token_group}: presets are {', '.join([*PRESETS, MATCHED])}, groups rare, common."
         )
+    if preset == MATCHED:
+        if percentile is not None:
+            raise UserError(f"Preset {MATCHED} has no percentile: its tokens were matched at ingest.")
+        return pl.col("matched_group") == token_group
     line = PRESETS[preset] if percentile is None else percentile
     check_percentile(line)
     rare = token_group == RARE

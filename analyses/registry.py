@@ -18,7 +18,7 @@ import polars as pl
 
 from analyses import geometry, graph, groups, information, spectra
 from analyses.activations import Activations
-from analyses.cells import PRESETS, RARE, TOKEN_GROUPS, window_sums
+from analyses.cells import CELL, MATCHED, PRESETS, RARE, TOKEN_GROUPS, window_sums
 from analyses.intervals import INFLUENCE_INTERVAL, influence_intervals
 from analyses.regimes import influence_slopes, regimes
 from analyses.sensitivity import threshold_sensitivity
@@ -27,7 +27,7 @@ from analyses.statistics import CONTROL, GROUP_TEST
 from analyses.tables import FloatArray, table
 
 KEY = ("run_id", "layer", "preset", "token_group")  # columns of a stored relation that its analysis does not give
-CELLS = ("neuron", "window_id", "percentile_bucket", "occurrence_bucket", "is_word", "is_elbow", "positions")
+CELLS = ("neuron", "window_id", *CELL, "matched_group", "positions")
 MANY_FACTS = 1_000_000
 MOST_PROCESSES = 4
 ACTIVATIONS = "activations"  # not a relation: T × N values and the window of each position
@@ -124,7 +124,7 @@ def processes(analyses: Sequence[Analysis], facts: int) -> Iterator[Executor | N
 def _regimes(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
     influence = ask(Source("neuron_influence"))
     cells = _cells(ask)
-    sums = {(preset, group): window_sums(cells, preset, group) for preset in PRESETS for group in TOKEN_GROUPS}
+    sums = {(preset, group): window_sums(cells, preset, group) for preset in _drawn(cells) for group in TOKEN_GROUPS}
     return regimes(influence, sums, **parameters)
 
 
@@ -136,7 +136,7 @@ def _intervals(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) 
     cells = _cells(ask)
     parts = [
         influence_intervals(preset, group, window_sums(cells, preset, group), **parameters)
-        for preset in PRESETS
+        for preset in _drawn(cells)
         for group in TOKEN_GROUPS
     ]
     return {"influence_interval": pl.concat([table([], INFLUENCE_INTERVAL), *parts])}
@@ -159,7 +159,8 @@ def _neuron_group(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | Non
         ]
         return groups.with_controls(pl.concat(chosen), neurons, draws=parameters["draws"], seed=parameters["seed"])
 
-    return {"neuron_group": pl.concat(_keyed(formed(preset), preset) for preset in parameters["presets"])}
+    presets = [*parameters["presets"], *([MATCHED] if _is_matched(ask) else [])]
+    return {"neuron_group": pl.concat(_keyed(formed(preset), preset) for preset in presets)}
 
 
 Compute = Callable[[Ask, Mapping[str, Any], Executor | None], Results]
@@ -256,7 +257,7 @@ def _density(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataF
 
 def _group_test(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
     parts = [table([], GROUP_TEST).with_columns(preset=pl.lit(""), token_group=pl.lit(""))]
-    for preset in parameters["presets"]:
+    for preset in [MATCHED] if _is_matched(ask) else parameters["presets"]:
         for positions in parameters["token_groups"]:
             parts += [_keyed(frame, preset, positions) for frame in _tests(ask, preset, positions, parameters["level"])]
     return {"group_test": pl.concat(parts)}
@@ -281,8 +282,22 @@ def _cells(ask: Ask) -> pl.DataFrame:
     return cells
 
 
+def _drawn(cells: pl.DataFrame) -> list[str]:
+    """The presets that there are groups of in a run."""
+    return [*PRESETS, *([MATCHED] if cells["matched_group"].count() else [])]
+
+
+def _is_matched(ask: Ask) -> bool:
+    return not ask(Source("neuron_influence", MATCHED, RARE)).is_empty()
+
+
 def _standing(ask: Ask, presets: Sequence[str]) -> Sequence[str]:
-    """The presets asked for; NC's instead of ES's in a run without a rare position of ES's."""
+    """The presets asked for; NC's instead of ES's in a run without a rare position of ES's.
+
+    In a run of matched contexts the matched tokens instead of all: the others' groups are of positions chosen for them.
+    """
+    if _is_matched(ask):
+        return [MATCHED]
     stand_in = {"es": "nc"}
     missing = [preset for preset in presets if ask(Source("neuron_influence", preset, RARE)).is_empty()]
     return list(dict.fromkeys(stand_in.get(preset, preset) if preset in missing else preset for preset in presets))

@@ -261,7 +261,7 @@ def _sample(pairs: list[list[Couple]], separator: int, notes: dict[str, int]) ->
         separator_token_id=separator,
         warnings=warnings,
         contexts=pl.DataFrame(rows, schema=pl.DataFrame(schema("position_context").empty_table()).schema),
-        notes=notes | {"pairs": len(pairs), "contexts": contexts},
+        notes=notes | {"pairs": len(pairs), "matched_contexts": contexts},
     )
 
 
