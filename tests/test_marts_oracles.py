@@ -253,3 +253,29 @@ def test_influence_at_gives_the_presets(published: tuple[warehouse.Warehouse, np
     for preset, arguments in (("es", {"words": True}), ("nc", {"occurrences": True})):
         stored = opened.neuron_influence(preset=preset).select(columns).sort("token_group", "rank")
         assert opened.influence_at("run", 50, **arguments).select(columns).sort("token_group", "rank").equals(stored)
+
+
+def test_power_law_on_any_window_of_ranks(published: tuple[warehouse.Warehouse, np.ndarray]) -> None:
+    opened, _ = published
+    found = opened.power_law_at("run", 5, 40)
+    for row in found.iter_rows(named=True):
+        group = opened.neuron_influence(preset=row["preset"], token_group=row["token_group"]).sort("rank")
+        curve = np.log(group["influence"].to_numpy())
+        x = np.log(np.arange(1, len(curve) + 1))
+        line = linregress(x[4:40], curve[4:40])
+        assert (row["kappa"], row["beta"], row["r2"]) == pytest.approx((-line.slope, line.intercept, line.rvalue**2))
+        deviation = curve - (line.intercept + line.slope * x)
+        assert row["share_within_0_1"] == pytest.approx(np.mean(np.abs(deviation) < 0.1))
+        assert row["neurons_above_0_5"] == np.sum(deviation > 0.5)
+        assert row["reason"] is None
+    assert len(found) == len(opened.power_law_fit(run="run"))
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 10), (10, 10), (20, 10), (60, 71), (500, 600)])
+def test_a_window_past_the_ranks_is_null_with_its_reason(
+    published: tuple[warehouse.Warehouse, np.ndarray], first: int, last: int
+) -> None:
+    opened, _ = published
+    for row in opened.power_law_at("run", first, last).iter_rows(named=True):
+        assert (row["kappa"], row["r2"], row["share_within_0_1"]) == (None, None, None)
+        assert row["reason"] == f"ranks {first} to {last} are no window of 70 ranks"
