@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import platform
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +42,7 @@ from analyses.information import mutual_information
 from analyses.significance import group_test
 from analyses.spectra import spectral_density, weight_spectrum
 from analyses.tables import FloatArray, table
+from benchmarks.memory import TreeMemory
 
 RESULTS = Path(__file__).resolve().parent / "results" / "analyses.json"
 WIDTH = 768
@@ -65,12 +65,16 @@ def main() -> None:
     groups = tested_groups(50)
     found["correlations_of_50_neurons_seconds"] = timed(lambda: fifty(layer))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the workers, which import numpy anew
-    with ProcessPoolExecutor(given.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with (
+        ProcessPoolExecutor(given.workers, mp_context=multiprocessing.get_context("spawn")) as pool,
+        TreeMemory() as memory,
+    ):
         list(pool.map(abs, range(64)))
         fresh = Activations(layer.values, layer.windows)
         found["with_workers"] = every(fresh, weights, with_controls(groups, neurons, draws=draws), pool)
         found["with_workers"]["workers"] = given.workers
-    found["peak_memory_gb"] = peak_gb(given.workers)
+    found["peak_memory_gb"] = round(memory.peak_gb, 2)
+    found["peak_memory_counts"] = "this process and its workers together, shared pages once"
     fresh = Activations(layer.values, layer.windows)
     found["alone"] = every(fresh, weights, with_controls(groups, neurons, draws=draws), None)
     found["many_controls"] = {"controls": many} | cheap(fresh, weights, with_controls(groups, neurons, draws=many))
@@ -187,12 +191,6 @@ def timed(function: Callable[[], Any]) -> float:
 def cpu_seconds() -> float:
     """Processor seconds of this process so far, all threads: what a busy machine does not change much."""
     return time.process_time()
-
-
-def peak_gb(workers: int) -> float:
-    """Largest memory of this process and, for each worker, of the largest one, GB."""
-    own, worker = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round((own + workers * worker) * 1024 / 1e9, 2)
 
 
 if __name__ == "__main__":
