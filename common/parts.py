@@ -17,6 +17,9 @@ A run's folder is ``<warehouse>.parts/<run_id>/``::
 Every file appears whole (temporary name, then rename), so a file that is there is finished: it is its own completion
 marker, and a run that was cut off goes on with the first file that is missing.
 
+Groups of neurons ablated at once are added to a run that is published. Their parts are
+``<run_id>.groups/NAME.parquet``, ``fct_group_effect`` the last of them.
+
 A part of ``fct_effect`` is sorted by neuron, then position, and each of its row groups covers one block of
 `NEURONS_PER_ROW_GROUP` neurons, so that a loader can take the neurons in order across all parts without one big sort.
 """
@@ -97,6 +100,23 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("token_id", pa.uint32()),
         ("logit", pa.float32()),  # change of the centred logit per unit of activation, final norm's scale left out
     ],
+    "dim_group": [
+        ("group_name", pa.string()),
+        ("k", pa.uint32()),
+        ("neurons", pa.list_(pa.uint16())),  # ascending
+        ("source", pa.string()),  # the file, or the rows of neuron_group, that the group was read from
+        ("structural_check_error", pa.float64()),  # against the hooked model, in units of its tolerance
+    ],
+    "fct_group_effect": [
+        ("group_name", pa.string()),
+        ("position_id", pa.uint32()),
+        ("delta_loss", pa.float32()),  # nats
+    ],
+    "group_position": [  # what the groups were ablated at, to be compared with the run's dim_position
+        ("position_id", pa.uint32()),
+        ("input_token_id", pa.uint32()),
+        ("target_token_id", pa.uint32()),
+    ],
     "fct_effect": [
         ("neuron", pa.uint16()),
         ("position_id", pa.uint32()),
@@ -119,7 +139,8 @@ EFFECT_COLUMNS = {
     "frequency": "frozen_frequency_delta_loss",
 }
 CONTEXT_RELATIONS = ("position_context",)  # only of runs whose contexts are not `sample`
-RELATIONS = tuple(name for name in _SCHEMAS if name not in ("fct_effect", *CONTEXT_RELATIONS))
+GROUP_RELATIONS = ("dim_group", "fct_group_effect", "group_position")  # in a folder of their own (`groups_folder`)
+RELATIONS = tuple(name for name in _SCHEMAS if name not in ("fct_effect", *CONTEXT_RELATIONS, *GROUP_RELATIONS))
 
 
 def schema(relation: str, effects: tuple[str, ...] = ("loss",)) -> pa.Schema:
@@ -129,6 +150,11 @@ def schema(relation: str, effects: tuple[str, ...] = ("loss",)) -> pa.Schema:
         wanted = {"neuron", "position_id", "activation"} | {EFFECT_COLUMNS[name] for name in effects}
         columns = [column for column in columns if column[0] in wanted]
     return pa.schema(columns)
+
+
+def groups_folder(folder: Path) -> Path:
+    """Where the parts of groups that are added to a run lie, given the folder of the run's own parts."""
+    return folder.with_name(folder.name + ".groups")
 
 
 def relation_path(folder: Path, relation: str) -> Path:

@@ -7,6 +7,7 @@ from warehouse.checking import Checked, check
 from warehouse.claims import claim
 from warehouse.door import Warehouse
 from warehouse.exporting import export
+from warehouse.groups import NamedGroup, add_groups, analysed_group, stored_groups
 from warehouse.housekeeping import Space, delete, migrate, require_writable, vacuum
 from warehouse.publishing import begin, publish, record_missing
 from warehouse.results import Stored, activations, read, store, store_published_values, stored
@@ -18,10 +19,13 @@ open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to rea
 
 __all__ = [
     "Checked",
+    "NamedGroup",
     "Space",
     "Stored",
     "Warehouse",
     "activations",
+    "add_groups",
+    "analysed_group",
     "begin",
     "check",
     "claim",
@@ -40,6 +44,7 @@ __all__ = [
     "store",
     "store_published_values",
     "stored",
+    "stored_groups",
     "tables",
     "vacuum",
 ]

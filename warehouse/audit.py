@@ -42,7 +42,7 @@ class Verdict:
     """An expectation of a run, set against what was observed.
 
     Attributes:
-        suite: `parts`, `marts` or `drift`.
+        suite: `parts`, `marts`, `drift` or `groups`.
         observed: how much does not keep to it, or the value that must lie within the bounds.
         least: smallest `observed` that is right; None: no bound.
         most: largest that is.
@@ -106,6 +106,11 @@ def part_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
 def mart_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
     """The second audit of a run: its marts, and its drift from the step before."""
     return _verdicts(con, "audit_mart_verdict", run_id)
+
+
+def group_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
+    """The audit of the groups that were added to a run; none where it has no groups."""
+    return _verdicts(con, "audit_group_verdict", run_id)
 
 
 def failed(verdicts: Iterable[Verdict]) -> list[Verdict]:

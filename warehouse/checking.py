@@ -117,7 +117,7 @@ def _statuses(con: duckdb.DuckDBPyConnection, path: Path, wanted: Sequence[str])
 
 def _observe(con: duckdb.DuckDBPyConnection, path: Path, run_id: str, status: str) -> list[Verdict]:
     if status == "published":
-        return audit.part_verdicts(con, run_id) + audit.mart_verdicts(con, run_id)
+        return audit.part_verdicts(con, run_id) + audit.mart_verdicts(con, run_id) + audit.group_verdicts(con, run_id)
     verdicts = audit.audit_parts(staging.staged_run(parts.parts_root(path) / run_id))
     # Its marts were rolled back with the refusal: what was found of them then still stands.
     return verdicts + [verdict for verdict in audit.recorded(con, run_id) if verdict.suite != audit.PARTS]

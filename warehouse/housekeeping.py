@@ -71,7 +71,9 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
             clear_unused(con)
         con.execute("commit")
         con.execute("checkpoint")
-    shutil.rmtree(parts.parts_root(path) / run_id, ignore_errors=True)
+    folder = parts.parts_root(path) / run_id
+    for leftover in (folder, parts.groups_folder(folder)):
+        shutil.rmtree(leftover, ignore_errors=True)
     return run_id
 
 

@@ -54,15 +54,23 @@ def check_files(staged: Staged) -> None:
     Raises:
         QualityError: naming the part.
     """
-    effects = tuple(staged.manifest.effects)
-    for relation, paths in _files(staged).items():
+    check_part_files(_files(staged), staged.manifest.run_id, tuple(staged.manifest.effects))
+
+
+def check_part_files(files: dict[str, list[Path]], run_id: str, effects: tuple[str, ...] = ("loss",)) -> None:
+    """Make sure of the parts of each relation in `files`.
+
+    Raises:
+        QualityError: naming the part.
+    """
+    for relation, paths in files.items():
         expected = parts.schema(relation, effects)
         for path in paths:
             try:
                 found = pq.read_schema(path)
             except (OSError, pa.ArrowInvalid) as error:
                 what = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
-                message = f"Part {path} of run {staged.manifest.run_id} {what}. Ingest the run again with --again."
+                message = f"Part {path} of run {run_id} {what}. Ingest the run again with --again."
                 raise QualityError(message) from error
             if not found.equals(expected):
                 raise QualityError(f"Part {path} has other columns than {relation} needs. Ingest the run with --again.")
@@ -82,7 +90,7 @@ def attach(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
         here = parts.schema(relation, tuple(staged.manifest.effects)).names
         every = parts.schema(relation, tuple(parts.EFFECT_COLUMNS)).names
         columns = ", ".join(f'"{name}"' if name in here else f"null::float as {name}" for name in every)
-        files = ", ".join(_literal(path) for path in paths)
+        files = ", ".join(literal(path) for path in paths)
         con.execute(f"create view staging.{relation} as select {columns} from read_parquet([{files}])")
 
 
@@ -98,7 +106,7 @@ def _files(staged: Staged) -> dict[str, list[Path]]:
     return files
 
 
-def _literal(path: Path) -> str:
+def literal(path: Path) -> str:
     """The path as a SQL text that no pattern character of the engine's file search is left in."""
     text = str(path.resolve())
     for character in "[*?":  # `[` first: the brackets that the others get must stay

@@ -2,7 +2,7 @@
 -- One row per run × suite × relation × expectation.
 --   run_id        the run
 --   suite         parts: what ingest wrote; marts: what publishing computed from it; drift: against
---                 the previous training step of the same model
+--                 the previous training step of the same model; groups: groups ablated at once
 --   relation      the relation it is about
 --   expectation   what must hold
 --   observed      how many rows, neurons or values do not keep to it; or the value that must lie
