@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -74,7 +75,7 @@ def record_missing(
     """
     with writing(path, wait=wait) as con:
         if records.column(con, run_id, "status") != "published":
-            values = {"run_id": run_id, "model": model, "revision": revision, "contexts": contexts}
+            values: dict[str, Any] = {"run_id": run_id, "model": model, "revision": revision, "contexts": contexts}
             values |= {"status": "missing", "status_reason": why, "created_at": records.now(), "process": None}
             records.record(con, values)
 

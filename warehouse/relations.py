@@ -21,6 +21,7 @@ from importlib.resources import files
 import duckdb
 
 _COLUMN = re.compile(r"--   (\w+)  +(.*)")
+_TABLE_MACRO = re.compile(r"create or replace macro \w+\([^)]*\) as table\b")
 _MORE = re.compile(r"--     +(.*)")
 
 
@@ -138,10 +139,12 @@ def _columns(lines: list[str]) -> dict[str, str]:
 
 
 def _creation_rank(statement: str) -> int:
-    """Scalar macros stand alone; views use them; public views use the stored ones; table macros use them all."""
+    """Scalar macros stand alone; views use them; public views use the stored ones; table macros use them all,
+    and each other in the order of their names.
+    """
     first_line = statement.strip().splitlines()[0]
     if " macro " in first_line:
-        return 3 if first_line.endswith(" as table") else 0
+        return 3 if _TABLE_MACRO.match(statement.strip()) else 0
     return 1 if " view store." in first_line else 2
 
 

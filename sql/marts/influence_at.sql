@@ -11,10 +11,20 @@
 --
 -- By type percentile, or by occurrence percentile where occurrences is true; words leaves rare
 -- targets out that are no words (so percentile 50 with words is preset es, with occurrences nc).
+-- For input tokens, the elbow, and the reason of an empty group see influence_where.
 
 create or replace macro influence_at(run, percentile, occurrences := false, words := false) as table
 with chosen as (
-    select r.run_key, r.run_id, r.layer from store.run as r where r.run_id = run
+    select r.run_key, r.run_id, r.layer
+    from store.run as r
+    where
+        r.run_id = run
+        and case
+            when coalesce(percentile between 0 and 100, false) then true
+            else error(
+                coalesce(percentile::varchar, 'NULL') || ' is no percentile; they go from 0 to 100'
+            )
+        end
 ),
 
 graded as (
