@@ -146,6 +146,7 @@ def _ingest(options: "Options", settings: Settings, again: bool, publish_anyway:
     requests = identify(options)
     for request in requests:
         if not again and _is_there(request, settings):
+            warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
             continue
         folder = parts_root(settings.warehouse) / request.run_id
         with warehouse.claim(folder, wait=settings.wait):

@@ -8,7 +8,7 @@ from warehouse.claims import claim
 from warehouse.door import Warehouse
 from warehouse.exporting import export
 from warehouse.groups import NamedGroup, add_groups, analysed_group, stored_groups
-from warehouse.housekeeping import Space, delete, migrate, require_writable, vacuum
+from warehouse.housekeeping import Space, delete, migrate, remove_parts, require_writable, vacuum
 from warehouse.publishing import begin, publish, record_missing
 from warehouse.results import Stored, activations, read, store, store_published_values, stored
 from warehouse.runs import find, runs, status
@@ -37,6 +37,7 @@ __all__ = [
     "publish",
     "read",
     "record_missing",
+    "remove_parts",
     "require_writable",
     "run_sql",
     "runs",

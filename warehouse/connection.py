@@ -27,6 +27,8 @@ WRITE_CONFIG: Config = {
 }
 _POLL_SECONDS = 0.1
 _LOCKED = ("Could not set lock", "being used by another process")  # the latter on Windows
+# What a disk that fails makes of writing and flushing; the engine does not always pass the system's own words on.
+_FAILED = ("Input/output error", "fsync failed", "CHECKPOINT during DETACH failed")
 _UNUSABLE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
 
 
@@ -119,7 +121,9 @@ def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
     if "different configuration than existing connections" in text:
         return LockedError(f"This very process has {path} open in another way. Close that connection first.")
     if "No space left on device" in text:
-        return UserError(f"The disk is full, so {path} was not changed. Free some space and run it again.")
+        return UserError(f"The disk is full, so {path} could not be written. Free some space and run it again.")
+    if _says(error, _FAILED):
+        return UserError(f"The disk of {path} fails ({reason(error)}). Check it, then run the same command again.")
     if _says(error, _UNUSABLE):
         return UserError(f"{path} is not a DuckDB file, or is damaged: {reason(error)}")
     if "Permission denied" in text:

@@ -95,10 +95,20 @@ def vacuum(path: Path, *, wait: float = 0.0) -> Space:
         if _free_share(con, path) > _WORTH_COPYING:
             write_atomically(path, partial(_copy, con))
     for run_id, digest in published:
-        folder = parts.parts_root(path) / run_id
-        if (folder / parts.SUMMARY).is_file() and staging.digest(folder) == digest:
-            shutil.rmtree(folder)
+        _remove_parts(parts.parts_root(path) / run_id, digest)
     return Space(before, path.stat().st_size)
+
+
+def remove_parts(path: Path, run_id: str, *, wait: float = 0.0) -> None:
+    """Remove the parts of a published run that a crash or a full disk kept, unless they are another version's."""
+    with reading(path, wait=wait) as con:
+        digest = records.column(con, run_id, "parts_digest")
+    _remove_parts(parts.parts_root(path) / run_id, digest)
+
+
+def _remove_parts(folder: Path, digest: str | None) -> None:
+    if (folder / parts.SUMMARY).is_file() and staging.digest(folder) == digest:
+        shutil.rmtree(folder, ignore_errors=True)  # another process may be at it
 
 
 def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:
