@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from common.errors import UserError
+from ingest.contexts import NC_MATCHED
 from ingest.dense import MEMORY, WIDER
 from ingest.dense_units import dense_cost
 from ingest.machine import matrix_rate
@@ -21,7 +22,10 @@ ABLATION_MEMORY = 2 << 30
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of one run. Times are rough: matrix products counted, at the rate this machine just showed."""
+    """Cost of one run. Times are rough: matrix products counted, at the rate this machine just showed.
+
+    Of matched contexts it is the most there can be: how many there are, only the search can tell.
+    """
 
     run_id: str
     positions: int
@@ -54,8 +58,9 @@ def estimate(request: Request) -> Estimate:
     is_dense = needs_dense_path(model, layer)
     parameters = sum(weight.numel() for weight in model.parameters())
     pairs = options.tokens * neurons
-    # A forward pass costs 2 operations a parameter and position.
-    seconds = options.tokens * 2 * parameters / matrix_rate(device)
+    # A forward pass costs 2 operations a parameter and token; a matched context takes a window for one position.
+    forward = options.tokens * (options.window if options.contexts == NC_MATCHED else 1)
+    seconds = forward * 2 * parameters / matrix_rate(device)
     memory = ABLATION_MEMORY
     if is_dense:
         dtype = WIDER.get(getattr(torch, options.dtype), torch.float32)
