@@ -37,7 +37,7 @@ _LOADED = {
     "neuron_token": "neuron, direction, rank",
 }
 # Computed from the facts, in an order in which each finds what it reads.
-MARTS = ("position_group", "agg_effect", "neuron_influence", "power_law_fit", "neuron_deviation")
+MARTS = ("position_group", "agg_effect", "neuron_influence", "power_law_fit", "neuron_deviation", "neuron_mediation")
 
 
 def begin(path: Path, manifest: Manifest, *, wait: float = 0.0) -> None:
