@@ -15,13 +15,13 @@
 --   dimension                   principal components that reach τ (eq. 7)
 --   interpolated_dimension      where the cumulative share crosses τ: what tests should compare
 --   dimension_percent           the same as % of k
---   dimension_percent_low       lower end of the 95 % interval of what samples of so many positions give (jackknife over
---                               windows); NULL for random groups
+--   dimension_percent_low       lower end of the 95 % interval of what samples of so many positions
+--                               give (jackknife over windows); NULL for random groups
 --   dimension_percent_high      upper end of the same
 --   participation_ratio         (Σλ)² / Σλ²
 --   participation_percent       the same as % of k
---   participation_percent_low   lower end of its 95 % interval (reflected bootstrap over windows); NULL for random
---                               groups
+--   participation_percent_low   lower end of its 95 % interval (reflected bootstrap over windows);
+--                               NULL for random groups
 --   participation_percent_high  upper end of the same
 --   reason                      why a value is NULL; NULL where there is nothing to say
 --
