@@ -5,8 +5,8 @@
 --   token_group             rare or common
 --   layer                   layer of the neuron
 --   neuron                  its index in the layer
---   direct_share            mean |direct_delta_loss| / mean |delta_loss|: what is left with the final
---                           norm's scale frozen; it can exceed 1, where the scale works against
+--   direct_share            mean |direct_delta_loss| / mean |delta_loss|: what is left with the
+--                           final norm's scale frozen; it can exceed 1
 --   frequency_mediation     1 − mean |frozen_frequency_delta_loss| / mean |delta_loss|: what goes
 --                           through the logits' part along log unigram frequency
 --   mean_direct_delta_loss  nats
