@@ -7,7 +7,7 @@ Torch and its kin are imported by the commands that need them, so that `runs` an
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import polars as pl
 
 import warehouse
 from common.errors import QualityError, UserError
-from common.parts import EFFECT_COLUMNS, parts_root
+from common.parts import EFFECT_COLUMNS, groups_folder, parts_root
 from common.progress import progress
 from common.settings import Settings, global_options, group_options, program, run
 from common.terminal import FORMATS, show
@@ -26,6 +26,7 @@ from common.version import VERSION
 
 if TYPE_CHECKING:
     from analyses.registry import Source
+    from ingest.grouped import Group
     from ingest.request import Options, Request
 
 # Threads that wait by spinning make a shared machine ten times slower; torch reads this when it is first imported.
@@ -90,6 +91,13 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     callback=_names,
     help=f"Of {', '.join(EFFECT_COLUMNS)}; with commas.",
 )
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Ablate these neurons at once too: [PRESET:]NAME of `analyze`'s groups, or a JSON, CSV or text file.",
+)
 @click.option("--tolerance", default=1e-6, show_default=True, help="Largest error in nats, beside 1e-4 of an effect.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
@@ -106,6 +114,7 @@ def ingest(
     again: bool,
     dry_run: bool,
     publish_anyway: str | None,
+    groups: tuple[str, ...],
     allow_pickle: bool,
     trust_remote_code: bool,
     **given: Any,
@@ -122,7 +131,7 @@ def ingest(
     if dry_run:
         _show_estimates(options, settings)
         return
-    published = _ingest(options, settings, again, publish_anyway)
+    published = _ingest(options, settings, again, publish_anyway, groups)
     show(_runs(settings, published), settings.form)
 
 
@@ -134,10 +143,13 @@ def _show_estimates(options: "Options", settings: Settings) -> None:
     show(pl.DataFrame(rows), settings.form)
 
 
-def _ingest(options: "Options", settings: Settings, again: bool, publish_anyway: str | None) -> list[str]:
+def _ingest(
+    options: "Options", settings: Settings, again: bool, publish_anyway: str | None, spelled: tuple[str, ...] = ()
+) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
     from ingest.contexts import NothingToMeasureError
     from ingest.executors import LocalExecutor
+    from ingest.grouped import check_groups, group_effects
     from ingest.pipeline import Workbench, execute
     from ingest.request import identify
 
@@ -145,22 +157,58 @@ def _ingest(options: "Options", settings: Settings, again: bool, publish_anyway:
     workbench, executor = Workbench(), LocalExecutor(quiet=settings.quiet)
     requests = identify(options)
     for request in requests:
-        if not again and _is_there(request, settings):
+        there = not again and _is_there(request, settings)
+        groups = _groups(request, spelled, settings, recomputed=not there)
+        if there and not groups:
             warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
             continue
         folder = parts_root(settings.warehouse) / request.run_id
+        request = request if again else _extended(request, settings)
         with warehouse.claim(folder, wait=settings.wait):
             try:
                 prepared = workbench.prepare(request)
             except NothingToMeasureError as reason:
                 _record_missing(request, settings, str(reason))
                 continue
-            warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
-            execute(prepared, folder, executor, afresh=again)
-            warehouse.publish(
-                settings.warehouse, folder, wait=settings.wait, anyway=publish_anyway, quiet=settings.quiet
-            )
+            check_groups(groups, prepared.structure.neurons)
+            if not there:
+                warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
+                execute(prepared, folder, executor, afresh=again)
+                warehouse.publish(
+                    settings.warehouse, folder, wait=settings.wait, anyway=publish_anyway, quiet=settings.quiet
+                )
+            if groups:
+                group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
+                warehouse.add_groups(settings.warehouse, request.run_id, groups_folder(folder), wait=settings.wait)
+                settings.say(f"{request.run_id} has the groups {', '.join(group.name for group in groups)}.")
     return [request.run_id for request in requests]
+
+
+def _extended(request: "Request", settings: Settings) -> "Request":
+    """The request with the effects that its published run has: computed again, it keeps them."""
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        found = opened.dim_run(run_id=request.run_id, status="published")
+    if found.is_empty():
+        return request
+    effects = {*request.options.effects, *found.row(0, named=True)["effects"]}
+    names = tuple(name for name in EFFECT_COLUMNS if name in effects)
+    return replace(request, options=replace(request.options, effects=names))
+
+
+def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *, recomputed: bool) -> list["Group"]:
+    """The groups to ablate at once: those asked for, and where the run is computed again those that it has."""
+    from ingest.grouped import Group, groups_due, is_group_file, read_groups
+
+    asked: list[Group] = []
+    for text in spelled:
+        if is_group_file(text):
+            asked += read_groups(text)
+        else:
+            found = warehouse.analysed_group(settings.warehouse, request.run_id, text, wait=settings.wait)
+            asked.append(Group(found.name, found.neurons, found.source))
+    known = warehouse.stored_groups(settings.warehouse, request.run_id, wait=settings.wait)
+    stored = [Group(found.name, found.neurons, found.source) for found in known]
+    return groups_due(asked, stored, recomputed=recomputed)
 
 
 def _record_missing(request: "Request", settings: Settings, why: str) -> None:

@@ -4,6 +4,8 @@
 (b) structural: the model itself, in its own dtype.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,26 @@ from transformers import PreTrainedModel
 from ingest.dense import widened
 from ingest.replay import Unrounded
 from ingest.selfcheck import RELATIVE_TOLERANCE, Checked, Subject, require_passed, stored_effects
-from ingest.structure import hooked
+from ingest.structure import MANY, hooked
 
 WINDOWS = 2
 NEURONS = 6  # a window, each at all its positions; half of them those whose edits are largest
 POSITIONS = 24  # a window, one neuron each, where neurons are replaced at one position
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Neurons replaced at once in a window, at all its positions or at one of the predicted ones."""
+
+    neurons: Sequence[int]
+    values: NDArray[np.float32]  # what each is replaced by
+    position: int | None  # among the predicted ones; None: at every position of the window
+    predicted: int  # positions of the window that are asked for, its last ones
+
+    @property
+    def where(self) -> NDArray[np.int64]:
+        """The predicted positions at which the edit's effect is asked for."""
+        return np.arange(self.predicted) if self.position is None else np.array([self.position])
 
 
 def dense_self_check(subject: Subject) -> Checked:
@@ -31,29 +48,33 @@ def dense_self_check(subject: Subject) -> Checked:
     generator = np.random.default_rng([subject.seed, 0x5E1F])
     chosen = np.sort(generator.choice(len(subject.tokens), min(WINDOWS, len(subject.tokens)), replace=False))
     wide, (wide_projection,) = widened(subject.model, subject.structure.out_projection)
-    errors = {"numeric": 0.0, "structural": 0.0}
+    numeric = structural = 0.0
     pairs = 0
     for window in chosen.tolist():
         for neuron, position in _edits(subject, window, generator):
-            where = np.arange(subject.predicted) if position is None else np.array([position])
-            stored = _stored(subject, window, where, neuron)
+            edit = Edit([neuron], subject.reference[[neuron]], position, subject.predicted)
+            stored = _stored(subject, window, edit.where, neuron)
+            tokens = subject.tokens[window]
             with Unrounded():
-                delta, scale = _delta(subject, wide, wide_projection, window, neuron, position)
-            rounding = 64 * torch.finfo(wide.dtype).eps * scale
+                delta, scale = hooked_effect(wide, wide_projection, tokens, edit)
+            rounding = MANY * torch.finfo(wide.dtype).eps * scale
             allowed = subject.tolerance + RELATIVE_TOLERANCE * np.abs(delta) + rounding
-            errors["numeric"] = max(errors["numeric"], _worst(stored - delta[where], allowed[where]))
-            own = (subject.model, subject.structure.out_projection)
-            delta, scale = _delta(subject, *own, window, neuron, position)
-            allowed = 32 * torch.finfo(subject.model.dtype).eps * scale + 0.02 * np.abs(delta)
-            errors["structural"] = max(errors["structural"], _worst(stored - delta[where], allowed[where]))
-            pairs += len(where)
-    checked = Checked(errors["numeric"], errors["structural"], pairs, pairs)
+            numeric = max(numeric, float((np.abs(stored - delta) / allowed).max()))
+            own = structural_error(subject.model, subject.structure.out_projection, tokens, edit, stored)
+            structural = max(structural, own)
+            pairs += len(stored)
+    checked = Checked(numeric, structural, pairs, pairs)
     require_passed(subject, checked)
     return checked
 
 
-def _worst(error: NDArray[np.float64], allowed: NDArray[np.float64]) -> float:
-    return float((np.abs(error) / allowed).max())
+def structural_error(
+    model: PreTrainedModel, projection: nn.Module, tokens: NDArray[np.int64], edit: Edit, stored: NDArray[np.float64]
+) -> float:
+    """Largest error of stored effects of an edit against the hooked model, in units of SPEC 2.1's tolerance (b)."""
+    delta, scale = hooked_effect(model, projection, tokens, edit)
+    allowed = 32 * torch.finfo(model.dtype).eps * scale + 0.02 * np.abs(delta)
+    return float((np.abs(stored - delta) / allowed).max())
 
 
 def _edits(subject: Subject, window: int, generator: np.random.Generator) -> list[tuple[int, int | None]]:
@@ -79,30 +100,31 @@ def _stored(subject: Subject, window: int, where: NDArray[np.int64], neuron: int
     return stored_effects(subject, positions, np.full(len(positions), neuron))
 
 
-def _delta(
-    subject: Subject,
-    model: PreTrainedModel,
-    projection: nn.Module,
-    window: int,
-    neuron: int,
-    position: int | None,
+def hooked_effect(
+    model: PreTrainedModel, projection: nn.Module, tokens: NDArray[np.int64], edit: Edit
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Δ at a window's predicted positions, and the scale of its rounding: largest of 1, the loss and |logit|."""
-    tokens = torch.from_numpy(subject.tokens[window]).to(model.device)
-    value = float(subject.reference[neuron])
-    length, kept = len(tokens) - 1, slice(-subject.predicted, None)
+    """Δ where an edit is asked for, and the scale of its rounding there: largest of 1, the loss and |logit|."""
+    ids = torch.from_numpy(tokens).to(model.device)
+    length, kept = len(ids) - 1, slice(-edit.predicted, None)
+    columns = torch.tensor(edit.neurons, device=model.device)
+    values = torch.from_numpy(edit.values).to(model.device)
 
     def replace(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         edited = args[0].clone()
-        edited.view(length, -1)[slice(None) if position is None else position - subject.predicted, neuron] = value
+        rows = edited.view(length, -1)
+        if edit.position is None:
+            rows[:, columns] = values.to(edited.dtype)
+        else:
+            rows[edit.position - edit.predicted, columns] = values.to(edited.dtype)
         return (edited, *args[1:])
 
     def loss(*hooks: Any) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(), hooked(*hooks):
-            logits = model(input_ids=tokens[None, :-1], use_cache=False).logits[0, kept].cpu().double()
-        found = torch.nn.functional.cross_entropy(logits, tokens[kept].cpu(), reduction="none")
+            logits = model(input_ids=ids[None, :-1], use_cache=False).logits[0, kept].cpu().double()
+        found = torch.nn.functional.cross_entropy(logits, ids[kept].cpu(), reduction="none")
         return found, logits.abs().amax(dim=1)
 
     before, largest = loss()
     after, _ = loss((projection, "before", replace))
-    return (after - before).numpy(), torch.maximum(largest, before).clamp_min(1.0).numpy()
+    scale = torch.maximum(largest, before).clamp_min(1.0)
+    return (after - before).numpy()[edit.where], scale.numpy()[edit.where]

@@ -75,6 +75,9 @@ class Options:
             raise UserError(f"--edit-scope {self.edit_scope}: unknown. There are {' and '.join(EDIT_SCOPES)}.")
         if unknown := set(self.effects) - set(EFFECT_COLUMNS):
             raise UserError(f"--effects {','.join(sorted(unknown))}: unknown. There are {', '.join(EFFECT_COLUMNS)}.")
+        # The loss is always computed: every mart rests on it
+        effects = tuple(name for name in EFFECT_COLUMNS if name == "loss" or name in self.effects)
+        object.__setattr__(self, "effects", effects)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ _NOT_THE_PARTS = (
 )
 PUBLISH = "publish"
 PARTS = "parts"
+GROUPS = "groups"
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def record_results(
     verdicts: Sequence[Verdict],
     checked_by: str = PUBLISH,
     held: Sequence[bool] | None = None,
+    suite: str | None = None,
 ) -> None:
     """Replace a run's rows of `quality_result`.
 
@@ -163,8 +165,12 @@ def record_results(
         verdicts: of the run.
         checked_by: who judged.
         held: what it said of each; None: the verdicts themselves.
+        suite: replace the rows of this suite only.
     """
-    con.execute("delete from store.quality_result where run_key = $key", {"key": key})
+    con.execute(
+        "delete from store.quality_result where run_key = $key and suite = coalesce($suite, suite)",
+        {"key": key, "suite": suite},
+    )
     statement = (
         "insert into store.quality_result values"
         " ($key, $suite, $relation, $expectation, $observed, $least, $most, $is_integrity, $success, $by, $now)"

@@ -88,10 +88,12 @@ def add_groups(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -> i
             raise UserError(f"Run {run_id} is not published, so nothing can be added to it. Ingest it first.")
         con.execute("begin")
         rows = _load(con, key, run_id, files)
-        if failures := audit.failed(audit.group_verdicts(con, run_id)):
+        verdicts = audit.group_verdicts(con, run_id)
+        if failures := audit.failed(verdicts):
             con.execute("rollback")
             what = "; ".join(str(failure) for failure in failures)
             raise QualityError(f"Groups of run {run_id} were refused: {what}. Ingest them again.")
+        audit.record_results(con, key, verdicts, suite=audit.GROUPS)
         con.execute("commit")
         con.execute("checkpoint")
     shutil.rmtree(folder)
