@@ -42,7 +42,10 @@ line as (
 ),
 
 fitted as (
-    select *, first >= 1 and last > first and last <= ranks and slope is not null as is_fitted from line
+    select
+        *,
+        first >= 1 and last > first and last <= ranks and slope is not null as is_fitted
+    from line
 ),
 
 near as (
