@@ -73,7 +73,8 @@ select
     near.share_within_0_1,
     near.neurons_above_0_5,
     ranks,
-    if(is_fitted, null, format('ranks {} to {} are no window of {} ranks', first, last, ranks)) as reason
+    if(is_fitted, null, format('ranks {} to {} are no window of {} ranks', first, last, ranks))
+        as reason
 from fitted
 left join near using (preset, token_group)
 cross join chosen
