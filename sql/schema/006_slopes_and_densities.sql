@@ -1,4 +1,4 @@
--- Two more result tables that `analyze` fills: the local shape of the curves, and the spectra themselves.
+-- Two more result tables that `analyze` fills: the local shape of the curves, and the spectra.
 
 create table store.influence_slope (
     run_key usmallint not null,
