@@ -218,12 +218,14 @@ def _couples(rare: list[Occurrence], common: list[Occurrence]) -> list[Couple]:
 
 
 def _within(pairs: list[list[Couple]], positions: int) -> list[list[Couple]]:
-    """The first pairs, with as many contexts as `positions` allow at two positions each."""
-    kept, left = [], positions // 2
-    for couples in pairs:
-        kept.append(couples[:left])
-        left -= len(kept[-1])
-    return [couples for couples in kept if couples]
+    """As many pairs as `positions` allow at two positions a context, and then as many contexts of each."""
+    kept = pairs[: positions // 2]
+    each = next(
+        each
+        for each in range(CONTEXTS, 0, -1)
+        if each == 1 or 2 * sum(min(each, len(one)) for one in kept) <= positions
+    )
+    return [couples[:each] for couples in kept]
 
 
 def _seeded(tokens: list[int], *seed: int) -> list[int]:

@@ -19,6 +19,7 @@ _SPACY_MODELS = ("en_core_web_sm", "en_core_web_md", "en_core_web_lg", "en_core_
 _REACH = 1_500  # characters looked at on each side for the ends of a sentence
 
 _END = re.compile(r"[.!?…][\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W\d_])|\n[^\S\n]*\n\s*")
+_BLANK_LINE = re.compile(r"\n\s*\n")
 _NO_END = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Rev|Hon|Sr|Jr|Capt|Col|Gen|Lt|vs|etc|No|e\.g|i\.e)|\b[^\W\d_])\.\s+$"
 )
@@ -100,7 +101,7 @@ def _sentence(text: str, start: int, end: int) -> tuple[int, int]:
     """Where the sentence around ``text[start:end]`` begins and ends."""
     first, last = max(0, start - _REACH), min(len(text), end + _REACH)
     for match in _END.finditer(text, first, last):
-        if _NO_END.search(text, max(first, match.start() - 6), match.end()):
+        if _BLANK_LINE.search(match[0]) is None and _NO_END.search(text, max(first, match.start() - 6), match.end()):
             continue
         if match.end() <= start:
             first = match.end()
