@@ -1,0 +1,41 @@
+"""A few of the trials of `tests.crashes` in every test run, all of them in the long one (its counts are printed)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="NOT TESTED: kills and full disks are tried on Linux only"
+)
+
+
+def trials(folder: Path, *arguments: str) -> dict[str, dict[str, int]]:
+    command = [sys.executable, "-m", "tests.crashes", "--json", str(folder / "found.json"), *arguments]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    print(ended.stdout)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads((folder / "found.json").read_text())
+    for name, counts in found.items():
+        if isinstance(counts, str):
+            pytest.skip(f"{name} {counts.upper()}")
+    return found
+
+
+def test_killed_and_on_a_failing_disk_commands_leave_a_whole_warehouse(tmp_path: Path) -> None:
+    found = trials(
+        tmp_path, "--kills", "6", "--faults", "6", "--full-disks", "0", "--only", "publish", "delete", "export"
+    )
+    assert found["kills"]["trials"] == found["faults"]["trials"] == 6
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_and_every_kind_of_write(tmp_path: Path) -> None:
+    found = trials(tmp_path, "--kills", "126", "--faults", "252", "--full-disks", "28")
+    killed = sum(count for end, count in found["kills"]["ends"].items() if ": killed" in end)
+    assert killed >= 100
+    assert found["faults"]["trials"] == 252
