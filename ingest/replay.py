@@ -42,7 +42,7 @@ class Replay:
     def __init__(self, model: PreTrainedModel, out_projection: nn.Module, tokens: Tensor) -> None:
         """Find what runs before the output projection in a forward pass over some tokens (1 × length)."""
         self.model, self.edited = model, out_projection
-        self._before = _modules_before(model, out_projection, tokens)
+        self._before = modules_before(model, out_projection, tokens)
         self._outputs: list[list[Any]] = []
         self._tokens = tokens[:1]
         self._prefix: list[tuple[Tensor, Tensor]] = []
@@ -108,8 +108,8 @@ class Replay:
     def _played_back(self, rows: Callable[[Tensor], Tensor], projected: Tensor) -> Iterator[None]:
         with ExitStack() as stack:
             for module, outputs in zip(self._before, self._outputs, strict=True):
-                stack.enter_context(_replaced(module, (tree_map_only(Tensor, rows, output) for output in outputs)))
-            stack.enter_context(_replaced(self.edited, iter([projected])))
+                stack.enter_context(replaced(module, (tree_map_only(Tensor, rows, output) for output in outputs)))
+            stack.enter_context(replaced(self.edited, iter([projected])))
             yield
 
     def _keep_activations(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -119,7 +119,7 @@ class Replay:
         self._projected = output.detach().clone()
 
 
-def _modules_before(model: nn.Module, edited: nn.Module, tokens: Tensor) -> list[nn.Module]:
+def modules_before(model: nn.Module, edited: nn.Module, tokens: Tensor) -> list[nn.Module]:
     """The outermost modules of which every call ends before `edited` is called."""
     events: list[tuple[str, nn.Module]] = []
 
@@ -169,7 +169,7 @@ def _rows(length: int, count: int, position: int | None, value: Tensor) -> Tenso
 
 
 @contextmanager
-def _replaced(module: nn.Module, outputs: Iterator[Any]) -> Iterator[None]:
+def replaced(module: nn.Module, outputs: Iterator[Any]) -> Iterator[None]:
     """Let a module give these outputs, one a call, whatever it is called with."""
     own = vars(module).get("forward")
     object.__setattr__(module, "forward", lambda *_args, **_given: next(outputs))
