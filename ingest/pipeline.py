@@ -5,6 +5,7 @@
 
 import importlib.metadata
 import logging
+import platform
 import shutil
 import time
 from collections.abc import Iterator
@@ -44,7 +45,17 @@ from ingest.weights import neuron_tables
 
 log = logging.getLogger("rare_tokens")
 
-PACKAGES = ("datasets", "numpy", "pyspellchecker", "tokenizers", "torch", "transformers")
+PACKAGES = (
+    "datasets",
+    "duckdb",
+    "numpy",
+    "pyarrow",
+    "pyspellchecker",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,8 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         "tolerance": options.tolerance, "device": device, "dtype": options.dtype, "seed": options.seed,
         "revision": request.folder.revision, "layer": structure.layer, "edit_scope": options.edit_scope,
         "path": "; ".join(["dense", *structure.between]) if structure.between else "moments",
+        "contexts": options.contexts, "allow_pickle": options.trust.pickle,
+        "trust_remote_code": options.trust.remote_code,
     }  # fmt: skip
     if options.contexts == NC_MATCHED:
         shown |= {"contexts": NC_MATCHED, "tagger": tagger_name(), **material.sample.notes}
@@ -206,7 +219,7 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=request.identity,
         options=shown,
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        packages={"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
     )
 
 
