@@ -331,6 +331,7 @@ def analyze(settings: Settings, wanted: tuple[str, ...], positions: tuple[str, .
     chosen = _published_runs(settings, wanted)
     warehouse.store_published_values(settings.warehouse, published_values(), wait=settings.wait)
     done = [row for run_row in chosen.iter_rows(named=True) for row in _analyze(run_row, settings, positions, again)]
+    done += _analyze_series(chosen["run_id"].to_list(), settings, again)
     if done or settings.json:
         show(pl.DataFrame(done), settings.form)
     if not done:
@@ -366,6 +367,33 @@ def _analyze(
             )  # fmt: skip
             done.append(row | {"rows": rows})
             advance()
+    return done
+
+
+def _analyze_series(chosen: list[str], settings: Settings, again: bool) -> list[dict[str, Any]]:
+    """Follow the series that the chosen runs belong to; returns a row per run that something was stored of."""
+    from analyses.training import NAME, every_series, parameters, training
+
+    done = []
+    known = warehouse.runs(settings.warehouse, wait=settings.wait)
+    for members in every_series(known.filter(pl.col("status").is_in(["published", "missing"]))):
+        with_effects = members.filter(pl.col("status") == "published")
+        ids, given = with_effects["run_id"].to_list(), parameters(members)
+        stored = {run_id: warehouse.stored(settings.warehouse, run_id, wait=settings.wait) for run_id in ids}
+        if not set(ids) & set(chosen) or any("influence_interval" not in found for found in stored.values()):
+            continue
+        if not again and all(NAME in found and found[NAME].parameters == given for found in stored.values()):
+            continue
+        start = time.perf_counter()
+        frame = training({run_id: cache(partial(_ask, settings, run_id)) for run_id in ids}, members)
+        seconds = round((time.perf_counter() - start) / len(ids), 2)
+        for run_row in with_effects.iter_rows(named=True):
+            of_run = frame.filter(pl.col("run_id") == run_row["run_id"]).drop("run_id")
+            rows = warehouse.store(
+                settings.warehouse, run_row["run_id"], NAME, {NAME: of_run}, parameters=given, code_version=VERSION,
+                seconds=seconds, published_at=run_row["published_at"], wait=settings.wait,
+            )  # fmt: skip
+            done.append({"run_id": run_row["run_id"], "analysis": NAME, "seconds": seconds, "rows": rows})
     return done
 
 

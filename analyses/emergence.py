@@ -14,9 +14,14 @@ import polars as pl
 
 from analyses.power_law import Line, influence_curve, local_slope
 from analyses.regimes import GROUP_KEY
+from analyses.spectra import Rule, weight_spectrum
+from analyses.statistics import CONTROL
 from analyses.tables import FloatArray, IntArray, table
 
-SERIES = ("model", "layer", "corpus", "frequency_source_id", "positions", "window_length", "seed", "ablation", "dtype")
+SERIES = (
+    "model", "layer", "corpus", "contexts", "frequency_source_id", "positions", "window_length", "seed",
+    "ablation", "dtype",
+)  # fmt: skip
 POINTS = 30  # ranks at which curves are kept
 TOP_SHARE = 0.01  # DS: about 1 % of the neurons
 
@@ -24,11 +29,13 @@ EMERGENCE: dict[str, Any] = {
     "run_id": pl.String,
     "training_step": pl.Int64,  # of the checkpoint; NULL where its revision names none
     **GROUP_KEY,
-    "group_name": pl.String,  # neurons that it is about: boost, suppress, top (1 %); NULL: the whole curve
+    "group_name": pl.String,  # neurons that it is about: boost, suppress, top (1 %), control; NULL: the whole curve
+    "chosen_at": pl.String,  # whose group it is: of the last checkpoint, or of each; NULL: the whole curve
     "quantity": pl.String,
     "rank": pl.Int64,  # of a point of the curve; NULL: about the whole curve or group
     "value": pl.Float64,
-    "low": pl.Float64,  # 95 % interval, where influence_interval or regime_decision has one
+    "low": pl.Float64,  # 95 % interval, where influence_interval, regime_decision or weight_spectrum has one; of
+    # control the middle 95 % of the random groups
     "high": pl.Float64,
     "reason": pl.String,
 }
@@ -170,7 +177,7 @@ def _of_groups(
     finally_ = _groups(last, k)
     now = _groups(part, k)
     for name, neurons in chosen.items():
-        row: dict[str, Any] = {"group_name": name}
+        row: dict[str, Any] = {"group_name": name, "chosen_at": chosen_at}
         if not neurons:
             yield row | {"quantity": "group_log_influence", "reason": "too few neurons of this sign"}
             continue
@@ -196,3 +203,30 @@ def _groups(part: pl.DataFrame, k: int) -> dict[str, set[int]]:
         groups[role] = set(of_sign) if len(of_sign) == k else set()
     groups["top"] = set(ranked["neuron"].head(max(1, round(TOP_SHARE * ranked.height))).to_list())
     return groups
+
+
+def group_alphas(
+    weights: FloatArray, groups: pl.DataFrame, *, chosen_at: Literal["last", "each"], rules: tuple[Rule, ...]
+) -> Iterator[dict[str, Any]]:
+    """Hill's α of a checkpoint's groups and of their random groups (ES fig. 5): rows of `EMERGENCE` without its keys.
+
+    Args:
+        weights: output weights of the checkpoint, N × d.
+        groups: `GROUP`: tested groups and controls, of this checkpoint or of the last one.
+        chosen_at: which of the two.
+        rules: for the number of eigenvalues in the tail; the quantity is `alpha_` and the rule.
+    """
+    spectrum = weight_spectrum({"w_out": weights}, groups, rules=rules)
+    for (name, rule), part in spectrum.partition_by("group_name", "rule", as_dict=True, maintain_order=True).items():
+        row = {"group_name": name, "chosen_at": chosen_at, "quantity": f"alpha_{rule}"}
+        if name == CONTROL:
+            values = part["alpha"].drop_nulls()
+            ends = {"low": values.quantile(0.025), "high": values.quantile(0.975)} if len(values) else {}
+            yield row | {"value": values.mean(), "reason": None if len(values) else part["reason"][0]} | ends
+            continue
+        found = part.row(0, named=True)
+        yield (
+            row
+            | {"value": found["alpha"], "low": found["alpha_low"], "high": found["alpha_high"]}
+            | {"reason": found["reason"]}
+        )

@@ -34,13 +34,15 @@ def make_parts(
     effects: Sequence[str] = ("loss",),
     staged: bool = True,
     zipf_share: float = 0.5,
+    model_seed: int | None = None,
     **manifest: Any,
 ) -> parts.Manifest:
     """Write a run of `positions` × `neurons` pairs into `folder` (the run's own) and return its manifest.
 
     The same arguments always give the same files. `staged=False` leaves the summary out, as an ingest that was cut
     off does; `zipf_share` of the targets are drawn by their counts, as in a text, the others evenly over the types, so
-    that rare groups fill in a small run; further keywords replace fields of the manifest.
+    that rare groups fill in a small run; with a `model_seed` neurons and effects are another model's on the same text;
+    further keywords replace fields of the manifest.
     """
     rng = np.random.default_rng(seed)
     fields: dict[str, Any] = {
@@ -74,6 +76,7 @@ def make_parts(
     parts.write_manifest(folder, described)
     counts = _write_tokens(folder, vocabulary, rng)
     targets = _write_positions(folder, positions, window, counts, zipf_share, rng)
+    rng = rng if model_seed is None else np.random.default_rng(model_seed)
     _write_neurons(folder, neurons, vocabulary, rng)
     _write_effects(folder, described, counts[targets] <= np.median(counts), rng)
     if staged:

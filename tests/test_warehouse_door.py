@@ -14,7 +14,7 @@ from tests.synthetic import make_parts
 from warehouse import connection, relations
 
 # Filled by `analyze`, so empty after publishing (see tests/test_analyze.py).
-ANALYSED = {*(name for analysis in REGISTRY for name in analysis.relations), "published_value"}
+ANALYSED = {*(name for analysis in REGISTRY for name in analysis.relations), "emergence", "published_value"}
 
 
 @pytest.fixture(scope="module")
