@@ -49,7 +49,8 @@ QUERIES = dict.fromkeys(
         "select neuron, sum(abs_delta_sum) / sum(positions) from {name}"
         " where run_id = {run} and percentile_bucket < 50 group by neuron"
     ),
-    "influence_at": "select * from {name}((select run_id from dim_run where run_id = {run}), 15)",
+    "influence_at, 15": "select * from influence_at((select run_id from dim_run where run_id = {run}), 15)",
+    "influence_at, 17: from the facts": "select * from influence_at((select run_id from dim_run where run_id = {run}), 17)",
     "fct_effect, one neuron": "select * from fct_effect where run_id = {run} and neuron = 17",
     "baseline: influence from the facts": (
         "select preset, token_group, neuron, avg(abs(delta_loss)) from fct_effect"

@@ -11,7 +11,8 @@
 --
 -- By type percentile, or by occurrence percentile where occurrences is true; words leaves rare
 -- targets out that are no words (so percentile 50 with words is preset es, with occurrences nc).
--- For input tokens, the elbow, and the reason of an empty group see influence_where.
+-- For input tokens, the elbow, and the reason of an empty group see influence_where. At a multiple
+-- of 5 up to 50 the sums of agg_effect give the answer, elsewhere the facts; both are exact.
 
 create or replace macro influence_at(run, percentile, occurrences := false, words := false) as table
 with chosen as (
@@ -27,6 +28,10 @@ with chosen as (
         end
 ),
 
+asked as (
+    select percentile <= 50 and percentile = 5 * floor(percentile / 5) as from_cells
+),
+
 graded as (
     select
         p.position_id,
@@ -35,13 +40,41 @@ graded as (
         p.is_word
     from store.position_frequency as p
     join chosen using (run_key)
+    where not (select from_cells from asked)
 ),
 
 grouped as (
     select position_id, is_rare from graded where not is_rare or is_word or not words
 ),
 
+cell as (
+    select
+        c.cell,
+        c.positions,
+        case when occurrences then c.occurrence_bucket else c.percentile_bucket end < percentile
+            as is_rare,
+        c.is_word
+    from store.effect_cell as c
+    join chosen using (run_key)
+    where (select from_cells from asked)
+),
+
+grouped_cell as (
+    select cell, positions, is_rare from cell where not is_rare or is_word or not words
+),
+
 total as (
+    select
+        g.is_rare,
+        a.neuron,
+        sum(g.positions) as positions,
+        sum(a.abs_delta_units) as abs_delta,
+        sum(a.delta_units) as delta
+    from store.agg_effect as a
+    join chosen using (run_key)
+    join grouped_cell as g using (cell)
+    group by g.is_rare, a.neuron
+    union all
     select
         g.is_rare,
         e.neuron,
