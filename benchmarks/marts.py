@@ -33,6 +33,7 @@ from warehouse import connection
 RESULTS = Path(__file__).resolve().parent / "results" / "marts.json"
 POSITIONS, SMALL = 25_088, 1_024
 ALL_ROWS = "select * from {name} where run_id = {run}"
+ONE_RUN = "(select run_id from dim_run where run_id = {run})"
 QUERIES = dict.fromkeys(
     [
         "dim_run",
@@ -49,8 +50,8 @@ QUERIES = dict.fromkeys(
         "select neuron, sum(abs_delta_sum) / sum(positions) from {name}"
         " where run_id = {run} and percentile_bucket < 50 group by neuron"
     ),
-    "influence_at, 15": "select * from influence_at((select run_id from dim_run where run_id = {run}), 15)",
-    "influence_at, 17: from the facts": "select * from influence_at((select run_id from dim_run where run_id = {run}), 17)",
+    "influence_at, 15": f"select * from influence_at({ONE_RUN}, 15)",
+    "influence_at, 17: from the facts": f"select * from influence_at({ONE_RUN}, 17)",
     "fct_effect, one neuron": "select * from fct_effect where run_id = {run} and neuron = 17",
     "baseline: influence from the facts": (
         "select preset, token_group, neuron, avg(abs(delta_loss)) from fct_effect"

@@ -214,13 +214,15 @@ def test_influence_at(con: duckdb.DuckDBPyConnection) -> None:
     given_tokens(con)
     facts = [(key, n, t, 0.0, (n + 1) * 0.5**t) for key in (1, 2) for n in range(2) for t in range(4)]
     given(con, "fct_effect", "run_key, neuron, position_id, activation, delta_loss", *facts)
-    order = "order by token_group, rank"
-    assert rows(con, f"from influence_at('run', 15) {order}") == [
-        ("run", "common", 2, 1, 1, 0.75, 0.75, 2),
-        ("run", "common", 2, 0, 2, 0.375, 0.375, 2),
-        ("run", "rare", 2, 1, 1, 2.0, 2.0, 1),
-        ("run", "rare", 2, 0, 2, 1.0, 1.0, 1),
-    ]
+    for key in (1, 2):
+        publish(con, "agg_effect", run_key=key, first_neuron=0, last_neuron=1)
+    for percentile in (15, 17):  # from the sums, from the facts
+        assert rows(con, f"from influence_at('run', {percentile}) order by token_group, rank") == [
+            ("run", "common", 2, 1, 1, 0.75, 0.75, 2),
+            ("run", "common", 2, 0, 2, 0.375, 0.375, 2),
+            ("run", "rare", 2, 1, 1, 2.0, 2.0, 1),
+            ("run", "rare", 2, 0, 2, 1.0, 1.0, 1),
+        ]
     positions = "select token_group, any_value(positions) from influence_at('run', 50{}) group by 1 order by 1"
     assert rows(con, positions.format("")) == [("common", 1), ("rare", 2)]
     assert rows(con, positions.format(", words := true")) == [("common", 1), ("rare", 1)]

@@ -6,7 +6,7 @@
 --   token_group    rare or common
 --   layer          layer of the neurons
 --   group_name     boost, suppress, top (1 %) or control; NULL: about the whole curve
---   chosen_at      last: the group is that of the last checkpoint; each: of this one; NULL: no group
+--   chosen_at      last: the group of the last checkpoint; each: of this one; NULL: no group
 --   quantity       kappa, r2, plateau_neurons, plateau_step, plateau_p_value, top_share,
 --                  log_influence, deviation, local_slope (these at a rank), group_log_influence,
 --                  group_median_rank, group_overlap_with_last, alpha_fix_finger, alpha_mid
