@@ -18,7 +18,8 @@ Every file appears whole (temporary name, then rename), so a file that is there 
 marker, and a run that was cut off goes on with the first file that is missing.
 
 Groups of neurons ablated at once are added to a run that is published. Their parts are
-``<run_id>.groups/NAME.parquet``, ``fct_group_effect`` the last of them.
+``<run_id>.groups/NAME.parquet``, ``fct_group_effect`` the last of them. Attention is added in the same way, from
+``<run_id>.attention/NAME.parquet``.
 
 A part of ``fct_effect`` is sorted by neuron, then position, and each of its row groups covers one block of
 `NEURONS_PER_ROW_GROUP` neurons, so that a loader can take the neurons in order across all parts without one big sort.
@@ -117,6 +118,65 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("input_token_id", pa.uint32()),
         ("target_token_id", pa.uint32()),
     ],
+    "dim_attention": [  # one row: how the attention of a run was measured
+        ("head_ablation", pa.string()),  # `zero`, `mean` or `uniform`: what replaces a head's output
+        ("layers", pa.list_(pa.uint16())),  # whose heads were edited, ascending
+        ("heads", pa.list_(pa.uint16())),  # of each of them
+        ("loss_positions", pa.uint32()),  # positions at which the loss was measured
+        ("windows_per_unit", pa.uint32()),  # windows whose activations are summed together, at most
+        ("structural_check_error", pa.float64()),  # against the hooked model, in units of its tolerance
+        ("seconds", pa.float64()),
+        ("code_version", pa.string()),
+    ],
+    "dim_attention_edit": [
+        ("edit", pa.uint16()),  # from 1
+        ("kind", pa.string()),  # `head`, `layer`, `norm`, `feed_forward`, `patch_head` or `patch_layer`
+        ("attention_layer", pa.uint16()),
+        ("head", pa.uint16()),  # of `head` and `patch_head`
+        ("draw", pa.uint16()),  # of `norm` and `feed_forward`: which random part, from 1
+        ("feeds_neurons", pa.bool_()),  # whether there is a path to the run's neurons
+        ("largest_change", pa.float64()),  # of any activation at any sampled position
+    ],
+    "dim_attention_cell": [  # one row per cell and token group that it is in
+        ("cell", pa.uint32()),
+        ("preset", pa.string()),
+        ("token_group", pa.string()),
+        ("window_id", pa.uint32()),  # first window of the unit that the cell is of
+        ("positions", pa.uint32()),
+        ("has_loss", pa.bool_()),  # whether its unit is of the subsample whose loss is measured
+    ],
+    "agg_attention_head": [  # sums over the positions of a cell
+        ("attention_layer", pa.uint16()),
+        ("head", pa.uint16()),
+        ("cell", pa.uint32()),
+        ("gini_sum", pa.float32()),
+        ("entropy_sum", pa.float32()),  # nats
+        ("first_sum", pa.float32()),  # weight on the window's first token
+    ],
+    "agg_attention_distance": [
+        ("attention_layer", pa.uint16()),
+        ("head", pa.uint16()),
+        ("cell", pa.uint32()),
+        ("distance", pa.uint32()),  # tokens back; 0 is the position itself
+        ("weight_sum", pa.float32()),  # attention weight, summed over the positions of the cell
+    ],
+    "agg_attention_activation": [
+        ("edit", pa.uint16()),  # 0: none, and the sum is of the activation itself
+        ("cell", pa.uint32()),
+        ("neuron", pa.uint16()),
+        ("activation_sum", pa.float32()),  # of an edit: activation with it − activation without
+    ],
+    "fct_attention_effect": [
+        ("edit", pa.uint16()),
+        ("position_id", pa.uint32()),
+        ("delta_loss", pa.float32()),  # nats
+    ],
+    "attention_position": [  # what the cells were made of, to be compared with the run's positions and token groups
+        ("position_id", pa.uint32()),
+        ("input_token_id", pa.uint32()),
+        ("target_token_id", pa.uint32()),
+        ("cell", pa.uint32()),  # NULL: in no token group
+    ],
     "fct_effect": [
         ("neuron", pa.uint16()),
         ("position_id", pa.uint32()),
@@ -140,7 +200,18 @@ EFFECT_COLUMNS = {
 }
 CONTEXT_RELATIONS = ("position_context",)  # only of runs whose contexts are not `sample`
 GROUP_RELATIONS = ("dim_group", "fct_group_effect", "group_position")  # in a folder of their own (`groups_folder`)
-RELATIONS = tuple(name for name in _SCHEMAS if name not in ("fct_effect", *CONTEXT_RELATIONS, *GROUP_RELATIONS))
+ATTENTION_RELATIONS = (  # likewise (`attention_folder`)
+    "dim_attention",
+    "dim_attention_edit",
+    "dim_attention_cell",
+    "agg_attention_head",
+    "agg_attention_distance",
+    "agg_attention_activation",
+    "fct_attention_effect",
+    "attention_position",
+)
+_ELSEWHERE = ("fct_effect", *CONTEXT_RELATIONS, *GROUP_RELATIONS, *ATTENTION_RELATIONS)
+RELATIONS = tuple(name for name in _SCHEMAS if name not in _ELSEWHERE)
 
 
 def schema(relation: str, effects: tuple[str, ...] = ("loss",)) -> pa.Schema:
@@ -155,6 +226,11 @@ def schema(relation: str, effects: tuple[str, ...] = ("loss",)) -> pa.Schema:
 def groups_folder(folder: Path) -> Path:
     """Where the parts of groups that are added to a run lie, given the folder of the run's own parts."""
     return folder.with_name(folder.name + ".groups")
+
+
+def attention_folder(folder: Path) -> Path:
+    """Where the parts of attention that is added to a run lie, given the folder of the run's own parts."""
+    return folder.with_name(folder.name + ".attention")
 
 
 def relation_path(folder: Path, relation: str) -> Path:
