@@ -25,9 +25,12 @@ from common.terminal import FORMATS, show
 from common.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from analyses.registry import Source
     from ingest.grouped import Group
     from ingest.request import Options, Request
+    from ingest.revisions import MissingCheckpoint
 
 # Threads that wait by spinning make a shared machine ten times slower; torch reads this when it is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -57,6 +60,12 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @cli.command()
 @click.option("--model", required=True, metavar="ID_OR_FOLDER", help="Hub id, or a folder with weights.")
 @click.option("--revision", "revisions", multiple=True, metavar="R", help="Branch, tag or step; may be repeated.")
+@click.option(
+    "--revisions",
+    "series",
+    metavar="FIRST..LAST[:STRIDE|log]",
+    help="A range of checkpoints, as step0..step143000:log; a missing one is recorded and passed over.",
+)
 @click.option(
     "--corpus",
     multiple=True,
@@ -115,6 +124,7 @@ def ingest(
     dry_run: bool,
     publish_anyway: str | None,
     groups: tuple[str, ...],
+    series: str | None,
     allow_pickle: bool,
     trust_remote_code: bool,
     **given: Any,
@@ -128,35 +138,57 @@ def ingest(
 
     given["corpus"] = given["corpus"] or ("c4",)
     options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
+    requests = _requests(options, series)
     if dry_run:
-        _show_estimates(options, settings)
+        _show_estimates(requests, settings)
         return
-    published = _ingest(options, settings, again, publish_anyway, groups)
+    published = _ingest(requests, settings, again, publish_anyway, groups)
     show(_runs(settings, published), settings.form)
 
 
-def _show_estimates(options: "Options", settings: Settings) -> None:
-    from ingest.estimate import estimate
+def _requests(options: "Options", series: str | None) -> "Iterator[Request | MissingCheckpoint]":
+    """The runs asked for: at each --revision, or over a range of checkpoints, the next found while one is computed."""
     from ingest.request import identify
+    from ingest.revisions import checkpoints, one_ahead
 
-    rows = [asdict(estimate(request)) for request in identify(options)]
-    show(pl.DataFrame(rows), settings.form)
+    if series is None:
+        return iter(identify(options))
+    if options.revisions:
+        raise UserError("--revision and --revisions: give one of the two.")
+    return one_ahead(checkpoints(options, series))
+
+
+def _show_estimates(requests: "Iterator[Request | MissingCheckpoint]", settings: Settings) -> None:
+    from ingest.estimate import estimate
+    from ingest.revisions import MissingCheckpoint
+
+    there = [request for request in requests if not isinstance(request, MissingCheckpoint)]
+    show(pl.DataFrame([asdict(estimate(request)) for request in there]), settings.form)
 
 
 def _ingest(
-    options: "Options", settings: Settings, again: bool, publish_anyway: str | None, spelled: tuple[str, ...] = ()
+    requests: "Iterator[Request | MissingCheckpoint]",
+    settings: Settings,
+    again: bool,
+    publish_anyway: str | None,
+    spelled: tuple[str, ...] = (),
 ) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
     from ingest.contexts import NothingToMeasureError
     from ingest.executors import LocalExecutor
     from ingest.grouped import check_groups, group_effects
     from ingest.pipeline import Workbench, execute
-    from ingest.request import identify
+    from ingest.revisions import MissingCheckpoint
 
     warehouse.require_writable(settings.warehouse, wait=settings.wait)
     workbench, executor = Workbench(), LocalExecutor(quiet=settings.quiet)
-    requests = identify(options)
+    ids = []
     for request in requests:
+        ids.append(request.run_id)
+        if isinstance(request, MissingCheckpoint):
+            settings.say(f"{request.run_id} is missing. {request.why}")
+            warehouse.record_missing(settings.warehouse, **asdict(request), wait=settings.wait)
+            continue
         there = not again and _is_there(request, settings)
         groups = _groups(request, spelled, settings, recomputed=not there)
         if there and not groups:
@@ -181,7 +213,7 @@ def _ingest(
                 group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
                 warehouse.add_groups(settings.warehouse, request.run_id, groups_folder(folder), wait=settings.wait)
                 settings.say(f"{request.run_id} has the groups {', '.join(group.name for group in groups)}.")
-    return [request.run_id for request in requests]
+    return ids
 
 
 def _extended(request: "Request", settings: Settings) -> "Request":
@@ -555,7 +587,7 @@ def demo(settings: Settings, out: Path) -> None:
         frequencies=str(FREQUENCIES),
         tokens=DEMO_TOKENS,
     )
-    published = _ingest(options, settings, again=False, publish_anyway=None)
+    published = _ingest(_requests(options, None), settings, again=False, publish_anyway=None)
     index = _report(settings, tuple(published), out)
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         show(opened.sql(DEMO_QUERY, run=published[-1]), settings.form, title=f"Rare tokens in {published[-1]}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -33,6 +34,10 @@ _PICKLES = ("*.bin", "*.bin.index.json")
 _TOKENIZER_AND_CONFIG = ("*.json", "*.model", "*.txt", "*.tiktoken")
 
 
+class NoCheckpointError(UserError):
+    """A revision that is not there, or has no weights; of a range of checkpoints, a gap."""
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A model at one revision, on disk.
@@ -50,7 +55,7 @@ class ModelFolder:
     @property
     def short_name(self) -> str:
         """The name without the owner, safe in a file name."""
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.name.rsplit("/", 1)[-1]).strip("-.") or "model"
+        return short_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,48 @@ class Trust:
 
     pickle: bool = False
     remote_code: bool = False
+
+
+def short_name(name: str) -> str:
+    """A hub id or folder name without the owner, safe in a file name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name.rsplit("/", 1)[-1]).strip("-.") or "model"
+
+
+def shown_name(model: str) -> str:
+    """What `--model` is called: the hub id, or the folder's name (never its path)."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.is_dir() else model
+
+
+def available_revisions(model: str) -> list[str]:
+    """The revisions of a model: its step*/ folders, or its branches and tags on the hub (else those in the cache).
+
+    Raises:
+        UserError: a folder without steps, no such model, or no hub and nothing in the cache.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        steps = sorted(item.name for item in path.iterdir() if item.is_dir() and _STEP.fullmatch(item.name))
+        if not steps:
+            raise UserError(f"--revisions: {path.resolve().name} is one model, not a series of step*/ folders.")
+        return steps
+    try:
+        validate_repo_id(model)
+        refs = HfApi().list_repo_refs(model)
+    except HFValidationError as error:
+        raise UserError(f"--model {model}: neither a folder here nor a possible hub id. Check the path.") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"--model {model}: no such folder here and no such model on the hub.") from error
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
+        cached = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs"
+        if not cached.is_dir():
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"--revisions: the checkpoints of {model} are not in the local cache, and the hub cannot be reached "
+                f"({reason}). Name each with --revision, or connect to the network."
+            ) from error
+        return sorted(item.name for item in cached.iterdir())
+    return [ref.name for ref in (*refs.branches, *refs.tags)]
 
 
 def locate(model: str, revision: str | None, trust: Trust) -> ModelFolder:
@@ -96,9 +143,9 @@ def _local(path: Path, revision: str | None) -> ModelFolder:
     wanted = f"step{wanted}" if wanted.isdigit() else wanted
     if wanted not in steps:
         known = ", ".join(sorted(steps, key=lambda step: steps[step]))
-        raise UserError(f"--revision {revision}: {name} has no such step. It has {known}.")
+        raise NoCheckpointError(f"--revision {revision}: {name} has no such step. It has {known}.")
     if not (path / wanted / "config.json").is_file():
-        raise UserError(f"--model {path}: {wanted} has no config.json.")
+        raise NoCheckpointError(f"--model {path}: {wanted} has no config.json.")
     return ModelFolder(path / wanted, name, wanted)
 
 
@@ -115,7 +162,7 @@ def _from_hub(model: str, revision: str | None, trust: Trust) -> ModelFolder:
         patterns += ["*.py"] if trust.remote_code else []
         path = snapshot_download(model, revision=wanted, allow_patterns=patterns)
     except RevisionNotFoundError as error:
-        raise UserError(f"--revision {wanted}: {model} has no such revision on the hub.") from error
+        raise NoCheckpointError(f"--revision {wanted}: {model} has no such revision on the hub.") from error
     except GatedRepoError as error:
         raise UserError(
             f"--model {model}: the hub asks for access. Accept its terms there and set HF_TOKEN."
@@ -147,7 +194,7 @@ def _require_files(found: ModelFolder, trust: Trust) -> None:
                 f"--model {found.name}: its weights are pickles, which can run code when loaded. "
                 "Convert them to safetensors, or say --allow-pickle if you trust them."
             )
-        raise UserError(f"--model {found.name} ({found.revision}): no weights (*.safetensors) in its folder.")
+        raise NoCheckpointError(f"--model {found.name} ({found.revision}): no weights (*.safetensors) in its folder.")
     if not any((found.path / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
         raise UserError(f"--model {found.name} ({found.revision}): no tokenizer (tokenizer.json) in its folder.")
 

@@ -53,5 +53,13 @@ select
     null,
     null,
     'no effects: the run is missing'
-from store.run
-where status = 'missing';
+from store.run as gap
+where
+    status = 'missing'
+    and not exists (
+        from store.run as other
+        where
+            other.status = 'published'
+            and other.model = gap.model
+            and other.revision = gap.revision
+    );
