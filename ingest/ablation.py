@@ -40,7 +40,9 @@ __all__ = ["EFFECTS", "Ablation", "BlockEffects", "Head", "reference_effects"]
 EFFECTS = ("loss", "direct", "entropy", "kl", "frequency")
 SMALLEST_TOLERANCE = 1e-7
 RELATIVE_TOLERANCE = 1e-4
-COMMON_MASS = 0.95  # of the typical prediction: tokens whose fourth moments are computed
+# Of the typical prediction: the tokens whose third moments are in float32; whose fourth ones are computed, and the
+# second ones in float32
+TOP_MASS, COMMON_MASS = 0.8, 0.985
 SMALLEST_RATIO = 0.1  # of σ1 / σ0: below it float32 loses the norm of the edited residual
 CHUNK = 64  # positions whose series are summed at a time
 MOST_POSITIONS = 8192  # in a block
@@ -129,9 +131,9 @@ class Ablation:
         self._w = w.float().to(self.device)
         self._reference = reference.float().to(self.device)
         if sample is not None:
-            self.folded = self.folded.ordered_by(self._typical_prediction(sample), COMMON_MASS)
+            self.folded = self.folded.ordered_by(self._typical_prediction(sample), TOP_MASS, COMMON_MASS)
         elif unigram_counts is not None:
-            self.folded = self.folded.ordered_by(unigram_counts.cpu().double() + 1e-3, COMMON_MASS)
+            self.folded = self.folded.ordered_by(unigram_counts.cpu().double() + 1e-3, TOP_MASS, COMMON_MASS)
         self.directions: Directions | None = None
         if {"kl", "frequency"} & set(self.effects):
             if unigram_counts is None:
@@ -146,8 +148,8 @@ class Ablation:
         """
         N, d, rows = len(self._w), self.folded.width, self.folded.rows
         along = 4 * len({"entropy", "frequency"} & set(self.effects)) * (N + 4 * d)
-        each = 4 * (6 * N + 8 * d + 10 * rows) + along
-        fixed = 4 * rows * (6 * N + 6 * d) + 4 * CHUNK * 40 * N
+        each = 4 * (9 * N + len(self.effects) * N + 8 * d) + along
+        fixed = rows * (16 * N + 12 * d) + 4 * 1024 * 8 * rows + 4 * CHUNK * 40 * N
         fitting = max(CHUNK, min(MOST_POSITIONS, (self.memory - fixed) // each))
         return -(-positions // -(-positions // fitting))
 
@@ -345,7 +347,7 @@ def centred(values: Tensor, norm: str) -> Tensor:
 
 def vocabulary_rows(V: int, d: int, N: int) -> int:
     """Vocabulary entries in a block: fixed by the shape, so that sums are taken alike however much memory there is."""
-    return max(128, min(V, 2048, (1 << 28) // (24 * (N + d))))
+    return max(128, min(V, 2048, (1 << 29) // (16 * N + 12 * d)))
 
 
 @functools.cache

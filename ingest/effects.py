@@ -53,7 +53,7 @@ def entropy(series: Series, surprise: Mixed) -> Estimate:
     fourth = series.fourth_moment()
     tilt = series.second + series.third / 2 + fourth * k / 2
     score = surprise.first(u, c) + surprise.second(u, c) / 2
-    left_out = fourth * k / 2 + k * surprise.aaaa.pow(0.25) * fourth.pow(0.75)
+    left_out = fourth * k / 2 + k * surprise.aaaa.sqrt().sqrt_() * fourth.pow(0.75)
     left_out += 3 * series.low_precision
     total = growth + 1
     value = growth.log1p() - (score + tilt) / total
@@ -78,10 +78,10 @@ def frozen_frequency(series: Series, axis: Mixed, projection: Tensor, target_axi
     third += 3 * square * (u * axis.aaz + c * axis.aam) - square * projection * axis.aaa
     low = series.low - size * axis.high.maximum(-axis.low)
     high = series.high + size * axis.high.maximum(-axis.low)
-    along = size * axis.aaaa.pow(0.25)
+    along = size * axis.aaaa.sqrt().sqrt_()
     z_norm, m_most, m_least = expected.fourth_norms(u, c)
-    most = (z_norm + m_most + along).pow(4) * h_above(high)
-    least = (torch.maximum(z_norm - m_most, m_least - z_norm) - along).clamp_(min=0).pow(4) * h_below(low)
+    most = (z_norm + m_most + along).square().square_() * h_above(high)
+    least = (torch.maximum(z_norm - m_most, m_least - z_norm) - along).clamp_(min=0).square().square_() * h_below(low)
     rare = u.abs() * expected.rare.z2.sqrt() + c.abs() * expected.rare.m2.sqrt() + size * axis.aa.sqrt()
     most += rare.square().minimum(second) * (high.square() * h_above(high)).maximum(low.square() / 24)
     error = (most - least) / 2 + series.low_precision

@@ -1,5 +1,6 @@
 """What lies between the residual stream and the logits: the final norm and the unembedding, folded block by block."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,6 +9,11 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+
+_ALIGNED = 64  # a block's size is a multiple of it, where it can be: products into aligned rows are faster by a third
+
+
+TOP, COMMON, RARE = range(3)  # tiers of the vocabulary, by the typical prediction
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class FoldedHead:
     bias: Tensor | None  # b = W_U β + b_U less its mean: V, float64; None where it is zero
     largest_row: float  # at least the largest norm of a row of U
     order: Tensor  # V token ids, the common ones first
-    common: int  # how many of them count as common
+    top: int  # how many of them count as top tokens
+    common: int  # how many as common ones, the top ones among them
     device: torch.device
     rows: int  # vocabulary entries in a block, at most
 
@@ -78,13 +85,16 @@ class FoldedHead:
         folded = rows.to(place, torch.float64) * self.head.gain.to(place, torch.float64) - self.centre.to(place)
         return folded.to(dtype).to(self.device)
 
-    def blocks(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, bool]]:
-        """Yield (K token ids, their rows of U, are they common), the common tokens first; K is at most `rows`."""
-        for first, last, common in ((0, self.common, True), (self.common, self.vocabulary, False)):
-            count = -(-(last - first) // self.rows)
-            for k in range(count):
-                part = slice(first + (last - first) * k // count, first + (last - first) * (k + 1) // count)
-                yield self.order[part], self.gather(self.order[part], dtype), common
+    def blocks(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Yield (K token ids, their rows of U, their tier: `TOP`, `COMMON`, `RARE`) in order; K is at most `rows`."""
+        bounds = (0, self.top, self.common, self.vocabulary)
+        for tier, (first, last) in enumerate(itertools.pairwise(bounds)):
+            size = last - first
+            rows = -(-size // max(1, -(-size // self.rows)))
+            rows = min(self.rows, -(-rows // _ALIGNED) * _ALIGNED)
+            for start in range(first, last, max(1, rows)):
+                part = slice(start, min(start + rows, last))
+                yield self.order[part], self.gather(self.order[part], dtype), tier
 
     def add_bias(self, tokens: Tensor, z: Tensor) -> Tensor:
         """Logits (up to a constant) from z = U x / σ of K token ids, ... x K."""
@@ -95,14 +105,16 @@ class FoldedHead:
         bias = None if self.bias is None else self.bias.to(device)
         return replace(self, device=device, order=self.order.to(device), bias=bias)
 
-    def ordered_by(self, probability: Tensor, common_mass: float) -> "FoldedHead":
+    def ordered_by(self, probability: Tensor, top_mass: float, common_mass: float) -> "FoldedHead":
         """The same head with its tokens ordered by V typical probabilities, and U centred by them.
 
-        The `common` tokens are the fewest that hold `common_mass` of the probability.
+        The top tokens are the fewest that hold `top_mass` of the probability, the common ones (the top ones among
+        them) the fewest that hold `common_mass`.
         """
         probability = probability.double().cpu()
         order = probability.argsort(descending=True, stable=True)
-        common = int((probability[order].cumsum(0) < common_mass * probability.sum()).sum()) + 1
+        mass = probability[order].cumsum(0) / probability.sum()
+        top, common = (min(int((mass < part).sum()) + 1, self.vocabulary) for part in (top_mass, common_mass))
         shift = torch.zeros(self.width, dtype=torch.float64)
         for tokens, U, _ in self.blocks():
             shift += (probability[tokens.cpu()].float().to(self.device) @ U).double().cpu() / float(probability.sum())
@@ -111,7 +123,8 @@ class FoldedHead:
             centre=self.centre + shift.to(self.centre.device),
             largest_row=self.largest_row + float(shift.norm()),
             order=order.to(self.device),
-            common=min(common, self.vocabulary),
+            top=top,
+            common=max(top, common),
         )
 
 
@@ -138,6 +151,7 @@ def fold(head: Head, device: torch.device, rows: int) -> FoldedHead:
         (bias.float() if device.type == "mps" else bias).to(device) if bool(bias.any()) else None,
         largest + float(centre.norm()),
         torch.arange(V, device=device),
+        0,
         V,
         device,
         rows,

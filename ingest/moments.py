@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-from ingest.head import FoldedHead
+from ingest.head import RARE, TOP, FoldedHead
 
+_POSITIONS = 1024  # whose z and weights are held at a time
 _RESCALE = 30.0  # nats a logit may lie above its position's reference before the weights are rescaled
 
 
@@ -22,8 +23,10 @@ class Tier:
 
     z: Tensor  # 5 x B: Σ e z^k, k = 0 … 4
     u1: Tensor  # B x d: Σ e U
+    zu: Tensor  # B x d: Σ e z U
     m2: Tensor  # B x N: Σ e m²
     m3: Tensor  # B x N: Σ e m³
+    m4: Tensor  # B x N: Σ e m⁴ over the common tokens; over the rare ones a bound from above
     z_range: Tensor  # 2 x B: smallest and largest z
     m_range: Tensor  # 2 x N: smallest and largest m
 
@@ -31,11 +34,14 @@ class Tier:
     def empty(B: int, N: int, d: int, device: torch.device) -> "Tier":
         """No vocabulary yet."""
         extremes = torch.tensor([torch.inf, -torch.inf], device=device)[:, None]
+        m2, m3, m4 = (torch.zeros(B, N, device=device) for _ in range(3))
         return Tier(
             torch.zeros(5, B, device=device),
             torch.zeros(B, d, device=device),
-            torch.zeros(B, N, device=device),
-            torch.zeros(B, N, device=device),
+            torch.zeros(B, d, device=device),
+            m2,
+            m3,
+            m4,
             extremes.repeat(1, B),
             extremes.repeat(1, N),
         )
@@ -59,20 +65,20 @@ class Along:
         extremes = torch.tensor([torch.inf, -torch.inf], device=device)[:, None].repeat(1, B)
         return Along(torch.zeros(7, B, device=device), u, zu, au, torch.zeros(B, N, device=device), extremes)
 
-    def add(self, a: Tensor, e: Tensor, z: Tensor, U: Tensor, mm: Tensor) -> None:
-        """Add one block of K tokens: a, e and z B x K (a may be 1 x K), U K x d, mm = m² N x K."""
+    def add(self, rows: slice, a: Tensor, e: Tensor, z: Tensor, U: Tensor, mm: Tensor) -> None:
+        """Add K tokens at b positions: a, e and z b x K (a may be 1 x K), U K x d, mm = m² N x K."""
         ea = e * a
         eaa = ea * a
         eaz = ea * z
         for k, (left, right) in enumerate(((ea, None), (eaz, None), (eaz, z), (eaa, None), (eaa, z), (eaa, a))):
-            self.scalar[k] += left.sum(1) if right is None else (left * right).sum(1)
-        self.scalar[6] += eaa.mul(a).mul_(a).sum(1)
-        self.u.addmm_(ea, U)
-        self.zu.addmm_(eaz, U)
-        self.au.addmm_(eaa, U)
-        self.m2.addmm_(ea, mm.T)
-        self.range[0] = torch.minimum(self.range[0], a.amin(1))
-        self.range[1] = torch.maximum(self.range[1], a.amax(1))
+            self.scalar[k, rows] += left.sum(1) if right is None else (left * right).sum(1)
+        self.scalar[6, rows] += eaa.mul(a).mul_(a).sum(1)
+        self.u[rows].addmm_(ea, U)
+        self.zu[rows].addmm_(eaz, U)
+        self.au[rows].addmm_(eaa, U)
+        self.m2[rows].addmm_(ea, mm.T)
+        self.range[0, rows] = torch.minimum(self.range[0, rows], a.amin(1))
+        self.range[1, rows] = torch.maximum(self.range[1, rows], a.amax(1))
 
 
 @dataclass
@@ -81,10 +87,10 @@ class Moments:
 
     common: Tier
     rare: Tier
-    common_m4: Tensor  # B x N: Σ e m⁴ over the common tokens
+    top_m2: Tensor  # B x N: Σ e m² over the top tokens
+    top_m4: Tensor  # B x N: Σ e m⁴ over the top tokens
     zm2: Tensor  # B x N: Σ e z m²
-    zu: Tensor  # B x d: Σ e z U
-    zzu: Tensor  # B x d: Σ e z² U
+    zzu: Tensor  # B x d: Σ e z² U over the common tokens
     origin: Tensor  # B: what z is counted from
     reference: Tensor  # B: e_v = exp(logit_v − reference)
     logit: Tensor  # B: Σ e logit, of logits counted from the reference
@@ -99,16 +105,35 @@ class Moments:
         """B: Σ_v e_v."""
         return self.common.z[0] + self.rare.z[0]
 
-    def rescale(self, factor: Tensor) -> None:
-        """Multiply all weights e of each position by its factor."""
+    def rescale(self, rows: slice, factor: Tensor) -> None:
+        """Multiply all weights e of the positions `rows` by their factors."""
         along = [one for one in (self.surprise, self.axis) if one is not None]
-        self.squares *= factor
+        self.squares[rows] *= factor
         for value in (self.common.z, self.rare.z, self.logit, self.row, self.squares, *(one.scalar for one in along)):
-            value *= factor
-        rows = [value for tier in (self.common, self.rare) for value in (tier.u1, tier.m2, tier.m3)]
-        rows += [value for one in along for value in (one.u, one.zu, one.au, one.m2)]
-        for value in (*rows, self.common_m4, self.zm2, self.zu, self.zzu):
-            value *= factor[:, None]
+            value[..., rows] *= factor
+        sums = [value for tier in (self.common, self.rare) for value in (tier.u1, tier.zu, tier.m2, tier.m3, tier.m4)]
+        sums += [value for one in along for value in (one.u, one.zu, one.au, one.m2)]
+        for value in (*sums, self.top_m2, self.top_m4, self.zm2, self.zzu):
+            value[rows] *= factor[:, None]
+
+
+@dataclass(frozen=True)
+class Powers:
+    """One block of K tokens seen by the N neurons: powers of m, N x K, and in which dtype they are multiplied."""
+
+    m2: Tensor
+    low_m2: Tensor
+    m3: Tensor  # of the top tokens in float32
+    low_m4: Tensor | None  # but of rare tokens
+    largest: Tensor  # N: largest m²
+
+    @staticmethod
+    def of(m: Tensor, kind: int, low: torch.dtype) -> "Powers":
+        """Powers of `m`, for tokens of the tier `kind`."""
+        m2 = m.square()
+        m3 = m.mul_(m2)
+        low_m4 = None if kind == RARE else m2.square().to(low)
+        return Powers(m2, m2.to(low), m3 if kind == TOP else m3.to(low), low_m4, m2.amax(1))
 
 
 def accumulate(
@@ -129,80 +154,111 @@ def accumulate(
         low: dtype of the products that may be rounded (`torch.bfloat16`, or `torch.float32` where that is no faster).
         surprise: also the sums along the log-probability. axis: V, also those along this axis.
     """
+    B, device = len(normed), normed.device
     N, d = w.shape
-    sums: Moments | None = None
-    for tokens, U, common in folded.blocks():
-        z = normed @ U.T
-        logits = folded.add_bias(tokens, z)
-        if sums is None:
-            sums = _start(z, logits, N, d, surprise, axis is not None)
-        top = logits.amax(1) - sums.reference
-        if bool((top > _RESCALE).any()):
-            up = torch.where(top > _RESCALE, top, 0.0)
-            sums.rescale((-up).exp())
-            sums.logit -= up * sums.weight
-            sums.reference += up
+    common, rare = Tier.empty(B, N, d, device), Tier.empty(B, N, d, device)
+    top_m2, top_m4, zm2 = (torch.zeros(B, N, device=device) for _ in range(3))
+    zzu = torch.zeros(B, d, device=device)
+    origin, reference, logit, row, squares, log_origin = torch.zeros(6, B, device=device).unbind(0)
+    sums = Moments(
+        common,
+        rare,
+        top_m2,
+        top_m4,
+        zm2,
+        zzu,
+        origin,
+        reference,
+        logit,
+        row,
+        squares,
+        Along.empty(B, N, d, device) if surprise else None,
+        Along.empty(B, N, d, device) if axis is not None else None,
+        log_origin,
+    )
+    first = True
+    before = TOP
+    for tokens, U, kind in folded.blocks():
+        if before == TOP != kind:
+            top_m2.copy_(common.m2)
+            top_m4.copy_(common.m4)
+        before = kind
         m = w @ U.T
-        z = z - sums.origin[:, None]
-        e = _add(sums, common, z, logits, U, m, low)
-        if sums.surprise is not None:
-            sums.surprise.add(logits - sums.log_origin[:, None], e, z, U, m.square())
-        if sums.axis is not None and axis is not None:
-            sums.axis.add(axis[tokens][None, :], e, z, U, m.square())
-    assert sums is not None
+        tier = rare if kind == RARE else common
+        tier.m_range[0] = torch.minimum(tier.m_range[0], m.amin(1))
+        tier.m_range[1] = torch.maximum(tier.m_range[1], m.amax(1))
+        powers = Powers.of(m, kind, low)
+        lengths = U.norm(dim=1)
+        for start in range(0, B, _POSITIONS):
+            rows = slice(start, min(start + _POSITIONS, B))
+            z = normed[rows] @ U.T
+            logits = folded.add_bias(tokens, z)
+            if first:
+                _start(sums, rows, z, logits)
+            _keep_in_range(sums, rows, logits)
+            z = z.sub_(origin[rows, None]) if logits is not z else z - origin[rows, None]
+            e = _add(sums, rows, kind, z, logits, U, lengths, powers)
+            if sums.surprise is not None:
+                sums.surprise.add(rows, logits - log_origin[rows, None], e, z, U, powers.m2)
+            if sums.axis is not None and axis is not None:
+                sums.axis.add(rows, axis[tokens][None, :], e, z, U, powers.m2)
+        first = False
     return sums
 
 
-def _start(z: Tensor, logits: Tensor, N: int, d: int, surprise: bool, axis: bool) -> Moments:
-    B, device = len(z), z.device
+def _start(sums: Moments, rows: slice, z: Tensor, logits: Tensor) -> None:
+    """Choose what the positions' z and logits are counted from, by their first block of tokens."""
     p = logits.softmax(1)
-    common, rare = Tier.empty(B, N, d, device), Tier.empty(B, N, d, device)
-    return Moments(
-        common=common,
-        rare=rare,
-        common_m4=torch.zeros(B, N, device=device),
-        zm2=torch.zeros(B, N, device=device),
-        zu=torch.zeros(B, d, device=device),
-        zzu=torch.zeros(B, d, device=device),
-        origin=vecdot(p, z),
-        reference=logits.amax(1),
-        logit=torch.zeros(B, device=device),
-        row=torch.zeros(B, device=device),
-        squares=torch.zeros(B, device=device),
-        surprise=Along.empty(B, N, d, device) if surprise else None,
-        axis=Along.empty(B, N, d, device) if axis else None,
-        log_origin=vecdot(p, logits),
-    )
+    sums.origin[rows] = vecdot(p, z)
+    sums.log_origin[rows] = vecdot(p, logits)
+    sums.reference[rows] = logits.amax(1)
 
 
-def _add(sums: Moments, common: bool, z: Tensor, logits: Tensor, U: Tensor, m: Tensor, low: torch.dtype) -> Tensor:
-    """Add one block of K tokens, z and logits B x K, U K x d, m N x K; its weights e, B x K."""
-    tier = sums.common if common else sums.rare
-    for extremes, values in ((tier.z_range, z), (tier.m_range, m)):
-        extremes[0] = torch.minimum(extremes[0], values.amin(1))
-        extremes[1] = torch.maximum(extremes[1], values.amax(1))
-    logits = logits - sums.reference[:, None]
+def _keep_in_range(sums: Moments, rows: slice, logits: Tensor) -> None:
+    top = logits.amax(1) - sums.reference[rows]
+    if bool((top > _RESCALE).any()):
+        up = torch.where(top > _RESCALE, top, 0.0)
+        sums.rescale(rows, (-up).exp())
+        sums.logit[rows] -= up * sums.weight[rows]
+        sums.reference[rows] += up
+
+
+def _add(
+    sums: Moments, rows: slice, kind: int, z: Tensor, logits: Tensor, U: Tensor, lengths: Tensor, powers: Powers
+) -> Tensor:
+    """Add K tokens at b positions, z and logits b x K, U K x d; the weights e, b x K."""
+    tier = sums.rare if kind == RARE else sums.common
+    tier.z_range[0, rows] = torch.minimum(tier.z_range[0, rows], z.amin(1))
+    tier.z_range[1, rows] = torch.maximum(tier.z_range[1, rows], z.amax(1))
+    logits = logits - sums.reference[rows, None]
     e = logits.exp()
-    sums.logit += vecdot(e, logits)
-    sums.row.addmv_(e, U.norm(dim=1))
-    sums.squares += vecdot(e, e)
-    tier.z[0] += e.sum(1)
-    tier.u1.addmm_(e, U)
-    mm = m.square()
-    low_e, low_mm = e.to(low), mm.to(low)
-    tier.m2.addmm_(e, mm.T)  # in float32: the second moment is the one that counts
-    if common:
-        sums.common_m4 += _product(low_e, mm.square().to(low).T)
-    ez = e * z
-    tier.z[1] += ez.sum(1)
-    sums.zu.addmm_(ez, U)
-    sums.zm2 += _product(ez.to(low), low_mm.T)
-    tier.m3 += _product(low_e, mm.mul_(m).to(low).T)
+    sums.logit[rows] += vecdot(e, logits)
+    sums.row[rows] += e @ lengths
+    sums.squares[rows] += vecdot(e, e)
+    tier.z[0, rows] += e.sum(1)
+    tier.u1[rows].addmm_(e, U)
+    low_e = e.to(powers.low_m2.dtype)
+    if powers.low_m4 is None:
+        m2 = _product(low_e, powers.low_m2.T)
+        tier.m2[rows] += m2
+        tier.m4[rows].addcmul_(m2, powers.largest)
+    else:
+        tier.m2[rows].addmm_(e, powers.m2.T)  # in float32: the second moment is the one that counts
+        tier.m4[rows] += _product(low_e, powers.low_m4.T)
+    if kind == TOP:
+        tier.m3[rows].addmm_(e, powers.m3.T)
+    else:
+        m3 = _product(low_e, powers.m3.T)
+        tier.m3[rows] += m3
+    ez = torch.mul(e, z, out=logits)
+    tier.z[1, rows] += ez.sum(1)
+    tier.zu[rows].addmm_(ez, U)
+    sums.zm2[rows] += _product(ez.to(low_e.dtype), powers.low_m2.T)
     for k in (2, 3, 4):
         ez *= z
-        tier.z[k] += ez.sum(1)
-        if k == 2:
-            sums.zzu.addmm_(ez, U)
+        tier.z[k, rows] += ez.sum(1)
+        if k == 2 and kind != RARE:
+            sums.zzu[rows].addmm_(ez, U)
     return e
 
 

@@ -78,7 +78,8 @@ class Expectations:
         z = Z[1]
         m_common, m_rare = times_m(common.u1), times_m(rare.u1)
         m = m_common + m_rare
-        zm, zzm, zmm = times_m(moments.zu), times_m(moments.zzu), moments.zm2[rows] * column
+        zm_common = times_m(common.zu)
+        zm, zmm = zm_common + times_m(rare.zu), moments.zm2[rows] * column
         mm_common, mm_rare = common.m2[rows] * column, rare.m2[rows] * column
         mmm_common, mmm_rare = common.m3[rows] * column, rare.m3[rows] * column
         mm, mmm, m_square = mm_common + mm_rare, mmm_common + mmm_rare, m.square()
@@ -87,19 +88,27 @@ class Expectations:
         self.cov = zm - z * m
         self.var_m = (mm - m_square).clamp_(min=0)
         self.zzz = Z[3] - 3 * z * Z[2] + 2 * z**3
-        self.zzm = zzm - 2 * z * zm - m * (Z[2] - 2 * z * z)
         self.zmm = zmm - z * mm - 2 * m * (zm - z * m)
         self.mmm = mmm + m * (2 * m_square - 3 * mm)
         z_common = common.z[:, rows, None] * column
-        self.raw_m4 = moments.common_m4[rows] * column
+        # Over the common tokens only: the rare ones' share is bounded
+        self.zzm = times_m(moments.zzu) - 2 * z * zm_common + z * z * m_common
+        self.zzm -= m * (z_common[2] - 2 * z * z_common[1] + z * z * z_common[0])
+        self.top_m2, self.top_m4 = moments.top_m2[rows] * column, moments.top_m4[rows] * column
+        self.raw_m4 = common.m4[rows] * column
         m4 = self.raw_m4 + mm_common * m_square * 6
         m4 -= 4 * m * (mmm_common + m_square * m_common) - m_square.square() * z_common[0]
         self.low = _BFLOAT16 if low == torch.bfloat16 else _SUMMED  # relative error of a product
         slack = self.low * (self.raw_m4 + 4 * m.abs() * (mm_common * self.raw_m4).sqrt())
         slack += _SUMMED * m_square * (6 * mm_common + 5 * m_square)
         self.m4_most, self.m4_least = (m4 + slack).clamp_(min=0), (m4 - slack).clamp_(min=0)
-        self.z4 = z_common[4] - 4 * z * z_common[3] + 6 * z**2 * z_common[2] - 4 * z**3 * z_common[1]
-        self.z4 = (self.z4 + z**4 * z_common[0]).clamp_(min=0)
+        self.z4 = _fourth(z_common, z)
+        z_rare = rare.z[:, rows, None] * column
+        self.rare_z4 = _fourth(z_rare, z)
+        m4_rare = rare.m4[rows] * (column * (1 + self.low))
+        self.rare_m4_norm = (
+            m4_rare.sqrt().sqrt_() + m.abs() * z_rare[0].sqrt().sqrt_()
+        )  # at least ‖m̃‖₄ over the rare tokens
         self.common = _part(common, rows, column, z, m, m_square, m_common, mm_common)
         self.rare = _part(rare, rows, column, z, m, m_square, m_rare, mm_rare)
         self.raw_z2 = Z[2]
@@ -113,7 +122,17 @@ class Expectations:
 
     def fourth_norms(self, u: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Fourth-order norms over the common tokens of u z̃, and of c m̃ at most and at least."""
-        return u.abs() * self.z4.pow(0.25), c.abs() * self.m4_most.pow(0.25), c.abs() * self.m4_least.pow(0.25)
+        return (
+            u.abs() * self.z4.sqrt().sqrt_(),
+            c.abs() * self.m4_most.sqrt().sqrt_(),
+            c.abs() * self.m4_least.sqrt().sqrt_(),
+        )
+
+
+def _fourth(z: Tensor, mean: Tensor) -> Tensor:
+    """Σ p (z − mean)⁴ over a tier from its five sums."""
+    total = z[4] - 4 * mean * z[3] + 6 * mean**2 * z[2] - 4 * mean**3 * z[1] + mean**4 * z[0]
+    return total.clamp_(min=0)
 
 
 def _part(
@@ -163,9 +182,8 @@ class Series:
     def fourth_moment(self) -> Tensor:
         """No less than E[δ̃⁴]."""
         expected, u, c = self.expected, self.u.abs(), self.c.abs()
-        common = (u * expected.z4.pow(0.25) + c * expected.m4_most.pow(0.25)).pow(4)
-        rare = (u * expected.rare.z2.sqrt() + c * expected.rare.m2.sqrt()).square()
-        return common + rare.minimum(self.second) * torch.maximum(self.high, -self.low).square()
+        common = (u * expected.z4.sqrt().sqrt_() + c * expected.m4_most.sqrt().sqrt_()).square().square_()
+        return common + _rare_fourth(expected, u, c)
 
     def order2_error(self) -> Tensor:
         """Bound on the error of order 2: δ̃² g(δ̃) with g(x) = (e^x − 1 − x)/x² increasing."""
@@ -176,13 +194,20 @@ def _rest(expected: Expectations, u: Tensor, c: Tensor, second: Tensor) -> tuple
     """Least and most that E[δ̃⁴ h(δ̃)] can be; no δ̃ is below the third or above the fourth."""
     low, high = expected.common.reach(u, c)
     z_norm, m_most, m_least = expected.fourth_norms(u, c)
-    most = (z_norm + m_most).pow(4) * h_above(high)
-    least = torch.maximum(z_norm - m_most, m_least - z_norm).clamp_(min=0).pow(4) * h_below(low)
+    most = (z_norm + m_most).square().square_() * h_above(high)
+    least = torch.maximum(z_norm - m_most, m_least - z_norm).clamp_(min=0).square().square_() * h_below(low)
     rare_low, rare_high = expected.rare.reach(u, c)
     rare = (u.abs() * expected.rare.z2.sqrt() + c.abs() * expected.rare.m2.sqrt()).square()
     rare = torch.minimum(rare, second)
-    rare *= torch.maximum(rare_high.square() * h_above(rare_high), rare_low.square() * (1 / 24))
+    factor = h_above(rare_high)
+    rare *= torch.maximum(rare_high.square() * factor, rare_low.square() * (1 / 24))
+    rare = torch.minimum(rare, factor * _rare_fourth(expected, u.abs(), c.abs()))
     return least, most + rare, torch.minimum(low, rare_low), torch.maximum(high, rare_high)
+
+
+def _rare_fourth(expected: Expectations, u: Tensor, c: Tensor) -> Tensor:
+    """No less than E[δ̃⁴] over the rare tokens; u, c ≥ 0."""
+    return (u * expected.rare_z4.sqrt().sqrt_() + c * expected.rare_m4_norm).square().square_()
 
 
 def h_above(x: Tensor) -> Tensor:
@@ -207,12 +232,16 @@ def _g(x: Tensor) -> Tensor:
 
 
 def _low_precision(expected: Expectations, u: Tensor, c: Tensor) -> Tensor:
-    """What the roundings inside the products for μ3 can do to it, to first order; u, c ≥ 0."""
+    """What low precision does to κ2/2 and μ3/6, to first order, and what μ3/6 leaves out; u, c ≥ 0."""
     common, rare = expected.common, expected.rare
-    # Σ e |m|³ and Σ e |z| m² by Cauchy and Schwarz over the common tokens, by the largest factor over the rare ones
-    total = c / 6 * ((common.raw_m2 * expected.raw_m4).sqrt() + rare.raw_m * rare.raw_m2)
+    # Σ e |m|³ and Σ e |z| m² by Cauchy and Schwarz over the common tokens, by the largest factor over the rare ones;
+    # of the top tokens m³ is in float32, of all common ones m²
+    m2, m4 = common.raw_m2 - expected.top_m2, expected.raw_m4 - expected.top_m4
+    total = c / 6 * ((m2 * m4).clamp_(min=0).sqrt() + rare.raw_m * rare.raw_m2)
     total += u / 2 * ((expected.raw_z2 * expected.raw_m4).sqrt() + rare.raw_z * rare.raw_m2)
-    return total.mul_(c * c * expected.low)
+    total += rare.raw_m2 / 2
+    left_out = u * u * c * (expected.rare_z4 * rare.m2).sqrt() / 2  # E[z̃² m̃] over the rare tokens
+    return total.mul_(c * c * expected.low).add_(left_out)
 
 
 def _rounding(expected: Expectations, u: Tensor, c: Tensor, norms: Tensor, second: Tensor) -> Tensor:

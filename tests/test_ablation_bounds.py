@@ -18,7 +18,7 @@ def series_of_all_pairs(layer: tuple, low: torch.dtype, common_mass: float | Non
     ablation = Ablation(head, w, reference)
     folded = ablation.folded
     if common_mass is not None:
-        folded = folded.ordered_by(ablation._typical_prediction(x), common_mass)
+        folded = folded.ordered_by(ablation._typical_prediction(x), common_mass / 2, common_mass)
     normed, scale = ablation._norm(x)
     moments = accumulate(folded, normed, ablation._w, low)
     factors = ablation._factors(normed, scale, n)
