@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,14 +117,15 @@ def draw_contexts(
         first.token: _contexts(first, second)
         for first, second in _pairs(rare, [one for usages in found.values() for one in usages], types)
     }
-    chosen = _within([pairs[token] for token in _seeded(list(pairs), seed)], positions)
+    ordered = [pairs[token] for token in _seeded(list(pairs), seed)]
+    chosen = _within(ordered, positions)
     if len(chosen) < LEAST_PAIRS:
         raise NothingToMeasureError(
             f"Too few pairs of a rare and a common token in {corpus.name}: {len(chosen)} of {LEAST_PAIRS} needed. "
             f"{len(met)} of {len(types.rare)} rare tokens were met; search larger corpora or other domains."
         )
     notes = {"rare_tokens": len(types.rare), "rare_tokens_met": len(met)}
-    return _sample(chosen, separator_token_id(tokenizer), notes)
+    return replace(_sample(chosen, separator_token_id(tokenizer), notes), warnings=_warnings(ordered))
 
 
 def token_types(counts: Frequencies, tokens: pl.DataFrame) -> TokenTypes:
@@ -228,6 +229,16 @@ def _within(pairs: list[list[Couple]], positions: int) -> list[list[Couple]]:
     return [couples[:each] for couples in kept]
 
 
+def _warnings(pairs: list[list[Couple]]) -> list[str]:
+    found = sum(map(len, pairs))
+    if found == CONTEXTS * len(pairs):
+        return []
+    return [
+        f"{found:,} contexts of {len(pairs)} pairs were found, fewer than {CONTEXTS} a pair; "
+        "rare tokens need large corpora."
+    ]
+
+
 def _seeded(tokens: list[int], *seed: int) -> list[int]:
     """The tokens in an order that the seed decides, whatever others there are."""
     return sorted(tokens, key=lambda token: hashlib.sha256(f"{seed} {token}".encode()).digest())
@@ -249,21 +260,13 @@ def _sample(pairs: list[list[Couple]], separator: int, notes: dict[str, int]) ->
                 occurrences.append(one)
     numbers = sorted({one.drawn.number for one in occurrences})
     document_ids = np.searchsorted(numbers, [one.drawn.number for one in occurrences])
-    contexts = len(rows) // 2
-    warnings = []
-    if contexts < CONTEXTS * len(pairs):
-        warnings.append(
-            f"{contexts:,} contexts of {len(pairs)} pairs were found, fewer than {CONTEXTS} a pair; "
-            "rare tokens need large corpora."
-        )
     return Sample(
         tokens=np.stack([one.window for one in occurrences]),
         document_ids=document_ids[:, None].astype(np.int64),
         documents=_documents(occurrences, document_ids),
         separator_token_id=separator,
-        warnings=warnings,
         contexts=pl.DataFrame(rows, schema=pl.DataFrame(schema("position_context").empty_table()).schema),
-        notes=notes | {"pairs": len(pairs), "matched_contexts": contexts},
+        notes=notes | {"pairs": len(pairs), "matched_contexts": len(rows) // 2},
     )
 
 

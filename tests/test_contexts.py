@@ -301,3 +301,11 @@ def test_contexts_of_one_role_are_put_together_where_there_are_any(sample):
     common = [one(10, "pobj"), one(11, "nsubj"), one(12, "conj"), one(13, "nsubj")]
     couples = contexts._couples(rare, common)
     assert [(first.token_id, second.token_id) for first, second in couples] == [(0, 11), (2, 10), (1, 12)]
+
+
+def test_a_warning_tells_how_many_contexts_there_are_of_how_many_wanted(tokenizer, sample):
+    (warning,) = sample.warnings
+    assert f"{sample.notes['matched_contexts']} contexts of {sample.notes['pairs']} pairs" in warning
+    assert drawn(tokenizer, positions=40).warnings == sample.warnings, "that fewer were asked for is no lack"
+    plenty = {"novel": documents([*RARE, *COMMON], 4, count=400)}
+    assert drawn(tokenizer, plenty, positions=100).warnings == []
