@@ -4,6 +4,7 @@ The only module that sees all layers. A command parses, makes a short sequence o
 Torch and its kin are imported by the commands that need them, so that `runs` and `sql` answer at once.
 """
 
+import json
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ import polars as pl
 
 import warehouse
 from common.errors import QualityError, UserError
-from common.parts import EFFECT_COLUMNS, groups_folder, parts_root
+from common.parts import EFFECT_COLUMNS, attention_folder, groups_folder, parts_root
 from common.progress import progress
 from common.settings import Settings, global_options, group_options, program, run
 from common.terminal import FORMATS, show
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from analyses.registry import Source
+    from ingest.attention import AttentionOptions, AttentionRequest
+    from ingest.executors import Executor
     from ingest.grouped import Group
+    from ingest.pipeline import Prepared
     from ingest.request import Options, Request
     from ingest.revisions import MissingCheckpoint
 
@@ -107,6 +111,17 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     metavar="NAME|FILE",
     help="Ablate these neurons at once too: [PRESET:]NAME of `analyze`'s groups, or a JSON, CSV or text file.",
 )
+@click.option("--attention", is_flag=True, help="Also where attention looks, and what ablating its heads does.")
+@click.option(
+    "--attention-layers",
+    metavar="A..B",
+    help="Layers whose heads are ablated [default: the last two upstream of the neurons].",
+)
+@click.option(
+    "--head-ablation",
+    type=click.Choice(["zero", "mean", "uniform"]),
+    help="What replaces a head's output: 0 [default], its mean, or that of even attention.",
+)
 @click.option("--tolerance", default=1e-6, show_default=True, help="Largest error in nats, beside 1e-4 of an effect.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
@@ -124,6 +139,9 @@ def ingest(
     dry_run: bool,
     publish_anyway: str | None,
     groups: tuple[str, ...],
+    attention: bool,
+    attention_layers: str | None,
+    head_ablation: str | None,
     series: str | None,
     allow_pickle: bool,
     trust_remote_code: bool,
@@ -133,16 +151,18 @@ def ingest(
 
     The effects are checked and published as a run. Asked again, a run is resumed, found done, or extended.
     """
+    from ingest.attention import AttentionOptions
     from ingest.models import Trust
     from ingest.request import Options
 
+    heads = AttentionOptions(attention, attention_layers, head_ablation)
     given["corpus"] = given["corpus"] or ("c4",)
     options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
     requests = _requests(options, series)
     if dry_run:
         _show_estimates(requests, settings)
         return
-    published = _ingest(requests, settings, again, publish_anyway, groups)
+    published = _ingest(requests, settings, again, publish_anyway, groups, heads)
     show(_runs(settings, published), settings.form)
 
 
@@ -172,6 +192,7 @@ def _ingest(
     again: bool,
     publish_anyway: str | None,
     spelled: tuple[str, ...] = (),
+    heads: "AttentionOptions | None" = None,
 ) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
     from ingest.contexts import NothingToMeasureError
@@ -191,7 +212,8 @@ def _ingest(
             continue
         there = not again and _is_there(request, settings)
         groups = _groups(request, spelled, settings, recomputed=not there)
-        if there and not groups:
+        attention = _attention(request, heads, settings, recomputed=not there)
+        if there and not groups and not attention:
             warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
             continue
         folder = parts_root(settings.warehouse) / request.run_id
@@ -213,6 +235,8 @@ def _ingest(
                 group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
                 warehouse.add_groups(settings.warehouse, request.run_id, groups_folder(folder), wait=settings.wait)
                 settings.say(f"{request.run_id} has the groups {', '.join(group.name for group in groups)}.")
+            for wanted in attention:
+                _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
     return ids
 
 
@@ -241,6 +265,36 @@ def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *,
     known = warehouse.stored_groups(settings.warehouse, request.run_id, wait=settings.wait)
     stored = [Group(found.name, found.neurons, found.source) for found in known]
     return groups_due(asked, stored, recomputed=recomputed)
+
+
+def _attention(
+    request: "Request", heads: "AttentionOptions | None", settings: Settings, *, recomputed: bool
+) -> list["AttentionRequest"]:
+    """The attention to measure: what is asked for, and where the run is computed again what it has."""
+    from ingest.attention import AttentionRequest, attention_due
+
+    known = warehouse.stored_attention(settings.warehouse, request.run_id, wait=settings.wait)
+    stored = [AttentionRequest(found.layers, found.head_ablation) for found in known]
+    asked = None if heads is None else heads.request(int(request.config.num_hidden_layers))
+    if asked is not None:
+        identity = json.dumps(request.identity)
+        warehouse.require_same_model(settings.warehouse, request.run_id, identity, wait=settings.wait)
+    due = attention_due(asked, stored, recomputed=recomputed)
+    if asked is not None and not due:
+        settings.say(f"{request.run_id} has that attention already.")
+    return due
+
+
+def _add_attention(
+    prepared: "Prepared", wanted: "AttentionRequest", folder: Path, executor: "Executor", settings: Settings
+) -> None:
+    from ingest.attention import measure_attention
+
+    run_id = prepared.manifest.run_id
+    groups = warehouse.read(settings.warehouse, run_id, "position_group", wait=settings.wait)
+    measure_attention(prepared, groups, folder, wanted, executor)
+    warehouse.add_attention(settings.warehouse, run_id, folder, wait=settings.wait)
+    settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
 
 
 def _record_missing(request: "Request", settings: Settings, why: str) -> None:

@@ -29,7 +29,7 @@ from ingest.attention_check import structural_error
 from ingest.attention_sums import UnitSums
 from ingest.executors import Executor
 from ingest.head_edits import ABLATIONS, HeadEdits
-from ingest.heads import AttentionLayer, eager, find_heads
+from ingest.heads import AttentionLayer, eager, find_heads, parse_layers
 from ingest.pipeline import Prepared
 from ingest.units import write_relation
 
@@ -43,10 +43,10 @@ _PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class AttentionRequest:
-    """What `--attention` asks for: `layers` as spelled (None: the default ones), and what replaces a head's output."""
+    """What `--attention` asks for: `layers`, ascending (None: the default ones), and what replaces a head's output."""
 
-    layers: str | None
-    ablation: str
+    layers: tuple[int, ...] | None = None
+    ablation: str = "zero"
 
     def __post_init__(self) -> None:
         """Refuse an ablation that there is not."""
@@ -54,7 +54,46 @@ class AttentionRequest:
             raise UserError(f"--head-ablation {self.ablation}: unknown. There are {', '.join(ABLATIONS)}.")
 
 
-def add_attention(
+@dataclass(frozen=True)
+class AttentionOptions:
+    """The options of `ingest` about attention, as given; `layers` as spelled, None where they were left out."""
+
+    wanted: bool = False
+    layers: str | None = None
+    ablation: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that would do nothing."""
+        for name, value in (("--attention-layers", self.layers), ("--head-ablation", self.ablation)):
+            if value is not None and not self.wanted:
+                raise UserError(f"{name} {value} says how to measure attention. Give --attention too, or leave it out.")
+
+    def request(self, depth: int) -> AttentionRequest | None:
+        """What is asked of a model of so many layers; None: nothing.
+
+        Raises:
+            UserError: a layer that it does not have.
+        """
+        layers = None if self.layers is None else tuple(parse_layers(self.layers, depth))
+        return AttentionRequest(layers, self.ablation or "zero") if self.wanted else None
+
+
+def attention_due(
+    asked: AttentionRequest | None, stored: Sequence[AttentionRequest], *, recomputed: bool
+) -> list[AttentionRequest]:
+    """What is to be measured: what is asked for and not there, with the layers that are; all, where the run is.
+
+    Asking for more never loses any.
+    """
+    there = {one.ablation: one for one in stored}
+    if asked is not None and (old := there.get(asked.ablation)) is not None:
+        both = tuple(sorted({*(asked.layers or ()), *(old.layers or ())}))
+        asked = None if both == old.layers else AttentionRequest(both, asked.ablation)
+    kept = [one for one in stored if asked is None or one.ablation != asked.ablation] if recomputed else []
+    return [*kept, *([] if asked is None else [asked])]
+
+
+def measure_attention(
     prepared: Prepared, groups: pl.DataFrame, folder: Path, request: AttentionRequest, executor: Executor
 ) -> None:
     """Measure attention and write its parts to a folder, going on where an interrupted measurement stopped.

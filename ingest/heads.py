@@ -5,7 +5,7 @@ which it is called is the attention; the heads' outputs lie side by side in the 
 confirmed by silencing each head's weights. Only eager attention has weights to show, so it is asked for meanwhile.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -118,22 +118,24 @@ def parse_layers(spelled: str, depth: int) -> list[int]:
     return list(range(low, high + 1))
 
 
-def find_heads(model: PreTrainedModel, structure: Structure, spelled: str | None) -> list[AttentionLayer]:
-    """The attention of the layers asked for; by default of the last two upstream of the analysed neurons.
+def find_heads(
+    model: PreTrainedModel, structure: Structure, wanted: Sequence[int] | None = None
+) -> list[AttentionLayer]:
+    """The attention of the layers wanted; by default of the last two upstream of the analysed neurons.
 
     To be called while `eager` lasts.
 
     Raises:
-        UserError: there is no such layer, none is upstream, or a layer has no attention weights to show.
+        UserError: none is upstream, or a layer has no attention weights to show.
     """
     probe = _Probe(model, structure)
-    if spelled is not None:
-        return [probe.layer(index) for index in parse_layers(spelled, structure.depth)]
+    if wanted is not None:
+        return [probe.layer(index) for index in wanted]
     own = probe.layer(structure.layer)
     last = structure.layer if own.feeds else structure.layer - 1
     if last < 0:
         raise UserError(
-            f"--attention: no attention is upstream of the neurons of layer {structure.layer} (its own is beside them). "
+            f"--attention: no attention is upstream of the neurons of layer {structure.layer}: its own runs beside. "
             "Name layers with --attention-layers: their effect on the loss can still be measured."
         )
     return [

@@ -208,6 +208,7 @@ def test_every_fact_dimension_and_mart_is_checked_and_the_results_are_stored(pat
         results = opened.quality_result()
     ours = {name for name in relations.relations() if name.startswith(("dim_", "fct_", "agg_"))}
     ours -= {"dim_group", "fct_group_effect"}  # of runs with groups ablated at once (tests/test_grouped.py)
+    ours -= set(parts.ATTENTION_RELATIONS)  # of runs with attention (tests/test_attention_warehouse.py)
     marts = {"token_frequency", "position_group", "neuron_influence", "power_law_fit", "neuron_deviation"}
     weights = {"neuron_weight", "neuron_token"}
     assert set(results["relation"]) >= ours | marts | weights

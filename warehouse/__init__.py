@@ -3,6 +3,7 @@
 ``import warehouse; w = warehouse.open("rare_tokens.duckdb"); w.influence(run, preset)``.
 """
 
+from warehouse.attention import StoredAttention, add_attention, require_same_model, stored_attention
 from warehouse.checking import Checked, check
 from warehouse.claims import claim
 from warehouse.door import Warehouse
@@ -22,8 +23,10 @@ __all__ = [
     "NamedGroup",
     "Space",
     "Stored",
+    "StoredAttention",
     "Warehouse",
     "activations",
+    "add_attention",
     "add_groups",
     "analysed_group",
     "begin",
@@ -38,6 +41,7 @@ __all__ = [
     "read",
     "record_missing",
     "remove_parts",
+    "require_same_model",
     "require_writable",
     "run_sql",
     "runs",
@@ -45,6 +49,7 @@ __all__ = [
     "store",
     "store_published_values",
     "stored",
+    "stored_attention",
     "stored_groups",
     "tables",
     "vacuum",

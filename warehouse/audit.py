@@ -36,6 +36,7 @@ _NOT_THE_PARTS = (
 PUBLISH = "publish"
 PARTS = "parts"
 GROUPS = "groups"
+ATTENTION = "attention"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Verdict:
     """An expectation of a run, set against what was observed.
 
     Attributes:
-        suite: `parts`, `marts`, `drift` or `groups`.
+        suite: `parts`, `marts`, `drift`, `groups` or `attention`.
         observed: how much does not keep to it, or the value that must lie within the bounds.
         least: smallest `observed` that is right; None: no bound.
         most: largest that is.
@@ -112,6 +113,11 @@ def mart_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
 def group_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
     """The audit of the groups that were added to a run; none where it has no groups."""
     return _verdicts(con, "audit_group_verdict", run_id)
+
+
+def attention_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
+    """The audit of the attention that was added to a run; none where it has none."""
+    return _verdicts(con, "audit_attention_verdict", run_id)
 
 
 def failed(verdicts: Iterable[Verdict]) -> list[Verdict]:

@@ -117,7 +117,8 @@ def _statuses(con: duckdb.DuckDBPyConnection, path: Path, wanted: Sequence[str])
 
 def _observe(con: duckdb.DuckDBPyConnection, path: Path, run_id: str, status: str) -> list[Verdict]:
     if status == "published":
-        return audit.part_verdicts(con, run_id) + audit.mart_verdicts(con, run_id) + audit.group_verdicts(con, run_id)
+        views = (audit.part_verdicts, audit.mart_verdicts, audit.group_verdicts, audit.attention_verdicts)
+        return [verdict for view in views for verdict in view(con, run_id)]
     verdicts = audit.audit_parts(staging.staged_run(parts.parts_root(path) / run_id))
     # Its marts were rolled back with the refusal: what was found of them then still stands.
     return verdicts + [verdict for verdict in audit.recorded(con, run_id) if verdict.suite != audit.PARTS]

@@ -72,7 +72,7 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
         con.execute("commit")
         con.execute("checkpoint")
     folder = parts.parts_root(path) / run_id
-    for leftover in (folder, parts.groups_folder(folder)):
+    for leftover in (folder, parts.groups_folder(folder), parts.attention_folder(folder)):
         shutil.rmtree(leftover, ignore_errors=True)
     return run_id
 
