@@ -287,7 +287,10 @@ def test_every_relation_and_column_is_described(path: Path) -> None:
     assert all(comment and comment.endswith(".") for _, comment in macros)
 
 
-ARGUMENTS = {"power_law_at": ("'run'", "1", "15")}  # of the table macros that take others than a run and a percentile
+ARGUMENTS = {  # of the table macros that take others than a run and a percentile
+    "power_law_at": ("'run'", "1", "15"),
+    "group_activation": ("'run'", "'es'"),
+}
 
 
 def test_table_macros_give_the_columns_they_describe(path: Path) -> None:

@@ -1,0 +1,80 @@
+-- group_activation: how active a group of neurons is at each position, as one number.
+-- Macro group_activation(run, preset_name, draws := 20).
+--   run_id       the run
+--   preset       whose rare positions, and whose groups (see neuron_group)
+--   group_name   boost, suppress, or control: random groups of the same size
+--   draw         0 the group itself; 1, 2 … the random groups, up to `draws`
+--   position_id  a position with a rare target
+--   window_id    its window
+--   activation   mean over the group's neurons of the activation, each neuron to mean 0 and
+--                variance 1 over the rare positions first
+--
+-- ES §6: do influential neurons of several models co-activate? Runs that share their positions can
+-- be joined on position_id.
+
+create or replace macro group_activation(run, preset_name, draws := 20) as table
+with chosen as (
+    select r.run_key, r.run_id
+    from store.run as r
+    where r.run_id = run
+),
+
+position as (
+    select g.position_id, p.window_id
+    from store.position_group as g
+    join chosen as c using (run_key)
+    join store.dim_position as p using (run_key, position_id)
+    where g.preset = preset_name and g.token_group = 'rare'
+),
+
+member as (
+    select g.group_name, g.draw, g.neuron
+    from store.neuron_group as g
+    join chosen as c using (run_key)
+    where
+        g.preset = preset_name and g.token_group = 'rare' and g.k = 50
+        and g.neuron is not null
+        and (
+            g.group_name in ('boost', 'suppress')
+            or (g.group_name = 'control' and g.draw <= draws)
+        )
+),
+
+effect as (
+    select e.neuron, e.position_id, e.activation::double as activation
+    from store.fct_effect as e
+    where
+        e.run_key = (select c.run_key from chosen as c)
+        and e.neuron in (select m.neuron from member as m)
+        and e.position_id in (select p.position_id from position as p)
+),
+
+scale as (
+    select
+        e.neuron,
+        avg(e.activation order by e.position_id) as mean,
+        stddev_pop(e.activation order by e.position_id) as sd
+    from effect as e
+    group by e.neuron
+),
+
+final as (
+    select
+        c.run_id,
+        preset_name as preset,
+        m.group_name,
+        m.draw,
+        p.position_id,
+        p.window_id,
+        avg((e.activation - s.mean) / s.sd order by e.neuron) as activation
+    from effect as e
+    join scale as s using (neuron)
+    join member as m using (neuron)
+    join position as p using (position_id)
+    cross join chosen as c
+    where s.sd > 0
+    group by c.run_id, m.group_name, m.draw, p.position_id, p.window_id
+    order by m.group_name, m.draw, p.position_id
+)
+
+select * from final;

@@ -1,0 +1,99 @@
+-- neuron_context: where a neuron helps and hurts most, and the text that stands there.
+-- Macro neuron_context(run, neuron_index, contexts := 5, before := 12).
+--   run_id       the run
+--   layer        layer of the neuron
+--   neuron       its index in the layer
+--   direction    helps: ablating it raises the loss; hurts: ablating it lowers it
+--   place        1 = the largest change in that direction
+--   position_id  where
+--   token_group  rare or common in preset es; NULL: neither
+--   context      the tokens up to the position, of the same window, decoded and joined
+--   target       the token that follows, whose loss changes
+--   loss         of the target without ablation, nats
+--   delta_loss   change by the ablation, nats
+--   activation   of the neuron at the position
+--
+-- The texts are as the tokenizer has them: a page or a terminal must make them harmless.
+
+create or replace macro neuron_context(run, neuron_index, contexts := 5, before := 12) as table
+with chosen as (
+    select r.run_key, r.run_id, r.layer, r.tokenizer_key
+    from store.run as r
+    where r.run_id = run
+),
+
+effect as (
+    select e.position_id, e.delta_loss, e.activation
+    from store.fct_effect as e
+    where
+        e.run_key = (select c.run_key from chosen as c)
+        and e.neuron = neuron_index
+),
+
+ranked as (
+    select
+        e.*,
+        row_number() over (order by e.delta_loss desc, e.position_id) as helping,
+        row_number() over (order by e.delta_loss, e.position_id) as hurting
+    from effect as e
+    where e.delta_loss <> 0
+),
+
+top as (
+    select 'helps' as direction, r.helping as place, r.*
+    from ranked as r
+    where r.helping <= contexts and r.delta_loss > 0
+    union all
+    select 'hurts', r.hurting, r.*
+    from ranked as r
+    where r.hurting <= contexts and r.delta_loss < 0
+),
+
+position as (
+    select p.position_id, p.window_id, p.input_token_id, p.target_token_id, p.loss
+    from store.dim_position as p
+    join chosen as c using (run_key)
+),
+
+token as (
+    select t.token_id, t.text
+    from store.dim_token as t
+    join chosen as c using (tokenizer_key)
+),
+
+context as (
+    select t.position_id, string_agg(k.text, '' order by b.position_id) as context
+    from (select distinct position_id from top) as t
+    join position as p using (position_id)
+    join position as b
+        on b.window_id = p.window_id
+        and b.position_id between t.position_id::bigint - before + 1 and t.position_id
+    join token as k on k.token_id = b.input_token_id
+    group by t.position_id
+),
+
+final as (
+    select
+        c.run_id,
+        c.layer,
+        neuron_index as neuron,
+        t.direction,
+        t.place,
+        t.position_id,
+        g.token_group,
+        x.context,
+        k.text as target,
+        p.loss,
+        t.delta_loss,
+        t.activation
+    from top as t
+    cross join chosen as c
+    join position as p using (position_id)
+    join context as x using (position_id)
+    left join token as k on k.token_id = p.target_token_id
+    left join store.position_group as g
+        on g.run_key = c.run_key and g.preset = 'es' and g.position_id = t.position_id
+    order by t.direction, t.place
+)
+
+select * from final;

@@ -1,0 +1,48 @@
+-- neuron_target: what a neuron does to each token that is to be predicted.
+-- Macro neuron_target(run, neuron_index, fewest := 5).
+--   run_id           the run
+--   layer            layer of the neuron
+--   neuron           its index in the layer
+--   token_id         the target
+--   text             decoded
+--   positions        where it is the target; at least `fewest`
+--   mean_delta_loss  mean change of its loss by ablating the neuron, nats: above 0 the neuron helps
+--   sd_delta_loss    standard deviation of the change over these positions
+--   mean_activation  of the neuron where it is the target
+
+create or replace macro neuron_target(run, neuron_index, fewest := 5) as table
+with chosen as (
+    select r.run_key, r.run_id, r.layer, r.tokenizer_key
+    from store.run as r
+    where r.run_id = run
+),
+
+effect as (
+    select p.target_token_id as token_id, e.position_id, e.delta_loss, e.activation
+    from store.fct_effect as e
+    join store.dim_position as p using (run_key, position_id)
+    where
+        e.run_key = (select c.run_key from chosen as c)
+        and e.neuron = neuron_index
+),
+
+final as (
+    select
+        c.run_id,
+        c.layer,
+        neuron_index as neuron,
+        e.token_id,
+        any_value(t.text) as text,
+        count(*)::uinteger as positions,
+        avg(e.delta_loss order by e.position_id) as mean_delta_loss,
+        stddev(e.delta_loss order by e.position_id) as sd_delta_loss,
+        avg(e.activation order by e.position_id) as mean_activation
+    from effect as e
+    cross join chosen as c
+    left join store.dim_token as t on t.tokenizer_key = c.tokenizer_key and t.token_id = e.token_id
+    group by c.run_id, c.layer, e.token_id
+    having count(*) >= any_value(fewest)
+    order by mean_delta_loss desc, e.token_id
+)
+
+select * from final;
