@@ -16,6 +16,9 @@ from tests.float64 import float64_model
 from tests.tiny import SUPPORTED, save_folder, tiny_corpus
 
 WINDOW, POSITIONS = 16, 48
+# Δ is within tolerance of float64 given the captured residuals (`self_check_error` below). That these are float32 moves
+# one pair of cohere's, whose logits are scaled by 4, by 0.93 of the tolerance beside.
+LIMITS = {"cohere": 1.25}
 
 
 def ingest(tmp_path: Path, name: str, **options: object) -> tuple[pl.DataFrame, Path, np.ndarray]:
@@ -63,9 +66,7 @@ def test_every_pair_is_within_tolerance_of_the_hooked_model(name, tmp_path):
     ours = facts["delta_loss"].to_numpy().reshape(truth.shape)
     assert np.abs(truth).max() > 1e-3, "the model's neurons must matter for the test to mean anything"
     worst = np.max(np.abs(ours - truth) / (1e-6 + 1e-4 * np.abs(truth)))
-    # Δ is within tolerance of float64 given the captured residuals (`self_check_error` below); that these are float32
-    # moves one pair of cohere's, whose logits are scaled by 4, by 0.93 of it beside
-    assert worst <= 1.25, f"{name}: worst error is {worst:.3g} of the tolerance"
+    assert worst <= LIMITS.get(name, 1.0), f"{name}: worst error is {worst:.3g} of the tolerance"
     summary = read_summary(folder)
     assert summary is not None
     assert summary.self_check_error <= 1
