@@ -10,70 +10,29 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from analyses import geometry, graph, groups, information, spectra
+from analyses import attention, geometry, graph, groups, information, spectra
 from analyses.activations import Activations
+from analyses.attention import ATTENTION
 from analyses.cells import CELL, MATCHED, PRESETS, RARE, TOKEN_GROUPS, window_sums
 from analyses.intervals import INFLUENCE_INTERVAL, influence_intervals
 from analyses.regimes import influence_slopes, regimes
 from analyses.sensitivity import threshold_sensitivity
 from analyses.significance import TESTED, group_test
 from analyses.statistics import CONTROL, GROUP_TEST
+from analyses.step import ACTIVATIONS, Analysis, Ask, Results, Source
 from analyses.tables import FloatArray, table
 
 KEY = ("run_id", "layer", "preset", "token_group")  # columns of a stored relation that its analysis does not give
 CELLS = ("neuron", "window_id", *CELL, "matched_group", "positions")
 MANY_FACTS = 1_000_000
 MOST_PROCESSES = 4
-ACTIVATIONS = "activations"  # not a relation: T × N values and the window of each position
 POSITIONS = ("rare", "common", "all")  # that coordination is measured over; the column token_group (SPEC 5)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What an analysis asks for, of the run that is analysed.
-
-    Attributes:
-        relation: a public relation, or `ACTIVATIONS`.
-        preset: only the rows, or positions, of this preset; None: all of them.
-        token_group: likewise.
-        columns: only these; none: all.
-    """
-
-    relation: str
-    preset: str | None = None
-    token_group: str | None = None
-    columns: tuple[str, ...] = ()
-
-
-Ask = Callable[[Source], Any]  # a frame, its rows in an order that repeats; for ACTIVATIONS the arrays (T, N) and (T,)
-Results = dict[str, pl.DataFrame]
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """One step of `analyze`.
-
-    Attributes:
-        name: what it is stored and listed under.
-        relations: those it fills.
-        reads: the relations it asks for; where one of them is filled by another analysis, that comes first.
-        compute: from an `Ask`, the parameters and processes to share work among, the relations of one run.
-        parameters: given to `compute`, and stored: other ones make it compute anew.
-        shares_work: whether it gains from processes.
-    """
-
-    name: str
-    relations: tuple[str, ...]
-    reads: tuple[str, ...]
-    compute: Callable[[Ask, Mapping[str, Any], Executor | None], Results]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    shares_work: bool = False
 
 
 def due(
@@ -255,6 +214,21 @@ def _density(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataF
     return spectra.spectral_density(at.weights, at.groups, **own)
 
 
+def _routing(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    own = {name: value for name, value in parameters.items() if name != "presets"}
+    parts = [_keyed(attention.routing(ask, preset, **own), preset) for preset in _standing(ask, parameters["presets"])]
+    return {"attention_routing": pl.concat(parts)}
+
+
+def _head_ablation(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    own = {name: value for name, value in parameters.items() if name not in ("presets", "group_names")}
+    parts = []
+    for preset in _standing(ask, parameters["presets"]):
+        tested = At(ask, preset, RARE, parameters["group_names"]).groups.filter(pl.col("group_name") != CONTROL)
+        parts.append(attention.ablations(ask, preset, tested, **own))
+    return {name: pl.concat(part[name] for part in parts) for name in ("head_ablation", "activation_patching")}
+
+
 def _group_test(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
     parts = [table([], GROUP_TEST).with_columns(preset=pl.lit(""), token_group=pl.lit(""))]
     for preset in [MATCHED] if _is_matched(ask) else parameters["presets"]:
@@ -316,6 +290,7 @@ STAND_IN = {"plateau": "top", "excitatory": "top_boost", "inhibitory": "top_supp
 _SEEDED = {"draws": 1_000, "seed": 0}
 _WEIGHTS = {"presets": ["es"], "group_names": [*SIGN_GROUPS, "plateau"]}
 _ES = _WEIGHTS | {"token_groups": [RARE]}
+_PLATEAU = ["plateau", "excitatory", "inhibitory"]
 _NC = {"presets": ["nc"], "group_names": [*SIGN_GROUPS, "excitatory", "inhibitory"], "token_groups": [RARE]}
 _GROUPED = ("neuron_group", "neuron_influence")
 
@@ -388,6 +363,20 @@ REGISTRY: tuple[Analysis, ...] = (
         (*_GROUPED, "neuron_weight"),
         _of_groups("spectral_density", _density),
         _WEIGHTS | {"standardised": False, "bins": spectra.BINS},
+    ),
+    Analysis(
+        "attention_routing",
+        ("attention_routing",),
+        (*ATTENTION, "neuron_influence"),
+        _routing,
+        {"presets": ["nc"], "resamples": 1_000, "seed": 0},
+    ),
+    Analysis(
+        "head_ablation",
+        ("head_ablation", "activation_patching"),
+        (*_GROUPED, *ATTENTION, "position_group", "dim_position", "dim_neuron"),
+        _head_ablation,
+        {"presets": ["nc"], "group_names": _PLATEAU, "draws": 10_000, "level": 0.05, "resamples": 1_000, "seed": 0},
     ),
     Analysis(
         "group_test",

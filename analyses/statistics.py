@@ -246,6 +246,17 @@ def corrected(
     )
 
 
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction over the p that are defined, in their order; None where there is none."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for step, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - step)))
+        corrected[place] = largest
+    return corrected
+
+
 def window_interval(
     statistic: Callable[[FloatArray], FloatArray],
     windows: int,

@@ -49,7 +49,6 @@ def test_influence(opened: warehouse.Warehouse) -> None:
 def test_every_relation_is_a_method(opened: warehouse.Warehouse) -> None:
     asked_for = {"dim_group", "fct_group_effect", *parts.CONTEXT_RELATIONS}  # in a run only then
     asked_for |= {*parts.ATTENTION_RELATIONS, "attention_impact", "attention_unit"}
-    asked_for |= {"attention_routing", "head_ablation", "activation_patching"}
     for name, relation in relations.relations().items():
         if relation.columns and not relation.is_macro:
             frame = getattr(opened, name)()
@@ -151,7 +150,7 @@ def test_tables(path: Path, tmp_path: Path) -> None:
     (one,) = warehouse.tables(path, "power_law_fit")
     assert one.grain == "One row per run × preset × token_group."
     assert all(table.rows in (0, None) for table in warehouse.tables(tmp_path / "absent.duckdb"))
-    with pytest.raises(UserError, match="There is no relation nothing; there are activation_correlation, agg_effect"):
+    with pytest.raises(UserError, match="There is no relation nothing; there are activation_correlation, activation_patching"):
         warehouse.tables(path, "nothing")
 
 
