@@ -33,7 +33,7 @@ LEAST_SOURCE = 10_000_000  # tokens of a source in which such frequencies can be
 CONTEXTS = 20  # of a pair at most (NC A.6)
 LEAST_PAIRS = 10  # below, a mean over the rare tokens is one of accidents
 LENGTH_SLACK = 1  # characters
-CANDIDATES = 8  # common tokens looked at for each rare one
+CANDIDATES, LEAST_CANDIDATES = 600, 8  # common tokens looked at: in all, and for each rare one whatever that makes
 CANDIDATE_CONTEXTS = 2 * CONTEXTS  # of a common token in each domain
 
 Kind = tuple[str, bool]  # part of speech, whether the token is the whole word
@@ -109,7 +109,8 @@ def draw_contexts(
     search = Search(tokenizer, load_tagger(), window, begin_token, limit)
     met = _usages(search.occurrences(corpus.documents(seed), dict.fromkeys(types.rare, CONTEXTS)))
     rare = [usages[0] for usages in met.values()]
-    candidates = {other for one in rare for other in _seeded(types.alike(one.token), seed, one.token)[:CANDIDATES]}
+    each = max(LEAST_CANDIDATES, CANDIDATES // max(1, len(rare)))
+    candidates = {other for one in rare for other in _seeded(types.alike(one.token), seed, one.token)[:each]}
     domains = {domain for one in rare for domain, _ in one.cells}
     wanted = dict.fromkeys(sorted(candidates), CANDIDATE_CONTEXTS)
     found = _usages(search.occurrences(corpus.documents(seed), wanted, domains))
