@@ -103,9 +103,9 @@ def parse_layers(spelled: str, depth: int) -> list[int]:
     Raises:
         UserError: not of that form, or a layer that the model does not have.
     """
-    first, _, last = spelled.partition("..")
+    first, dots, last = spelled.partition("..")
     try:
-        ends = [int(first), int(last or first)]
+        ends = [int(first), int(last if dots else first)]
     except ValueError as error:
         raise UserError(f"--attention-layers {spelled}: give one layer, or two with `..` between, as 2..3.") from error
     if not all(-depth <= end < depth for end in ends):
