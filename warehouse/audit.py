@@ -21,6 +21,7 @@ _KEYS = {
     "dim_token": "run.tokenizer_id",
     "token_frequency": "run.tokenizer_id, run.frequency_source_id",
     "dim_position": "run.run_id",
+    "position_context": "run.run_id",
     "dim_neuron": "run.run_id, run.layer",
     "neuron_weight": "run.run_id, run.layer",
     "neuron_token": "run.run_id, run.layer",

@@ -190,6 +190,8 @@ measured as (
     select * from counted
     union all by name
     select * from audit_value
+    union all by name
+    select * from audit_context
 ),
 
 final as (
