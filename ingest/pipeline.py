@@ -119,11 +119,12 @@ class Workbench:
 
 
 def choose_device(wanted: str) -> str:
-    """The device of `--device`; `auto` takes CUDA, then MPS, then the CPU.
+    """The device of `--device`; `auto` takes CUDA, then MPS, then the CPU. On all of them float32 is float32, not TF32.
 
     Raises:
         UserError: the device is not known here, or not there.
     """
+    torch.set_float32_matmul_precision("highest")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if available[name])

@@ -68,6 +68,17 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(commands, inputs):
     assert not any(commands.folder.iterdir())
 
 
+def test_a_dry_run_tells_the_dense_path_and_what_it_reruns(commands, inputs):
+    cost = {}
+    for layer in (-1, 0):
+        ended = commands("ingest", *small(inputs, **{"--layer": layer}), "--dry-run", "--json")
+        (cost[layer],) = json.loads(ended.out)
+    assert (cost[-1]["path"], cost[-1]["layer"], cost[-1]["rerun_positions"]) == ("moments", 1, 0)
+    assert (cost[0]["path"], cost[0]["layer"], cost[0]["rerun_positions"]) == ("dense", 0, 640 * 80)
+    assert cost[0]["minutes"] > 0
+    assert cost[0]["run_id"] != cost[-1]["run_id"]
+
+
 BAD_OPTIONS = {
     "no such model folder": ({"--model": "./nowhere"}, "does not exist"),
     "revision of a plain folder": ({"--revision": "step7"}, "not a series"),
@@ -83,6 +94,12 @@ BAD_OPTIONS = {
     "unknown effect": ({"--effects": "loss,colour"}, "colour"),
     "unknown device": ({"--device": "abacus"}, "not available"),
     "unknown dtype": ({"--dtype": "int4"}, "int4"),
+    "layer above the last": ({"--layer": 2}, "--layer 2: the model has 2 layers. Use 0 to 1, or -1 (the last) to -2."),
+    "layer below the first": ({"--layer": -3}, "--layer -3: the model has 2 layers"),
+    "layer that is no number": ({"--layer": "last"}, "'last' is not a valid integer"),
+    "unknown edit scope": ({"--edit-scope": "token"}, "'token' is not one of 'window', 'position'"),
+    "group that is nowhere": ({"--group": "boost"}, "no such file, and run"),
+    "file of groups missing": ({"--group": "boost.json"}, "--group boost.json: cannot be read"),
 }
 
 

@@ -126,6 +126,19 @@ def test_the_two_edit_scopes_differ_below_the_last_layer(tmp_path):
     assert worst(window, position) > 1_000
 
 
+def test_the_edit_scope_is_part_of_a_runs_identity_below_the_last_layer(tmp_path):
+    model = str(save_folder(tmp_path / "gpt2", SUPPORTED["gpt2"]))
+    corpus = (str(tiny_corpus(tmp_path / "corpus.jsonl")),)
+
+    def run_id(layer: int, scope: str) -> str:
+        wanted = Options(model, corpus=corpus, tokens=32, window=16, layer=layer, edit_scope=scope)
+        return identify(wanted)[0].run_id
+
+    assert run_id(-1, "window") == run_id(1, "position"), "in the last layer both agree"
+    assert run_id(0, "window") == run_id(-2, "window")
+    assert len({run_id(1, "window"), run_id(0, "window"), run_id(0, "position")}) == 3
+
+
 def test_zero_ablation_of_an_earlier_layer(tmp_path):
     facts, _, prepared = ingest(tmp_path, "llama", layer=0, ablation="zero")
     truth = hooked_effects("llama", prepared.material.sample.tokens, 0, "window", "zero")
