@@ -4,7 +4,6 @@ The only module that sees all layers. A command parses, makes a short sequence o
 Torch and its kin are imported by the commands that need them, so that `runs` and `sql` answer at once.
 """
 
-import json
 import os
 import sys
 import time
@@ -277,8 +276,7 @@ def _attention(
     stored = [AttentionRequest(found.layers, found.head_ablation) for found in known]
     asked = None if heads is None else heads.request(int(request.config.num_hidden_layers))
     if asked is not None:
-        identity = json.dumps(request.identity)
-        warehouse.require_same_model(settings.warehouse, request.run_id, identity, wait=settings.wait)
+        warehouse.require_same_model(settings.warehouse, request.run_id, request.identity, wait=settings.wait)
     due = attention_due(asked, stored, recomputed=recomputed)
     if asked is not None and not due:
         settings.say(f"{request.run_id} has that attention already.")

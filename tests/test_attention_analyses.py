@@ -29,7 +29,7 @@ def with_planted_head(seed: int = 0) -> torch.nn.Module:
     direction = direction - direction.mean()  # the norm takes the mean away
     direction /= direction.norm()
     without = torch.eye(32) - torch.outer(direction, direction)
-    model.transformer.wte.weight.data @= without
+    model.transformer.wte.weight.data @= 4 * without  # so that no head moves the norm's scale by much
     model.transformer.wpe.weight.data @= without
     for block in model.transformer.h:
         for projection in (block.attn.c_proj, block.mlp.c_proj):
@@ -40,7 +40,7 @@ def with_planted_head(seed: int = 0) -> torch.nn.Module:
     last.ln_2.bias.data[:] = 0
     last.mlp.c_fc.weight.data = without @ last.mlp.c_fc.weight.data
     last.mlp.c_fc.weight.data[:, NEURON] = direction
-    last.attn.c_proj.weight.data[HEAD * 8 : (HEAD + 1) * 8] += torch.outer(torch.ones(8), 2 * direction)
+    last.attn.c_proj.weight.data[HEAD * 8 : (HEAD + 1) * 8] += torch.outer(torch.ones(8), 4 * direction)
     return model
 
 
@@ -56,14 +56,14 @@ def test_a_planted_routing_head_is_found(tmp_path) -> None:
     planted = largest.filter(pl.col("group_name") == f"n{NEURON}")
     assert planted["attention_layer"].to_list() == [LAYER] * 2
     assert planted["head"].to_list() == [HEAD] * 2
-    assert (planted["head_share"] > 0.6).all()
+    assert (planted["head_share"] > 0.9).all()
     assert (planted["share_p_value"] <= 0.02).all()
     own = found.filter(
         pl.col("target") == "head", pl.col("group_name") == f"n{NEURON}", pl.col("share_p_holm") <= LEVEL
     )
     assert set(own.select("attention_layer", "head").iter_rows()) == {(LAYER, HEAD)}, "no other head is called special"
     other = largest.filter(pl.col("group_name") == f"n{NEURON + 1}")
-    assert (other["head_share"] < 0.6).all()
+    assert (other["head_share"] < 0.9).all()
 
 
 def test_no_head_is_found_in_its_absence(tmp_path) -> None:

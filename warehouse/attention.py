@@ -1,8 +1,11 @@
 """Adding attention, and what its heads do, to a published run."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -35,33 +38,32 @@ def stored_attention(path: Path, run_id: str, *, wait: float = 0.0) -> list[Stor
     return [StoredAttention(ablation, tuple(layers), version) for ablation, layers, version in rows]
 
 
-def require_same_model(path: Path, run_id: str, identity: str, *, wait: float = 0.0) -> None:
+def require_same_model(path: Path, run_id: str, identity: Mapping[str, Any], *, wait: float = 0.0) -> None:
     """Refuse to take a run that is not there for new where it is an old one whose weights have changed.
 
     Args:
         path: the warehouse.
         run_id: the run asked for.
-        identity: what its id is a hash of, JSON.
+        identity: the values that its id is a hash of.
         wait: seconds to wait for a process that is writing.
 
     Raises:
-        UserError: a published run is the same in everything but the weights.
+        UserError: a published run of the same name is the same in everything but the weights.
     """
     with reading(path, wait=wait) as con:
-        rows = con.execute(
-            "select run_id, model, model_hash, $identity::json ->> 'model_hash' from store.run"
-            " where status = 'published' and run_id <> $run_id"
-            " and json_merge_patch(identity, '{\"model_hash\": null}')"
-            " = json_merge_patch($identity::json, '{\"model_hash\": null}')"
-            " and run_id[:-9] = $run_id[:-9]"
-            " and not exists (from store.run where run_id = $run_id and status = 'published')",
-            {"run_id": run_id, "identity": identity},
-        ).fetchall()
-    for known, model, old, new in rows:
-        raise UserError(
-            f"--attention: the folder of {model} has changed since run {known} ({old[:8]} then, {new[:8]} now). "
-            "Nothing can be added to that run. Restore the weights, or ingest them as a run of their own first."
-        )
+        query = "select run_id, model, identity from store.run where status = 'published' order by created_at"
+        rows = con.execute(query).fetchall()
+    if run_id in (known for known, _, _ in rows):
+        return
+    name = run_id.rpartition("-")[0]
+    for known, model, text in rows:
+        there = json.loads(text)
+        if known.rpartition("-")[0] == name and {**there, "model_hash": ""} == {**identity, "model_hash": ""}:
+            raise UserError(
+                f"--attention: the folder of {model} has changed since run {known} (weights {there['model_hash'][:8]} "
+                f"then, {identity['model_hash'][:8]} now). Nothing can be added to that run. Restore the weights, or "
+                "ingest them as a run of their own first."
+            )
 
 
 def add_attention(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -> int:
@@ -89,6 +91,9 @@ def add_attention(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -
             what = "; ".join(str(failure) for failure in failures)
             raise QualityError(f"Attention of run {run_id} was refused: {what}. Ingest it again.")
         audit.record_results(con, key, verdicts, suite=audit.ATTENTION)
+        con.execute(f"delete from store.{_MART} where run_key = $run_key", {"run_key": key})
+        for statement in relations.relations()[_MART].publish:
+            con.execute(statement, {"run_key": key})
         con.execute("commit")
         con.execute("checkpoint")
     shutil.rmtree(folder)
@@ -138,9 +143,6 @@ def _load(con: duckdb.DuckDBPyConnection, key: int, files: dict[str, Path]) -> i
         )
         ((count,),) = con.execute(f"select count(*) from {parts_of[relation]}").fetchall()
         rows += int(count)
-    con.execute(f"delete from store.{_MART} where run_key = $run_key", values)
-    for statement in relations.relations()[_MART].publish:
-        con.execute(statement, values)
     con.execute(
         "delete from store.analysis where run_key = $run_key and analysis in $analyses",
         values | {"analyses": list(ANALYSES)},

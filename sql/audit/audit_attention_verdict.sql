@@ -60,6 +60,8 @@ grouped as (
 edit as (
     select run_id, head_ablation, edit, kind, feeds_neurons, largest_change
     from dim_attention_edit
+    union all
+    select run_id, head_ablation, 0, 'none', true, 0.0 from dim_attention
 ),
 
 activation as (
@@ -102,8 +104,11 @@ edits as (
         ) as incomplete,
         coalesce(sum(activation.bad), 0) as bad_sums,
         count_if(
-            effect.rows is distinct from described.loss_positions
-            or effect.positions is distinct from described.loss_positions
+            edit.edit > 0
+            and (
+                effect.rows is distinct from described.loss_positions
+                or effect.positions is distinct from described.loss_positions
+            )
         ) as unmeasured,
         coalesce(sum(effect.bad), 0) as bad_deltas,
         count_if(not edit.feeds_neurons and edit.largest_change <> 0) as unexplained
