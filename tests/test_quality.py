@@ -42,7 +42,7 @@ MARTS = [
     ("neuron_deviation", "    left join fit using (preset, token_group)\n",
      "    left join fit using (preset, token_group)\n    where rank > 1\n", "has every ranked neuron"),
     ("power_law_fit", "as r2", "+ 1 as r2", "window, r2 and values are sound"),
-    ("position_group", "union all select * from ds)", "union all select * from ds union all select * from es)",
+    ("position_group", "union all select * from ds\n", "union all select * from ds union all select * from es\n",
      "rare or common"),
     ("token_frequency", "count::double / occurrences as frequency", "0.9 * count / occurrences as frequency",
      "frequencies sum to 1"),
