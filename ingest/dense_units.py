@@ -108,10 +108,10 @@ def announce(
     place = "cpu" if device == "mps" and dtype == torch.float64 else device
     minutes = cost.operations / matrix_rate(place, dtype) / 60
     log.info(
-        "Dense path (%s): %s positions run again through %d blocks and the unembedding, in %s on %s: about %s.",
+        "Dense path (%s): %s positions run again through %s and the unembedding, in %s on %s: %s.",
         "; ".join(structure.between),
         f"{rows:,}",
-        cost.blocks,
+        f"{cost.blocks} block{'s' * (cost.blocks != 1)}",
         str(dtype)[6:],
         place,
         in_words(minutes),
@@ -121,5 +121,5 @@ def announce(
 def in_words(minutes: float) -> str:
     """A time in the unit that suits it."""
     if minutes < 1:
-        return "less than a minute"
-    return f"{minutes:,.0f} minutes" if minutes < 120 else f"{minutes / 60:,.1f} hours"
+        return "under a minute"
+    return f"about {minutes:,.0f} minutes" if minutes < 120 else f"about {minutes / 60:,.1f} hours"

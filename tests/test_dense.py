@@ -215,7 +215,7 @@ def test_the_cost_is_said_before_the_work_starts(tmp_path, caplog, monkeypatch):
     said = [text for text in started[0] if "Dense path" in text]
     assert len(said) == 1
     assert "layer 0 of 2 is below the last" in said[0]
-    assert "2,560 positions run again through 1 blocks and the unembedding, in float64 on cpu" in said[0]
+    assert "2,560 positions run again through 1 block and the unembedding, in float64 on cpu" in said[0]
 
 
 def test_half_precision_is_computed_one_precision_above(tmp_path):
