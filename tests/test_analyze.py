@@ -273,6 +273,7 @@ def test_the_slopes_stored_are_those_of_the_mart(path):
     assert known["local_slope"].to_numpy() == pytest.approx(known["local_slope_stored"].to_numpy(), rel=1e-9)
 
 
+OF_MORE_THAN_HERE = {"training"}  # what these runs have nothing of: a series, attention
 QUERIES = sorted((Path(__file__).parent.parent / "docs" / "queries").glob("*.sql"))
 
 
@@ -280,4 +281,4 @@ QUERIES = sorted((Path(__file__).parent.parent / "docs" / "queries").glob("*.sql
 def test_the_queries_of_the_documents_run(commands, path, query):
     ended = commands("sql", str(query), "--format", "json")
     assert ended.code == 0, ended.err
-    assert json.loads(ended.out)
+    assert bool(json.loads(ended.out)) == (query.stem not in OF_MORE_THAN_HERE)
