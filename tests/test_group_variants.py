@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import warehouse
+from analyses.cells import in_group
 from common import parts
 from common.errors import UserError
 from tests.mart_rows import empty_warehouse, given, given_run, publish, rows
@@ -209,3 +210,10 @@ def test_matched_positions_are_a_preset_and_their_pairs_the_cells(con: duckdb.Du
         (1, "common", 2, 40.0),
         (1, "rare", 2, 20.0),
     ]
+
+
+def test_matched_tokens_have_no_percentile_to_move() -> None:
+    cells = pl.DataFrame({"matched_group": ["rare", "common", None], "positions": [1, 2, 3]})
+    assert cells.filter(in_group("nc-matched", "common"))["positions"].to_list() == [2]
+    with pytest.raises(UserError, match="nc-matched has no percentile"):
+        in_group("nc-matched", "rare", 15)
