@@ -9,6 +9,7 @@ It computes one precision above the model's own, because a difference of two los
 """
 
 import copy
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -109,6 +110,26 @@ class DenseAblation:
             base.loss.float().cpu().numpy(),
             base.entropy.float().cpu().numpy(),
         )
+
+    def seconds_per_row(self, tokens: NDArray[np.int64]) -> float:
+        """Time that a position run again takes, measured on one batch at a window (window + 1 ids) or its middle."""
+        ids = torch.from_numpy(tokens).to(self.device)
+        with Unrounded(), torch.inference_mode():
+            with self._frozen.watching():
+                logits = self._replay.record(ids[:-1], prefixes=not self.at_once)
+            base = _Base.of(logits, ids[1:], self._axes, len(logits))
+            shift = self._reference - self._replay.activations
+            members = _members(len(self._rows), None, self.device)[: self._batch(len(logits))]
+            one, rows = self._over_window, len(members) * len(logits)
+            if not self.at_once:
+                middle = len(logits) // 2
+                one, base, shift, rows = self._over_positions, base.at(middle), shift[: middle + 1], len(members)
+            best = float("inf")
+            for _ in range(2):
+                start = time.perf_counter()
+                one(shift, members, base)["loss"].cpu()
+                best = min(best, time.perf_counter() - start)
+        return best / rows
 
     def _over_window(self, shift: Tensor, members: Tensor, base: "_Base") -> dict[str, Tensor]:
         edits = self._edits(shift, members).transpose(0, 1)

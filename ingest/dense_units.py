@@ -12,8 +12,7 @@ from transformers import PreTrainedModel
 from common.parts import EFFECT_COLUMNS
 from ingest.ablation import BlockEffects
 from ingest.capture import Captured
-from ingest.dense import WIDER, DenseAblation
-from ingest.machine import matrix_rate
+from ingest.dense import DenseAblation
 from ingest.sampling import Sample
 from ingest.structure import Structure, decoder_blocks
 from ingest.units import EffectUnits
@@ -99,22 +98,18 @@ def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str
     return DenseCost(rows, len(above), 2.0 * passes * rows * parameters)
 
 
-def announce(
-    model: PreTrainedModel, structure: Structure, rows: int, device: str, effects: tuple[str, ...] = ("loss",)
-) -> None:
-    """Say why a run takes the dense path and what it will cost, before it starts."""
-    cost = dense_cost(model, structure.layer, rows, effects)
-    dtype = WIDER.get(model.dtype, torch.float32)
-    place = "cpu" if device == "mps" and dtype == torch.float64 else device
-    minutes = cost.operations / matrix_rate(place, dtype) / 60
+def announce(dense: DenseAblation, structure: Structure, sample: Sample, edits: int) -> None:
+    """Say why so many edits take the dense path and what it will cost, before it starts; a batch is tried for that."""
+    rows = dense_rows(sample, edits, at_once=dense.at_once)
+    blocks = structure.depth - 1 - structure.layer
     log.info(
         "Dense path (%s): %s positions run again through %s and the unembedding, in %s on %s: %s.",
         "; ".join(structure.between),
         f"{rows:,}",
-        f"{cost.blocks} block{'s' * (cost.blocks != 1)}",
-        str(dtype)[6:],
-        place,
-        in_words(minutes),
+        f"{blocks} block{'s' * (blocks != 1)}",
+        str(dense.dtype)[6:],
+        dense.device,
+        in_words(rows * dense.seconds_per_row(sample.tokens[0]) / 60),
     )
 
 

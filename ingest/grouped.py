@@ -24,7 +24,7 @@ from common.progress import progress
 from ingest.capture import Capture, Captured, mean_activations
 from ingest.dense import DenseAblation
 from ingest.dense_check import Edit, structural_error
-from ingest.dense_units import announce, dense_rows
+from ingest.dense_units import announce
 from ingest.executors import Executor
 from ingest.head import Head
 from ingest.pipeline import Prepared
@@ -157,12 +157,7 @@ def _dense(
     sample = prepared.material.sample
     scope = prepared.manifest.options["edit_scope"]
     dense = DenseAblation(prepared.model, prepared.structure, torch.from_numpy(reference), edit_scope=scope)
-    announce(
-        prepared.model,
-        prepared.structure,
-        dense_rows(sample, len(members), at_once=dense.at_once),
-        prepared.device,
-    )
+    announce(dense, prepared.structure, sample, len(members))
     for tokens in sample.tokens:
         yield dense.window(tokens, members, sample.predicted).effects["loss"]
 

@@ -32,7 +32,7 @@ from ingest.contexts import NC_MATCHED, draw_contexts
 from ingest.corpus import parse_sources
 from ingest.dense import DenseAblation, confirm_replay
 from ingest.dense_check import dense_self_check
-from ingest.dense_units import DenseUnits, announce, dense_position_block, dense_rows
+from ingest.dense_units import DenseUnits, announce, dense_position_block
 from ingest.executors import Executor
 from ingest.frequencies import Frequencies
 from ingest.request import Request
@@ -343,8 +343,7 @@ def _units(
         dense = DenseAblation(
             prepared.model, structure, reference, edit_scope=scope, effects=effects, unigram_counts=counts
         )
-        rows = dense_rows(sample, manifest.neurons, at_once=dense.at_once)
-        announce(prepared.model, structure, rows, prepared.device, effects)
+        announce(dense, structure, sample, manifest.neurons)
         return DenseUnits(folder, dense, captured, sample, manifest.position_block, effects)
     log.debug("Ablation by moments: the MLP of layer %d reaches the final norm by plain addition.", structure.layer)
     ablation = Ablation(
