@@ -1,77 +1,60 @@
-"""What ablating every neuron costs, beside published code's way and one plain forward pass.
+"""What ablating every neuron costs, beside published code's way, a hooked model's and one plain forward pass.
 
     python -m benchmarks.ablation [--shapes gpt2-small novella …] [--threads 4] [--positions 4096] [--out FILE]
 
 Synthetic layers take their scale from `novella`'s last step (`benchmarks.layers`); the match is printed. Seconds are
 for all T x N pairs (`forward`: T positions); methods that are too slow are timed on fewer and scaled linearly, and
 marked `extrapolated`; `cpu_seconds` are the process's own, less touched by what else the machine does. Errors are
-against the definition in float64: half uniform pairs, half those of largest |Δ|.
+against float64 over 100,000 pairs (`benchmarks.accuracy`). `fast_bf16` says whether bfloat16 products are at least
+four times as fast as float32's, as they are where a processor has matrix units; the ratio measured stands beside it.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.accuracy import errors, telling_pairs
+from benchmarks.forward import SHAPES, Shape, forward, hooked, timed
 from benchmarks.layers import Layer, captured, synthetic
-from ingest.ablation import RELATIVE_TOLERANCE, Ablation, low_precision, reference_effects
+from ingest.ablation import Ablation, low_precision
 
-TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A model as far as its cost goes."""
-
-    vocabulary: int
-    width: int
-    neurons: int
-    layers: int
-    heads: int
-    family: str
+FAST_BF16 = 4.0
+CHECKED_PAIRS = 126_000
+# At most, so that a shape takes minutes on four cores
+POSITIONS = {"gpt2-medium": 2048, "pythia-410m": 2048, "gpt2-large": 1024, "gpt2-xl": 1024}
+POSITIONS |= {"pythia-2.8b": 512, "llama-3-8b": 256}
 
 
-SHAPES = {
-    "gpt2-small": Shape(50257, 768, 3072, 12, 12, "gpt2"),
-    "gpt2-medium": Shape(50257, 1024, 4096, 24, 16, "gpt2"),
-    "gpt2-large": Shape(50257, 1280, 5120, 36, 20, "gpt2"),
-    "gpt2-xl": Shape(50257, 1600, 6400, 48, 25, "gpt2"),
-    "pythia-70m": Shape(50304, 512, 2048, 6, 8, "gpt_neox"),
-    "pythia-410m": Shape(50304, 1024, 4096, 24, 16, "gpt_neox"),
-    "pythia-2.8b": Shape(50304, 2560, 10240, 32, 32, "gpt_neox"),
-    "llama-3-8b": Shape(128256, 4096, 14336, 32, 32, "llama"),
-    "novella": Shape(8192, 256, 1024, 4, 8, "gpt_neox"),
-}
-
-
-def timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Seconds of one call, the device's work included, and what it returned."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
-
-
-def ours(layer: Layer, device: str, positions: int) -> dict[str, Any]:
-    """The project's own way, construction included, over the first positions."""
-    T, N = positions, len(layer.w_out)
+def ours(layer: Layer, device: str, effects: tuple[str, ...] = ("loss",), check: int = CHECKED_PAIRS) -> dict[str, Any]:
+    """The project's own way, construction included; its products alone, at the machine's rates, are the floor."""
+    T, N = layer.activations.shape
+    V, d = layer.head.unembedding.shape
     reference = layer.activations.mean(0)
-    before = peak_bytes(device)
+    before = reset_peak(device)
+    cpu = time.process_time()
 
     def run() -> tuple[Ablation, list[Any], int]:
-        ablation = Ablation(layer.head, layer.w_out, reference, sample=layer.residual[-256:], device=device)
+        counts = torch.arange(V).flip(0) if {"kl", "frequency"} & set(effects) else None
+        ablation = Ablation(
+            layer.head,
+            layer.w_out,
+            reference,
+            effects=effects,
+            unigram_counts=counts,
+            sample=layer.residual[-256:],
+            device=device,
+            keep_bounds=check > 0,
+        )
         step = ablation.preferred_positions(T)
         parts = [
             ablation.block(layer.residual[k : k + step], layer.activations[k : k + step], layer.targets[k : k + step])
@@ -79,43 +62,31 @@ def ours(layer: Layer, device: str, positions: int) -> dict[str, Any]:
         ]
         return ablation, parts, step
 
-    cpu = time.process_time()
     seconds, (ablation, parts, step) = timed(run, device)
     cpu = time.process_time() - cpu
-    found = torch.cat([part.delta_loss for part in parts]).cpu()
-    pairs = T * N
-    V, d = layer.head.unembedding.shape
-    products = 2 * T * V * (4 * d + N * (3 + ablation.folded.common / V)) + 2.0 * V * d * N * len(parts)
+    peak = peak_bytes(device) - before
+    top, common = (count / V for count in (ablation.folded.top, ablation.folded.common))
+    single = 2.0 * T * V * (d * (3 + common) + N * (common + top)) + 2.0 * V * d * N * len(parts)
+    rounded = 2.0 * T * V * N * (1 - top + common + 1 + 1 - common)
+    floor = single / product_rate(d, device, torch.float32) + rounded / product_rate(d, device, ablation.low)
     row = {
         "seconds": seconds,
         "cpu_seconds": cpu,
-        "peak_bytes": peak_bytes(device) - before,
-        "gflops": products / seconds / 1e9,
-        "exact_share": sum(part.exact_pairs for part in parts) / pairs,
-        "order2_share": sum(part.order2_pairs for part in parts) / pairs,
-        "order3_share": sum(part.order3_pairs for part in parts) / pairs,
+        "extrapolated": False,
+        "peak_bytes": peak,
+        "gflops": (single + rounded) / seconds / 1e9,
+        "floor_seconds": floor / 1e9,
+        "share_of_floor": floor / 1e9 / seconds,
         "position_block": step,
     }
-    return {**row, **errors(layer, reference, found)}
-
-
-def errors(layer: Layer, reference: Tensor, found: Tensor, count: int = 1500) -> dict[str, float]:
-    """Largest error, and largest error over tolerance, of `count` pairs: uniform ones and those of largest |Δ|."""
-    T, N = found.shape
-    generator = torch.Generator().manual_seed(0)
-    flat = torch.cat(
-        [
-            torch.randint(T * N, (count // 2,), generator=generator),
-            found.abs().flatten().topk(count // 2).indices,
-        ]
-    )
-    pairs = torch.stack([flat // N, flat % N], 1)
-    truth = reference_effects(
-        layer.head, layer.w_out, reference, layer.residual, layer.activations, layer.targets, pairs
-    )["loss"]
-    error = (found.flatten()[flat].double() - truth).abs()
-    worst = (error / (TOLERANCE + RELATIVE_TOLERANCE * truth.abs())).max()
-    return {"max_error": float(error.max()), "worst_over_tolerance": float(worst), "checked_pairs": len(flat)}
+    for share in ("exact", "order2", "order3"):
+        row[f"{share}_share"] = sum(getattr(part, f"{share}_pairs") for part in parts) / (T * N)
+    if check:
+        found = torch.cat([part.delta_loss for part in parts]).cpu()
+        bounds = torch.cat([part.share_of_tolerance for part in parts]).cpu()
+        del parts
+        row |= errors(layer, reference, found, telling_pairs(found, bounds, check))
+    return row
 
 
 def published(layer: Layer, device: str, seconds_allowed: float) -> dict[str, Any]:
@@ -133,117 +104,103 @@ def published(layer: Layer, device: str, seconds_allowed: float) -> dict[str, An
             rows = rows - rows.mean(1, keepdim=True)
         return rows / (rows.square().mean(1, keepdim=True) + head.eps).sqrt() * gain
 
-    def chunk(t: int, start: int, size: int) -> Tensor:
-        edited = (
-            x[t] + (reference[start : start + size] - n[t, start : start + size])[:, None] * w[start : start + size]
-        )
-        return -torch.log_softmax(normed(edited) @ W_U.T + b, -1)[:, y[t]]
+    def losses(rows: Tensor, target: Tensor) -> Tensor:
+        return -torch.log_softmax(torch.addmm(b, normed(rows), W_U.T), -1)[:, target]
 
-    def base(t: int) -> Tensor:
-        return -torch.log_softmax(normed(x[t : t + 1]) @ W_U.T + b, -1)[0, y[t]]
+    def chunk(t: int, start: int, size: int) -> Tensor:
+        few = slice(start, start + size)
+        return losses(x[t] + (reference[few] - n[t, few])[:, None] * w[few], y[t])
 
     N, T = len(w), len(x)
-    rates = {}
+    rates: dict[int, float] = {}
     with torch.inference_mode():
-        for size in (32, 64, 128, 256, 512):
-            rates[size] = min(timed(lambda size=size: chunk(0, 0, size), device)[0] for _ in range(3)) / min(size, N)
+        for size in (32, 64, 128, 256, 512, 1024):
+            if size * W_U.shape[0] * 8 < 4e9:
+                once = [timed(partial(chunk, 0, 0, size), device)[0] for _ in range(2)]
+                rates[size] = min(once) / min(size, N)
         best = min(rates, key=rates.__getitem__)
-        done, spent, values, cpu = 0, 0.0, [], time.process_time()
-        while done < T and spent < seconds_allowed:
-            seconds, row = timed(
-                lambda t=done: torch.cat([chunk(t, k, best) for k in range(0, N, best)]) - base(t), device
-            )
-            spent, done = spent + seconds, done + 1
+        starts = [(t, k) for t in range(T) for k in range(0, N, best)]
+        done, pairs, spent, cpu, values = 0, 0, 0.0, time.process_time(), []
+        while done < len(starts) and spent < seconds_allowed:
+            seconds, row = timed(partial(chunk, *starts[done], best), device)
             values.append(row.cpu())
-        cpu = (time.process_time() - cpu) / done * T
-    total = spent / done * T
-    gflops = 2.0 * done * N * W_U.numel() / spent / 1e9
-    row = {
-        "seconds": total,
+            spent, done, pairs = spent + seconds, done + 1, pairs + len(row)
+        cpu = (time.process_time() - cpu) / pairs * T * N
+        base = torch.stack([losses(x[t : t + 1], y[t])[0] for t in range(-(-pairs // N))]).cpu()
+    flat = torch.arange(pairs)
+    chosen = torch.stack([flat // N, flat % N], 1)[:: max(1, pairs // 3000)]
+    found = torch.zeros(len(base), N)
+    found.view(-1)[:pairs] = torch.cat(values)
+    gflops = 2.0 * pairs * W_U.numel() / spent / 1e9
+    return {
+        "seconds": spent / pairs * T * N,
         "cpu_seconds": cpu,
-        "extrapolated": done < T,
+        "extrapolated": done < len(starts),
         "gflops": gflops,
         "chunk": best,
-        "measured_positions": done,
+        "measured_pairs": pairs,
+        "share_of_product_rate": gflops / product_rate(W_U.shape[1], device, torch.float32),
+        **errors(layer, layer.activations.mean(0), found - base[:, None], chosen),
     }
-    row["share_of_product_rate"] = gflops / product_rate(W_U.shape[1], device)
-    return {**row, **errors(layer, layer.activations.mean(0), torch.stack(values), 600)}
 
 
-def product_rate(width: int, device: str) -> float:
-    """GFLOP/s of a float32 product like the unembedding's, the machine's own measure."""
-    left, right = torch.randn(256, width, device=device), torch.randn(width, 16384, device=device)
-    seconds = min(timed(lambda: left @ right, device)[0] for _ in range(4))
-    return 2 * 256 * width * 16384 / seconds / 1e9
+def product_rate(width: int, device: str, dtype: torch.dtype) -> float:
+    """Billions of operations a second of a product like the unembedding's in `dtype`, the machine's own measure."""
+    rates = []
+    for rows, inner, columns in ((512, width, 16384), (1024, 1024, 4096)):
+        left = torch.randn(rows, inner, device=device).to(dtype)
+        right = torch.randn(columns, inner, device=device).to(dtype)
+        seconds = min(timed(partial(torch.matmul, left, right.T), device)[0] for _ in range(6))
+        rates.append(2 * rows * inner * columns / seconds / 1e9)
+    return max(rates)
 
 
-def model_of(shape: Shape, layers: int) -> torch.nn.Module:
-    """A model of a shape with random weights and so many layers."""
-    from transformers import (
-        GPT2Config,
-        GPT2LMHeadModel,
-        GPTNeoXConfig,
-        GPTNeoXForCausalLM,
-        LlamaConfig,
-        LlamaForCausalLM,
+def exponents(layer: Layer, device: str) -> dict[str, Any]:
+    """How the cost grows with T and with N: slope of log seconds on log size, without what is done once."""
+    found: dict[str, Any] = {}
+    T, N = layer.activations.shape
+    for name, sizes in (("positions", [T // 8, T // 4, T // 2]), ("neurons", [N // 4, N // 2, N])):
+        points = []
+        for size in sizes:
+            t, i = (size, N) if name == "positions" else (T // 8, size)
+            few = Layer(layer.head, layer.w_out[:i], layer.residual[:t], layer.activations[:t, :i], layer.targets[:t])
+            points.append((math.log(size), math.log(ours(few, device, check=0)["cpu_seconds"])))
+        (mean_x, mean_y) = (sum(column) / len(points) for column in zip(*points, strict=True))
+        slope = sum((p - mean_x) * (q - mean_y) for p, q in points) / sum((p - mean_x) ** 2 for p, _ in points)
+        found[name] = {"sizes": sizes, "cpu_seconds": [math.exp(q) for _, q in points], "exponent": slope}
+    return found
+
+
+def effects_cost(layer: Layer, device: str, positions: int) -> list[dict[str, Any]]:
+    """Loss alone, and with each further effect."""
+    few = Layer(
+        layer.head, layer.w_out, *(value[:positions] for value in (layer.residual, layer.activations, layer.targets))
     )
-
-    if shape.family == "gpt2":
-        config = GPT2Config(n_layer=layers, n_embd=shape.width, n_head=shape.heads, vocab_size=shape.vocabulary)
-        return GPT2LMHeadModel(config).eval()
-    common = {
-        "vocab_size": shape.vocabulary,
-        "hidden_size": shape.width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.neurons,
-    }
-    if shape.family == "gpt_neox":
-        return GPTNeoXForCausalLM(GPTNeoXConfig(**common)).eval()
-    return LlamaForCausalLM(LlamaConfig(**common, num_key_value_heads=8)).eval()
+    rows = []
+    for effect in ("loss", "direct", "entropy", "kl", "frequency"):
+        row = ours(few, device, tuple({"loss", effect}), check=0)
+        rows.append({"effect": effect, "positions": positions, **row})
+    return rows
 
 
-def forward(shape: Shape, device: str, positions: int) -> dict[str, Any]:
-    """One plain forward pass with logits over windows of 256, best of three batch sizes; large models as one block."""
-    parameters = shape.layers * 12 * shape.width**2 + 2 * shape.vocabulary * shape.width
-    whole = parameters * 4 < 7e9
-
-    def seconds_a_position(layers: int) -> tuple[float, float, int]:
-        model = model_of(shape, layers).to(device)
-        best = (float("inf"), float("inf"), 0)
-        with torch.inference_mode():
-            for batch in (1, 2, 4):
-                tokens = torch.randint(shape.vocabulary, (batch, 256), device=device)
-                model(tokens)
-                for _ in range(3):
-                    cpu = time.process_time()
-                    seconds, _ = timed(lambda t=tokens: model(t).logits, device)
-                    cpu = time.process_time() - cpu
-                    best = min(best, (seconds / batch / 256, cpu / batch / 256, batch))
-        return best
-
-    if whole:
-        each, cpu, batch = seconds_a_position(shape.layers)
-    else:
-        one, one_cpu, batch = seconds_a_position(1)
-        two, two_cpu, _ = seconds_a_position(2)
-        each = one + (two - one) * (shape.layers - 1)
-        cpu = one_cpu + (two_cpu - one_cpu) * (shape.layers - 1)
-    flops = 2 * (shape.layers * 12 * shape.width**2 + shape.vocabulary * shape.width)
-    return {
-        "seconds": each * positions,
-        "cpu_seconds": cpu * positions,
-        "extrapolated": True,
-        "gflops": flops / each / 1e9,
-        "batch": batch,
-        "composed_of_blocks": not whole,
-    }
+def reset_peak(device: str) -> int:
+    """Forget the largest memory so far, and say what is taken now."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")
+    return peak_bytes(device)
 
 
 def peak_bytes(device: str) -> int:
-    """Largest memory so far: of the process, or of the card."""
+    """Largest memory since `reset_peak`: of the process, or of the card."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -252,11 +209,15 @@ def machine(device: str) -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    single, rounded = (product_rate(768, device, dtype) for dtype in (torch.float32, torch.bfloat16))
     found = {
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(memory, 1),
-        "fast_bf16": low_precision(torch.device("cpu")) == torch.bfloat16,
+        "fast_bf16": rounded >= FAST_BF16 * single,
+        "bf16_over_float32": round(rounded / single, 2),
+        "float32_gflops": round(single),
+        "low_precision": str(low_precision(torch.device(device))),
         "torch": torch.__version__,
         "load": os.getloadavg()[0],
     }
@@ -265,13 +226,31 @@ def machine(device: str) -> dict[str, Any]:
     return found
 
 
+def measure(name: str, layer: Layer, shape: Shape, device: str, seconds: float) -> list[dict[str, Any]]:
+    """A row for each method, smallest first."""
+    T = len(layer.residual)
+    rows = []
+    for method, run in (
+        ("ours", lambda: ours(layer, device)),
+        ("forward", lambda: forward(shape, device, T)),
+        ("published", lambda: published(layer, device, seconds)),
+        ("hooked", lambda: hooked(shape, device, T, seconds / 2)),
+    ):
+        found = run()
+        if found is not None:
+            common = {"shape": name, "device": device, "threads": torch.get_num_threads(), "method": method}
+            rows.append({**common, "positions": T, "neurons": shape.neurons, **found})
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
 def main() -> None:
     """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="+", default=["novella", "gpt2-small"], choices=list(SHAPES))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--positions", type=int, default=4096)
-    parser.add_argument("--published-seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=15, help="for `published`; half as much for `hooked`")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RARE_TOKENS_TEST_DATA", "../shared/data")))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
     options = parser.parse_args()
@@ -281,24 +260,20 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine(device), "rows": [], "match": {"novella": real.quantiles()}}
     for name in options.shapes:
         shape = SHAPES[name]
-        T = min(options.positions, len(real.residual))
+        T = min(options.positions, POSITIONS.get(name, options.positions), len(real.residual))
         if name == "novella":
             layer = Layer(real.head, real.w_out, real.residual[:T], real.activations[:T], real.targets[:T])
         else:
             layer = synthetic(real, shape.vocabulary, shape.width, shape.neurons, T)
             result["match"][name] = layer.quantiles(16)
-            print(name, "against novella:", json.dumps(result["match"]), flush=True)
-        common = {"shape": name, "device": device, "threads": options.threads, "positions": T, "neurons": shape.neurons}
-        for method, run in (
-            ("forward", lambda shape=shape, T=T: forward(shape, device, T)),
-            ("ours", lambda layer=layer, T=T: {"extrapolated": False, **ours(layer, device, T)}),
-            ("published", lambda layer=layer: published(layer, device, options.published_seconds)),
-        ):
-            row = {**common, "method": method, **run()}
-            result["rows"].append(row)
-            print(json.dumps(row), flush=True)
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(result, indent=1) + "\n")
+            print(name, json.dumps(result["match"][name]), "against novella", json.dumps(result["match"]["novella"]))
+        result["rows"] += measure(name, layer, shape, device, options.seconds)
+        if name in ("gpt2-small", "novella"):
+            result.setdefault("effects", {})[name] = effects_cost(layer, device, min(T, 256))
+        if name == "gpt2-small":
+            result["exponents"] = exponents(layer, device)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ class BlockEffects:
     exact_pairs: int  # pairs computed over the whole vocabulary
     order2_pairs: int
     order3_pairs: int
+    share_of_tolerance: Tensor | None = None  # B x N: a loss's bound over its tolerance, if kept; inf where exact
 
 
 class Ablation:
@@ -82,6 +83,7 @@ class Ablation:
         device: str = "cpu",
         memory: int = 2 << 30,
         sample: Tensor | None = None,
+        keep_bounds: bool = False,
     ) -> None:
         """Fold the head and check what will not change from block to block.
 
@@ -96,6 +98,7 @@ class Ablation:
             memory: bytes that a block may take beside its inputs and results.
             sample: S x d, residuals of some positions of the run, which tell common tokens from rare ones. Without
                 them the counts do, and without either all tokens count as common; only the cost depends on it.
+            keep_bounds: hand back the series' bound of every pair too, for tests and benchmarks.
 
         Raises:
             UserError: shapes do not fit, values are not finite, an effect is unknown or lacks its counts, or the
@@ -123,6 +126,7 @@ class Ablation:
         self.w_out = w_out
         self.reference = reference
         self.memory = memory
+        self.keep_bounds = keep_bounds
         V = head.unembedding.shape[0]
         self.low = low_precision(self.device)
         self.folded = fold(head, self.device, vocabulary_rows(V, d, N))
@@ -173,6 +177,7 @@ class Ablation:
         positions = self._positions(normed, targets, moments)
         B, N = activations.shape
         found = {name: torch.empty(B, N, device=self.device) for name in self.effects}
+        bounds = torch.empty(B, N, device=self.device) if self.keep_bounds else None
         left, order2 = [], 0
         for start in range(0, B, CHUNK):
             rows = slice(start, min(start + CHUNK, B))
@@ -182,6 +187,12 @@ class Ablation:
             order2 += int(good2.sum())
             for name, estimate in estimates.items():
                 found[name][rows] = estimate.value
+            if bounds is not None:
+                loss = estimates["loss"]
+                bounds[rows] = (loss.truncation + loss.rounding) / (
+                    self.tolerance + RELATIVE_TOLERANCE * loss.value.abs()
+                )
+                bounds[rows].masked_fill_(~good, torch.inf)
             t, i = (~good).nonzero().unbind(1)
             left.append(Pairs(t + start, i, factors.u[t, i], factors.c[t, i], factors.frozen_c[t, i]))
         pairs = Pairs.concatenate(left)
@@ -202,6 +213,7 @@ class Ablation:
             exact_pairs=len(pairs.t),
             order2_pairs=order2,
             order3_pairs=B * N - order2 - len(pairs.t),
+            share_of_tolerance=bounds,
         )
 
     def _estimates(

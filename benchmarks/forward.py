@@ -1,0 +1,181 @@
+"""What the ablation is compared with: a plain forward pass, and one hooked forward pass a neuron. Random weights."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+WINDOW = 256
+_LARGEST_MODEL = 7e9  # bytes: a larger one is timed as one block x blocks + embedding + head
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model as far as its cost goes."""
+
+    vocabulary: int
+    width: int
+    neurons: int
+    layers: int
+    heads: int
+    family: str
+
+
+SHAPES = {
+    "gpt2-small": Shape(50257, 768, 3072, 12, 12, "gpt2"),
+    "gpt2-medium": Shape(50257, 1024, 4096, 24, 16, "gpt2"),
+    "gpt2-large": Shape(50257, 1280, 5120, 36, 20, "gpt2"),
+    "gpt2-xl": Shape(50257, 1600, 6400, 48, 25, "gpt2"),
+    "pythia-70m": Shape(50304, 512, 2048, 6, 8, "gpt_neox"),
+    "pythia-410m": Shape(50304, 1024, 4096, 24, 16, "gpt_neox"),
+    "pythia-2.8b": Shape(50304, 2560, 10240, 32, 32, "gpt_neox"),
+    "llama-3-8b": Shape(128256, 4096, 14336, 32, 32, "llama"),
+    "novella": Shape(8192, 256, 1024, 4, 8, "gpt_neox"),
+}
+
+
+def timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Seconds of one call, the device's work included, and what it returned."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    result = run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def parameters(shape: Shape) -> tuple[int, int]:
+    """Weights that a position is multiplied with: in the blocks, and in the head."""
+    gated = shape.family == "llama"
+    attention = (2.5 if gated else 4) * shape.width**2  # llama: eight key-value heads of 32
+    return int(shape.layers * (attention + (3 if gated else 2) * shape.width * shape.neurons)), (
+        shape.vocabulary * shape.width
+    )
+
+
+def fits(shape: Shape) -> bool:
+    """Whether the whole model is timed."""
+    blocks, head = parameters(shape)
+    return 4.0 * (blocks + 2 * head) < _LARGEST_MODEL
+
+
+def model_of(shape: Shape, layers: int) -> Any:
+    """A model of a shape with random weights and so many layers."""
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        GPTNeoXConfig,
+        GPTNeoXForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
+
+    if shape.family == "gpt2":
+        config = GPT2Config(n_layer=layers, n_embd=shape.width, n_head=shape.heads, vocab_size=shape.vocabulary)
+        return GPT2LMHeadModel(config).eval()
+    common = {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.neurons,
+    }
+    if shape.family == "gpt_neox":
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**common)).eval()
+    return LlamaForCausalLM(LlamaConfig(**common, num_key_value_heads=8)).eval()
+
+
+def forward(shape: Shape, device: str, positions: int) -> dict[str, Any]:
+    """One plain forward pass with logits over windows of 256, best of four batch sizes."""
+
+    def seconds_a_position(layers: int, batches: tuple[int, ...]) -> tuple[float, float, int]:
+        model = model_of(shape, layers).to(device)
+        best = (float("inf"), float("inf"), 0)
+        with torch.inference_mode():
+            for batch in batches:
+                tokens = torch.randint(shape.vocabulary, (batch, WINDOW), device=device)
+                model(tokens)
+                for _ in range(3):
+                    cpu = time.process_time()
+                    seconds, _ = timed(partial(model, tokens), device)
+                    cpu = time.process_time() - cpu
+                    best = min(best, (seconds / batch / WINDOW, cpu / batch / WINDOW, batch))
+        return best
+
+    whole = fits(shape)
+    if whole:
+        each, cpu, batch = seconds_a_position(shape.layers, (1, 2, 4, 8))
+    else:
+        one, one_cpu, batch = seconds_a_position(1, (1, 2, 4))
+        two, two_cpu, _ = seconds_a_position(2, (batch,))
+        each = one + (two - one) * (shape.layers - 1)
+        cpu = one_cpu + (two_cpu - one_cpu) * (shape.layers - 1)
+    blocks, head = parameters(shape)
+    return {
+        "seconds": each * positions,
+        "cpu_seconds": cpu * positions,
+        "extrapolated": True,
+        "gflops": 2 * (blocks + head) / each / 1e9,
+        "batch": batch,
+        "composed_of_blocks": not whole,
+    }
+
+
+def hooked(shape: Shape, device: str, positions: int, seconds_allowed: float) -> dict[str, Any] | None:
+    """One transformer_lens forward pass a neuron, its activation replaced at every position; None where it has none.
+
+    Timed on a few neurons over one window and scaled to all neurons and positions.
+    """
+    if not fits(shape) or shape.family == "llama":
+        return None
+    from transformer_lens.model_bridge import TransformerBridge  # type: ignore[import-not-found]
+
+    bare = model_of(shape, shape.layers)
+    bare.config.architectures = [type(bare).__name__]
+    model = TransformerBridge.boot_transformers("random", hf_model=bare, tokenizer=_any_tokenizer(), device=device)
+    tokens = torch.randint(shape.vocabulary, (1, WINDOW), device=device)
+    name = f"blocks.{shape.layers - 1}.mlp.hook_post"
+    spent, cpu, done = 0.0, 0.0, 0
+    with torch.inference_mode():
+        model(tokens, return_type="loss", loss_per_token=True)
+        while spent < seconds_allowed and done < 64:
+
+            def replace(value: torch.Tensor, hook: Any, neuron: int = done) -> torch.Tensor:  # noqa: ARG001
+                edited = value.clone()
+                edited[..., neuron] = 0.1
+                return edited
+
+            def once(edit: Any = replace) -> torch.Tensor:
+                return model.run_with_hooks(tokens, return_type="loss", loss_per_token=True, fwd_hooks=[(name, edit)])
+
+            before = time.process_time()
+            seconds, _ = timed(once, device)
+            spent, cpu, done = spent + seconds, cpu + time.process_time() - before, done + 1
+    scale = shape.neurons / done * positions / WINDOW
+    blocks, head = parameters(shape)
+    return {
+        "seconds": spent * scale,
+        "cpu_seconds": cpu * scale,
+        "extrapolated": True,
+        "gflops": 2.0 * (blocks + head) * WINDOW * done / spent / 1e9,
+        "measured_neurons": done,
+        "measured_positions": WINDOW,
+    }
+
+
+def _any_tokenizer() -> PreTrainedTokenizerBase:
+    """The library wants a tokenizer that can be loaded again; the benchmark draws token ids."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
+        PreTrainedTokenizerFast(tokenizer_object=words, bos_token="a", eos_token="a").save_pretrained(folder)
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, add_bos_token=True)
+        found.init_kwargs["add_bos_token"] = True
+    return found
