@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from analyses.registry import Source
+    from analyses.report import ReportInputs
     from ingest.attention import AttentionOptions, AttentionRequest
     from ingest.executors import Executor
     from ingest.grouped import Group
@@ -414,12 +415,19 @@ def analyze(settings: Settings, wanted: tuple[str, ...], positions: tuple[str, .
 
     chosen = _published_runs(settings, wanted)
     warehouse.store_published_values(settings.warehouse, published_values(), wait=settings.wait)
-    done = [row for run_row in chosen.iter_rows(named=True) for row in _analyze(run_row, settings, positions, again)]
-    done += _analyze_series(chosen["run_id"].to_list(), settings, again)
+    done = _analyze_all(chosen, settings, positions, again)
     if done or settings.json:
         show(pl.DataFrame(done), settings.form)
     if not done:
         settings.say(f"Every analysis of {len(chosen)} runs is stored already; --again computes them anew.")
+
+
+def _analyze_all(
+    chosen: pl.DataFrame, settings: Settings, positions: tuple[str, ...] = ("rare",), again: bool = False
+) -> list[dict[str, Any]]:
+    """Compute and store what the chosen runs and their series lack; returns a row per analysis."""
+    done = [row for run_row in chosen.iter_rows(named=True) for row in _analyze(run_row, settings, positions, again)]
+    return done + _analyze_series(chosen["run_id"].to_list(), settings, again)
 
 
 def _analyze(
@@ -498,45 +506,56 @@ def _ask(settings: Settings, run_id: str, source: "Source") -> Any:
 @cli.command()
 @click.argument("wanted", nargs=-1, metavar="[RUN]...")
 @click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--no-analyze", is_flag=True, help="Show what is stored; compute nothing that is missing.")
 @global_options
-def report(settings: Settings, wanted: tuple[str, ...], out: Path) -> None:
+def report(settings: Settings, wanted: tuple[str, ...], out: Path, no_analyze: bool) -> None:
     """Write the report page.
 
-    Of all published runs, or of those named: index.html, its numbers as report.json, its tables.
+    Of all published runs, or of those named: index.html, its numbers as report.json, its tables and figures. What
+    `analyze` would compute and is missing is computed first.
     """
+    from analyses.report import require_writable
+
+    chosen = _published_runs(settings, wanted)
+    require_writable(out)
+    if not no_analyze:
+        _analyze_all(chosen, settings)
     index = _report(settings, wanted, out)
     show(pl.DataFrame({"report": [str(index)]}), "json") if settings.json else click.echo(index)
 
 
 def _report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path:
-    from analyses.reference import published_values
-    from analyses.report import ReportInputs, write_report
+    from analyses.report import write_report
 
-    chosen = _published_runs(settings, wanted)
-    ids = chosen["run_id"].to_list()
-    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
-        inputs = ReportInputs(
-            runs=chosen,
-            influence=opened.neuron_influence(run_id=ids),
-            fits=opened.power_law_fit(run_id=ids),
-            deviations=opened.neuron_deviation(run_id=ids),
-            tokens=opened.sql(LOGIT_LENS_QUERY, runs=ids),
-            published=published_values(),
-            intervals=opened.influence_interval(run_id=ids),
-            decisions=opened.regime_decision(run_id=ids),
-            command=" ".join([program(), "report", *wanted]),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-    if without := sorted(set(ids) - set(inputs.decisions["run_id"])):
+    inputs = _report_inputs(settings, wanted)
+    if without := sorted(set(inputs.runs["run_id"]) - set(inputs.decisions["run_id"])):
         settings.say(f"Without intervals and decisions for {', '.join(without)}: `analyze` computes them.")
     return write_report(inputs, out)
 
 
-LOGIT_LENS_QUERY = """
-select run_id, neuron, direction, rank, text
-from neuron_token join dim_run using (run_id) join dim_token using (tokenizer_id, token_id)
-where run_id in $runs
-"""
+def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs":
+    """Everything that a page on the wanted runs shows."""
+    from analyses.coactivation import COACTIVATION, coactivation, compared_runs
+    from analyses.reference import published_values
+    from analyses.report import CARD_PRESET, ReportInputs, card_neurons
+
+    path, wait = settings.warehouse, settings.wait
+    chosen = _published_runs(settings, wanted)
+    frames = warehouse.report_frames(path, chosen["run_id"].to_list(), wait=wait)
+    frames |= warehouse.card_frames(path, card_neurons(chosen, frames["influence"]), wait=wait)
+    together = [
+        coactivation(activity)
+        for runs in warehouse.same_positions(path, compared_runs(chosen), wait=wait)
+        if (activity := warehouse.group_activations(path, runs, CARD_PRESET, wait=wait)) is not None
+    ]
+    return ReportInputs(
+        runs=chosen,
+        **frames,
+        coactivation=pl.concat([pl.DataFrame(schema=COACTIVATION), *together]),
+        published=published_values(),
+        command=" ".join([program(), "report", *wanted]),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:

@@ -179,3 +179,38 @@ def test_measured_value_of_graphs_and_regimes(con: duckdb.DuckDBPyConnection) ->
         ("es", "rare", 2.0, 1.5, 2.5, None),
         ("nc", "rare", None, None, None, "undecided whether there is one"),
     ]
+
+
+def test_measured_value_of_attention(con: duckdb.DuckDBPyConnection) -> None:
+    columns = (
+        "run_key, preset, token_group, head_ablation, group_name, k, target, attention_layer, activation_change,"
+        " change_low, effect_size, reason"
+    )
+    key = (1, "nc", "rare", "zero")
+    given(
+        con, "head_ablation", columns,
+        (*key, "top", 10, "largest_head", None, -0.08, -0.1, 0.3, None),
+        (*key, "top", 10, "layer", 2, -0.4, -0.5, 1.7, None),
+        (*key, "top", 10, "layer", 3, None, None, None, "no path"),
+        (*key, "top", 10, "head", 2, 9.0, 9.0, 9.0, None),
+        (*key, "boost", 50, "layer", 2, 9.0, 9.0, 9.0, None),
+    )  # fmt: skip
+    where = "place = 'table 2' and quantity = 'plateau_activation_change_percent'"
+    found = rows(
+        con, f"select group_name, definition, value, low, reason from measured_value where {where} order by all"
+    )
+    assert found == [
+        ("all_heads", "top 1 %, zero, layer 2", -40.0, -50.0, None),
+        ("all_heads", "top 1 %, zero, layer 3", None, None, "no path"),
+        ("single_head_largest", "top 1 %, zero", -8.0, -10.0, None),
+    ]
+    given(
+        con, "attention_routing",
+        "run_key, preset, token_group, attention_layer, head, correlation, correlation_low, gini, common_gini",
+        (1, "nc", "rare", None, None, 0.9, 0.8, 0.34, 0.32), (1, "nc", "rare", 2, 0, 9.0, 9.0, 9.0, 9.0),
+    )  # fmt: skip
+    assert value_of(con, "group_name, quantity, value, low", "§3") == [
+        ("common", "attention_gini", 0.32, None),
+        ("rare", "attention_gini", 0.34, None),
+        ("rare_common", "attention_correlation", 0.9, 0.8),
+    ]

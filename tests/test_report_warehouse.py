@@ -24,7 +24,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
     for seed, revision in enumerate(("step0", "step64")):
         run_id = f"synthetic-{revision}-{seed:08x}"
         folder = parts_root(path) / run_id
-        make_parts(folder, run_id=run_id, revision=revision, neurons=96, positions=1024, seed=7, window=64)
+        make_parts(
+            folder, run_id=run_id, revision=revision, neurons=96, positions=1024, seed=7, model_seed=seed, window=64
+        )
         warehouse.publish(path, folder, quiet=True)
     with warehouse.open(path) as opened:
         return ReportInputs(

@@ -11,6 +11,7 @@ from warehouse.exporting import export
 from warehouse.groups import NamedGroup, add_groups, analysed_group, stored_groups
 from warehouse.housekeeping import Space, delete, migrate, remove_parts, require_writable, vacuum
 from warehouse.publishing import begin, publish, record_missing
+from warehouse.reporting import card_frames, group_activations, report_frames, same_positions
 from warehouse.results import Stored, activations, read, store, store_published_values, stored
 from warehouse.runs import find, runs, status
 from warehouse.sandbox import run_sql
@@ -30,21 +31,25 @@ __all__ = [
     "add_groups",
     "analysed_group",
     "begin",
+    "card_frames",
     "check",
     "claim",
     "delete",
     "export",
     "find",
+    "group_activations",
     "migrate",
     "open",
     "publish",
     "read",
     "record_missing",
     "remove_parts",
+    "report_frames",
     "require_same_model",
     "require_writable",
     "run_sql",
     "runs",
+    "same_positions",
     "status",
     "store",
     "store_published_values",

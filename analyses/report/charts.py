@@ -13,14 +13,15 @@ from analyses.report.summary import GROUPS, LARGE_DEVIATION, SMALL_DEVIATION
 
 VEGA_LITE = "6.4"  # of the bundle, the one Altair 6 writes for
 MAIN_HEIGHT, DEVIATION_HEIGHT = 360, 170
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif"
 AXIS_WIDTH = 52  # room left of a panel, the same in each so that ranks line up
 _IS_POWER = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 0.001"
-_POWER_LABEL = (
+POWER_LABEL = (
     f"!({_IS_POWER}) ? '' : '10' + (datum.value < 0.999 ? '⁻' : '') + "
     "(abs(round(log(datum.value) / LN10)) > 9 ? '¹' : '') + "
     "['⁰','¹','²','³','⁴','⁵','⁶','⁷','⁸','⁹'][abs(round(log(datum.value) / LN10)) % 10]"
 )
-_SIGNED_LABEL = "(datum.value > 0 ? '+' : datum.value < 0 ? '−' : '') + format(abs(datum.value), '.2~f')"
+SIGNED_LABEL = "(datum.value > 0 ? '+' : datum.value < 0 ? '−' : '') + format(abs(datum.value), '.2~f')"
 _RANK_LABEL = f"{_IS_POWER} ? format(datum.value, ',d') : ''"
 _ZOOMED_RANK_LABEL = (
     f"isValid(zoom.rank) && zoom.rank[1] < 40 * zoom.rank[0] ? format(datum.value, ',d') : {_RANK_LABEL}"
@@ -31,6 +32,12 @@ _ZOOMED_RANK_LABEL = (
 INK, MUTED, GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 RARE, COMMON = "var(--rare)", "var(--common)"
 STEPS = tuple(f"var(--step{i})" for i in range(10))
+LIGHT = {  # what the variables are on paper, for a figure that is saved by itself
+    "--paper": "#ffffff", "--ink": "#1b1b1a", "--muted": "#5d5b57", "--grid": "#e9e6de", "--rare": "#c24e00",
+    "--common": "#0072b2", "--step0": "#cfc9a4", "--step1": "#b9bc9f", "--step2": "#a3ae9d", "--step3": "#8da09c",
+    "--step4": "#77919b", "--step5": "#61819a", "--step6": "#4a7098", "--step7": "#335f94", "--step8": "#1c4b8c",
+    "--step9": "#06327d",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ def influence_figure(extent: Extent) -> alt.VConcatChart:
     upper = _influence_panel(extent)
     lower = _deviation_panel(extent)
     chart = alt.vconcat(upper, lower, spacing=14).add_params(pinned).resolve_scale(x="shared")
-    return _configured(chart)
+    return configured(chart)
 
 
 def scatter_figure(extent: Extent) -> alt.LayerChart:
@@ -63,7 +70,7 @@ def scatter_figure(extent: Extent) -> alt.LayerChart:
     group the neuron is among the most influential: `rare`, `common`, `both` or `neither`. Parameter `pinned`.
     """
     scale = alt.Scale(type="log", domain=extent.influence, nice=False)
-    axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6, gridOpacity=_major())
+    axis = alt.Axis(labelExpr=POWER_LABEL, tickCount=6, gridOpacity=major())
     leads = ["rare", "common", "both", "neither"]
     colours = alt.Scale(domain=leads, range=[RARE, COMMON, INK, MUTED])
     base = alt.Chart(alt.NamedData(name="pairs")).encode(
@@ -82,7 +89,7 @@ def scatter_figure(extent: Extent) -> alt.LayerChart:
     )
     chart = alt.layer(dots.add_params(_hover()), diagonal, *_highlight(base))
     chart = chart.add_params(alt.param(name="pinned", value=-1))
-    return _configured(chart.properties(width="container", height=MAIN_HEIGHT))
+    return configured(chart.properties(width="container", height=MAIN_HEIGHT))
 
 
 def steps_figure(extent: Extent, names: list[str], quantity: str) -> alt.LayerChart:
@@ -90,9 +97,9 @@ def steps_figure(extent: Extent, names: list[str], quantity: str) -> alt.LayerCh
 
     Data set: `curves` (step, rank, and the quantity).
     """
-    colours = _step_colours(len(names))
+    colours = step_colours(len(names))
     base = alt.Chart(alt.NamedData(name="curves")).encode(
-        x=_rank(extent, "rank"),
+        x=rank_axis(extent, "rank"),
         y=_influence(extent) if quantity == "influence" else _deviation(extent),
         color=alt.Color("step:N", scale=alt.Scale(domain=names, range=colours), legend=None),
         order="rank:Q",
@@ -100,7 +107,7 @@ def steps_figure(extent: Extent, names: list[str], quantity: str) -> alt.LayerCh
     )
     lines = base.mark_line(strokeWidth=1.8, clip=True, interpolate="linear")
     dots = base.mark_point(filled=True, size=40, opacity=0, clip=True)
-    return _configured((lines + dots).properties(width="container", height=230))
+    return configured((lines + dots).properties(width="container", height=230))
 
 
 def kappa_figure(names: list[str], span: tuple[float, float]) -> alt.LayerChart:
@@ -111,17 +118,17 @@ def kappa_figure(names: list[str], span: tuple[float, float]) -> alt.LayerChart:
     axis = alt.Axis(labelAngle=0, labelOverlap=True, grid=False)
     base = alt.Chart(alt.NamedData(name="kappas")).encode(
         x=alt.X("step:N", title="checkpoint", axis=axis, scale=alt.Scale(domain=names)),
-        color=_group_colour(),
+        color=group_colour(),
     )
     scale = alt.Scale(domain=list(span), nice=True, zero=False)
     kappa = alt.Y("kappa:Q", title="κ", scale=scale)
     lines = base.mark_line(strokeWidth=1.8).encode(y=kappa)
     tooltip = [alt.Tooltip(name) for name in ("step:N", "group:N")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("kappa", "low", "high")]
-    dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=kappa, shape=_group_shape(), tooltip=tooltip)
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=kappa, shape=group_shape(), tooltip=tooltip)
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5)
     bars = bars.encode(y=alt.Y("low:Q", title="κ", scale=scale), y2="high:Q")
-    return _configured((bars + lines + dots).properties(width="container", height=230))
+    return configured((bars + lines + dots).properties(width="container", height=230))
 
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
@@ -151,10 +158,10 @@ def _influence_panel(extent: Extent) -> alt.LayerChart:
         zoom=False,
         mark=alt.BrushConfig(fill=MUTED, fillOpacity=0.15, stroke=MUTED),
     )
-    colour = _group_colour()
+    colour = group_colour()
     fits = alt.Chart(alt.NamedData(name="fits")).mark_line(clip=True)
     fits = fits.encode(
-        x=_rank(extent, zoomed=True),
+        x=rank_axis(extent, zoomed=True),
         y=_influence(extent),
         color=colour,
         detail="part:N",
@@ -163,12 +170,12 @@ def _influence_panel(extent: Extent) -> alt.LayerChart:
     )
     inside = alt.Chart(alt.NamedData(name="fits")).transform_filter("datum.part == 'window'")
     inside = inside.mark_line(clip=True, color=INK, strokeWidth=1.2)
-    inside = inside.encode(x=_rank(extent, zoomed=True), y=_influence(extent), detail="group:N")
+    inside = inside.encode(x=rank_axis(extent, zoomed=True), y=_influence(extent), detail="group:N")
     points = alt.Chart(alt.NamedData(name="points")).encode(
-        x=_rank(extent, zoomed=True), y=_influence(extent), color=colour
+        x=rank_axis(extent, zoomed=True), y=_influence(extent), color=colour
     )
     dots = points.mark_point(filled=True, clip=True, opacity=0.8)
-    dots = dots.encode(shape=_group_shape(), size=_size(), opacity=_dimmed(), tooltip=_tooltip("points"))
+    dots = dots.encode(shape=group_shape(), size=_size(), opacity=_dimmed(), tooltip=_tooltip("points"))
     dots = dots.add_params(brush, zoom, _hover())
     layers = [dots, _windows(extent, colour), fits, inside, *_highlight(points)]
     return alt.layer(*layers).properties(width=600, height=MAIN_HEIGHT)
@@ -181,12 +188,14 @@ def _deviation_panel(extent: Extent) -> alt.LayerChart:
     band = band.encode(y=alt.Y("low:Q", scale=_deviation_scale(extent)), y2="high:Q")
     line = alt.Chart(rules).mark_rule(color=MUTED, strokeDash=[2, 3]).encode(y="line:Q")
     zero = alt.Chart(rules).mark_rule(color=MUTED, strokeWidth=1).encode(y="zero:Q")
-    colour = _group_colour()
+    colour = group_colour()
     points = alt.Chart(alt.NamedData(name="points")).encode(
-        x=_rank(extent, "rank of the neuron within its token group", zoomed=True), y=_deviation(extent), color=colour
+        x=rank_axis(extent, "rank of the neuron within its token group", zoomed=True),
+        y=_deviation(extent),
+        color=colour,
     )
     points = points.transform_filter("isValid(datum.deviation)")
-    dots = points.mark_point(filled=True, clip=True).encode(shape=_group_shape(), size=_size(), opacity=_dimmed())
+    dots = points.mark_point(filled=True, clip=True).encode(shape=group_shape(), size=_size(), opacity=_dimmed())
     layers = [_windows(extent, colour), band, line, zero, dots, *_highlight(points)]
     return alt.layer(*layers).properties(width=600, height=DEVIATION_HEIGHT)
 
@@ -248,35 +257,38 @@ def _deviation_scale(extent: Extent) -> alt.Scale:
     return alt.Scale(domain=list(extent.deviation), nice=False)
 
 
-def _rank(extent: Extent, title: str | None = None, *, zoomed: bool = False) -> alt.X:
+def rank_axis(extent: Extent, title: str | None = None, *, zoomed: bool = False) -> alt.X:
+    """Ranks, logarithmic."""
     label = _ZOOMED_RANK_LABEL if zoomed else _RANK_LABEL
-    axis = alt.Axis(labelExpr=label, labelOverlap=True, gridOpacity=_major())
+    axis = alt.Axis(labelExpr=label, labelOverlap=True, gridOpacity=major())
     return alt.X("rank:Q", title=title, scale=_rank_scale(extent), axis=axis)
 
 
 def _influence(extent: Extent) -> alt.Y:
     scale = alt.Scale(type="log", domain=list(extent.influence), nice=False)
     width = {"minExtent": AXIS_WIDTH, "maxExtent": AXIS_WIDTH}
-    axis = alt.Axis(labelExpr=_POWER_LABEL, tickCount=6, gridOpacity=_major(), **width)
+    axis = alt.Axis(labelExpr=POWER_LABEL, tickCount=6, gridOpacity=major(), **width)
     return alt.Y("influence:Q", title="influence (nats)", scale=scale, axis=axis)
 
 
 def _deviation(extent: Extent) -> alt.Y:
-    axis = alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH, tickCount=5, labelExpr=_SIGNED_LABEL)
+    axis = alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH, tickCount=5, labelExpr=SIGNED_LABEL)
     return alt.Y("deviation:Q", title="δ", scale=_deviation_scale(extent), axis=axis)
 
 
-def _major() -> Any:
+def major() -> Any:
     """Grid lines at powers of ten only: the ticks between show the logarithm well enough."""
     return {"condition": {"test": _IS_POWER, "value": 1}, "value": 0}
 
 
-def _group_colour() -> alt.Color:
+def group_colour() -> alt.Color:
+    """The colour of a token group."""
     scale = alt.Scale(domain=list(GROUPS), range=[RARE, COMMON])
     return alt.Color("group:N", scale=scale, legend=None)
 
 
-def _group_shape() -> alt.Shape:
+def group_shape() -> alt.Shape:
+    """The shape that says the same as its colour."""
     return alt.Shape("group:N", scale=alt.Scale(domain=list(GROUPS), range=["circle", "diamond"]), legend=None)
 
 
@@ -284,18 +296,18 @@ def _lead_shapes(leads: list[str]) -> alt.Scale:
     return alt.Scale(domain=leads, range=["circle", "diamond", "square", "circle"])
 
 
-def _step_colours(count: int) -> list[str]:
+def step_colours(count: int) -> list[str]:
     """`count` colours of the palette's sequence, from its faint to its strong end."""
     last = len(STEPS) - 1
     return [STEPS[round(i * last / max(count - 1, 1)) if count > 1 else last] for i in range(count)]
 
 
-def _configured(chart: Any) -> Any:
+def configured(chart: Any) -> Any:
+    """A chart with the page's fonts and colours."""
     text = {"labelColor": MUTED, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12}
     lines = {"gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED}
-    font = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif"
     chart = chart.configure(
-        background="transparent", font=font, padding={"left": 2, "right": 10, "top": 6, "bottom": 2}
+        background="transparent", font=FONT, padding={"left": 2, "right": 10, "top": 6, "bottom": 2}
     )
     chart = chart.configure_axis(**text, **lines, titleFontWeight="normal", labelFlush=False)
     chart = chart.configure_mark(aria=False)

@@ -8,16 +8,20 @@ from typing import Any
 
 import polars as pl
 
-from analyses.report import provenance, summary, tables
+from analyses.report import cards, figures, papers, provenance, summary, tables
 from analyses.report.charts import Extent
 from analyses.report.inputs import ReportInputs
 from analyses.report.points import Points, pack_points
 from analyses.report.series import Series, group_runs, presets
+from analyses.report.verdicts import comparisons
 from common.errors import UserError
 
 Row = dict[str, Any]
 
 DEEPEST_TAIL = -3.0  # of the axis of δ: the tail falls far below, and would flatten the head
+BESIDE = (  # inputs that are written beside the page as they are
+    "emergence", "slopes", "sensitivity", "contexts", "targets", "activations", "coactivation",
+)  # fmt: skip
 DECADES = 8  # most that the axis of influence spans
 
 
@@ -38,6 +42,9 @@ class Content:
     sample: Mapping[tuple[str, str], list[Row]]
     checks: list[Row]
     facts: list[provenance.Facts]
+    sets: list[dict[str, figures.Rows]]  # of the small figures of each series
+    cards: list[list[Row]]  # of each series
+    papers: list[list[Row]]  # tables of each series
 
     @property
     def top_count(self) -> int:
@@ -58,6 +65,20 @@ class Content:
     def has_decisions(self) -> bool:
         """Whether it was tested that there are plateaus."""
         return self.inputs.decisions.height > 0
+
+    def revisions(self, run_id: str) -> str:
+        """Model, checkpoint and corpus of a run, in words."""
+        row = next(row for row in self.runs if row["run_id"] == run_id)
+        return f"{row['model']} {row['revision']} on {row['corpus']}"
+
+    def in_the_text(self, run_id: str, preset: str) -> list[Row]:
+        """What papers print outside their tables, beside what a run gives."""
+        return papers.in_the_text(self.tables["measured_beside_printed"], run_id, preset)
+
+    def sensitivity(self, run_id: str, preset: str) -> list[Row]:
+        """One row per percentile of a run's rare group."""
+        found = self.inputs.sensitivity.filter(run_id=run_id, preset=preset).sort("percentile")
+        return found.filter(pl.col("token_group") == "rare").to_dicts()
 
     def k(self, series: Series) -> int:
         """How many neurons of a series count as the most influential."""
@@ -90,25 +111,31 @@ def build_content(inputs: ReportInputs) -> Content:
     shown_presets = presets(inputs.influence, inputs.fits)
     summaries = summary.group_summaries(inputs)
     pairs = summary.pair_summaries(inputs)
-    compared = summary.comparisons(inputs, summaries)
+    compared = comparisons(inputs, summaries)
+    extents = [_extent(one, inputs) for one in series]
     shown = _of_runs(inputs, [one.shown.run_id for one in series])
     made = {"summary": summaries, "agreement": pairs, "measured_beside_printed": compared}
     made |= {"neurons": tables.all_neurons(inputs), "tokens": tables.neuron_tokens(inputs.tokens)}
     made |= {"runs": inputs.runs, "quality": inputs.quality}
+    made |= {name: getattr(inputs, name) for name in BESIDE if getattr(inputs, name).height}
+    top = _rows(tables.top_neurons(shown))
     return Content(
         inputs=inputs,
         series=series,
         presets=shown_presets,
-        extents=[_extent(one, inputs) for one in series],
+        extents=extents,
         points=pack_points(inputs, series, shown_presets),
         tables=made,
         groups={_key(row, 3): row for row in summaries.iter_rows(named=True)},
         pairs={_key(row, 2): row for row in pairs.iter_rows(named=True)},
         compared=_rows(compared),
-        top=_rows(tables.top_neurons(shown)),
+        top=top,
         sample=_rows(tables.curve_sample(shown)),
         checks=_checks(inputs.quality, series),
         facts=[provenance.series_facts(one) for one in series],
+        sets=[figures.small_sets(one, inputs, extents[one.index]) for one in series],
+        cards=[cards.cards(one, inputs, top.get((one.shown.run_id, cards.PRESET), [])) for one in series],
+        papers=[papers.paper_tables(compared, one.shown.run_id) for one in series],
     )
 
 

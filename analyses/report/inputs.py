@@ -9,6 +9,7 @@ import polars as pl
 import polars.selectors as cs
 
 _KEY = {"run_id": pl.String, "preset": pl.String, "token_group": pl.String}
+_NEURON = {"run_id": pl.String, "neuron": pl.Int64}
 
 # Columns without which a frame cannot be read, and columns that are filled with NULL where the caller has none.
 _REQUIRED: dict[str, Mapping[str, type[pl.DataType]]] = {
@@ -50,6 +51,25 @@ _REQUIRED: dict[str, Mapping[str, type[pl.DataType]]] = {
     "intervals": _KEY | {"quantity": pl.String, "low": pl.Float64, "high": pl.Float64},
     "decisions": _KEY | {"decision": pl.String, "p_value": pl.Float64},
     "quality": {"run_id": pl.String, "check_name": pl.String, "success": pl.Boolean},
+    "values": _KEY
+    | {"paper": pl.String, "place": pl.String, "group_name": pl.String, "quantity": pl.String, "definition": pl.String}
+    | {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "spread": pl.Float64},
+    "emergence": _KEY
+    | {"training_step": pl.Int64, "group_name": pl.String, "chosen_at": pl.String, "quantity": pl.String}
+    | {"rank": pl.Int64, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
+    "slopes": _KEY | {"rank": pl.Int64, "local_slope": pl.Float64, "second_derivative": pl.Float64},
+    "sensitivity": _KEY
+    | {"percentile": pl.Float64, "positions": pl.Int64, "kappa": pl.Float64, "decision": pl.String}
+    | {"p_value": pl.Float64, "top_overlap": pl.Float64, "rank_correlation": pl.Float64},
+    "contexts": _NEURON
+    | {"direction": pl.String, "place": pl.Int64, "context": pl.String, "target": pl.String}
+    | {"loss": pl.Float64, "delta_loss": pl.Float64, "activation": pl.Float64, "token_group": pl.String},
+    "targets": _NEURON | {"text": pl.String, "positions": pl.Int64, "mean_delta_loss": pl.Float64},
+    "activations": _NEURON
+    | {"bin": pl.Int64, "low": pl.Float64, "high": pl.Float64, "positions": pl.Int64, "rare": pl.Int64},
+    "coactivation": {"run_id": pl.String, "other_run_id": pl.String, "preset": pl.String, "group_name": pl.String}
+    | {"positions": pl.Int64, "correlation": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    | {"random_mean": pl.Float64, "random_sd": pl.Float64, "p_value": pl.Float64},
 }
 _OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
     "runs": {
@@ -84,9 +104,22 @@ _OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
         "break_low": pl.Int64,
         "break_high": pl.Int64,
         "step": pl.Float64,
+        "slope_break_log_rank": pl.Float64,
+        "slope_break_low": pl.Float64,
+        "slope_break_high": pl.Float64,
+        "slope_break_p_value": pl.Float64,
         "reason": pl.String,
     },
-    "quality": {"observed": pl.String, "expected": pl.String, "detail": pl.String},
+    "quality": {"suite": pl.String, "observed": pl.String, "expected": pl.String, "detail": pl.String},
+    "values": {
+        "measured_group": pl.String,
+        "k": pl.Int64,
+        "random_mean": pl.Float64,
+        "random_sd": pl.Float64,
+        "p_value": pl.Float64,
+        "reason": pl.String,
+    },
+    "sensitivity": {"power": pl.Float64, "distinct_threshold": pl.Boolean, "reason": pl.String},
 }
 
 
@@ -103,7 +136,10 @@ class ReportInputs:
     `influence`, `fits`, `deviations`: `neuron_influence`, `power_law_fit`, `neuron_deviation`; a fit that could not be
     made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token. `published`: what
     papers print (`analyses.reference.published_values`). `intervals` and `decisions`: `influence_interval` and
-    `regime_decision`, where `analyze` made them. `quality`: one row per run and check.
+    `regime_decision`, where `analyze` made them. `quality`: one row per run and check. `values`, `emergence`, `slopes`,
+    `sensitivity`: `measured_value`, `emergence`, `influence_slope`, `threshold_sensitivity`. `contexts`, `targets`,
+    `activations`: `neuron_context`, `neuron_target`, `neuron_activation` of the neurons that have a card
+    (`analyses.report.cards.card_neurons`). `coactivation`: `analyses.coactivation`.
     """
 
     runs: pl.DataFrame
@@ -115,6 +151,14 @@ class ReportInputs:
     intervals: pl.DataFrame = field(default_factory=lambda: empty("intervals"))
     decisions: pl.DataFrame = field(default_factory=lambda: empty("decisions"))
     quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
+    values: pl.DataFrame = field(default_factory=lambda: empty("values"))
+    emergence: pl.DataFrame = field(default_factory=lambda: empty("emergence"))
+    slopes: pl.DataFrame = field(default_factory=lambda: empty("slopes"))
+    sensitivity: pl.DataFrame = field(default_factory=lambda: empty("sensitivity"))
+    contexts: pl.DataFrame = field(default_factory=lambda: empty("contexts"))
+    targets: pl.DataFrame = field(default_factory=lambda: empty("targets"))
+    activations: pl.DataFrame = field(default_factory=lambda: empty("activations"))
+    coactivation: pl.DataFrame = field(default_factory=lambda: empty("coactivation"))
     command: str = ""  # that makes this report again
     created_at: str = ""  # ISO 8601, UTC
 

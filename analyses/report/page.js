@@ -1,12 +1,5 @@
 /* Figures and controls: fills the figures with the chosen preset and checkpoint, and links them with the tables. */
 
-const LIGHT = {
-  "--paper": "#ffffff", "--ink": "#1b1b1a", "--muted": "#5d5b57", "--grid": "#e9e6de", "--rare": "#c24e00",
-  "--common": "#0072b2", "--step0": "#cfc9a4", "--step1": "#b9bc9f", "--step2": "#a3ae9d", "--step3": "#8da09c",
-  "--step4": "#77919b", "--step5": "#61819a", "--step6": "#4a7098", "--step7": "#335f94", "--step8": "#1c4b8c",
-  "--step9": "#06327d",
-};
-
 const SIDE = 92; // what the axis and the paddings of the main figure take of its width
 
 function Series(element) {
@@ -32,11 +25,21 @@ function Series(element) {
         return fit ? [{ ...fit, step: data.runs[run].revision, group: side }] : [];
       })) };
     }
+    if (packed.sets[name]) return { rows: setOf(packed.sets[name], group) };
     const wanted = new Set(packed.curve_ranks);
     const quantity = name.slice("steps-".length);
     return { curves: packed.runs.flatMap((run) => drawn(run, state.preset)
       .filter((row) => row.group === group && wanted.has(row.rank) && row[quantity] !== null)
       .map((row) => ({ step: data.runs[run].revision, rank: row.rank, [quantity]: row[quantity] }))) };
+  }
+
+  /* The rows of a small data set, given in columns by preset (or for all, "*"): those of the group and checkpoint. */
+  function setOf(set, group) {
+    const columns = set[state.preset] || set["*"] || {};
+    const names = Object.keys(columns);
+    if (!names.length) return [];
+    return columns[names[0]].map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])))
+      .filter((row) => (!group || row.group === group) && (row.run === undefined || row.run === self.run));
   }
 
   function fill(item) {
@@ -46,10 +49,11 @@ function Series(element) {
   }
 
   const widthOf = (target) => Math.max(200, target.clientWidth - SIDE);
-  const heightsOf = (target) => (target.clientWidth < 560 ? [290, 130] : [380, 170]);
+  const HEIGHTS = { influence: [[290, 130], [380, 170]], slopes: [[150, 130], [180, 150]] };
+  const heightsOf = (target) => HEIGHTS[target.dataset.figure][target.clientWidth < 560 ? 0 : 1];
 
   function fit(item) {
-    if (item.name !== "influence" || !item.element.clientWidth) return;
+    if (!HEIGHTS[item.name] || !item.element.clientWidth) return;
     const heights = heightsOf(item.element);
     item.view.width(widthOf(item.element));
     heights.forEach((height, i) => item.view.signal("concat_" + i + "_height", height));
@@ -69,18 +73,23 @@ function Series(element) {
     self.views.push(item);
     target.querySelector("svg").setAttribute("aria-hidden", "true"); // the element around it carries the description
     if (drawnFor !== state.preset + " " + self.run) fill(item);
+    if (HEIGHTS[name]) keepWidth(item);
     if (name === "influence") connect(item);
     light();
   }
 
-  /* The main figure tells the controls and the status line what is pointed at, brushed and zoomed to. */
-  function connect(item) {
+  /* Figures of two panels do not follow their element's width by themselves. */
+  function keepWidth(item) {
     const width = { now: item.element.clientWidth };
     new ResizeObserver(() => {
       if (item.element.clientWidth === width.now) return;
       width.now = item.element.clientWidth;
       fit(item);
     }).observe(item.element);
+  }
+
+  /* The main figure tells the controls and the status line what is pointed at, brushed and zoomed to. */
+  function connect(item) {
     item.view.addSignalListener("hover", (_, value) => (value.neuron ? showNeuron(value.neuron[0]) : rest()));
     item.view.addSignalListener("brush", (_, value) => { self.brushed = value.rank; rest(); });
     item.view.addSignalListener("zoom", (_, value) => showZoom(value.rank));
@@ -246,7 +255,7 @@ function tooltip(handler, event, item, value) {
 
 /* A figure by itself has no style sheet: its colours are written out, as on paper. */
 function save(svg, name) {
-  const text = svg.replace(/var\((--\w+)\)/g, (whole, variable) => LIGHT[variable] || whole);
+  const text = svg.replace(/var\((--\w+)\)/g, (whole, variable) => data.light[variable] || whole);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
   link.download = name;

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from analyses.report import charts, text
 from analyses.report.content import Content
+from analyses.report.figures import columns, small_figures
 from analyses.report.points import curve_ranks, sample_ranks
 from analyses.report.series import Series
 from analyses.report.summary import top_count
@@ -43,6 +44,7 @@ def page_data(content: Content) -> dict[str, Any]:
     return packed | {
         "runs": runs,
         "presets": content.presets,
+        "light": charts.LIGHT,
         "series": [_series_data(one, content) for one in content.series],
     }
 
@@ -55,6 +57,8 @@ def _series_data(one: Series, content: Content) -> dict[str, Any]:
         figures["steps-influence"] = charts.steps_figure(extent, names, "influence")
         figures["steps-deviation"] = charts.steps_figure(extent, names, "deviation")
         figures["kappa"] = charts.kappa_figure(names, content.kappa_span(one))
+    sets = content.sets[one.index]
+    figures |= {name: figure for name, figure in small_figures(one, extent).items() if name in sets}
     return {
         "runs": [run.index for run in one.measured],
         "neurons": extent.neurons,
@@ -62,6 +66,7 @@ def _series_data(one: Series, content: Content) -> dict[str, Any]:
         "table": content.top_count,
         "curve_ranks": curve_ranks(extent.neurons),
         "sample_ranks": sample_ranks(extent.neurons),
+        "sets": {name: {preset: columns(rows) for preset, rows in found.items()} for name, found in sets.items()},
         "figures": {name: charts.specification(figure) for name, figure in figures.items()} if names else {},
     }
 

@@ -1,6 +1,4 @@
-"""What was found, in numbers: one row per run, preset and token group, and the same beside what papers print."""
-
-import re
+"""What was found, in numbers: one row per run, preset and token group."""
 
 import polars as pl
 
@@ -11,15 +9,21 @@ KEY = ["run_id", "preset", "token_group"]
 SMALL_DEVIATION = 0.1  # NC: |δ| below this counts as on the line
 LARGE_DEVIATION = 0.5  # NC: δ above this counts as above the line
 
-# How a published quantity is spelled -> the column of `group_summaries` that measures the same, and its factor.
-MEASURES = {
-    "kappa": ("kappa", 1.0),
-    "r2": ("r2", 1.0),
-    "share_within_0.1_percent": ("share_within_0_1", 100.0),
-    "plateau_neurons": ("neurons_above_0_5", 1.0),
-}
 INTERVALS = ("kappa", "beta", "r2", "share_within_0_1", "neurons_above_0_5")  # spelled as in influence_interval
-DECISION = ("decision", "p_value", "power", "break_rank", "break_low", "break_high", "step", "decision_reason")
+DECISION = (
+    "decision",
+    "p_value",
+    "power",
+    "break_rank",
+    "break_low",
+    "break_high",
+    "step",
+    "decision_reason",
+    "slope_break_log_rank",
+    "slope_break_low",
+    "slope_break_high",
+    "slope_break_p_value",
+)
 
 
 def top_count(neurons: int) -> int:
@@ -90,33 +94,6 @@ def pair_summaries(inputs: ReportInputs) -> pl.DataFrame:
     )
 
 
-def comparisons(inputs: ReportInputs, summaries: pl.DataFrame) -> pl.DataFrame:
-    """Measured beside printed: one row per run × preset × published value that this report measures too.
-
-    `same_model` is whether the paper states the value for the run's model; where it does not, the two numbers are
-    about different models and no agreement may be read off. `relation`, `printed`, `printed_to` and `plus_minus` are
-    the paper's; a measured value is in the unit of the printed one.
-    """
-    models = dict(inputs.runs.select("run_id", "model").iter_rows())
-    rows = []
-    for printed in inputs.published.filter(pl.col("quantity").is_in(list(MEASURES))).iter_rows(named=True):
-        column, factor = MEASURES[printed["quantity"]]
-        for found in summaries.filter(pl.col("token_group") == printed["group_name"]).iter_rows(named=True):
-            ends = {"measured": column, "low": f"{column}_low", "high": f"{column}_high"}
-            rows.append(
-                {name: found[name] for name in KEY}
-                | {name: _scaled(found.get(source), factor) for name, source in ends.items()}
-                | {name: printed[name] for name in ("quantity", "relation", "plus_minus", "paper", "place")}
-                | {"printed": printed["value"], "printed_to": printed["value_to"], "printed_model": printed["model"]}
-                | {"same_model": _same_model(models[found["run_id"]], printed["model"])}
-            )
-    schema: dict[str, type[pl.DataType]] = dict.fromkeys((*KEY, "quantity"), pl.String)
-    schema |= dict.fromkeys(("measured", "low", "high"), pl.Float64) | {"relation": pl.String}
-    schema |= dict.fromkeys(("printed", "printed_to", "plus_minus"), pl.Float64)
-    schema |= dict.fromkeys(("paper", "place", "printed_model"), pl.String) | {"same_model": pl.Boolean}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
 def _all_groups(inputs: ReportInputs) -> pl.DataFrame:
     """Every run that has effects × preset × token group that is spoken of: what is missing must show as missing."""
     found = pl.concat([inputs.influence.select(KEY), inputs.fits.select(KEY)]).unique()
@@ -134,13 +111,3 @@ def _intervals(inputs: ReportInputs) -> pl.DataFrame:
         found = found.unique(KEY, keep="first").select(*KEY, "low", "high").rename(ends)
         frame = frame.join(found, on=KEY, how="left")
     return frame
-
-
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else factor * value
-
-
-def _same_model(model: str, printed: str | None) -> bool:
-    """Whether a paper's model (`GPT-2 XL`, `Pythia-410M`) is the run's (`gpt2-xl`, `EleutherAI/pythia-410m`)."""
-    plain = [re.sub(r"[^a-z0-9]", "", name.rsplit("/", 1)[-1].lower()) for name in (model, printed or "")]
-    return plain[0] == plain[1]

@@ -20,7 +20,8 @@
 --   p_value         against the random groups, after Holm
 --   reason          why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 4 to 7: ES tables 1 to 4, NC table 1, and ES §4.1. A report sets it beside published_value.
+-- SPEC 4 to 8: ES tables 1 to 4 and §4.1, NC tables 1 and 2 and §3. A report sets it
+-- beside published_value.
 
 create or replace view measured_value as
 with correlation as (
@@ -144,12 +145,48 @@ regime as (
     )
 ),
 
+attention as (
+    select
+        run_key, preset, token_group, 'NC', place, grp, quantity, definition, measured_group, k,
+        value, low, high, spread, reason
+    from (
+        select
+            h.run_key, h.preset, h.token_group, 'table 2' as place, renamed.printed as grp,
+            unnest(['plateau_activation_change_percent', 'effect_size']) as quantity,
+            concat_ws(
+                ', ', if(h.group_name = 'top', 'top 1 %', h.group_name), h.head_ablation,
+                'layer ' || h.attention_layer
+            ) as definition,
+            h.group_name as measured_group, h.k,
+            unnest([100 * h.activation_change, h.effect_size]) as value,
+            unnest([100 * h.change_low, null]) as low, unnest([100 * h.change_high, null]) as high,
+            null as spread, h.reason
+        from store.head_ablation as h
+        join (
+            values
+                ('largest_head', 'single_head_largest'), ('random_head', 'single_head_random'),
+                ('layer', 'all_heads'), ('control', 'non_attention_control')
+        ) as renamed (target, printed) using (target)
+        where h.group_name in ('plateau', 'top')
+        union all
+        select
+            run_key, preset, token_group, '§3', unnest(['rare_common', 'rare', 'common']),
+            unnest(['attention_correlation', 'attention_gini', 'attention_gini']), '', null, null,
+            unnest([correlation, gini, common_gini]), unnest([correlation_low, null, null]),
+            unnest([correlation_high, null, null]),
+            unnest([correlation_sd, gini_sd, common_gini_sd]), reason
+        from store.attention_routing
+        where head is null and attention_layer is null
+    )
+),
+
 every as (
     from pairwise
     union all from dimension
     union all from spectrum
     union all from louvain
     union all from regime
+    union all from attention
 ),
 
 test as (
