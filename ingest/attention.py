@@ -113,21 +113,21 @@ def measure_attention(
     model, structure, sample = prepared.model, prepared.structure, prepared.material.sample
     with eager(model):
         layers = find_heads(model, structure, request.layers)
-        seed = prepared.manifest.seed
-        edits = HeadEdits(
-            model, structure, layers, ablation=request.ablation, predicted=sample.predicted,
-            patches=len(sample.tokens) > 1, seed=seed,
-        )  # fmt: skip
-        cells = make_cells(
-            groups, len(sample.tokens), sample.predicted, subsample=SUBSAMPLE, seed=seed,
-            values=len(edits.edits) * structure.neurons,
-        )  # fmt: skip
-        _begin(folder, prepared, request, layers)
-        if request.ablation == "mean":
-            edits.find_means(list(_batches(sample.tokens, np.arange(len(sample.tokens)))))
-        units = AttentionUnits(folder / _UNITS, edits, sample.tokens, cells, structure.neurons)
-        executor.run("attention", range(len(cells.units)), units.run, units.is_done)
-        error = structural_error(edits, sample.tokens, cells)
+    seed = prepared.manifest.seed
+    edits = HeadEdits(
+        model, structure, layers, ablation=request.ablation, predicted=sample.predicted,
+        patches=len(sample.tokens) > 1, seed=seed,
+    )  # fmt: skip
+    cells = make_cells(
+        groups, len(sample.tokens), sample.predicted, subsample=SUBSAMPLE, seed=seed,
+        values=len(edits.edits) * structure.neurons,
+    )  # fmt: skip
+    _begin(folder, prepared, request, layers)
+    if request.ablation == "mean":
+        edits.find_means(list(_batches(sample.tokens, np.arange(len(sample.tokens)))))
+    units = AttentionUnits(folder / _UNITS, edits, sample.tokens, cells, structure.neurons)
+    executor.run("attention", range(len(cells.units)), units.run, units.is_done)
+    error = structural_error(edits, sample.tokens, cells)
     if not error <= 1:
         raise UserError(
             f"{type(model).__name__} is not supported with --attention: edited heads differ from the hooked model by "
@@ -228,7 +228,7 @@ def _write(
     write_relation(folder, "dim_attention", pa.table({name: [value] for name, value in about.items()}))
     write_relation(folder, "dim_attention_cell", cells.table.to_arrow())
     write_relation(folder, "attention_position", positions_with_cells(cells, prepared.material.sample).to_arrow())
-    largest = np.zeros(len(edits.edits) + 1)
+    largest = np.zeros(1 + max(edit.edit for edit in edits.edits))
     tables: dict[str, Callable[[int, Any], pa.Table]] = {
         "agg_attention_head": lambda unit, found: _head_rows(edits, cells.of_unit(unit).ids, found),
         "agg_attention_distance": lambda unit, found: _distance_rows(edits, cells.of_unit(unit).ids, found),

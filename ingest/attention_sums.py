@@ -23,7 +23,7 @@ class UnitSums:
         self._heads = {name: np.zeros((heads, count)) for name in ("gini_sum", "entropy_sum", "first_sum")}
         self._weight = np.zeros((heads, count, length))
         self._losses: dict[int, list[NDArray[np.float32]]] = {edit.edit: [] for edit in edits.edits}
-        self._largest = np.zeros(len(edits.edits) + 1)
+        self._largest = np.zeros(1 + max(edit.edit for edit in edits.edits))
         self._member = torch.empty(0)
 
     def add_clean(self, cell_of: NDArray[np.int64], activations: Tensor, weights: Mapping[int, Weights]) -> None:

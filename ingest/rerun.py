@@ -64,8 +64,8 @@ class Rerun:
         ] = {}  # of what an edited module gives: a tuple's length, dimensions
         self._tokens = tokens
 
-    def record(self, tokens: Tensor, *, logits: bool, see: See | None = None, more: Iterable[Hook] = ()) -> Recorded:
-        """Run n × T tokens unedited, keeping what reruns need; `see` looks at the softmaxes (ingest.heads)."""
+    def record(self, tokens: Tensor, *, logits: bool) -> Recorded:
+        """Run n × T tokens unedited, keeping what reruns need."""
         self._tokens = tokens
         self._played = {module: [] for module in self._watched}
         inputs: dict[nn.Module, Tensor] = {}
@@ -83,7 +83,7 @@ class Rerun:
         hooks += [(piece, "before", partial(keep_input, key)) for key, piece in self.projections.items()]
         edited = [point for point in self.before if point not in self.attentions]
         hooks += [(point, "before", partial(keep_input, point)) for point in edited]
-        found, result = self._run(tokens, [*hooks, *more], logits=logits, stop=not logits and self._may_stop, see=see)
+        found, result = self._run(tokens, hooks, logits=logits, stop=not logits and self._may_stop)
         return Recorded(found, inputs, outputs, result)
 
     def rerun(self, point: nn.Module, outputs: Tensor, *, logits: bool, activations: bool = True) -> Recorded:
@@ -103,7 +103,7 @@ class Rerun:
         return Recorded(found, {}, {}, result)
 
     def heads_outputs(self, attention: nn.Module, see: See) -> Tensor:
-        """What the heads of an attention give for the recorded windows with softmaxes that `see` replaces."""
+        """What the heads of an attention give for the recorded windows; `see` looks at its softmax, or replaces it."""
         seen: list[Tensor] = []
 
         def keep(_module: nn.Module, args: Any) -> None:

@@ -1,0 +1,154 @@
+"""What attention heads cost: a GPT-2 small with random weights, beside one full hooked pass a head.
+
+    python benchmarks/attention.py [--windows 8] [--threads 4] [--quick]
+
+Asked (issue E): the activations of all heads of two layers in at most 3 forward passes; with the loss, on the stated
+subsample of 4,096 of 25,088 positions. A forward pass is the whole model with its unembedding, over the same windows,
+in the batches and with the attention that ingest's own capture uses. Everything goes to
+benchmarks/results/attention.json.
+"""
+
+import argparse
+import copy
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from ingest.attention_cells import UnitCells
+from ingest.attention_sums import UnitSums
+from ingest.capture import POSITIONS_PER_BATCH
+from ingest.head_edits import HEAD, LAYER, HeadEdits
+from ingest.heads import AttentionLayer, eager, find_heads
+from ingest.structure import Structure, find_structure, hooked
+
+RESULTS = Path(__file__).resolve().parent / "results" / "attention.json"
+WINDOW, POSITIONS, SUBSAMPLE = 256, 25_088, 4_096
+CELLS = 7  # of a window
+
+
+def main() -> None:
+    """Time every part, print and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--windows", type=int, default=8, help="of 256 positions; times grow in proportion")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
+    parser.add_argument("--quick", action="store_true", help="one window, a small model; nothing is written")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    shape = {"n_layer": 4, "n_embd": 192, "n_head": 6, "vocab_size": 8_192} if given.quick else {}
+    model = GPT2LMHeadModel(GPT2Config(**shape)).eval().requires_grad_(False)
+    windows, repeats = (1, 1) if given.quick else (given.windows, given.repeats)
+    tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (windows, WINDOW + 1))
+    structure = find_structure(model)
+    times = timed_parts(model, structure, tokens, repeats)
+    set_up = times.pop("set_up_once_a_run")
+    passes = {name: round(seconds / times["forward_pass"], 2) for name, seconds in times.items()}
+    heads = 2 * model.config.n_head
+    whole_run = passes["all_activations"] + SUBSAMPLE / POSITIONS * (
+        passes["all_with_loss"] - passes["all_activations"]
+    )
+    found: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {given.threads} threads, load {os.getloadavg()[0]:.1f} at the start",
+        "asked": "activations of all heads of two layers ≤ 3 forward passes; the loss on 4,096 of 25,088 positions",
+        "model": {"layers": model.config.n_layer, "width": model.config.n_embd, "heads_edited": heads},
+        "positions_timed": windows * WINDOW,
+        "set_up_once_a_run_seconds": round(set_up, 2),
+        "seconds": {name: round(seconds, 3) for name, seconds in times.items()},
+        "forward_passes": passes,
+        "forward_passes_of_a_run": {
+            "activations_of_all_heads": passes["heads_activations"],
+            "heads_layers_controls_summaries_and_the_loss_of_the_subsample": round(whole_run, 2),
+            "one_full_hooked_pass_a_head": round(heads * passes["hooked_pass"], 1),
+            "times_as_fast": round(heads * passes["hooked_pass"] / passes["heads_activations"], 1),
+        },
+    }
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    print(text)
+    if not given.quick:
+        RESULTS.write_text(text + "\n", encoding="utf-8")
+
+
+def timed_parts(model: PreTrainedModel, structure: Structure, tokens: np.ndarray, repeats: int) -> dict[str, float]:
+    """Seconds of each part over the same windows."""
+    inputs = torch.from_numpy(tokens[:, :-1])
+    batches = inputs.split(max(1, POSITIONS_PER_BATCH // WINDOW))
+
+    def forward() -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                model(input_ids=batch, use_cache=False)
+
+    with eager(model):
+        layers = find_heads(model, structure)
+
+    def hooked_pass() -> None:
+        with hooked((layers[0].out_projection, "before", silence(layers[0]))):
+            forward()
+
+    start = time.perf_counter()
+    edits = HeadEdits(model, structure, layers, predicted=WINDOW, patches=False)
+    set_up = time.perf_counter() - start
+    alone = copy.copy(edits)
+    alone.edits = tuple(edit for edit in edits.edits if edit.kind in (HEAD, LAYER))
+    parts: dict[str, Callable[[], None]] = {
+        "forward_pass": forward,
+        "hooked_pass": hooked_pass,
+        "heads_activations": partial(run_edits, alone, structure, tokens, loss=False, summaries=False),
+        "heads_activations_and_summaries": partial(run_edits, alone, structure, tokens, loss=False, summaries=True),
+        "all_activations": partial(run_edits, edits, structure, tokens, loss=False, summaries=True),
+        "all_with_loss": partial(run_edits, edits, structure, tokens, loss=True, summaries=True),
+    }
+    found = {"set_up_once_a_run": set_up}
+    for name, work in parts.items():
+        found[name] = min(timed(work) for _ in range(repeats))
+        print(f"{name}: {found[name]:.2f} s", file=sys.stderr)
+    return found
+
+
+def run_edits(edits: HeadEdits, structure: Structure, tokens: np.ndarray, *, loss: bool, summaries: bool) -> None:
+    """Record each window and run its edits; with `summaries` look at its attention and sum everything over cells."""
+    cell_of = np.random.default_rng(0).integers(0, CELLS, (1, WINDOW))
+    cells = UnitCells(np.arange(CELLS), np.bincount(cell_of[0], minlength=CELLS))
+    for window in tokens:
+        sums = UnitSums(edits, cells, structure.neurons, WINDOW)
+        activations, weights = edits.record(window[None], loss=loss)
+        if summaries:
+            sums.add_clean(cell_of, activations, weights)
+        for edited in edits.edited(loss=loss):
+            if summaries:
+                sums.add_edited(edited)
+
+
+def silence(layer: AttentionLayer) -> Callable[..., Any]:
+    """A hook that sets the first head's output to 0."""
+
+    def hook(_module: Any, args: Any) -> Any:
+        edited = args[0].clone()
+        edited[..., : edited.shape[-1] // layer.heads] = 0
+        return (edited, *args[1:])
+
+    return hook
+
+
+def timed(work: Callable[[], None]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
