@@ -19,6 +19,7 @@ from ingest.heads import eager, find_heads
 from ingest.models import Trust, load_model, locate
 from ingest.structure import find_structure
 from tests.attention_runs import halves, measured_parts, prepared_model
+from tests.conftest import REPOSITORY
 from tests.hooked_heads import hooked_pass
 from tests.mart_rows import empty_warehouse, given, given_run, publish, rows
 from tests.tiny import SUPPORTED, save_folder, tiny_corpus, tiny_model
@@ -114,6 +115,9 @@ def test_what_analyses_say_follows_new_attention(commands, model) -> None:
     assert heads["delta_loss"].null_count() == 0
     assert relation(commands, "attention_routing")["correlation"].count() == 9
     assert len(relation(commands, "activation_patching")) > 0
+    for name in ("nc_table_2", "nc_attention", "heads", "nc_patching"):
+        found = json.loads(commands("sql", REPOSITORY / "docs" / "queries" / f"{name}.sql", "--json").out)
+        assert [row for row in found if row["model"] == "gpt2"], name
 
 
 def test_side_by_side_the_last_layer_changes_nothing_and_the_relation_says_why(commands) -> None:
