@@ -75,7 +75,8 @@ def _emergence(runs: list[str]) -> pl.DataFrame:
 
 def _slopes(inputs: ReportInputs) -> pl.DataFrame:
     key = ["run_id", "preset", "token_group", "rank"]
-    slope = -pl.col("rank").cast(pl.Float64).log() / 5
+    steeper = pl.col("run_id").rank("dense").cast(pl.Float64)  # at each checkpoint
+    slope = -pl.col("rank").cast(pl.Float64).log() / 5 * steeper
     return inputs.deviations.select(*key).with_columns(local_slope=slope, second_derivative=slope / 3)
 
 

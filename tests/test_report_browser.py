@@ -1,6 +1,7 @@
 """The page in a real browser, from disk: it draws, answers to pointer and keyboard, and asks nothing of a network."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from analyses.report import write_report
 from tests.report_inputs import make_inputs
+from tests.report_study import studied
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="NO BROWSER TEST: selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -37,7 +39,7 @@ SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(make_inputs(intervals=True), tmp_path_factory.mktemp("report"))
+    return write_report(studied(make_inputs(intervals=True)), tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def point_at_first_neuron(page: Any) -> tuple[int, int]:
 
 def test_the_page_draws_without_an_error_or_a_request(page: Any) -> None:
     plots = page.find_elements(By.CSS_SELECTOR, ".plot")
-    assert len(plots) == 7
+    assert len(plots) == 14
     assert all(plot.find_elements(By.CSS_SELECTOR, "svg path") for plot in plots)
     assert [entry for entry in page.get_log("browser") if entry["level"] != "INFO"] == []
     sent = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
@@ -151,6 +153,52 @@ def test_the_slider_and_the_presets_change_figures_captions_and_tables_alike(pag
     assert len([item for item in page.find_elements(By.CSS_SELECTOR, ".finding") if item.is_displayed()]) == 1
 
 
+def test_the_slider_moves_the_slopes_and_the_sensitivity_too(page: Any) -> None:
+    def drawn() -> list[str]:
+        marks = "[data-figure=slopes] .mark-symbol path"
+        return page.execute_script(
+            f"return [...document.querySelectorAll('{marks}')].map((item) => item.getAttribute('transform'))"
+        )
+
+    before = drawn()
+    assert len(before) > 100
+    one(page, ".step").send_keys(Keys.HOME)
+    wait_for(lambda: drawn() != before and len(drawn()) > 100)
+    one(page, ".step").send_keys(Keys.END)
+    wait_for(lambda: drawn() == before)
+
+
+def test_a_card_opens_by_keyboard_and_holds_no_script(page: Any) -> None:
+    cards = page.find_elements(By.CSS_SELECTOR, "details.card")
+    assert [card.get_attribute("open") for card in cards] == ["true", None, None]
+    cards[1].find_element(By.CSS_SELECTOR, "summary").send_keys(Keys.ENTER)
+    wait_for(lambda: cards[1].find_element(By.CSS_SELECTOR, ".contexts").is_displayed())
+    assert "\\x1b[31mred" in page.execute_script("return document.querySelector('.cards').textContent")
+    assert page.execute_script("return window.hacked") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(page: Any, scheme: str) -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    page.execute_script("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
+    page.execute_script(axe_source())
+    run = "axe.run(document, {resultTypes: ['violations']}).then(arguments[arguments.length - 1])"
+    page.set_script_timeout(60)
+    found = page.execute_async_script(run)["violations"]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in serious] == []
+
+
+def axe_source() -> str:
+    """The text of axe-core (npm: `npm install --no-save axe-core`); or RARE_TOKENS_AXE is its path."""
+    given = os.environ.get("RARE_TOKENS_AXE", "node_modules/axe-core/axe.min.js")
+    if not Path(given).is_file():
+        pytest.skip(f"NO ACCESSIBILITY TEST: {given} is not there; `npm install --no-save axe-core` brings it")
+    return Path(given).read_text(encoding="utf-8")
+
+
 def test_tables_sort_both_ways_by_keyboard(page: Any) -> None:
     ranks = [int(row[2]) for row in shown_rows(page)]
     assert ranks == list(range(1, 21))
@@ -197,7 +245,8 @@ def test_the_page_fits_its_window(browser: Any, index: Path, width: int, scheme:
 
 def test_ten_checkpoints_can_be_used_within_two_seconds(browser: Any, tmp_path: Path) -> None:
     resize(browser, 1440)
-    index = write_report(make_inputs(tuple(range(10))), tmp_path)
+    index = write_report(studied(make_inputs(tuple(range(10)))), tmp_path)
+    assert index.stat().st_size <= 5_000_000
     browser.get(index.as_uri())
     ready = "return (performance.getEntriesByName('ready')[0] || {}).startTime"
     assert wait_for(lambda: browser.execute_script(ready)) <= 2000
