@@ -64,15 +64,35 @@ edit as (
     select run_id, head_ablation, 0, 'none', true, 0.0 from dim_attention
 ),
 
-activation as (
+-- A cell whose count, sum and largest of neurons are right has each of them once
+activation_cell as (
     select
         run_id,
         head_ablation,
         edit,
+        cell,
         count(*) as rows,
-        count(distinct (cell, neuron)) as pairs,
+        sum(neuron) as neuron_sum,
+        max(neuron) as last_neuron,
         count_if(not isfinite(activation_sum)) as bad
     from agg_attention_activation
+    group by all
+),
+
+activation as (
+    select
+        activation_cell.run_id,
+        activation_cell.head_ablation,
+        activation_cell.edit,
+        count(*) as cells,
+        count_if(
+            activation_cell.rows <> run.neurons
+            or activation_cell.last_neuron <> run.neurons - 1
+            or activation_cell.neuron_sum <> run.neurons * (run.neurons - 1) // 2
+        ) as wrong,
+        sum(activation_cell.bad) as bad
+    from activation_cell
+    join run using (run_id)
     group by all
 ),
 
@@ -94,12 +114,11 @@ edits as (
         edit.head_ablation,
         count(*) - count(distinct edit.edit) as repeated,
         count_if(
-            coalesce(activation.rows, 0) is distinct from activation.pairs
-            and coalesce(activation.rows, 0) > 0
-            or coalesce(activation.rows, 0) <> case
+            coalesce(activation.wrong, 0) > 0
+            or coalesce(activation.cells, 0) <> case
                 when not edit.feeds_neurons then 0
-                when starts_with(edit.kind, 'patch') then cells.loss_cells * run.neurons
-                else cells.cells * run.neurons
+                when starts_with(edit.kind, 'patch') then cells.loss_cells
+                else cells.cells
             end
         ) as incomplete,
         coalesce(sum(activation.bad), 0) as bad_sums,
@@ -113,7 +132,6 @@ edits as (
         coalesce(sum(effect.bad), 0) as bad_deltas,
         count_if(not edit.feeds_neurons and edit.largest_change <> 0) as unexplained
     from edit
-    join run using (run_id)
     join described using (run_id, head_ablation)
     join cells using (run_id, head_ablation)
     left join activation using (run_id, head_ablation, edit)
@@ -159,7 +177,8 @@ judged as (
                 failures: described.unconfirmed
             },
             {
-                relation: 'dim_attention_cell', expectation: 'positions are those of position_group',
+                relation: 'dim_attention_cell',
+                expectation: 'positions are those of position_group',
                 failures: grouped.wrong_groups
             },
             {
