@@ -232,6 +232,24 @@ def test_groups_are_added_to_a_run_and_stay_with_it(commands, asked):
         assert len(opened.fct_group_effect()) == len(opened.dim_group()) == 0
 
 
+def test_a_run_computed_again_does_not_lose_its_groups_where_it_is_cut_off(commands, asked, monkeypatch):
+    assert commands(*asked, "--group", "groups.json").code == 0
+    with warehouse.open(PATH) as opened:
+        before = opened.fct_group_effect()
+    with monkeypatch.context() as patched:
+        patched.setattr(warehouse, "add_groups", lambda *_args, **_given: raise_interrupt())
+        assert commands(*asked, "--again").code == 130
+    with warehouse.open(PATH) as opened:
+        assert opened.fct_group_effect().equals(before)
+    assert commands(*asked, "--again").code == 0
+    with warehouse.open(PATH) as opened:
+        assert opened.fct_group_effect().equals(before)
+
+
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def test_more_effects_keep_those_there_are(commands, asked):
     assert commands(*asked, "--effects", "direct").code == 0
     assert commands(*asked, "--effects", "entropy").code == 0

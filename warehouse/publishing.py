@@ -36,6 +36,7 @@ _LOADED = {
     "neuron_weight": "neuron",
     "neuron_token": "neuron, direction, rank",
 }
+GROUP_TABLES = ("dim_group", "fct_group_effect")
 # Computed from the facts, in an order in which each finds what it reads.
 MARTS = ("position_group", "agg_effect", "neuron_influence", "power_law_fit", "neuron_deviation", "neuron_mediation")
 
@@ -166,7 +167,8 @@ def _load(
     }
     key = records.record(con, values)
     with _timed("clear"):
-        clear(con, key)
+        # A group's neurons are known nowhere else, so an ingest cut off before it adds them again must not lose them
+        clear(con, key, keep=GROUP_TABLES)
     with _timed("dimensions"):
         tokenizer_key = _load_tokens(con, staged.manifest)
         source_key = _load_frequencies(con, staged.manifest, tokenizer_key)
@@ -207,13 +209,13 @@ def _audit_marts(
     audit.record_results(con, key, verdicts)
 
 
-def clear(con: duckdb.DuckDBPyConnection, key: int) -> None:
-    """Remove every stored row of a run but its row in `store.run`."""
+def clear(con: duckdb.DuckDBPyConnection, key: int, keep: tuple[str, ...] = ()) -> None:
+    """Remove every stored row of a run but its row in `store.run` and those of the tables in `keep`."""
     tables = con.execute(
         "select t.table_name from duckdb_tables() as t join duckdb_columns() as c using (schema_name, table_name)"
         " where t.schema_name = 'store' and c.column_name = 'run_key' and t.table_name <> 'run' order by 1"
     ).fetchall()
-    for (table,) in tables:
+    for table in [table for (table,) in tables if table not in keep]:
         con.execute(f"delete from store.{table} where run_key = $run_key", {"run_key": key})
 
 
