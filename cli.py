@@ -160,7 +160,7 @@ def ingest(
     options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
     requests = _requests(options, series)
     if dry_run:
-        _show_estimates(requests, settings)
+        _show_estimates(requests, heads, settings)
         return
     published = _ingest(requests, settings, again, publish_anyway, groups, heads)
     show(_runs(settings, published), settings.form)
@@ -178,12 +178,15 @@ def _requests(options: "Options", series: str | None) -> "Iterator[Request | Mis
     return one_ahead(checkpoints(options, series))
 
 
-def _show_estimates(requests: "Iterator[Request | MissingCheckpoint]", settings: Settings) -> None:
+def _show_estimates(
+    requests: "Iterator[Request | MissingCheckpoint]", heads: "AttentionOptions", settings: Settings
+) -> None:
     from ingest.estimate import estimate
     from ingest.revisions import MissingCheckpoint
 
     there = [request for request in requests if not isinstance(request, MissingCheckpoint)]
-    show(pl.DataFrame([asdict(estimate(request)) for request in there]), settings.form)
+    estimates = [estimate(request, heads.request(int(request.config.num_hidden_layers))) for request in there]
+    show(pl.DataFrame([asdict(one) for one in estimates]), settings.form)
 
 
 def _ingest(
@@ -544,9 +547,8 @@ def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs
     frames = warehouse.report_frames(path, chosen["run_id"].to_list(), wait=wait)
     frames |= warehouse.card_frames(path, card_neurons(chosen, frames["influence"]), wait=wait)
     together = [
-        coactivation(activity)
+        coactivation(pl.concat([_group_activity(settings, run_id, CARD_PRESET) for run_id in runs]))
         for runs in warehouse.same_positions(path, compared_runs(chosen), wait=wait)
-        if (activity := warehouse.group_activations(path, runs, CARD_PRESET, wait=wait)) is not None
     ]
     return ReportInputs(
         runs=chosen,
@@ -556,6 +558,20 @@ def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs
         command=" ".join([program(), "report", *wanted]),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _group_activity(settings: Settings, run_id: str, preset: str) -> pl.DataFrame:
+    """How active the groups of a run's neurons are at each of its rare positions."""
+    from analyses.coactivation import group_activity
+
+    read = partial(warehouse.read, settings.warehouse, run_id, preset=preset, token_group="rare", wait=settings.wait)
+    rare = read("position_group", columns=("position_id",))
+    windows = warehouse.read(
+        settings.warehouse, run_id, "dim_position", columns=("position_id", "window_id"), wait=settings.wait
+    )
+    values, _ = warehouse.activations(settings.warehouse, run_id, preset=preset, token_group="rare", wait=settings.wait)
+    positions = rare.join(windows, on="position_id", maintain_order="left")
+    return group_activity(run_id, preset, values, positions, read("neuron_group"))
 
 
 def _published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:

@@ -8,15 +8,21 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from common.errors import UserError
+from ingest.attention import SUBSAMPLE, AttentionRequest
+from ingest.attention_cells import MOST_SUMS
 from ingest.contexts import NC_MATCHED
 from ingest.dense import MEMORY, WIDER
 from ingest.dense_units import dense_cost
+from ingest.head_edits import CONTROL_DRAWS
+from ingest.heads import LAYERS
 from ingest.machine import matrix_rate
 from ingest.pipeline import bytes_needed, choose_device
 from ingest.request import Request
 from ingest.structure import PROBE_TOKENS, decoder_blocks, hooked, layer_index, mlp_modules, mlp_shape
 
 BYTES_A_PAIR_STORED = 8.6  # measured: activation and effect are 8, neuron and position the rest
+BYTES_A_SUM_STORED = 6.5  # measured: the float is 4, edit, cell and neuron the rest
+CELLS_A_WINDOW = 5  # kinds of positions of a window that are in the same token groups, about
 ABLATION_MEMORY = 2 << 30
 
 
@@ -38,10 +44,12 @@ class Estimate:
     warehouse_bytes: int  # what stays
     memory_bytes: int
     minutes: float
+    attention_rows: int = 0  # of `--attention`, in minutes and bytes too
+    attention_minutes: float = 0.0
 
 
-def estimate(request: Request) -> Estimate:
-    """Estimate a run's rows, bytes and time.
+def estimate(request: Request, attention: AttentionRequest | None = None) -> Estimate:
+    """Estimate a run's rows, bytes and time; with `attention` of that too.
 
     Raises:
         UserError: the architecture is not one that can be analysed, as far as its configuration shows.
@@ -70,7 +78,12 @@ def estimate(request: Request) -> Estimate:
         memory = MEMORY + parameters * dtype.itemsize
     else:  # each position is unembedded twice, and about two products of vocabulary × neurons are taken
         seconds += options.tokens * 4 * vocabulary * (width + neurons) / matrix_rate(device)
+    attention_rows, attention_seconds = 0, 0.0
+    if attention is not None:
+        attention_rows, operations = attention_cost(model, layer, options.tokens, options.window, attention.layers)
+        attention_seconds = operations / matrix_rate(device)
     stored = int(pairs * (BYTES_A_PAIR_STORED + 4 * (len(options.effects) - 1)))
+    stored += int(attention_rows * BYTES_A_SUM_STORED)
     element = torch.finfo(getattr(torch, options.dtype)).bits // 8
     return Estimate(
         run_id=request.run_id,
@@ -83,8 +96,28 @@ def estimate(request: Request) -> Estimate:
         disk_bytes=stored + bytes_needed(options.tokens, neurons, width, len(options.effects)),
         warehouse_bytes=stored,
         memory_bytes=parameters * element + memory,
-        minutes=seconds / 60,
+        minutes=(seconds + attention_seconds) / 60,
+        attention_rows=attention_rows,
+        attention_minutes=attention_seconds / 60,
     )
+
+
+def attention_cost(
+    model: PreTrainedModel, layer: int, positions: int, window: int, wanted: tuple[int, ...] | None
+) -> tuple[int, float]:
+    """Rows that attention adds at most, and floating-point operations; without weights the layers are a guess."""
+    blocks = decoder_blocks(model)
+    heads = int(model.config.get_text_config().num_attention_heads)
+    neurons, width, vocabulary = mlp_shape(model, layer)
+    block = sum(weight.numel() for weight in blocks[layer].parameters())
+    layers = wanted or tuple(range(max(0, layer - LAYERS + 1), layer + 1))
+    edits = heads + 1 + 2 * CONTROL_DRAWS
+    passed = sum(max(0.0, layer - index + 0.5) * block for index in layers)  # of an edit, to the neurons
+    operations = 2.0 * positions * (edits * passed + len(blocks) * block)
+    above = sum((len(blocks) - index) * block + vocabulary * width for index in layers)  # to the loss
+    operations += 2.0 * min(positions, SUBSAMPLE) * (edits + heads + 1) * above
+    sums = min(MOST_SUMS, len(layers) * edits * neurons * CELLS_A_WINDOW * max(1, positions // window))
+    return sums + len(layers) * heads * CELLS_A_WINDOW * positions, operations
 
 
 # Settings by which configurations say that logits are capped, or that what an MLP gives is scaled before it is added.

@@ -152,6 +152,18 @@ def test_bad_input_is_refused_in_a_sentence(commands, model, options, said) -> N
     assert relation(commands, "dim_run").is_empty(), "before anything is computed"
 
 
+def test_a_dry_run_says_what_attention_adds(commands, model) -> None:
+    (without,) = json.loads(ingest(commands, "--dry-run").out)
+    (asked,) = json.loads(ingest(commands, "--dry-run", "--attention").out)
+    assert without["attention_rows"] == without["attention_minutes"] == 0
+    assert asked["attention_minutes"] > 0
+    assert asked["warehouse_bytes"] > without["warehouse_bytes"]
+    assert ingest(commands, "--attention").code == 0
+    rows = sum(len(relation(commands, name)) for name in ("agg_attention_activation", "agg_attention_distance"))
+    assert rows / 3 <= asked["attention_rows"] <= 3 * rows
+    assert ingest(commands, "--dry-run", "--attention", "--attention-layers", "7").code == 2
+
+
 def test_a_model_folder_that_has_changed_since_is_refused(commands, model) -> None:
     assert ingest(commands).code == 0
     (run_id,) = relation(commands, "dim_run")["run_id"]
