@@ -27,10 +27,12 @@ A part of ``fct_effect`` is sorted by neuron, then position, and each of its row
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
+from common.errors import UserError
 from common.files import read_json, write_json
 
 Record = TypeVar("Record")
@@ -324,8 +326,25 @@ def read_summary(folder: Path) -> Summary | None:
 def _read(path: Path, record: type[Record]) -> Record | None:
     if not path.is_file():
         return None
-    known = {item.name for item in fields(record)}  # type: ignore[arg-type]
-    return record(**{key: value for key, value in read_json(path).items() if key in known})
+    try:
+        read = read_json(path)
+        known = {item.name for item in fields(record)}  # type: ignore[arg-type]
+        made = record(**{key: value for key, value in read.items() if key in known})
+        if wrong := [name for name, hint in get_type_hints(record).items() if not _is_of(getattr(made, name), hint)]:
+            raise TypeError(f"{wrong[0]} is {getattr(made, wrong[0])!r}")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{path} is damaged ({reason}). Remove its folder, or ingest the run with --again.") from error
+    return made
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of a field's type; a whole number is also a float, true and false are none."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    plain = tuple(get_origin(kind) or kind for kind in kinds)
+    return isinstance(value, plain + ((int,) if float in plain else ())) and (
+        not isinstance(value, bool) or bool in plain
+    )
 
 
 def parts_root(warehouse: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The same command gives the same facts and marts bit for bit, on other threads within 1e-6; runs say what made them."""
+"""The same command gives the same facts and marts bit for bit, on other threads to 1e-6; runs say what made them."""
 
 import json
 from dataclasses import fields

@@ -85,20 +85,23 @@ def audit_parts(staged: staging.Staged) -> list[Verdict]:
         QualityError: a part is missing, unreadable, or has other columns than the contract says.
     """
     staging.check_files(staged)
+    run_id = staged.manifest.run_id
     with duckdb.connect(config=WRITE_CONFIG) as con:
         migrations.migrate(con, Path(":memory:"), commented=False)
-        records.record(con, records.described(staged.manifest, staged.summary) | {"status": "published"})
-        staging.attach(con, staged)
-        for relation, keys in _KEYS.items():
-            parts_and_run = f"staging.{relation} as part, dim_run as run"
-            con.execute(f"create or replace view {relation} as select {keys}, part.* from {parts_and_run}")
         try:
-            return part_verdicts(con, staged.manifest.run_id)
+            records.record(con, records.described(staged.manifest, staged.summary) | {"status": "published"})
+            staging.attach(con, staged)
+            for relation, keys in _KEYS.items():
+                parts_and_run = f"staging.{relation} as part, dim_run as run"
+                con.execute(f"create or replace view {relation} as select {keys}, part.* from {parts_and_run}")
+            return part_verdicts(con, run_id)
         except _NOT_THE_PARTS:
             raise
         except duckdb.Error as error:
-            message = f"A part of run {staged.manifest.run_id} cannot be read: {reason(error)}. Ingest it with --again."
+            message = f"A part of run {run_id} cannot be read: {reason(error)}. Ingest it with --again."
             raise QualityError(message) from error
+        except ValueError as error:  # a time or a text of the manifest that is none
+            raise QualityError(f"The manifest of run {run_id} is damaged ({error}). Ingest it with --again.") from error
 
 
 def part_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:

@@ -37,6 +37,8 @@ def staged_run(folder: Path) -> Staged:
         raise UserError(f"{folder} holds no parts of a run. Ingest it first.")
     if manifest.format != parts.FORMAT:
         raise UserError(f"{folder} has parts of format {manifest.format}, not {parts.FORMAT}. Ingest the run again.")
+    if manifest.position_block < 1 or not set(manifest.effects) <= parts.EFFECT_COLUMNS.keys():
+        raise UserError(f"{folder / parts.MANIFEST} is damaged. Ingest the run again with --again.")
     if summary is None:
         raise UserError(f"Run {manifest.run_id} is not finished. Give its ingest command again; it goes on from there.")
     return Staged(folder, manifest, summary, digest(folder))
@@ -68,7 +70,7 @@ def check_part_files(files: dict[str, list[Path]], run_id: str, effects: tuple[s
         for path in paths:
             try:
                 found = pq.read_schema(path)
-            except (OSError, pa.ArrowInvalid) as error:
+            except (OSError, ValueError, pa.ArrowException) as error:  # also names that are not UTF-8
                 what = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
                 message = f"Part {path} of run {run_id} {what}. Ingest the run again with --again."
                 raise QualityError(message) from error
