@@ -14,7 +14,12 @@ from tests.synthetic import make_parts
 from warehouse import connection, relations
 
 # Filled by `analyze`, so empty after publishing (see tests/test_analyze.py).
-ANALYSED = {*(name for analysis in REGISTRY for name in analysis.relations), "emergence", "published_value"}
+ANALYSED = {
+    *(name for analysis in REGISTRY for name in analysis.relations),
+    "emergence",
+    "measured_value",
+    "published_value",
+}
 
 
 @pytest.fixture(scope="module")
