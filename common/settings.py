@@ -203,17 +203,18 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
 
 def _hoisted(arguments: list[str]) -> list[str]:
     """The arguments with --config FILE and --version in front: both are read before the command's own options are."""
-    front, rest = [], list(arguments)
-    for place, argument in enumerate(arguments):
+    front: list[str] = []
+    rest: list[str] = []
+    place = 0
+    while place < len(arguments):
+        argument = arguments[place]
         if argument == "--":
             break
         width = {"--config": 2, "--version": 1}.get(argument, 1 if argument.startswith("--config=") else 0)
-        if width and place + width <= len(arguments):
-            found = arguments[place : place + width]
-            front += found
-            for part in found:
-                rest.remove(part)
-    return front + rest
+        taken = arguments[place : place + max(1, width)]
+        (front if width == len(taken) else rest).extend(taken)
+        place += len(taken)
+    return front + rest + arguments[place:]
 
 
 def program() -> str:

@@ -109,7 +109,7 @@ def engine_errors(path: Path) -> Iterator[None]:
 
 def reason(error: duckdb.Error) -> str:
     """The engine's message in one line, without its class name."""
-    first = str(error).strip().splitlines()[0]
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\w[\w ]* Error: ", "", first)
 
 

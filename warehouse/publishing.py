@@ -20,7 +20,7 @@ from common.errors import LockedError, QualityError
 from common.parts import Manifest
 from common.progress import progress
 from warehouse import audit, processes, records, relations, staging
-from warehouse.connection import reading, writing
+from warehouse.connection import reading, reason, writing
 
 log = logging.getLogger("rare_tokens.publish")
 
@@ -107,7 +107,8 @@ def publish(path: Path, folder: Path, *, wait: float = 0.0, anyway: str | None =
                 verdicts = audit.audit_parts(staged)
                 audit.note(verdicts, run_id, anyway, _kept(staged))
             with writing(path, wait=wait) as con:
-                _load(con, staged, verdicts, anyway, quiet=quiet)
+                with _naming_damage(staged):
+                    _load(con, staged, verdicts, anyway, quiet=quiet)
                 with _timed("checkpoint"):
                     con.execute("checkpoint")
         except QualityError as refusal:
@@ -129,6 +130,21 @@ def _published_digest(path: Path, run_id: str, wait: float) -> str | None:
         return None
     with reading(path, wait=wait) as con:
         return records.column(con, run_id, "parts_digest")
+
+
+@contextmanager
+def _naming_damage(staged: staging.Staged) -> Iterator[None]:
+    """Refuse a run of which a part turns out unreadable where the audit did not look."""
+    try:
+        yield
+    except duckdb.Error as error:
+        is_unreadable = isinstance(error, duckdb.InvalidInputException | duckdb.ConstraintException)
+        if is_unreadable or type(error) is duckdb.Error:  # of the Parquet reader, without a class of its own
+            run_id = staged.manifest.run_id
+            raise QualityError(
+                f"A part of run {run_id} is damaged: {reason(error)}. Ingest it with --again."
+            ) from error
+        raise
 
 
 def _kept(staged: staging.Staged) -> str:
