@@ -125,6 +125,8 @@ def read_config(path: Path | None, context: click.Context) -> dict[str, Any]:
         raise UserError(f"--config {path}: no such file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"--config {path}: not readable as TOML ({error}).") from error
+    inner = [value for table in values.values() if isinstance(table, dict) for value in table.values()]
+    _refuse_null([*values.values(), *inner], f"--config {path}")
     top = {item.name for item in fields(Settings)}
     group = context.command
     assert isinstance(group, click.Group)
@@ -168,6 +170,7 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
     arguments = _hoisted(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:
+        _refuse_null(arguments, "the command line")
         code = group.main(args=arguments, prog_name=program(), standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
@@ -199,6 +202,12 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
         _report_bug(error, debug)
     except Exception as error:  # the one place: whatever reaches it is a bug of ours
         _report_bug(error, debug)
+
+
+def _refuse_null(values: list[Any], where: str) -> None:
+    """No path and no name holds the character that ends them; the system raises a ValueError at it."""
+    if any(isinstance(value, str) and "\0" in value for value in values):
+        raise UserError(f"A value in {where} holds a null character. Leave it out.")
 
 
 def _hoisted(arguments: list[str]) -> list[str]:
