@@ -562,16 +562,16 @@ def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs
 
 def _group_activity(settings: Settings, run_id: str, preset: str) -> pl.DataFrame:
     """How active the groups of a run's neurons are at each of its rare positions."""
+    from analyses.cells import RARE
     from analyses.coactivation import group_activity
 
-    read = partial(warehouse.read, settings.warehouse, run_id, preset=preset, token_group="rare", wait=settings.wait)
-    rare = read("position_group", columns=("position_id",))
-    windows = warehouse.read(
-        settings.warehouse, run_id, "dim_position", columns=("position_id", "window_id"), wait=settings.wait
-    )
-    values, _ = warehouse.activations(settings.warehouse, run_id, preset=preset, token_group="rare", wait=settings.wait)
+    path, wait = settings.warehouse, settings.wait
+    read = partial(warehouse.read, path, run_id, wait=wait)
+    rare = read("position_group", preset=preset, token_group=RARE, columns=("position_id",))
+    windows = read("dim_position", columns=("position_id", "window_id"))
+    values, _ = warehouse.activations(path, run_id, preset=preset, token_group=RARE, wait=wait)
     positions = rare.join(windows, on="position_id", maintain_order="left")
-    return group_activity(run_id, preset, values, positions, read("neuron_group"))
+    return group_activity(run_id, preset, values, positions, read("neuron_group", preset=preset, token_group=RARE))
 
 
 def _published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:

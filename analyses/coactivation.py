@@ -11,12 +11,20 @@ import numpy as np
 import polars as pl
 
 from analyses.emergence import series
+from analyses.statistics import control_p
 from analyses.tables import FloatArray, IntArray
 
 GROUPS = ("boost", "suppress")
 DRAWS = 500  # of windows
 CHECKPOINTS = 4  # of a series that are compared: its last, and some before it
 
+SIZE = 50  # neurons of a group
+
+ACTIVITY: dict[str, Any] = {
+    **dict.fromkeys(("run_id", "preset", "group_name"), pl.String),
+    **dict.fromkeys(("draw", "position_id", "window_id"), pl.Int64),
+    "activation": pl.Float64,
+}
 COACTIVATION: dict[str, Any] = {
     "run_id": pl.String,
     "other_run_id": pl.String,
@@ -28,7 +36,7 @@ COACTIVATION: dict[str, Any] = {
     "high": pl.Float64,
     "random_mean": pl.Float64,  # the same of random groups of the one run with random groups of the other
     "random_sd": pl.Float64,
-    "p_value": pl.Float64,  # (1 + random pairs as far from 0) / (1 + random pairs)
+    "p_value": pl.Float64,  # two-sided: (1 + random pairs as extreme) / (1 + random pairs)
 }
 
 
@@ -42,12 +50,43 @@ def compared_runs(runs: pl.DataFrame) -> list[str]:
     return chosen
 
 
+def group_activity(
+    run_id: str, preset: str, activations: FloatArray, positions: pl.DataFrame, groups: pl.DataFrame
+) -> pl.DataFrame:
+    """How active each group of a run is at each position: what `group_activation` gives in SQL, for every random group.
+
+    Args:
+        run_id: the run.
+        preset: whose rare positions, and whose groups.
+        activations: at the rare positions, in their order, shape (T, N).
+        positions: position_id and window_id of each, T rows.
+        groups: rows of `neuron_group`: group_name, k, draw, neuron.
+
+    Returns:
+        run_id, preset, group_name, draw, position_id, window_id, activation: the mean over a group's neurons of their
+        activations, each neuron to mean 0 and variance 1 first; neurons that are constant are left out.
+    """
+    values = activations.astype(np.float64)
+    spread = values.std(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = (values - values.mean(axis=0)) / spread
+    chosen = groups.filter(pl.col("group_name").is_in([*GROUPS, "control"]), pl.col("neuron").is_not_null(), k=SIZE)
+    parts = []
+    for (name, draw), members in chosen.group_by("group_name", "draw", maintain_order=True):
+        neurons = members["neuron"].to_numpy()
+        neurons = neurons[spread[neurons] > 0]
+        if len(neurons) and len(positions):
+            keys = [pl.lit(run_id).alias("run_id"), pl.lit(preset).alias("preset"), pl.lit(name).alias("group_name")]
+            active = pl.Series("activation", scaled[:, neurons].mean(axis=1))
+            parts.append(positions.select(*keys, pl.lit(draw).alias("draw"), "position_id", "window_id", active))
+    return pl.concat([pl.DataFrame(schema=ACTIVITY), *(part.cast(pl.Schema(ACTIVITY)) for part in parts)])
+
+
 def coactivation(activity: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     """Correlate the activity of each group between every two runs.
 
     Args:
-        activity: rows of `group_activation` of runs on the same positions: run_id, preset, group_name, draw,
-            position_id, window_id, activation.
+        activity: `group_activity` of runs on the same positions.
         seed: of the bootstrap.
 
     Returns:
@@ -65,13 +104,12 @@ def coactivation(activity: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
             x, y = found["activation"].to_numpy(), found["other"].to_numpy()
             value = _pearson(x, y)
             low, high = _interval(x, y, found["window_id"].to_numpy(), seed)
-            extreme = int(np.sum(np.abs(controls) >= abs(value)))
             rows.append(
                 {"run_id": one, "other_run_id": other, "preset": found["preset"][0], "group_name": group}
                 | {"positions": found.height, "correlation": value, "low": low, "high": high}
                 | {"random_mean": float(controls.mean()) if len(controls) else None}
                 | {"random_sd": float(controls.std(ddof=1)) if len(controls) > 1 else None}
-                | {"p_value": (1 + extreme) / (1 + len(controls)) if len(controls) else None}
+                | {"p_value": control_p(value, controls) if len(controls) else None}
             )
     return pl.DataFrame(rows, schema=COACTIVATION)
 

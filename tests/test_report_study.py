@@ -8,12 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analyses.coactivation import coactivation, compared_runs
+from analyses.coactivation import coactivation, compared_runs, group_activity
 from analyses.report import ReportInputs, card_neurons, write_report
 from analyses.report.cards import bars
 from analyses.report.content import Content, build_content
 from analyses.report.page import page_data, render_page
 from analyses.report.verdicts import same_model, verdict
+from tests.mart_rows import empty_warehouse, given, given_run
 from tests.report_inputs import HOSTILE
 from tests.report_page import Page, page_of, small
 from tests.report_study import studied, value
@@ -304,6 +305,53 @@ def test_intervals_cover_the_truth_where_windows_move_together() -> None:
         row = coactivation(pl.concat(frames), seed).row(0, named=True)
         covered += row["low"] <= 0.5 <= row["high"]
     assert covered >= 51  # of 60, at 95 %
+
+
+def test_activity_is_what_the_macro_gives() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(30, 60)).astype(np.float32)
+    values[:, 7] = 1.0
+    positions = pl.DataFrame({"position_id": np.arange(30) * 2, "window_id": np.arange(30) // 4})
+    neurons = {("boost", 0): range(50), ("control", 1): range(10, 60), ("control", 2): range(5, 55)}
+    groups = pl.concat(
+        pl.DataFrame({"group_name": [name] * 50, "k": [50] * 50, "draw": [draw] * 50, "neuron": list(chosen)})
+        for (name, draw), chosen in neurons.items()
+    )
+    found = group_activity("run", "es", values, positions, groups)
+    with empty_warehouse() as con:
+        given_run(con)
+        con.register("positions", positions)
+        con.register("chosen", groups)
+        wide = [
+            (1, i, int(t), float(v), 0.1)
+            for t, row in zip(positions["position_id"], values, strict=True)
+            for i, v in enumerate(row)
+        ]
+        given(con, "fct_effect", "run_key, neuron, position_id, activation, delta_loss", *wide)
+        con.execute("insert into store.position_group select 1, 'es', 'rare', position_id from positions")
+        con.execute(
+            "insert into store.dim_position by name select 1 as run_key, position_id, window_id, 0 as window_offset,"
+            " 0 as input_token_id, 0 as target_token_id, 0 as loss, 0 as entropy from positions"
+        )
+        con.execute(
+            "insert into store.neuron_group by name select 1 as run_key, 'es' as preset, 'rare' as token_group, *"
+            " from chosen"
+        )
+        stored = con.sql("from group_activation('run', 'es')").pl()
+    key = ["group_name", "draw", "position_id"]
+    both = found.join(stored.cast(found.schema), on=key, suffix="_sql")
+    assert both.height == found.height == stored.height == 90
+    assert both["activation"].to_numpy() == pytest.approx(both["activation_sql"].to_numpy(), abs=1e-9)
+    assert both["window_id"].equals(both["window_id_sql"])
+
+
+def test_activity_of_no_position_or_no_group_is_empty() -> None:
+    positions = pl.DataFrame(schema={"position_id": pl.Int64, "window_id": pl.Int64})
+    groups = pl.DataFrame(
+        {"group_name": ["boost"], "k": [50], "draw": [0], "neuron": [None]}, schema_overrides={"neuron": pl.Int64}
+    )
+    assert group_activity("run", "es", np.zeros((0, 4), dtype=np.float32), positions, groups).is_empty()
+    assert coactivation(group_activity("run", "es", np.zeros((0, 4), dtype=np.float32), positions, groups)).is_empty()
 
 
 def test_of_a_series_the_last_and_a_few_checkpoints_before_it_are_compared() -> None:

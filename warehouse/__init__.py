@@ -11,7 +11,7 @@ from warehouse.exporting import export
 from warehouse.groups import NamedGroup, add_groups, analysed_group, stored_groups
 from warehouse.housekeeping import Space, delete, migrate, remove_parts, require_writable, vacuum
 from warehouse.publishing import begin, publish, record_missing
-from warehouse.reporting import card_frames, group_activations, report_frames, same_positions
+from warehouse.reporting import card_frames, report_frames, same_positions
 from warehouse.results import Stored, activations, read, store, store_published_values, stored
 from warehouse.runs import find, runs, status
 from warehouse.sandbox import run_sql
@@ -37,7 +37,6 @@ __all__ = [
     "delete",
     "export",
     "find",
-    "group_activations",
     "migrate",
     "open",
     "publish",

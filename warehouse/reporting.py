@@ -79,23 +79,8 @@ def card_frames(path: Path, neurons: Mapping[str, Sequence[int]], *, wait: float
         }
 
 
-def group_activations(path: Path, runs: Sequence[str], preset: str, *, wait: float = 0.0) -> "pl.DataFrame | None":
-    """How active each group of neurons is at every rare position of several runs; None without runs.
-
-    Raises:
-        UserError: the path is no usable warehouse.
-        LockedError: another process is writing.
-    """
-    import polars as pl
-
-    if not runs:
-        return None
-    with Warehouse(path, wait=wait) as opened:
-        return pl.concat([opened.group_activation(run, preset) for run in runs])
-
-
 def same_positions(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> list[list[str]]:
-    """The runs that were measured at the same positions of the same text, in sets of two or more.
+    """The runs that were measured at the same positions of the same text, in sets of two or more, in the order given.
 
     Raises:
         UserError: the path is no usable warehouse.
@@ -106,7 +91,7 @@ def same_positions(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> lis
         from dim_position join dim_run using (run_id)
         where run_id in $runs
         group by run_id, tokenizer_id
-        order by run_id
+        order by list_position($runs, run_id)
     """
     with Warehouse(path, wait=wait) as opened:
         rows = opened.sql(query, runs=list(runs)).rows()

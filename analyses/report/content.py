@@ -8,11 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from analyses.report import cards, figures, papers, provenance, summary, tables
+from analyses.report import cards, charts, figures, papers, provenance, summary, tables
 from analyses.report.charts import Extent
 from analyses.report.inputs import ReportInputs
 from analyses.report.points import Points, pack_points
 from analyses.report.series import Series, group_runs, presets
+from analyses.report.text import visible
 from analyses.report.verdicts import comparisons
 from common.errors import UserError
 
@@ -45,6 +46,7 @@ class Content:
     sets: list[dict[str, figures.Rows]]  # of the small figures of each series
     cards: list[list[Row]]  # of each series
     papers: list[list[Row]]  # tables of each series
+    figures: list[Mapping[str, Row]]  # specifications of each series, by the figure's name
 
     @property
     def top_count(self) -> int:
@@ -84,13 +86,6 @@ class Content:
         """How many neurons of a series count as the most influential."""
         return summary.top_count(self.extents[series.index].neurons)
 
-    def kappa_span(self, series: Series) -> tuple[float, float]:
-        """What the axis of κ must cover in a series: every κ and interval of its runs, whatever the preset."""
-        runs = {run.run_id for run in series.runs}
-        rows = [row for (run_id, _, _), row in self.groups.items() if run_id in runs]
-        found = [row[name] for row in rows for name in ("kappa", "kappa_low", "kappa_high") if row[name] is not None]
-        return (min(found), max(found)) if found else (0.0, 1.0)
-
     def fits(self, run_id: str) -> dict[str, dict[str, Row]]:
         """The fits of a run that have numbers, by preset and token group, as the figures draw them."""
         names = {"kappa": "kappa", "beta": "beta", "first": "first_rank", "last": "last_rank"}
@@ -118,6 +113,7 @@ def build_content(inputs: ReportInputs) -> Content:
     made |= {"neurons": tables.all_neurons(inputs), "tokens": tables.neuron_tokens(inputs.tokens)}
     made |= {"runs": inputs.runs, "quality": inputs.quality}
     made |= {name: getattr(inputs, name) for name in BESIDE if getattr(inputs, name).height}
+    sets = [figures.small_sets(one, inputs, extents[one.index]) for one in series]
     top = _rows(tables.top_neurons(shown))
     return Content(
         inputs=inputs,
@@ -133,10 +129,36 @@ def build_content(inputs: ReportInputs) -> Content:
         sample=_rows(tables.curve_sample(shown)),
         checks=_checks(inputs.quality, series),
         facts=[provenance.series_facts(one) for one in series],
-        sets=[figures.small_sets(one, inputs, extents[one.index]) for one in series],
+        sets=sets,
+        figures=[_figures(one, extents[one.index], summaries, sets[one.index]) for one in series],
         cards=[cards.cards(one, inputs, top.get((one.shown.run_id, cards.PRESET), [])) for one in series],
         papers=[papers.paper_tables(compared, one.shown.run_id) for one in series],
     )
+
+
+def _figures(one: Series, extent: Extent, summaries: pl.DataFrame, sets: dict[str, figures.Rows]) -> dict[str, Row]:
+    """The specification of every figure of a series that there is anything to draw in."""
+    names = [visible(run.revision) for run in one.measured]
+    if not names:
+        return {}
+    made = {"influence": charts.influence_figure(extent), "scatter": charts.scatter_figure(extent)}
+    if len(names) > 1:
+        made["steps-influence"] = charts.steps_figure(extent, names, "influence")
+        made["steps-deviation"] = charts.steps_figure(extent, names, "deviation")
+        made["kappa"] = charts.kappa_figure(names, _kappa_span(one, summaries))
+    made |= {name: figure() for name, figure in figures.small_figures(names, extent).items() if name in sets}
+    return {name: charts.specification(figure) for name, figure in made.items()}
+
+
+def _kappa_span(one: Series, summaries: pl.DataFrame) -> tuple[float, float]:
+    """What the axis of κ must cover in a series: every κ and interval of its runs, whatever the preset."""
+    rows = summaries.filter(pl.col("run_id").is_in([run.run_id for run in one.runs]))
+    found = pl.concat([rows[name] for name in ("kappa", "kappa_low", "kappa_high")]).drop_nulls()
+    return (_smallest(found), _largest(found, 1.0)) if len(found) else (0.0, 1.0)
+
+
+def _smallest(values: pl.Series) -> float:
+    return -_largest(-values, 0.0)
 
 
 def _extent(series: Series, inputs: ReportInputs) -> Extent:

@@ -4,7 +4,8 @@ Every figure has one data set, `rows`; what it holds is given by preset (`*`: wh
 row belongs to one checkpoint and `group` where it belongs to one panel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import altair as alt
@@ -16,6 +17,7 @@ from analyses.report.inputs import ReportInputs
 from analyses.report.points import curve_ranks
 from analyses.report.series import Series
 from analyses.report.summary import GROUPS
+from analyses.report.text import visible
 
 Rows = dict[str, pl.DataFrame]  # by preset
 
@@ -35,15 +37,14 @@ def small_sets(one: Series, inputs: ReportInputs, extent: Extent) -> dict[str, R
     return {name: kept for name, rows in made.items() if (kept := {key: row for key, row in rows.items() if len(row)})}
 
 
-def small_figures(one: Series, extent: Extent) -> dict[str, alt.TopLevelMixin]:
-    """The specification of every small figure of a series."""
-    names = [run.revision for run in one.measured]
+def small_figures(names: list[str], extent: Extent) -> dict[str, Callable[[], alt.TopLevelMixin]]:
+    """What draws every small figure of a series whose checkpoints have these names."""
     return {
-        "spread": spread_figure(names, extent),
-        "slopes": slopes_figure(extent),
-        "alpha": alpha_figure(names),
-        "suppress": suppress_figure(names, extent),
-        "sensitivity": sensitivity_figure(),
+        "spread": partial(spread_figure, names, extent),
+        "slopes": partial(slopes_figure, extent),
+        "alpha": partial(alpha_figure, names),
+        "suppress": partial(suppress_figure, names, extent),
+        "sensitivity": sensitivity_figure,
     }
 
 
@@ -235,7 +236,7 @@ def _step(names: list[str]) -> alt.X:
 def _of(one: Series, frame: pl.DataFrame) -> pl.DataFrame:
     """The rows of a series' runs, with `step` (the checkpoint's name) and `run` (its number in the report)."""
     runs = pl.DataFrame(
-        [{"run_id": run.run_id, "step": run.revision, "run": run.index} for run in one.measured],
+        [{"run_id": run.run_id, "step": visible(run.revision), "run": run.index} for run in one.measured],
         schema={"run_id": pl.String, "step": pl.String, "run": pl.Int64},
     )
     return frame.join(runs, on="run_id").sort("run", maintain_order=True)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from analyses.report import charts, text
 from analyses.report.content import Content
-from analyses.report.figures import columns, small_figures
+from analyses.report.figures import columns
 from analyses.report.points import curve_ranks, sample_ranks
 from analyses.report.series import Series
 from analyses.report.summary import top_count
@@ -51,14 +51,7 @@ def page_data(content: Content) -> dict[str, Any]:
 
 def _series_data(one: Series, content: Content) -> dict[str, Any]:
     extent = content.extents[one.index]
-    names = [text.visible(run.revision) for run in one.measured]
-    figures = {"influence": charts.influence_figure(extent), "scatter": charts.scatter_figure(extent)}
-    if len(names) > 1:
-        figures["steps-influence"] = charts.steps_figure(extent, names, "influence")
-        figures["steps-deviation"] = charts.steps_figure(extent, names, "deviation")
-        figures["kappa"] = charts.kappa_figure(names, content.kappa_span(one))
     sets = content.sets[one.index]
-    figures |= {name: figure for name, figure in small_figures(one, extent).items() if name in sets}
     return {
         "runs": [run.index for run in one.measured],
         "neurons": extent.neurons,
@@ -67,7 +60,7 @@ def _series_data(one: Series, content: Content) -> dict[str, Any]:
         "curve_ranks": curve_ranks(extent.neurons),
         "sample_ranks": sample_ranks(extent.neurons),
         "sets": {name: {preset: columns(rows) for preset, rows in found.items()} for name, found in sets.items()},
-        "figures": {name: charts.specification(figure) for name, figure in figures.items()} if names else {},
+        "figures": content.figures[one.index],
     }
 
 

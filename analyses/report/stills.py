@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -33,43 +34,45 @@ def stills(content: Content) -> Iterator[tuple[str, str, bytes]]:
     for one in content.series:
         if not one.measured or not content.presets:
             continue
-        for name, (chart, data) in drawings(one, content, content.presets[0]).items():
-            spec = _with_data(charts.specification(chart), data)
-            svg = vl_convert.vegalite_to_svg(spec, vl_version=charts.VEGA_LITE)
-            png = vl_convert.vegalite_to_png(spec | {"background": "white"}, vl_version=charts.VEGA_LITE, scale=SCALE)
-            yield f"{_plain(one.shown.run_id)}-{name}", svg, png
+        for name, (specification, data) in drawings(one, content, content.presets[0]).items():
+            svg = vl_convert.vegalite_to_svg(_with_data(specification, data), vl_version=charts.VEGA_LITE)
+            yield f"{_plain(one.shown.run_id)}-{name}", svg, vl_convert.svg_to_png(svg, scale=SCALE)
 
 
-def drawings(one: Series, content: Content, preset: str) -> dict[str, tuple[Any, dict[str, pl.DataFrame]]]:
+def drawings(
+    one: Series, content: Content, preset: str
+) -> dict[str, tuple[Mapping[str, Any], dict[str, pl.DataFrame]]]:
     """Every figure of a series with its data sets; a figure of several panels is one drawing a panel."""
-    extent = content.extents[one.index]
-    made: dict[str, tuple[Any, dict[str, pl.DataFrame]]] = {
-        "influence": (charts.influence_figure(extent), _curve(one, content, preset)),
-        "scatter": (charts.scatter_figure(extent), {"pairs": _pairs(one, content, preset)}),
+    data: dict[str, Callable[[], dict[str, pl.DataFrame]]] = {
+        "influence": partial(_curve, one, content, preset),
+        "scatter": lambda: {"pairs": _pairs(one, content, preset)},
+        "kappa": lambda: {"kappas": _kappas(one, content, preset)},
     }
-    names = [run.revision for run in one.measured]
-    if len(names) > 1:
-        curves = _curves(one, content, preset)
-        for quantity in ("influence", "deviation"):
-            found = curves.filter(pl.col(quantity).is_not_null())
-            made[f"steps-{quantity}"] = (charts.steps_figure(extent, names, quantity), {"curves": found})
-        made["kappa"] = (charts.kappa_figure(names, content.kappa_span(one)), {"kappas": _kappas(one, content, preset)})
+    for quantity in ("influence", "deviation"):
+        data[f"steps-{quantity}"] = partial(_curves, one, content, preset, quantity)
     sets = content.sets[one.index]
-    for name, chart in figures.small_figures(one, extent).items():
-        if name in sets:
-            made[name] = (chart, {"rows": figures.shown_rows(sets, name, preset, one.shown.index)})
-    return {key: drawing for name, drawing in made.items() for key, drawing in _panels(name, *drawing)}
+    for name in sets:
+        data[name] = partial(_small, sets, name, preset, one.shown.index)
+    return {
+        key: drawing
+        for name, specification in content.figures[one.index].items()
+        for key, drawing in _panels(name, specification, data[name]())
+    }
 
 
-def _panels(name: str, chart: Any, data: dict[str, pl.DataFrame]) -> Iterator[tuple[str, Any]]:
+def _small(sets: Mapping[str, figures.Rows], name: str, preset: str, run: int) -> dict[str, pl.DataFrame]:
+    return {"rows": figures.shown_rows(sets, name, preset, run)}
+
+
+def _panels(
+    name: str, specification: Mapping[str, Any], data: dict[str, pl.DataFrame]
+) -> Iterator[tuple[str, tuple[Mapping[str, Any], dict[str, pl.DataFrame]]]]:
     for group in _PANELS.get(name, (None,)):
         if group is None:
-            yield name, (chart, data)
+            yield name, (specification, data)
         else:
-            yield (
-                f"{name}-{_plain(group)}",
-                (chart, {key: rows.filter(pl.col("group") == group) for key, rows in data.items()}),
-            )
+            of_group = {key: rows.filter(pl.col("group") == group) for key, rows in data.items()}
+            yield f"{name}-{_plain(group)}", (specification, of_group)
 
 
 def _neurons(content: Content, preset: str) -> pl.DataFrame:
@@ -111,12 +114,13 @@ def _pairs(one: Series, content: Content, preset: str) -> pl.DataFrame:
     return pairs.select("neuron", rare="influence_rare", common="influence_common", leads=leads)
 
 
-def _curves(one: Series, content: Content, preset: str) -> pl.DataFrame:
+def _curves(one: Series, content: Content, preset: str, quantity: str) -> dict[str, pl.DataFrame]:
     names = {run.run_id: run.revision for run in one.measured}
     found = _neurons(content, preset).filter(
         pl.col("run_id").is_in(list(names)), pl.col("rank").is_in(curve_ranks(content.extents[one.index].neurons))
     )
-    return found.select("group", "rank", "influence", "deviation", step=pl.col("run_id").replace_strict(names))
+    found = found.filter(pl.col(quantity).is_not_null())
+    return {"curves": found.select("group", "rank", quantity, step=pl.col("run_id").replace_strict(names))}
 
 
 def _kappas(one: Series, content: Content, preset: str) -> pl.DataFrame:
@@ -133,6 +137,7 @@ def _with_data(spec: Mapping[str, Any], data: Mapping[str, pl.DataFrame]) -> dic
     text = re.sub(r"var\((--\w+)\)", lambda found: charts.LIGHT[found[1]], json.dumps(spec))
     text = text.replace('"width": "container"', f'"width": {WIDTH}').replace(json.dumps(charts.FONT), json.dumps(FONT))
     whole: dict[str, Any] = json.loads(text)
+    whole["config"]["background"] = "white"
     return whole | {"datasets": {name: rows.to_dicts() for name, rows in data.items()}}
 
 
