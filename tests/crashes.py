@@ -262,10 +262,13 @@ def _is_migrated(path: Path) -> bool:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Files that a finished command should not leave; a .wal belongs to the warehouse, the next writer takes it in."""
+    """Files that a finished command should not leave.
+
+    A .wal belongs to the warehouse and the next writer takes it in; a .lock names a process that is gone: no claim.
+    """
     known = {WAREHOUSE, f"{WAREHOUSE}.wal", f"{WAREHOUSE}.parts", "neox", "corpus.jsonl", "out", "tmp"}
     found = [path.name for path in folder.iterdir() if path.name not in known]
-    return found + [path.name for path in (folder / f"{WAREHOUSE}.parts").glob("*")]
+    return found + [path.name for path in (folder / f"{WAREHOUSE}.parts").glob("*") if path.suffix != ".lock"]
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
