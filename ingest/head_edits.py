@@ -25,7 +25,7 @@ HEAD, LAYER, NORM, FEED_FORWARD = "head", "layer", "norm", "feed_forward"
 PATCH_HEAD, PATCH_LAYER = "patch_head", "patch_layer"
 PATCHES = (PATCH_HEAD, PATCH_LAYER)
 CONTROL_DRAWS = 2  # of each control and layer
-ROWS = 4_096  # positions run again at a time
+ROWS = 1_024  # positions run again at a time: more do not fit a processor's cache and take half as long again
 MEMORY = 1 << 30  # bytes of the logits of a batch, and their copies
 
 
