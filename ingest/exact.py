@@ -9,6 +9,7 @@ from torch.linalg import vecdot
 from ingest.head import FoldedHead
 
 _CHUNK = 1 << 17  # values of δ at a time: they stay in a processor's cache
+_GATHERED = 1 << 13  # rows of w and U at a time
 FLOAT32 = 2.0**-24  # unit roundoff
 # Calibrated, with room to spare, on trained and made-up heads (docs/ablation.md): how many independent float32
 # roundings an error counts as, the error relative to the effect, and what sums over the vocabulary lose anyway (nats)
@@ -116,7 +117,9 @@ def exact_effects(
     `w` is N x d, the (centred) output rows; δ is taken relative to the target's, so that nothing cancels.
     """
     u, c, t, i = pairs.u, pairs.c, pairs.t, pairs.i
-    w_y = (w[i] * folded.gather(positions.targets[t])).sum(1)  # m_{i,y}
+    rows_y = folded.gather(positions.targets)
+    few = zip(t.split(_GATHERED), i.split(_GATHERED), strict=True)
+    w_y = torch.cat([vecdot(w[some_i], rows_y[some_t]) for some_t, some_i in few])  # m_{i,y}
     shift = u * positions.target_z[t] + c * w_y  # δ_y
     sums = {name: torch.zeros_like(u) for name in ("loss", "score", "tilt", "direct", "frequency")}
     axis = torch.empty(0)
