@@ -26,6 +26,7 @@ A part of ``fct_effect`` is sorted by neuron, then position, and each of its row
 """
 
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -332,6 +333,8 @@ def _read(path: Path, record: type[Record]) -> Record | None:
         made = record(**{key: value for key, value in read.items() if key in known})
         if wrong := [name for name, hint in get_type_hints(record).items() if not _is_of(getattr(made, name), hint)]:
             raise TypeError(f"{wrong[0]} is {getattr(made, wrong[0])!r}")
+        if isinstance(made, Manifest):
+            datetime.fromisoformat(made.created_at)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error).splitlines()[0][:200]
         raise UserError(f"{path} is damaged ({reason}). Remove its folder, or ingest the run with --again.") from error

@@ -120,6 +120,7 @@ def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:
 def _copy(con: duckdb.DuckDBPyConnection, new: Path) -> None:
     ((name,),) = con.execute("select current_database()").fetchall()
     quoted = str(new).replace("'", "''")
+    name = name.replace('"', '""')
     con.execute(f"attach '{quoted}' as vacuumed")
     con.execute(f'copy from database "{name}" to vacuumed')
     con.execute("detach vacuumed")
