@@ -133,9 +133,10 @@ def _kappas(one: Series, content: Content, preset: str) -> pl.DataFrame:
 
 
 def _with_data(spec: Mapping[str, Any], data: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """A specification with its data sets, a width, and colours instead of the page's variables."""
+    """A specification with its data sets, a width, legends, and colours instead of the page's variables."""
     text = re.sub(r"var\((--\w+)\)", lambda found: charts.LIGHT[found[1]], json.dumps(spec))
     text = text.replace('"width": "container"', f'"width": {WIDTH}').replace(json.dumps(charts.FONT), json.dumps(FONT))
+    text = re.sub(r', "legend": null|"legend": null, ', "", text)  # in a page its own words are the legend
     whole: dict[str, Any] = json.loads(text)
     whole["config"]["background"] = "white"
     return whole | {"datasets": {name: rows.to_dicts() for name, rows in data.items()}}
