@@ -10,7 +10,7 @@
 --   windows_per_unit        windows whose activations are summed together, at most; units are what
 --                           is resampled
 --   structural_check_error  largest error against the hooked model, in units of its tolerance
---   seconds                 time that the measurement took
+--   seconds                 time that the measurement took, from its last interruption on
 --   code_version            version of this package that measured it
 --
 -- SPEC 8. Added by `ingest --attention`.
