@@ -27,6 +27,9 @@ log = logging.getLogger("rare_tokens.publish")
 # So many facts, about, are sorted or summed by one statement, however large the run is: 4 M take 0.5 GB of memory.
 FACTS_PER_STATEMENT = 4_000_000
 
+# Values that the audit did not meet: Parquet's own statistics, which answer it in part, may be damaged as well.
+_OF_DAMAGED_VALUES = (duckdb.InvalidInputException, duckdb.ConstraintException, duckdb.DataError)
+
 # Relations with one row per … of the run, in the order they are loaded, each with the order of its rows.
 _LOADED = {
     "dim_document": "document_id",
@@ -138,7 +141,7 @@ def _naming_damage(staged: staging.Staged) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        is_unreadable = isinstance(error, duckdb.InvalidInputException | duckdb.ConstraintException)
+        is_unreadable = isinstance(error, _OF_DAMAGED_VALUES)
         if is_unreadable or type(error) is duckdb.Error:  # of the Parquet reader, without a class of its own
             run_id = staged.manifest.run_id
             raise QualityError(
