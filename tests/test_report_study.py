@@ -129,6 +129,17 @@ def test_random_groups_are_judged_by_their_spread(content: Content) -> None:
     assert (row["low"], row["high"]) == (pytest.approx(0.012 - 1.96 * 0.003), pytest.approx(0.012 + 1.96 * 0.003))
 
 
+def test_the_finding_counts_the_verdicts(page: Page, content: Content) -> None:
+    rows = [row for table in content.papers[0] for row in table["rows"] if row["measured"] is not None]
+    said = {"agrees": "agree", "differs": "differ", "cannot tell": "cannot be told"}
+    counted = {word: sum(row["verdict"] == name for row in rows) for name, word in said.items()}
+    agree, differ, untold = (f"{count} {word}" for word, count in counted.items())
+    assert (
+        f"Of {len(rows)} rows of the papers’ tables , none of them about this model, {agree}, {differ} and {untold}."
+        in page.text
+    )
+
+
 def test_a_table_without_rows_says_what_makes_them(page: Page) -> None:
     assert "NC table 2." in page.text
     assert "ingest --attention measures it" in page.text

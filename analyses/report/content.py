@@ -73,6 +73,10 @@ class Content:
         row = next(row for row in self.runs if row["run_id"] == run_id)
         return f"{row['model']} {row['revision']} on {row['corpus']}"
 
+    def verdicts(self, series: Series) -> Row:
+        """How many rows of the papers' tables agree, differ and cannot be told."""
+        return papers.counts(self.papers[series.index])
+
     def in_the_text(self, run_id: str, preset: str) -> list[Row]:
         """What papers print outside their tables, beside what a run gives."""
         return papers.in_the_text(self.tables["measured_beside_printed"], run_id, preset)

@@ -27,6 +27,9 @@ _ORDER = (
 )  # fmt: skip
 
 
+_COUNTED = (verdicts.AGREES, verdicts.DIFFERS, verdicts.CANNOT_TELL)
+
+
 def paper_tables(compared: pl.DataFrame, run_id: str) -> list[Row]:
     """The tables of one run: title, paper, place, preset, printed models, and rows.
 
@@ -53,6 +56,13 @@ def in_the_text(compared: pl.DataFrame, run_id: str, preset: str) -> list[Row]:
     """What papers print outside their tables beside what one run gives under one preset."""
     in_tables = pl.col("place").str.starts_with("table")
     return compared.filter(~in_tables, pl.col("run_id") == run_id, pl.col("preset") == preset).to_dicts()
+
+
+def counts(tables: list[Row]) -> Row:
+    """How many rows of the tables of one run agree, differ and cannot be told, and how many are of the run's model."""
+    rows = [row for table in tables for row in table["rows"] if row["verdict"] != verdicts.NOT_MEASURED]
+    found = {name: sum(row["verdict"] == name for row in rows) for name in _COUNTED}
+    return {"rows": len(rows), "same_model": sum(row["same_model"] for row in rows), "verdicts": found}
 
 
 def table_row(rows: list[Row]) -> Row:
