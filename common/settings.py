@@ -23,6 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_WAREHOUSE = "rare_tokens.duckdb"
 DEFAULT_CONFIG = "rare_tokens.toml"
 INTERRUPTED = 130
+_QUERY_STOPPED = "Query interrupted"  # what the database makes of Ctrl-C while it is at work
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _UNUSABLE = {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -199,6 +200,10 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
                 2,
                 debug,
             )
+        _report_bug(error, debug)
+    except RuntimeError as error:
+        if str(error) == _QUERY_STOPPED:
+            _fail("Interrupted. Run the same command again to go on where it stopped.", INTERRUPTED, debug)
         _report_bug(error, debug)
     except Exception as error:  # the one place: whatever reaches it is a bug of ours
         _report_bug(error, debug)
