@@ -305,7 +305,7 @@ def test_every_computed_relation_is_filled_by_publishing() -> None:
     from warehouse.publishing import MARTS
 
     computed = {name for name, relation in relations.relations().items() if relation.publish}
-    assert computed == {*MARTS, "token_frequency"}
+    assert computed == {*MARTS, "token_frequency", "attention_impact"}, "the last is filled when attention is added"
 
 
 def test_the_sql_is_written_as_agreed() -> None:

@@ -1,4 +1,4 @@
--- activation_patching: what another context's attention does to a group of neurons, and to the loss.
+-- activation_patching: what another context's attention does to a group of neurons, and the loss.
 -- One row per run × preset × token_group × group_name × k × target × attention_layer × head.
 --   run_id              the run
 --   preset              definition of rare and common (see position_group)
