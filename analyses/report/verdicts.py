@@ -99,9 +99,9 @@ def _measured(inputs: ReportInputs, summaries: pl.DataFrame) -> pl.DataFrame:
     stored = stored.with_columns(
         low=pl.when(random).then(pl.col("measured") - NORMAL * pl.col("spread")).otherwise("low"),
         high=pl.when(random).then(pl.col("measured") + NORMAL * pl.col("spread")).otherwise("high"),
-        random_mean=pl.when(pl.col("random_mean").abs() < ROUNDING).then(0.0).otherwise("random_mean"),
-        random_sd=pl.when(pl.col("random_sd") < ROUNDING).then(0.0).otherwise("random_sd"),
     ).drop("paper")
+    numbers = pl.col("measured", "low", "high", "spread", "random_mean", "random_sd")
+    stored = stored.with_columns(pl.when(numbers.abs() >= ROUNDING).then(numbers).when(numbers.is_not_null()).then(0.0))
     rows = [
         {name: found[name] for name in ("run_id", "preset", "token_group")}
         | {"group_name": found["token_group"], "quantity": quantity, "definition": ""}
