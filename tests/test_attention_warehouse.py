@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -330,3 +331,26 @@ def test_ctrl_c_while_the_database_is_at_work_is_an_interruption(commands, model
     ended = ingest(commands)
     assert ended.code == 130
     assert "Interrupted" in ended.err
+
+
+def test_of_matched_contexts_only_their_own_position_counts(tmp_path) -> None:
+    whole = prepared_model(tmp_path / "model", tiny_model(SUPPORTED["llama"]))
+    sample = replace(whole.material.sample, document_ids=whole.material.sample.document_ids[:, -1:])
+    assert (sample.predicted, len(sample.targets)) == (1, 6)
+    manifest = replace(whole.manifest, positions=6, window_length=1)
+    prepared = replace(whole, material=replace(whole.material, sample=sample), manifest=manifest)
+    found = measured_parts(prepared, tmp_path / "parts")
+    assert found["dim_attention"]["loss_positions"].item() == 6
+    with eager(prepared.model):
+        layers = find_heads(prepared.model, prepared.structure)
+    plain = hooked_pass(prepared.model, prepared.structure, sample.tokens)
+    truth = hooked_pass(prepared.model, prepared.structure, sample.tokens, layers[0], [0])
+    ours = found["fct_attention_effect"].filter(pl.col("edit") == 1).sort("position_id")["delta_loss"].to_numpy()
+    assert np.abs(ours - (truth.loss - plain.loss)[:, -1].numpy()).max() <= 1e-5
+    cells = found["dim_attention_cell"].unique("cell")
+    assert cells["positions"].sum() == 6
+    sums = (
+        found["agg_attention_activation"].filter(pl.col("edit") == 1).group_by("neuron").agg(pl.sum("activation_sum"))
+    )
+    change = (truth.activations - plain.activations)[:, -1].sum(0).numpy()
+    assert np.abs(sums.sort("neuron")["activation_sum"].to_numpy() - change).max() <= 1e-4
