@@ -66,6 +66,8 @@ def group_activity(
         run_id, preset, group_name, draw, position_id, window_id, activation: the mean over a group's neurons of their
         activations, each neuron to mean 0 and variance 1 first; neurons that are constant are left out.
     """
+    if positions.is_empty():
+        return pl.DataFrame(schema=ACTIVITY)
     values = activations.astype(np.float64)
     spread = values.std(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -75,7 +77,7 @@ def group_activity(
     for (name, draw), members in chosen.group_by("group_name", "draw", maintain_order=True):
         neurons = members["neuron"].to_numpy()
         neurons = neurons[spread[neurons] > 0]
-        if len(neurons) and len(positions):
+        if len(neurons):
             keys = [pl.lit(run_id).alias("run_id"), pl.lit(preset).alias("preset"), pl.lit(name).alias("group_name")]
             active = pl.Series("activation", scaled[:, neurons].mean(axis=1))
             parts.append(positions.select(*keys, pl.lit(draw).alias("draw"), "position_id", "window_id", active))
