@@ -1,4 +1,4 @@
-"""What attention heads cost: a GPT-2 small with random weights, beside one full hooked pass a head.
+"""What attention heads cost: a GPT-2 small with random weights, and novella, beside one full hooked pass a head.
 
     python benchmarks/attention.py [--windows 8] [--threads 4] [--quick]
 
@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from ingest.attention_cells import UnitCells
 from ingest.attention_sums import UnitSums
@@ -34,6 +34,7 @@ from ingest.heads import AttentionLayer, eager, find_heads
 from ingest.structure import Structure, find_structure, hooked
 
 RESULTS = Path(__file__).resolve().parent / "results" / "attention.json"
+NOVELLA = Path(os.environ.get("RARE_TOKENS_TEST_DATA", "../shared/data")) / "models" / "novella" / "step3979"
 WINDOW, POSITIONS, SUBSAMPLE = 256, 25_088, 4_096
 CELLS = 7  # of a window
 
@@ -47,23 +48,40 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one window, a small model; nothing is written")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
-    shape = {"n_layer": 4, "n_embd": 192, "n_head": 6, "vocab_size": 8_192} if given.quick else {}
-    model = GPT2LMHeadModel(GPT2Config(**shape)).eval().requires_grad_(False)
     windows, repeats = (1, 1) if given.quick else (given.windows, given.repeats)
-    tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (windows, WINDOW + 1))
-    structure = find_structure(model)
-    times = timed_parts(model, structure, tokens, repeats)
-    set_up = times.pop("set_up_once_a_run")
-    passes = {name: round(seconds / times["forward_pass"], 2) for name, seconds in times.items()}
-    heads = 2 * model.config.n_head
-    whole_run = passes["all_activations"] + SUBSAMPLE / POSITIONS * (
-        passes["all_with_loss"] - passes["all_activations"]
-    )
     found: dict[str, Any] = {
         "machine": f"{platform.machine()}, {given.threads} threads, load {os.getloadavg()[0]:.1f} at the start",
         "asked": "activations of all heads of two layers ≤ 3 forward passes; the loss on 4,096 of 25,088 positions",
-        "model": {"layers": model.config.n_layer, "width": model.config.n_embd, "heads_edited": heads},
+    } | {name: measured(model, windows, repeats) for name, model in models(quick=given.quick)}
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    print(text)
+    if not given.quick:
+        RESULTS.write_text(text + "\n", encoding="utf-8")
+
+
+def models(*, quick: bool) -> Iterator[tuple[str, PreTrainedModel]]:
+    """GPT-2 small with random weights; novella's last step where the real inputs are."""
+    torch.manual_seed(0)
+    shape = {"n_layer": 4, "n_embd": 192, "n_head": 6, "vocab_size": 8_192} if quick else {}
+    yield "gpt2-small", GPT2LMHeadModel(GPT2Config(**shape)).eval().requires_grad_(False)
+    if NOVELLA.is_dir() and not quick:
+        yield "novella", AutoModelForCausalLM.from_pretrained(NOVELLA, dtype=torch.float32).eval().requires_grad_(False)
+
+
+def measured(model: PreTrainedModel, windows: int, repeats: int) -> dict[str, Any]:
+    """Seconds of every part, and what they are in forward passes of the model."""
+    tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (windows, WINDOW + 1))
+    times = timed_parts(model, find_structure(model), tokens, repeats)
+    set_up = times.pop("set_up_once_a_run")
+    passes = {name: round(seconds / times["forward_pass"], 2) for name, seconds in times.items()}
+    heads = 2 * model.config.num_attention_heads
+    whole_run = passes["all_activations"] + SUBSAMPLE / POSITIONS * (
+        passes["all_with_loss"] - passes["all_activations"]
+    )
+    return {
+        "model": {
+            "layers": model.config.num_hidden_layers, "width": model.config.hidden_size, "heads_edited": heads,
+        },
         "positions_timed": windows * WINDOW,
         "set_up_once_a_run_seconds": round(set_up, 2),
         "processor_seconds": {name: round(seconds, 3) for name, seconds in times.items()},
@@ -74,11 +92,7 @@ def main() -> None:
             "one_full_hooked_pass_a_head": round(heads * passes["hooked_pass"], 1),
             "times_as_fast": round(heads * passes["hooked_pass"] / passes["heads_activations"], 1),
         },
-    }
-    text = json.dumps(found, indent=1, ensure_ascii=False)
-    print(text)
-    if not given.quick:
-        RESULTS.write_text(text + "\n", encoding="utf-8")
+    }  # fmt: skip
 
 
 def timed_parts(model: PreTrainedModel, structure: Structure, tokens: np.ndarray, repeats: int) -> dict[str, float]:
