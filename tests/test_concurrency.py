@@ -91,8 +91,8 @@ def test_two_ingests_that_may_not_wait_end_with_0_or_4_and_lose_nothing(commands
 def test_who_writes_is_refused_and_waits_if_told_to(commands: Commands, read_only: bool) -> None:
     path = commands.folder / WAREHOUSE
     published(path, "run")
-    writers = [("delete", "run"), ("vacuum",), ("analyze",), ("check",), ("migrate",)]
-    readers = [("runs",), ("tables",), ("sql", "from dim_run"), ("report",), ("export", "out")]
+    writers = [("delete", "run"), ("vacuum",), ("analyze",), ("check",), ("migrate",), ("report",)]
+    readers = [("runs",), ("tables",), ("sql", "from dim_run"), ("report", "--no-analyze"), ("export", "out")]
     with held(path, read_only=read_only) as pid:
         for arguments in writers:
             assert_locked(commands(*arguments), pid)

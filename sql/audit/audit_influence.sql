@@ -87,7 +87,7 @@ placed as (
         count_if(deviation.neuron is null) as missing_deviation,
         round(
             abs(
-                sum(deviation.deviation::decimal(38, 18)) filter (
+                sum(try_cast(deviation.deviation as decimal(38, 18))) filter (
                     where deviation.rank between fit.first_rank and fit.last_rank
                 ) / (fit.last_rank - fit.first_rank + 1)
             ), 9
@@ -95,6 +95,7 @@ placed as (
         count_if(
             deviation.regime not in ('plateau', 'head', 'power law', 'rapid decay')
             or (deviation.regime is null) <> (fit.kappa is null or ranked.influence = 0)
+            or not coalesce(isfinite(deviation.deviation), true)
         ) as unknown_regimes
     from ranked
     left join neuron_deviation as deviation using (run_id, preset, token_group, neuron, rank)
