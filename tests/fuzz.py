@@ -104,7 +104,7 @@ class Fuzzer:
         err.flush()
         said = err.buffer.getvalue().decode("utf-8", "replace")  # type: ignore[attr-defined]
         assert code in (0, 2, 3, 4), f"{arguments} ended with {code}: {said}"
-        assert "Traceback" not in said
+        assert "--debug" in arguments or "Traceback" not in said, f"{arguments} showed a traceback"
         self.ends[f"command: exit {code}"] += 1
 
     def _count(self, name: str, call: Callable[[], Any]) -> None:
