@@ -136,8 +136,8 @@ def shorten() -> None:
     """Let commands that take seconds by themselves take less: what is tried here is how they take their arguments."""
     import polars as pl
 
-    import cli
     import warehouse
+    from commands import analysis
     from warehouse import sandbox
 
     def run_sql(path: Path, text: str, timeout: float = 60.0, *, wait: float = 0.0) -> Any:
@@ -145,7 +145,7 @@ def shorten() -> None:
 
     warehouse.run_sql = run_sql
     warehouse.check = lambda *_, **__: ([], Path("page"))  # type: ignore[assignment,return-value]
-    cli._analyze = lambda *_: []  # type: ignore[assignment]
+    analysis._analyze = lambda *_: []  # type: ignore[assignment]
 
 
 TYPED = """

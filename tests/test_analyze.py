@@ -13,6 +13,7 @@ import cli
 import warehouse
 from analyses import registry
 from analyses.reference import published_values
+from commands import analysis
 from common.errors import UserError
 from common.parts import parts_root
 from common.settings import run
@@ -205,7 +206,7 @@ def test_again_computes_the_same_rows(commands, path, smaller):
 
 
 def test_what_an_older_version_computed_is_said(commands, path, smaller, monkeypatch):
-    monkeypatch.setattr(cli, "VERSION", "99.0.0")
+    monkeypatch.setattr(analysis, "VERSION", "99.0.0")
     ended = commands("analyze", RUN)
     assert ended.code == 0
     assert "--again computes it with 99.0.0" in ended.err

@@ -8,10 +8,10 @@ import pytest
 from tests.conftest import REPOSITORY
 
 FORBIDDEN = {
-    "ingest": {"warehouse", "analyses", "sql", "cli", "duckdb"},
-    "warehouse": {"ingest", "analyses", "cli", "torch", "transformers"},
-    "analyses": {"ingest", "warehouse", "sql", "cli", "torch", "transformers", "duckdb"},
-    "common": {"ingest", "warehouse", "analyses", "sql", "cli", "torch", "transformers", "duckdb"},
+    "ingest": {"warehouse", "analyses", "sql", "cli", "commands", "duckdb"},
+    "warehouse": {"ingest", "analyses", "cli", "commands", "torch", "transformers"},
+    "analyses": {"ingest", "warehouse", "sql", "cli", "commands", "torch", "transformers", "duckdb"},
+    "common": {"ingest", "warehouse", "analyses", "sql", "cli", "commands", "torch", "transformers", "duckdb"},
 }
 
 
@@ -33,8 +33,27 @@ def test_a_layer_imports_only_what_it_may(layer):
     assert not {file: names for file, names in wrong.items() if names}
 
 
-def test_reading_commands_do_not_wait_for_torch():
-    """`runs` and `sql` answer at once only while nothing that cli imports at its top loads torch."""
-    top = ast.parse((REPOSITORY / "cli.py").read_text(encoding="utf-8")).body
+@pytest.mark.parametrize("file", ["cli.py", *(f"commands/{p.name}" for p in (REPOSITORY / "commands").glob("*.py"))])
+def test_reading_commands_do_not_wait_for_torch(file):
+    """`runs` and `sql` answer at once only while nothing that the commands import at their top loads torch."""
+    top = ast.parse((REPOSITORY / file).read_text(encoding="utf-8")).body
     names = {node.module.split(".")[0] for node in top if isinstance(node, ast.ImportFrom) and node.module}
+    names |= {alias.name.split(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
     assert names & {"ingest", "analyses", "torch", "transformers"} == set()
+
+
+def test_one_place_alone_catches_whatever_comes():
+    """A broad `except` outside the boundary of the commands would hide bugs as the user's errors."""
+    broad = {}
+    for folder in (*FORBIDDEN, "commands"):
+        for file in (REPOSITORY / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = (
+                    {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
+                    if (isinstance(node, ast.ExceptHandler) and node.type)
+                    else set()
+                )
+                bare = isinstance(node, ast.ExceptHandler) and node.type is None
+                if bare or names & {"Exception"}:
+                    broad.setdefault(str(file.relative_to(REPOSITORY)), []).append(node.lineno)
+    assert {file: len(lines) for file, lines in broad.items()} == {"common/settings.py": 1}

@@ -19,10 +19,10 @@ FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(Healt
 @pytest.fixture(scope="module")
 def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
     with pytest.MonkeyPatch.context() as restored:
-        import cli
         import warehouse
+        from commands import analysis
 
-        for owner, name in ((warehouse, "run_sql"), (warehouse, "check"), (cli, "_analyze")):
+        for owner, name in ((warehouse, "run_sql"), (warehouse, "check"), (analysis, "_analyze")):
             restored.setattr(owner, name, getattr(owner, name))  # the fuzzer shortens them
         made = Fuzzer(tmp_path_factory.mktemp("fuzz"))
         yield made

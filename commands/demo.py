@@ -1,0 +1,47 @@
+"""The command `demo`: the whole story on the embedded model, offline."""
+
+from pathlib import Path
+
+import click
+
+import warehouse
+from commands.ingesting import ingest_all, requested
+from commands.reporting import REPORT_FOLDER, build_report
+from common.settings import Settings, global_options
+from common.terminal import show
+
+DEMO_TOKENS = 4_096
+
+
+@click.command()
+@click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@global_options
+def demo(settings: Settings, out: Path) -> None:
+    """Show the whole story, offline.
+
+    Ingests the checkpoints of the embedded model on the built-in text, queries them, writes the report.
+    """
+    from ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS
+    from ingest.request import Options
+
+    options = Options(
+        str(MODEL_FOLDER),
+        revisions=REVISIONS,
+        corpus=("builtin",),
+        frequencies=str(FREQUENCIES),
+        tokens=DEMO_TOKENS,
+    )
+    published = ingest_all(requested(options, None), settings, again=False, publish_anyway=None)
+    index = build_report(settings, tuple(published), out)
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        show(opened.sql(DEMO_QUERY, run=published[-1]), settings.form, title=f"Rare tokens in {published[-1]}")
+    click.echo(f"Report: {index}", err=settings.json)
+
+
+DEMO_QUERY = """
+select rank, neuron, role, influence, mean_delta_loss, deviation, regime
+from neuron_influence
+join neuron_deviation using (run_id, preset, token_group, neuron, rank)
+where run_id = $run and preset = 'es' and token_group = 'rare' and rank <= 10
+order by rank
+"""

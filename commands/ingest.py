@@ -1,0 +1,139 @@
+"""The command `ingest`: its options, and what a dry run says."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+import polars as pl
+
+from commands.ingesting import ingest_all, requested
+from commands.reading import listed_runs
+from common.parts import EFFECT_COLUMNS
+from common.settings import Settings, global_options
+from common.terminal import show
+
+if TYPE_CHECKING:
+    from ingest.attention import AttentionOptions
+    from ingest.request import Request
+    from ingest.revisions import MissingCheckpoint
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+@click.command()
+@click.option("--model", required=True, metavar="ID_OR_FOLDER", help="Hub id, or a folder with weights.")
+@click.option("--revision", "revisions", multiple=True, metavar="R", help="Branch, tag or step; may be repeated.")
+@click.option(
+    "--revisions",
+    "series",
+    metavar="FIRST..LAST[:STRIDE|log]",
+    help="A range of checkpoints, as step0..step143000:log; a missing one is recorded and passed over.",
+)
+@click.option(
+    "--corpus",
+    multiple=True,
+    metavar="[LABEL=]SOURCE",
+    help="c4 [default], builtin or a path, labelled with its domain or not; repeatable.",
+)
+@click.option("--frequencies", default="corpus", show_default=True, help="`corpus`, or a .npy of counts by token id.")
+@click.option(
+    "--contexts",
+    type=click.Choice(["sample", "nc-matched"]),
+    default="sample",
+    show_default=True,
+    help="Which positions: a sample of the text, or pairs of rare and common tokens searched for in it.",
+)
+@click.option("--tokens", default=25_088, show_default=True, help="Sampled positions, T; matched ones at most.")
+@click.option("--window", default=256, show_default=True, help="Predicted positions of a window.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@click.option("--begin-token", is_flag=True, help="Start each window with the begin token.")
+@click.option("--layer", default=-1, show_default=True, help="Layer of the neurons, from 0; negative: from the last.")
+@click.option(
+    "--edit-scope",
+    type=click.Choice(["window", "position"]),
+    default="window",
+    show_default=True,
+    help="Below the last layer, replace a neuron at every position of the window, or at one at a time.",
+)
+@click.option("--ablation", type=click.Choice(["mean", "zero"]), default="mean", show_default=True)
+@click.option(
+    "--effects",
+    default="loss",
+    show_default=True,
+    callback=_names,
+    help=f"Of {', '.join(EFFECT_COLUMNS)}; with commas.",
+)
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Ablate these neurons at once too: [PRESET:]NAME of `analyze`'s groups, or a JSON, CSV or text file.",
+)
+@click.option("--attention", is_flag=True, help="Also where attention looks, and what ablating its heads does.")
+@click.option(
+    "--attention-layers",
+    metavar="A..B",
+    help="Layers whose heads are ablated [default: the last two upstream of the neurons].",
+)
+@click.option(
+    "--head-ablation",
+    type=click.Choice(["zero", "mean", "uniform"]),
+    help="What replaces a head's output: 0 [default], its mean, or that of even attention.",
+)
+@click.option("--tolerance", default=1e-6, show_default=True, help="Largest error in nats, beside 1e-4 of an effect.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), default="float32", show_default=True
+)
+@click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which can run code.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@click.option("--again", is_flag=True, help="Compute a published run again and replace it.")
+@click.option("--dry-run", is_flag=True, help="Rows, bytes, memory and minutes; nothing is written.")
+@click.option("--publish-anyway", metavar="REASON", help="Publish a run that fails its checks; the reason is stored.")
+@global_options
+def ingest(
+    settings: Settings,
+    again: bool,
+    dry_run: bool,
+    publish_anyway: str | None,
+    groups: tuple[str, ...],
+    attention: bool,
+    attention_layers: str | None,
+    head_ablation: str | None,
+    series: str | None,
+    allow_pickle: bool,
+    trust_remote_code: bool,
+    **given: Any,
+) -> None:
+    """Ablate every neuron of a model's last MLP, or of another layer's.
+
+    The effects are checked and published as a run. Asked again, a run is resumed, found done, or extended.
+    """
+    from ingest.attention import AttentionOptions
+    from ingest.models import Trust
+    from ingest.request import Options
+
+    heads = AttentionOptions(attention, attention_layers, head_ablation)
+    given["corpus"] = given["corpus"] or ("c4",)
+    options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
+    requests = requested(options, series)
+    if dry_run:
+        _show_estimates(requests, heads, settings)
+        return
+    published = ingest_all(requests, settings, again, publish_anyway, groups, heads)
+    show(listed_runs(settings, published), settings.form)
+
+
+def _show_estimates(
+    requests: "Iterator[Request | MissingCheckpoint]", heads: "AttentionOptions", settings: Settings
+) -> None:
+    from ingest.estimate import estimate
+    from ingest.revisions import MissingCheckpoint
+
+    there = [request for request in requests if not isinstance(request, MissingCheckpoint)]
+    estimates = [estimate(request, heads.request(int(request.config.num_hidden_layers))) for request in there]
+    show(pl.DataFrame([asdict(one) for one in estimates]), settings.form)

@@ -1,0 +1,167 @@
+"""From what was asked for to published runs: the calls that `ingest` and `demo` make in turn."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import warehouse
+from common.errors import UserError
+from common.parts import EFFECT_COLUMNS, attention_folder, groups_folder, parts_root
+from common.settings import Settings
+from common.version import VERSION
+
+if TYPE_CHECKING:
+    from ingest.attention import AttentionOptions, AttentionRequest
+    from ingest.executors import Executor
+    from ingest.grouped import Group
+    from ingest.pipeline import Prepared
+    from ingest.request import Options, Request
+    from ingest.revisions import MissingCheckpoint
+
+
+def requested(options: "Options", series: str | None) -> "Iterator[Request | MissingCheckpoint]":
+    """The runs asked for: at each --revision, or over a range of checkpoints, the next found while one is computed."""
+    from ingest.request import identify
+    from ingest.revisions import checkpoints, one_ahead
+
+    if series is None:
+        return iter(identify(options))
+    if options.revisions:
+        raise UserError("--revision and --revisions: give one of the two.")
+    return one_ahead(checkpoints(options, series))
+
+
+def ingest_all(
+    requests: "Iterator[Request | MissingCheckpoint]",
+    settings: Settings,
+    again: bool,
+    publish_anyway: str | None,
+    spelled: tuple[str, ...] = (),
+    heads: "AttentionOptions | None" = None,
+) -> list[str]:
+    """Compute and publish what is not there yet; returns the ids of the runs asked for."""
+    from ingest.contexts import NothingToMeasureError
+    from ingest.executors import LocalExecutor
+    from ingest.grouped import check_groups, group_effects
+    from ingest.pipeline import Workbench, execute
+    from ingest.revisions import MissingCheckpoint
+
+    warehouse.require_writable(settings.warehouse, wait=settings.wait)
+    workbench, executor = Workbench(), LocalExecutor(quiet=settings.quiet)
+    ids = []
+    for request in requests:
+        ids.append(request.run_id)
+        if isinstance(request, MissingCheckpoint):
+            settings.say(f"{request.run_id} is missing. {request.why}")
+            warehouse.record_missing(settings.warehouse, **asdict(request), wait=settings.wait)
+            continue
+        there = not again and _is_there(request, settings)
+        groups = _groups(request, spelled, settings, recomputed=not there)
+        attention = _attention(request, heads, settings, recomputed=not there)
+        if there and not groups and not attention:
+            warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
+            continue
+        folder = parts_root(settings.warehouse) / request.run_id
+        request = request if again else _extended(request, settings)
+        with warehouse.claim(folder, wait=settings.wait):
+            try:
+                prepared = workbench.prepare(request)
+            except NothingToMeasureError as reason:
+                _record_missing(request, settings, str(reason))
+                continue
+            check_groups(groups, prepared.structure.neurons)
+            if not there:
+                warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
+                execute(prepared, folder, executor, afresh=again)
+                warehouse.publish(
+                    settings.warehouse, folder, wait=settings.wait, anyway=publish_anyway, quiet=settings.quiet
+                )
+            if groups:
+                group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
+                warehouse.add_groups(settings.warehouse, request.run_id, groups_folder(folder), wait=settings.wait)
+                settings.say(f"{request.run_id} has the groups {', '.join(group.name for group in groups)}.")
+            for wanted in attention:
+                _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
+    return ids
+
+
+def _extended(request: "Request", settings: Settings) -> "Request":
+    """The request with the effects that its published run has: computed again, it keeps them."""
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        found = opened.dim_run(run_id=request.run_id, status="published")
+    if found.is_empty():
+        return request
+    effects = {*request.options.effects, *found.row(0, named=True)["effects"]}
+    names = tuple(name for name in EFFECT_COLUMNS if name in effects)
+    return replace(request, options=replace(request.options, effects=names))
+
+
+def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *, recomputed: bool) -> list["Group"]:
+    """The groups to ablate at once: those asked for, and where the run is computed again those that it has."""
+    from ingest.grouped import Group, groups_due, is_group_file, read_groups
+
+    asked: list[Group] = []
+    for text in spelled:
+        if is_group_file(text):
+            asked += read_groups(text)
+        else:
+            found = warehouse.analysed_group(settings.warehouse, request.run_id, text, wait=settings.wait)
+            asked.append(Group(found.name, found.neurons, found.source))
+    known = warehouse.stored_groups(settings.warehouse, request.run_id, wait=settings.wait)
+    stored = [Group(found.name, found.neurons, found.source) for found in known]
+    return groups_due(asked, stored, recomputed=recomputed)
+
+
+def _attention(
+    request: "Request", heads: "AttentionOptions | None", settings: Settings, *, recomputed: bool
+) -> list["AttentionRequest"]:
+    """The attention to measure: what is asked for, and where the run is computed again what it has."""
+    from ingest.attention import AttentionRequest, attention_due
+
+    known = warehouse.stored_attention(settings.warehouse, request.run_id, wait=settings.wait)
+    stored = [AttentionRequest(found.layers, found.head_ablation) for found in known]
+    asked = None if heads is None else heads.request(int(request.config.num_hidden_layers))
+    if asked is not None:
+        warehouse.require_same_model(settings.warehouse, request.run_id, request.identity, wait=settings.wait)
+    due = attention_due(asked, stored, recomputed=recomputed)
+    if asked is not None and not due:
+        settings.say(f"{request.run_id} has that attention already.")
+    return due
+
+
+def _add_attention(
+    prepared: "Prepared", wanted: "AttentionRequest", folder: Path, executor: "Executor", settings: Settings
+) -> None:
+    from ingest.attention import measure_attention
+
+    run_id = prepared.manifest.run_id
+    groups = warehouse.read(settings.warehouse, run_id, "position_group", wait=settings.wait)
+    measure_attention(prepared, groups, folder, wanted, executor)
+    warehouse.add_attention(settings.warehouse, run_id, folder, wait=settings.wait)
+    settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
+
+
+def _record_missing(request: "Request", settings: Settings, why: str) -> None:
+    """Store that there is no position to measure at, and why: the run's token groups are empty with this reason."""
+    settings.say(f"{request.run_id}: nothing to measure. {why}")
+    warehouse.record_missing(
+        settings.warehouse, run_id=request.run_id, model=request.folder.name, revision=request.folder.revision,
+        contexts=request.options.contexts, why=why, wait=settings.wait,
+    )  # fmt: skip
+
+
+def _is_there(request: "Request", settings: Settings) -> bool:
+    """Whether a published run already answers the request; says so, and says what would change it."""
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        found = opened.dim_run(run_id=request.run_id, status="published")
+    if found.is_empty():
+        return False
+    run_row = found.row(0, named=True)
+    missing = set(request.options.effects) - set(run_row["effects"])
+    if missing or request.options.tolerance < run_row["tolerance"]:
+        return False
+    settings.say(f"{request.run_id} is already published.")
+    if run_row["code_version"] != VERSION:
+        settings.say(f"It was computed by version {run_row['code_version']}; --again computes it with {VERSION}.")
+    return True
