@@ -8,8 +8,9 @@ import click
 import polars as pl
 
 import warehouse
+from commands.completion import run_ids
 from commands.reading import published_runs
-from common.progress import progress
+from common.progress import progress, working
 from common.settings import Settings, global_options
 from common.terminal import show
 from common.version import VERSION
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("wanted", nargs=-1, metavar="[RUN]...")
+@click.argument("wanted", nargs=-1, metavar="[RUN]...", shell_complete=run_ids)
 @click.option(
     "--positions",
     multiple=True,
@@ -102,7 +103,8 @@ def _analyze_series(chosen: list[str], settings: Settings, again: bool) -> list[
         if not again and all(NAME in found and found[NAME].parameters == given for found in stored.values()):
             continue
         start = time.perf_counter()
-        frame = training({run_id: cache(partial(_ask, settings, run_id)) for run_id in ids}, members)
+        with working("Follow the series", quiet=settings.quiet):
+            frame = training({run_id: cache(partial(_ask, settings, run_id)) for run_id in ids}, members)
         seconds = round((time.perf_counter() - start) / len(ids), 2)
         for run_row in with_effects.iter_rows(named=True):
             of_run = frame.filter(pl.col("run_id") == run_row["run_id"]).drop("run_id")

@@ -7,6 +7,7 @@ import click
 import warehouse
 from commands.ingesting import ingest_all, requested
 from commands.reporting import REPORT_FOLDER, build_report
+from common.progress import working
 from common.settings import Settings, global_options
 from common.terminal import show
 
@@ -21,8 +22,9 @@ def demo(settings: Settings, out: Path) -> None:
 
     Ingests the checkpoints of the embedded model on the built-in text, queries them, writes the report.
     """
-    from ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS
-    from ingest.request import Options
+    with working("Find the model and the text", quiet=settings.quiet):
+        from ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS
+        from ingest.request import Options
 
     options = Options(
         str(MODEL_FOLDER),

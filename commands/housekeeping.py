@@ -6,7 +6,9 @@ import click
 import polars as pl
 
 import warehouse
+from commands.completion import run_ids
 from common.errors import UserError
+from common.progress import working
 from common.settings import Settings, global_options
 from common.terminal import show
 
@@ -16,16 +18,19 @@ from common.terminal import show
 @global_options
 def export(settings: Settings, folder: Path) -> None:
     """Write every relation as Parquet to a FOLDER."""
-    rows = warehouse.export(settings.warehouse, folder, wait=settings.wait)
+    with working("Export", quiet=settings.quiet):
+        rows = warehouse.export(settings.warehouse, folder, wait=settings.wait)
     show(pl.DataFrame({"relation": list(rows), "rows": list(rows.values())}), settings.form)
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=run_ids)
 @global_options
 def delete(settings: Settings, run_id: str) -> None:
     """Remove a run and what only it uses."""
-    settings.say(f"{warehouse.delete(settings.warehouse, run_id, wait=settings.wait)} is removed.")
+    with working(f"Remove {run_id}", quiet=settings.quiet):
+        removed = warehouse.delete(settings.warehouse, run_id, wait=settings.wait)
+    _done(settings, f"{removed} is removed.", pl.DataFrame({"run_id": [removed], "status": ["removed"]}))
 
 
 @click.command()
@@ -33,8 +38,10 @@ def delete(settings: Settings, run_id: str) -> None:
 def migrate(settings: Settings) -> None:
     """Bring the warehouse to this schema."""
     _require_file(settings)
-    applied = warehouse.migrate(settings.warehouse, wait=settings.wait)
-    settings.say(f"Applied {', '.join(applied)}." if applied else "The warehouse is up to date.")
+    with working("Migrate", quiet=settings.quiet):
+        applied = warehouse.migrate(settings.warehouse, wait=settings.wait)
+    said = f"Applied {', '.join(applied)}." if applied else "The warehouse is up to date."
+    _done(settings, said, pl.DataFrame({"applied": pl.Series(applied, dtype=pl.String)}))
 
 
 @click.command()
@@ -42,8 +49,18 @@ def migrate(settings: Settings) -> None:
 def vacuum(settings: Settings) -> None:
     """Give deleted runs' space back."""
     _require_file(settings)
-    space = warehouse.vacuum(settings.warehouse, wait=settings.wait)
-    settings.say(f"{space.before / 1e6:.1f} MB before, {space.after / 1e6:.1f} MB after.")
+    with working("Vacuum", quiet=settings.quiet):
+        space = warehouse.vacuum(settings.warehouse, wait=settings.wait)
+    said = f"{space.before / 1e6:.1f} MB before, {space.after / 1e6:.1f} MB after."
+    _done(settings, said, pl.DataFrame({"bytes_before": [space.before], "bytes_after": [space.after]}))
+
+
+def _done(settings: Settings, said: str, rows: pl.DataFrame) -> None:
+    """What was done: a remark for a person, rows for a program."""
+    if settings.json:
+        show(rows, settings.form)
+    else:
+        settings.say(said)
 
 
 def _require_file(settings: Settings) -> None:

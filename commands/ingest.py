@@ -10,6 +10,7 @@ import polars as pl
 from commands.ingesting import ingest_all, requested
 from commands.reading import listed_runs
 from common.parts import EFFECT_COLUMNS
+from common.progress import working
 from common.settings import Settings, global_options
 from common.terminal import show
 
@@ -113,14 +114,15 @@ def ingest(
 
     The effects are checked and published as a run. Asked again, a run is resumed, found done, or extended.
     """
-    from ingest.attention import AttentionOptions
-    from ingest.models import Trust
-    from ingest.request import Options
+    with working("Find the model and the text", quiet=settings.quiet):
+        from ingest.attention import AttentionOptions
+        from ingest.models import Trust
+        from ingest.request import Options
 
-    heads = AttentionOptions(attention, attention_layers, head_ablation)
-    given["corpus"] = given["corpus"] or ("c4",)
-    options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
-    requests = requested(options, series)
+        heads = AttentionOptions(attention, attention_layers, head_ablation)
+        given["corpus"] = given["corpus"] or ("c4",)
+        options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
+        requests = requested(options, series)
     if dry_run:
         _show_estimates(requests, heads, settings)
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import warehouse
 from common.errors import UserError
 from common.parts import EFFECT_COLUMNS, attention_folder, groups_folder, parts_root
+from common.progress import working
 from common.settings import Settings
 from common.version import VERSION
 
@@ -66,7 +67,8 @@ def ingest_all(
         request = request if again else _extended(request, settings)
         with warehouse.claim(folder, wait=settings.wait):
             try:
-                prepared = workbench.prepare(request)
+                with working(f"Prepare {request.run_id}", quiet=settings.quiet):
+                    prepared = workbench.prepare(request)
             except NothingToMeasureError as reason:
                 _record_missing(request, settings, str(reason))
                 continue
@@ -74,9 +76,10 @@ def ingest_all(
             if not there:
                 warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
                 execute(prepared, folder, executor, afresh=again)
-                warehouse.publish(
-                    settings.warehouse, folder, wait=settings.wait, anyway=publish_anyway, quiet=settings.quiet
-                )
+                with working(f"Check and publish {request.run_id}", quiet=settings.quiet):
+                    warehouse.publish(
+                        settings.warehouse, folder, wait=settings.wait, anyway=publish_anyway, quiet=settings.quiet
+                    )
             if groups:
                 group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
                 warehouse.add_groups(settings.warehouse, request.run_id, groups_folder(folder), wait=settings.wait)

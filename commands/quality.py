@@ -6,7 +6,9 @@ import click
 import polars as pl
 
 import warehouse
+from commands.completion import run_ids
 from common.errors import QualityError
+from common.progress import working
 from common.settings import Settings, global_options
 from common.terminal import show
 
@@ -14,7 +16,7 @@ QUALITY_FOLDER = "rare_tokens_quality"
 
 
 @click.command()
-@click.argument("wanted", nargs=-1, metavar="[RUN]...")
+@click.argument("wanted", nargs=-1, metavar="[RUN]...", shell_complete=run_ids)
 @click.option("--explain", is_flag=True, help="Every expectation with what was observed and what is expected.")
 @click.option("--out", default=QUALITY_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @global_options
@@ -24,7 +26,8 @@ def check(settings: Settings, wanted: tuple[str, ...], explain: bool, out: Path)
     Of all runs, the refused ones too, or those named, with Great Expectations: results go to quality_result, its pages
     to a folder. Ends with 3 where a run fails.
     """
-    checked, page = warehouse.check(settings.warehouse, wanted, out, wait=settings.wait)
+    with working("Check", quiet=settings.quiet):
+        checked, page = warehouse.check(settings.warehouse, wanted, out, wait=settings.wait)
     rows = [row for run in checked for row in (run.explained() if explain else [run.summary()])]
     show(pl.DataFrame(rows), settings.form)
     settings.say(f"Pages: {page}")

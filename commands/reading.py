@@ -8,7 +8,9 @@ import click
 import polars as pl
 
 import warehouse
+from commands.completion import relation_names
 from common.errors import UserError
+from common.progress import working
 from common.settings import Settings, global_options
 from common.terminal import FORMATS, show
 
@@ -36,7 +38,7 @@ def runs(settings: Settings) -> None:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=relation_names)
 @global_options
 def tables(settings: Settings, name: str | None) -> None:
     """List the relations, or describe one.
@@ -63,7 +65,9 @@ def sql(settings: Settings, query: str, form: str | None, timeout: float) -> Non
 
     The query is the text itself, a path ending in .sql, or `-` for stdin.
     """
-    rows = warehouse.run_sql(settings.warehouse, _query_text(query), timeout, wait=settings.wait)
+    text = _query_text(query)
+    with working("Query", quiet=settings.quiet):
+        rows = warehouse.run_sql(settings.warehouse, text, timeout, wait=settings.wait)
     show(rows, form or settings.form)
 
 

@@ -10,7 +10,9 @@ import polars as pl
 
 import warehouse
 from commands.analysis import analyze_all
+from commands.completion import run_ids
 from commands.reading import published_runs
+from common.progress import working
 from common.settings import Settings, global_options, program
 from common.terminal import show
 
@@ -21,7 +23,7 @@ REPORT_FOLDER = "rare_tokens_report"
 
 
 @click.command()
-@click.argument("wanted", nargs=-1, metavar="[RUN]...")
+@click.argument("wanted", nargs=-1, metavar="[RUN]...", shell_complete=run_ids)
 @click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--no-analyze", is_flag=True, help="Show what is stored; compute nothing that is missing.")
 @global_options
@@ -45,10 +47,12 @@ def build_report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path
     """Write the page on the wanted runs to a folder, from what is stored; returns its index.html."""
     from analyses.report import write_report
 
-    inputs = _report_inputs(settings, wanted)
+    with working("Read what the report shows", quiet=settings.quiet):
+        inputs = _report_inputs(settings, wanted)
     if without := sorted(set(inputs.runs["run_id"]) - set(inputs.decisions["run_id"])):
         settings.say(f"Without intervals and decisions for {', '.join(without)}: `analyze` computes them.")
-    return write_report(inputs, out)
+    with working("Write the report", quiet=settings.quiet):
+        return write_report(inputs, out)
 
 
 def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs":

@@ -1,4 +1,4 @@
-"""Progress of long steps: on stderr, only on a terminal, with rate and time left."""
+"""Progress of long steps: on stderr, only on a terminal; with rate and time left where the work can be counted."""
 
 import sys
 from collections.abc import Iterator
@@ -6,9 +6,19 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Task as _Task
 from rich.text import Text
+
+from common.terminal import visible
 
 
 class Advance(Protocol):
@@ -34,12 +44,33 @@ def progress(title: str, total: int, unit: str, *, quiet: bool = False) -> Itera
 
     Nothing is written where stderr is no terminal or `quiet` is set.
     """
-    console = Console(stderr=True)
     if quiet or not sys.stderr.isatty():
         yield lambda done=1: None  # noqa: ARG005
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-    bar = Progress(*columns, _Rate(unit), TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+    bar = _shown(BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Rate(unit), TimeElapsedColumn(), _LEFT)
     with bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(visible(title), total=total)
         yield lambda done=1: bar.advance(task, done)
+
+
+@contextmanager
+def working(title: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show that a step which cannot be counted goes on, and for how long, while the block runs.
+
+    Nothing is written where stderr is no terminal or `quiet` is set. Bars shown inside the block come below it.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    with _shown(SpinnerColumn(), TimeElapsedColumn()) as spinner:
+        spinner.add_task(visible(title), total=None)
+        yield
+
+
+_LEFT = TimeRemainingColumn()
+
+
+def _shown(*columns: ProgressColumn) -> Progress:
+    """Stdout stays what it is: results never end up between bars. A title is text, whatever a run is called."""
+    title = TextColumn("{task.description}", markup=False)
+    return Progress(title, *columns, console=Console(stderr=True), transient=True, redirect_stdout=False)

@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from common.errors import RareTokensError, UserError
+from common.terminal import inert
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -48,7 +49,7 @@ class Settings:
     def say(self, text: str) -> None:
         """Tell a person what happened, on stderr; silent with --quiet."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(inert(text), err=True)
 
 
 _OPTIONS = (
@@ -155,7 +156,7 @@ def start_logging(settings: Settings) -> None:
     log.setLevel(logging.DEBUG if settings.verbose or settings.log_file else logging.INFO)
     screen = logging.StreamHandler(sys.stderr)
     screen.setLevel(logging.ERROR if settings.quiet else logging.DEBUG if settings.verbose else logging.INFO)
-    screen.setFormatter(logging.Formatter("%(message)s"))
+    screen.setFormatter(_Inert("%(message)s"))
     log.addHandler(screen)
     if settings.log_file is not None:
         try:
@@ -164,6 +165,13 @@ def start_logging(settings: Settings) -> None:
             raise UserError(f"--log-file {settings.log_file}: cannot be written ({error.strerror}).") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
+
+
+class _Inert(logging.Formatter):
+    """Remarks name models, files and tokens, which may hold what acts on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return inert(super().format(record))
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
@@ -239,7 +247,7 @@ def program() -> str:
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"Error: {message}", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"Error: {inert(message)}", markup=False)
     sys.exit(code)
 
 

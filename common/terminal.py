@@ -56,6 +56,11 @@ def visible(text: str, widest: int = WIDEST_CELL) -> str:
     return shown if len(text) <= widest else shown[: widest - 1] + "…"
 
 
+def inert(text: str) -> str:
+    """A message that cannot act on a terminal: as `visible`, but whole, and its line ends stay."""
+    return "\n".join(visible(line, len(line)) for line in text.split("\n"))
+
+
 # Control, format (bidirectional marks, zero-width), surrogate, private use, unassigned, line and paragraph separators.
 _ACTING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
