@@ -234,17 +234,24 @@ def test_agg_effect_answers_every_threshold(
         assert len(cells) == 70 * len(np.unique(chosen // 50))
 
 
-@pytest.mark.parametrize("percentile", [3.3, 15, 50, 80])
-def test_influence_at_any_percentile(published: tuple[warehouse.Warehouse, np.ndarray], percentile: float) -> None:
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("column", ["percentile", "occurrence_percentile"])
+@pytest.mark.parametrize("percentile", [0, 3.3, 12.5, 15, 50, 50.1, 80, 99.9, 100])
+def test_influence_at_any_percentile(
+    published: tuple[warehouse.Warehouse, np.ndarray], percentile: float, column: str, words: bool
+) -> None:
     opened, delta = published
-    found = opened.influence_at("run", percentile)
-    for group, sign in (("rare", "<"), ("common", ">=")):
-        query = f"select position_id from position_frequency where percentile {sign} $percentile"
-        where = opened.sql(query, percentile=percentile)["position_id"].to_numpy()
-        influence = np.abs(delta[:, where]).mean(axis=1)
+    found = opened.influence_at("run", percentile, occurrences=column == "occurrence_percentile", words=words)
+    for group, sign in (("rare", "< $percentile and (is_word or not $words)"), ("common", ">= $percentile")):
+        query = f"select position_id from position_frequency where {column} {sign}"
+        query += "" if group == "rare" else " and $words is not null"
+        where = opened.sql(query, percentile=percentile, words=words)["position_id"].to_numpy()
         of_group = found.filter(pl.col("token_group") == group).sort("neuron")
-        assert of_group["influence"].to_numpy() == pytest.approx(influence, abs=1e-12)
-        assert of_group["positions"].unique().to_list() == [len(where)]
+        assert of_group["positions"].unique().to_list() == ([len(where)] if len(where) else [])
+        if len(where):
+            influence, mean = np.abs(delta[:, where]).mean(axis=1), delta[:, where].mean(axis=1)
+            assert of_group["influence"].to_numpy() == pytest.approx(influence, abs=1e-12)
+            assert of_group["mean_delta_loss"].to_numpy() == pytest.approx(mean, abs=1e-12)
 
 
 def test_influence_at_gives_the_presets(published: tuple[warehouse.Warehouse, np.ndarray]) -> None:

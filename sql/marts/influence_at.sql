@@ -11,8 +11,9 @@
 --
 -- By type percentile, or by occurrence percentile where occurrences is true; words leaves rare
 -- targets out that are no words (so percentile 50 with words is preset es, with occurrences nc).
--- For input tokens, the elbow, and the reason of an empty group see influence_where. At a multiple
--- of 5 up to 50 the sums of agg_effect give the answer, elsewhere the facts; both are exact.
+-- For input tokens, the elbow, and the reason of an empty group see influence_where. The sums of
+-- agg_effect give the answer for every cell that lies on one side of the line; of those that it
+-- cuts, the facts of the rarer side are read and taken from the cell's sum. Both are exact.
 
 create or replace macro influence_at(run, percentile, occurrences := false, words := false) as table
 with chosen as (
@@ -28,63 +29,80 @@ with chosen as (
         end
 ),
 
-asked as (
-    select percentile <= 50 and percentile = 5 * floor(percentile / 5) as from_cells
-),
-
-graded as (
-    select
-        p.position_id,
-        case when occurrences then p.occurrence_percentile else p.percentile end < percentile
-            as is_rare,
-        p.is_word
-    from store.position_frequency as p
-    join chosen using (run_key)
-    where not (select from_cells from asked)
-),
-
-grouped as (
-    select position_id, is_rare from graded where not is_rare or is_word or not words
-),
-
 cell as (
     select
-        c.cell,
-        c.positions,
-        case when occurrences then c.occurrence_bucket else c.percentile_bucket end < percentile
-            as is_rare,
-        c.is_word
-    from store.effect_cell as c
-    join chosen using (run_key)
-    where (select from_cells from asked)
+        *,
+        bucket < percentile as is_rare,
+        (bucket > 50 or bucket % 5 > 0) and bucket_low < percentile and percentile < bucket_high
+            as is_cut
+    from (
+        select
+            c.cell,
+            c.positions,
+            c.is_word,
+            case when occurrences then c.occurrence_bucket else c.percentile_bucket end as bucket,
+            case when bucket > 50 then 50 else bucket - 2.5 end as bucket_low,
+            case when bucket > 50 then 101 else bucket + 2.5 end as bucket_high
+        from store.effect_cell as c
+        join chosen using (run_key)
+    )
 ),
 
-grouped_cell as (
-    select cell, positions, is_rare from cell where not is_rare or is_word or not words
-),
-
-total as (
+-- Whole cells: rare ones, common ones, and those that the line cuts, as if they were common.
+whole as (
     select
-        g.is_rare,
+        c.is_rare and not c.is_cut as is_rare,
         a.neuron,
-        sum(g.positions) as positions,
+        sum(c.positions) as positions,
         sum(a.abs_delta_units) as abs_delta,
         sum(a.delta_units) as delta
     from store.agg_effect as a
     join chosen using (run_key)
-    join grouped_cell as g using (cell)
-    group by g.is_rare, a.neuron
-    union all
+    join cell as c using (cell)
+    where c.is_cut or not c.is_rare or c.is_word or not words
+    group by 1, a.neuron
+),
+
+moved as (
+    select p.position_id, p.is_word
+    from store.position_frequency as p
+    join chosen using (run_key)
+    where
+        case when occurrences then p.occurrence_percentile else p.percentile end < percentile
+        and case when occurrences then p.occurrence_bucket else p.percentile_bucket end in (
+            select c.bucket from cell as c where c.is_cut
+        )
+),
+
+part as (
     select
-        g.is_rare,
+        m.is_word,
         e.neuron,
         count(*) as positions,
         sum(abs(units(e.delta_loss))) as abs_delta,
         sum(units(e.delta_loss)) as delta
     from store.fct_effect as e
     join chosen using (run_key)
-    join grouped as g using (position_id)
-    group by g.is_rare, e.neuron
+    join moved as m using (position_id)
+    group by m.is_word, e.neuron
+),
+
+total as (
+    select
+        is_rare,
+        neuron,
+        sum(positions) as positions,
+        sum(abs_delta) as abs_delta,
+        sum(delta) as delta
+    from (
+        select * from whole
+        union all
+        select false, neuron, -positions, -abs_delta, -delta from part
+        union all
+        select true, neuron, positions, abs_delta, delta from part where is_word or not words
+    )
+    group by is_rare, neuron
+    having sum(positions) > 0
 ),
 
 final as (
