@@ -8,7 +8,7 @@ import os
 
 import click
 
-from commands import analysis, demo, housekeeping, ingest, quality, reading, reporting
+from commands import analysis, demo, exploring, housekeeping, ingest, quality, reading, reporting
 from common.settings import group_options, run
 from common.version import VERSION
 
@@ -34,6 +34,7 @@ for command in (
     reading.sql,
     analysis.analyze,
     reporting.report,
+    exploring.explore,
     quality.check,
     housekeeping.export,
     housekeeping.delete,

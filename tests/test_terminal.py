@@ -167,7 +167,7 @@ AS_JSON = {
     "vacuum": ((), "bytes_after"),
     "delete": ((RUN,), "run_id"),
 }
-ELSEWHERE = {"ingest", "demo"}  # tests/test_cli.py, and .ci/run
+ELSEWHERE = {"ingest", "demo", "explore"}  # tests/test_cli.py, .ci/run, tests/test_explore.py
 
 
 def test_every_command_is_in_the_list_of_those_tried_with_json():
