@@ -98,6 +98,7 @@ class HeadEdits:
         self.edits = tuple(_numbered(self.layers, patches))
         self._means: dict[nn.Module, Tensor] = {}
         self._clean: Recorded | None = None
+        self._replacements: dict[int, Tensor] = {}  # by layer, for the recorded windows
         self._loss = torch.empty(0)
         self._tokens = torch.empty(0)
 
@@ -117,6 +118,7 @@ class HeadEdits:
         """Run n windows of T + 1 tokens unedited: the analysed activations, n × T × N, and each layer's weights."""
         ids = self._tokens = self._ids(tokens)
         self._clean = self.rerun.record(ids[:, :-1], logits=loss)
+        self._replacements.clear()
         seen: dict[int, Weights] = {}
         with eager(self.rerun.model):
             for layer in self.layers:
@@ -142,60 +144,63 @@ class HeadEdits:
             patched: the heads' outputs of the other contexts; None: leave the patches out.
         """
         for layer in self.layers:
-            for kinds, outputs in self._outputs(layer, patched):
-                chosen = [item for item in self.edits if item.layer == layer.layer and item.kind in kinds]
-                if not chosen:
-                    continue
-                point = self._point(layer, chosen[0].kind)
-                feeds = chosen[0].feeds
-                if not (feeds or loss):
-                    continue
-                step = self._step(loss)
-                for start in range(0, len(chosen), step):
-                    some = chosen[start : start + step]
-                    yield self._rerun(some, point, outputs[start : start + step], loss=loss, feeds=feeds)
+            for kind in dict.fromkeys(item.kind for item in self.edits if item.layer == layer.layer):
+                chosen = [item for item in self.edits if item.layer == layer.layer and item.kind == kind]
+                if (chosen[0].feeds or loss) and (patched is not None or kind not in PATCHES):
+                    yield from self._edited(layer, chosen, loss=loss, patched=patched)
 
-    def _rerun(self, edits: Sequence[Edit], point: nn.Module, outputs: Tensor, *, loss: bool, feeds: bool) -> Edited:
+    def _edited(
+        self, layer: AttentionLayer, edits: Sequence[Edit], *, loss: bool, patched: Mapping[int, Tensor] | None
+    ) -> Iterator[Edited]:
+        """Edits of one kind, some at a time."""
         assert self._clean is not None
-        clean = self._clean.activations
-        found = self.rerun.rerun(point, outputs, logits=loss, activations=feeds)
-        change = None
-        if feeds:
-            change = found.activations.reshape(len(edits), *clean.shape).float() - clean.float()
-        delta = None
-        if found.logits is not None:
-            delta = self.losses(found.logits, self._tokens).reshape(len(edits), *self._loss.shape) - self._loss
-        return Edited(edits, change, delta)
+        clean, feeds = self._clean.activations, edits[0].feeds
+        point, outputs, shift = self._outputs(layer, edits[0].kind, patched)
+        step = self._step(loss)
+        for first in range(0, len(edits), step):
+            some = slice(first, first + step)
+            found = self.rerun.rerun(
+                point, outputs[some], logits=loss, activations=feeds,
+                shift=None if shift is None else shift[some], first=first,
+            )  # fmt: skip
+            change = delta = None
+            if feeds:
+                change = found.activations.reshape(-1, *clean.shape).float() - clean.float()
+            if found.logits is not None:
+                delta = self.losses(found.logits, self._tokens).reshape(-1, *self._loss.shape) - self._loss
+            yield Edited(edits[some], change, delta)
 
     def _outputs(
-        self, layer: AttentionLayer, patched: Mapping[int, Tensor] | None
-    ) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-        """For each edited module of a layer the kinds of edits, and E × n × T × d: what it then gives."""
+        self, layer: AttentionLayer, kind: str, patched: Mapping[int, Tensor] | None
+    ) -> tuple[nn.Module, Tensor, Tensor | None]:
+        """The module that a kind of edits is of, E × n × T × d: what it then gives, and of heads E × n × T × d_head:
+        by how much their own outputs change.
+        """
         assert self._clean is not None
         clean, heads = self._clean, self._clean.inputs[layer.module]
-        output = clean.outputs[layer.module].reshape(*heads.shape[:2], -1)
-        yield (HEAD, LAYER), self._of_heads(layer, output, heads, self.replacement(layer))
-        if patched is not None:
-            yield PATCHES, self._of_heads(layer, output, heads, patched[layer.layer])
-        channels = clean.outputs[layer.norm].reshape(*heads.shape[:2], -1)
-        yield (NORM,), self._of_norm(layer, channels)
-        neurons = clean.inputs[layer.feed_forward]
-        if layer.feed_forward in clean.outputs:  # not where the run stopped before it
+        if kind == NORM:
+            return layer.norm, self._of_norm(layer, clean.outputs[layer.norm].reshape(*heads.shape[:2], -1)), None
+        if kind == FEED_FORWARD:
             projected = clean.outputs[layer.feed_forward].reshape(*heads.shape[:2], -1)
-            yield (FEED_FORWARD,), self._of_feed_forward(layer, projected, neurons)
-
-    def _of_heads(self, layer: AttentionLayer, output: Tensor, heads: Tensor, instead: Tensor) -> Tensor:
+            return layer.feed_forward, self._of_feed_forward(layer, projected, clean.inputs[layer.feed_forward]), None
+        instead = patched[layer.layer] if patched is not None and kind in PATCHES else self.replacement(layer)
+        output = clean.outputs[layer.module].reshape(*heads.shape[:2], -1)
+        if kind in (LAYER, PATCH_LAYER) or layer.heads == 1:
+            # Without the rounding of a difference: a norm after it would blow up what should be 0
+            return layer.module, layer.out_projection(instead.contiguous()).reshape(1, *output.shape), None
+        shift = (instead - heads).reshape(*heads.shape[:2], layer.heads, -1).permute(2, 0, 1, 3)
         weight = layer.output_weight
-        shift = (instead - heads).reshape(*heads.shape[:2], layer.heads, -1)
-        each = output + torch.einsum("nthk,hkd->hntd", shift, weight)
-        # Of the whole layer without the rounding of a difference: a norm after it would blow up what should be 0
-        whole = layer.out_projection(instead.contiguous()).reshape(output.shape)
-        return torch.cat([each if layer.heads > 1 else whole[None], whole[None]])
+        change = torch.bmm(shift.flatten(1, 2), weight).reshape(layer.heads, *output.shape)
+        return layer.module, change.add_(output), shift
 
     def replacement(self, layer: AttentionLayer) -> Tensor:
         """What an ablation puts in the place of the heads' outputs in the recorded windows: n × T × (H · d_head)."""
         assert self._clean is not None
-        heads = self._clean.inputs[layer.module]
+        if layer.layer not in self._replacements:
+            self._replacements[layer.layer] = self._replacement(layer, self._clean.inputs[layer.module])
+        return self._replacements[layer.layer]
+
+    def _replacement(self, layer: AttentionLayer, heads: Tensor) -> Tensor:
         if self.ablation == "mean":
             return self._means[layer.module].to(heads).expand_as(heads)
         if self.ablation == "uniform":

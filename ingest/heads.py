@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from common.errors import UserError
+from ingest.norms import may_be_norm
 from ingest.structure import (
     PROBE_TOKENS,
     Structure,
@@ -254,9 +255,9 @@ class _Probe:
         """The last module before the feed-forward's end, outside the attention, that has vectors for weights alone."""
         inside = set(block.modules()) - set(attention.modules())
         before = self.started[: self.started.index(feed_forward)]
-        norms = [item for item in before if item in inside and _is_norm(item)]
+        norms = [item for item in before if item in inside and may_be_norm(item)]
         if not norms:
-            norms = [item for item in self.started if item in inside and _is_norm(item)]
+            norms = [item for item in self.started if item in inside and may_be_norm(item)]
         return norms[-1]
 
     def _feeds(self, piece: nn.Module, *, after: bool = False) -> bool:
@@ -291,10 +292,3 @@ def _first(output: Any) -> Tensor:
     found = output if isinstance(output, Tensor) else output[0]
     assert isinstance(found, Tensor)
     return found
-
-
-def _is_norm(module: nn.Module) -> bool:
-    parameters = list(module.parameters(recurse=False))
-    leaf = next(module.children(), None) is None
-    named = "norm" in type(module).__name__.lower()
-    return leaf and all(item.dim() == 1 for item in parameters) and (bool(parameters) or named)

@@ -6,7 +6,7 @@ once a window, however many edits are tried. That holds for any architecture, an
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -136,15 +136,16 @@ def modules_before(model: nn.Module, edited: nn.Module, tokens: Tensor) -> list[
     edit = next(place for place, event in enumerate(events) if event == ("start", edited))
     ended = {module for kind, module in events[:edit] if kind == "end"}
     later = {module for _, module in events[edit:]}
-    return list(_outermost(model, ended - later))
+    return list(outermost(model, ended - later))
 
 
-def _outermost(module: nn.Module, wanted: set[nn.Module]) -> Iterator[nn.Module]:
+def outermost(module: nn.Module, wanted: set[nn.Module]) -> Iterator[nn.Module]:
+    """Those of the wanted modules of a tree that are inside no other."""
     if module in wanted:
         yield module
         return
     for child in module.children():
-        yield from _outermost(child, wanted)
+        yield from outermost(child, wanted)
 
 
 def _keep(outputs: list[Any], _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
@@ -168,11 +169,16 @@ def _rows(length: int, count: int, position: int | None, value: Tensor) -> Tenso
     return value
 
 
-@contextmanager
-def replaced(module: nn.Module, outputs: Iterator[Any]) -> Iterator[None]:
+def replaced(module: nn.Module, outputs: Iterator[Any]) -> AbstractContextManager[None]:
     """Let a module give these outputs, one a call, whatever it is called with."""
+    return calling(module, lambda *_args, **_given: next(outputs))
+
+
+@contextmanager
+def calling(module: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
+    """Call a function in the place of a module's own forward."""
     own = vars(module).get("forward")
-    object.__setattr__(module, "forward", lambda *_args, **_given: next(outputs))
+    object.__setattr__(module, "forward", function)
     try:
         yield
     finally:

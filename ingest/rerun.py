@@ -1,7 +1,8 @@
-"""A window run once, then again from an edit on: many edits a batch, what ran before the edit played back (SPEC 8).
+"""A window run once, then again with edits: many edits a batch, what no edit can change played back (SPEC 8).
 
-The first run records, for each edited module, the outputs of everything that was done by then. A rerun hands those out,
-lets the edited module give what it is told, and stops at the analysed neurons unless logits are wanted.
+The first run records, for each edited module, the outputs of everything that an edit of it leaves as it is. A rerun
+hands those out, lets the edited module give what it is told, and stops at the analysed neurons unless logits are
+wanted; then what those do not read is not run either.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +17,9 @@ from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 
 from ingest.heads import AttentionLayer, See, Softmaxes
-from ingest.replay import modules_before, replaced
+from ingest.low_rank import find_readers
+from ingest.reach import find_reach
+from ingest.replay import calling, modules_before, outermost, replaced
 from ingest.structure import PROBE_TOKENS, Structure, hooked
 
 Hook = tuple[nn.Module, str, Callable[..., Any]]
@@ -54,8 +57,15 @@ class Rerun:
         self.projections = {layer.module: layer.out_projection for layer in layers}
         points = [piece for layer in layers for piece in (layer.module, layer.norm, layer.feed_forward)]
         tokens = torch.arange(1, PROBE_TOKENS + 1, device=model.device).unsqueeze(0)
-        self.before = {point: modules_before(model, point, tokens) for point in points}
-        self._watched = list(dict.fromkeys(item for before in self.before.values() for item in before))
+        self.reach = {point: find_reach(model, point, self.neurons, tokens) for point in points}
+        self.readers = {layer.module: find_readers(model, layer, tokens) for layer in layers}
+        played = (item for reach in self.reach.values() for item in (*reach.untouched, *reach.unread))
+        self._watched = list(dict.fromkeys(played))
+        idle = {item for reach in self.reach.values() for item in reach.idle}
+        # A point beyond the neurons may read what they do not, and is looked at all the same
+        feeding = all(reach.feeds for reach in self.reach.values())
+        self._idle = list(outermost(model, idle)) if feeding else []
+        self._idle_outputs: tuple[torch.Size, dict[nn.Module, list[Any]]] = (torch.Size(), {})
         done = {item for top in modules_before(model, self.neurons, tokens) for item in top.modules()}
         self._may_stop = all(point in done for point in points if point is not self.neurons)
         self._played: dict[nn.Module, list[Any]] = {}
@@ -79,27 +89,54 @@ class Rerun:
             self._forms[module] = (0 if isinstance(output, Tensor) else len(output), outputs[module].dim())
 
         hooks: list[Hook] = [(module, "after", self._keep_played) for module in self._watched]
-        hooks += [(point, "after", keep_output) for point in self.before]
+        hooks += [(point, "after", keep_output) for point in self.reach]
         hooks += [(piece, "before", partial(keep_input, key)) for key, piece in self.projections.items()]
-        edited = [point for point in self.before if point not in self.attentions]
+        edited = [point for point in self.reach if point not in self.attentions]
         hooks += [(point, "before", partial(keep_input, point)) for point in edited]
-        found, result = self._run(tokens, hooks, logits=logits, stop=not logits and self._may_stop)
+        hooks += [hook for readers in self.readers.values() for reader in readers for hook in reader.recording()]
+        with ExitStack() as stack:
+            if not logits and self._idle_outputs[0] == tokens.shape:
+                for module, given in self._idle_outputs[1].items():
+                    stack.enter_context(replaced(module, iter(given)))
+            found, result = self._run(tokens, hooks, logits=logits, stop=not logits and self._may_stop)
+        self._idle_outputs = (tokens.shape, {module: self._played[module] for module in self._idle})
         return Recorded(found, inputs, outputs, result)
 
-    def rerun(self, point: nn.Module, outputs: Tensor, *, logits: bool, activations: bool = True) -> Recorded:
-        """Run the recorded windows again with E outputs of a module, E × n × T × …; see `Recorded`, E · n for n.
+    def rerun(
+        self,
+        point: nn.Module,
+        outputs: Tensor,
+        *,
+        logits: bool,
+        activations: bool = True,
+        shift: Tensor | None = None,
+        first: int = 0,
+    ) -> Recorded:
+        """Run the recorded windows again with E outputs of a module; see `Recorded`, E · n for n.
 
-        Without `activations` those are not waited for: the edit is beyond them.
+        Args:
+            point: the module.
+            outputs: E × n × T × …
+            logits: whether they are wanted.
+            activations: whether those are waited for; not where the edit is beyond them.
+            shift: of an edit of E heads of an attention, E × n × T × d_head: by how much their outputs change.
+            first: the first of these heads.
         """
         count = len(outputs)
         length, dimensions = self._forms[point]
         given = outputs.reshape(-1, outputs.shape[-1]) if dimensions == 2 else outputs.flatten(0, 1)
         edited = (given, *[None] * (length - 1)) if length else given
         with ExitStack() as stack:
-            self._play(stack, point, count)
+            self._play(stack, point, count, all_modules=logits)
             stack.enter_context(replaced(point, iter([edited])))
             tokens = self._tokens.repeat(count, 1)
-            found, result = self._run(tokens, [], logits=logits, stop=not logits, wanted=activations)
+            hooks: list[Hook] = []
+            for reader in self.readers[point] if shift is not None else ():
+                assert shift is not None
+                hooks.append(reader.watching())
+                for linear in reader.maps:
+                    stack.enter_context(calling(linear, reader.instead(linear, shift, first)))
+            found, result = self._run(tokens, hooks, logits=logits, stop=not logits, wanted=activations)
         return Recorded(found, {}, {}, result)
 
     def heads_outputs(self, attention: nn.Module, see: See) -> Tensor:
@@ -111,14 +148,15 @@ class Rerun:
             raise _StopError
 
         with ExitStack() as stack:
-            self._play(stack, attention, 1)
+            self._play(stack, attention, 1, all_modules=True)
             hook: Hook = (self.projections[attention], "before", keep)
             self._run(self._tokens, [hook], logits=False, stop=False, see=see, wanted=False)
         return seen[0]
 
-    def _play(self, stack: ExitStack, point: nn.Module, count: int) -> None:
+    def _play(self, stack: ExitStack, point: nn.Module, count: int, *, all_modules: bool) -> None:
         repeat = partial(_repeated, len(self._tokens), self._tokens.shape[1], count)
-        for module in self.before[point]:
+        reach = self.reach[point]
+        for module in reach.untouched if all_modules else reach.unread:
             played = self._played[module]
             stack.enter_context(replaced(module, (tree_map_only(Tensor, repeat, output) for output in played)))
 

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from common.errors import UserError
 from ingest.head import Head
+from ingest.norms import may_be_norm, norm_form
 
 PROBE_TOKENS = 8
 # Roundings that a comparison allows: of a dozen operations, each over many terms; of two or three elementwise ones.
@@ -222,7 +223,7 @@ def _probe(model: PreTrainedModel, pieces: set[nn.Module], unembedding: nn.Linea
         if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             inputs[module], outputs[module] = args[0].detach(), output.detach()
 
-    watched = pieces | {module for module in model.modules() if _may_be_norm(module)}
+    watched = pieces | {module for module in model.modules() if may_be_norm(module)}
     vocabulary = min(model.config.get_text_config().vocab_size, linear_weight(unembedding).shape[0])
     tokens = (torch.arange(1, PROBE_TOKENS + 1, device=model.device) * 7919 % vocabulary).unsqueeze(0)
     with torch.inference_mode(), hooked(*((module, "after", keep) for module in watched)):
@@ -237,61 +238,27 @@ def _probe(model: PreTrainedModel, pieces: set[nn.Module], unembedding: nn.Linea
     return _Probe(tokens, inputs, outputs, inputs[unembedding], logits)
 
 
-def _may_be_norm(module: nn.Module) -> bool:
-    """A leaf with nothing but one-dimensional parameters; norms without parameters count when named so."""
-    if next(module.children(), None) is not None:
-        return False
-    parameters = list(module.parameters(recurse=False))
-    return all(item.dim() == 1 for item in parameters) and (bool(parameters) or "norm" in type(module).__name__.lower())
-
-
 def _final_norm(model: nn.Module, probe: _Probe) -> nn.Module:
     for module, output in probe.outputs.items():
-        if _may_be_norm(module) and output.shape == probe.head_input.shape and torch.equal(output, probe.head_input):
+        if may_be_norm(module) and output.shape == probe.head_input.shape and torch.equal(output, probe.head_input):
             return module
     raise _refused(model, "its unembedding does not read the output of a final norm")
 
 
-def _epsilon(norm: nn.Module) -> float:
-    values = [value for name, value in vars(norm).items() if "eps" in name and isinstance(value, float)]
-    return values[0] if values else 0.0
-
-
 def _head(model: nn.Module, unembedding: nn.Linear, norm: nn.Module, probe: _Probe) -> Head:
     """Fold the probe's evidence into a Head: the norm's kind is the formula that reproduces what it did."""
-    x = probe.inputs[norm].double()
-    parameters = dict(norm.named_parameters(recurse=False))
-    width = x.shape[-1]
-    weight, shift = parameters.get("weight"), parameters.get("bias")
-    ones = torch.ones(width, dtype=torch.float64, device=x.device)
-    gain = ones if weight is None else weight.detach().double()
-    bias = None if shift is None else shift.detach().double()
-    kinds: list[tuple[Any, Tensor]] = [("layer", gain), ("rms", gain), ("rms", 1 + gain)]
-    dtype = torch.promote_types(unembedding.weight.dtype, torch.float32)
-    heads = [
-        Head(
-            unembedding=unembedding.weight.detach(),
-            logit_bias=None if unembedding.bias is None else unembedding.bias.detach(),
-            norm=kind,
-            gain=factor.to(dtype),
-            norm_bias=None if bias is None else bias.to(dtype),
-            eps=_epsilon(norm),
-        )
-        for kind, factor in kinds
-    ]
-    # The nearest, not the first that is near enough: in bfloat16 a LayerNorm and an RMSNorm may both be.
-    output = probe.outputs[norm].double()
-    head = min(heads, key=lambda head: float((_normed(head, x) - output).square().sum()))
-    if not _close(_normed(head, x), probe.outputs[norm]):
+    form = norm_form(norm, probe.inputs[norm], probe.outputs[norm])
+    if not _close(form(probe.inputs[norm]), probe.outputs[norm]):
         raise _refused(model, f"its final norm ({type(norm).__name__}) is neither a LayerNorm nor an RMSNorm")
-    return head
-
-
-def _normed(head: Head, x: Tensor) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True) if head.norm == "layer" else x
-    scale = (centred.square().mean(-1, keepdim=True) + head.eps).sqrt()
-    shift = 0.0 if head.norm_bias is None else head.norm_bias.double()
-    return centred / scale * head.gain.double() + shift
+    dtype = torch.promote_types(unembedding.weight.dtype, torch.float32)
+    return Head(
+        unembedding=unembedding.weight.detach(),
+        logit_bias=None if unembedding.bias is None else unembedding.bias.detach(),
+        norm="layer" if form.centred else "rms",
+        gain=form.gain.to(dtype),
+        norm_bias=None if form.bias is None else form.bias.to(dtype),
+        eps=form.eps,
+    )
 
 
 def same_logits(ours: Tensor, theirs: Tensor) -> bool:
