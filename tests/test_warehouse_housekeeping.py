@@ -133,7 +133,7 @@ def test_export(path: Path, tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     files = {str(file.relative_to(folder)) for file in folder.rglob("*.parquet")}
     assert manifest["files"].keys() == files
-    assert sum(manifest["files"].values()) == sum(rows.values())
+    assert sum(file["rows"] for file in manifest["files"].values()) == sum(rows.values())
     for name, frame in stored.items():
         if (folder / name / "part.parquet").exists():
             exported = pl.read_parquet(folder / name / "part.parquet").drop("published_at", strict=False)

@@ -3,6 +3,7 @@
 ``import warehouse; w = warehouse.open("rare_tokens.duckdb"); w.influence(run, preset)``.
 """
 
+from warehouse.attaching import attach
 from warehouse.attention import StoredAttention, add_attention, require_same_model, stored_attention
 from warehouse.checking import Checked, check
 from warehouse.claims import claim
@@ -15,6 +16,7 @@ from warehouse.reporting import card_frames, report_frames, same_positions
 from warehouse.results import Stored, activations, read, store, store_published_values, stored
 from warehouse.runs import find, runs, status
 from warehouse.sandbox import run_sql
+from warehouse.storing import keep
 from warehouse.tables import tables
 
 open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to read
@@ -30,6 +32,7 @@ __all__ = [
     "add_attention",
     "add_groups",
     "analysed_group",
+    "attach",
     "begin",
     "card_frames",
     "check",
@@ -37,6 +40,7 @@ __all__ = [
     "delete",
     "export",
     "find",
+    "keep",
     "migrate",
     "open",
     "publish",

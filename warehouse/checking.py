@@ -9,7 +9,7 @@ import duckdb
 
 from common import parts
 from common.errors import UserError
-from warehouse import audit, expectations, records, staging
+from warehouse import audit, expectations, facts, records, staging
 from warehouse.audit import Verdict
 from warehouse.connection import reading, writing
 from warehouse.runs import find
@@ -71,7 +71,8 @@ def check(path: Path, wanted: Sequence[str], folder: Path, *, wait: float = 0.0)
         The runs, and the first page.
 
     Raises:
-        UserError: there is no such run, or it has neither facts nor finished parts.
+        UserError: there is no such run, it has neither facts nor finished parts, or a Parquet file of it is missing or
+            not byte for byte what was written.
         QualityError: a part of a run is missing or unreadable.
         LockedError: another process has the warehouse open.
     """
@@ -117,6 +118,7 @@ def _statuses(con: duckdb.DuckDBPyConnection, path: Path, wanted: Sequence[str])
 
 def _observe(con: duckdb.DuckDBPyConnection, path: Path, run_id: str, status: str) -> list[Verdict]:
     if status == "published":
+        facts.verify(con, path, run_id)
         views = (audit.part_verdicts, audit.mart_verdicts, audit.group_verdicts, audit.attention_verdicts)
         return [verdict for view in views for verdict in view(con, run_id)]
     verdicts = audit.audit_parts(staging.staged_run(parts.parts_root(path) / run_id))

@@ -9,15 +9,15 @@ from pathlib import Path
 import duckdb
 
 from common.errors import LockedError, RareTokensError, UserError
-from warehouse import migrations
+from warehouse import facts, migrations
 
 Config = dict[str, str | bool | int | float | list[str]]
 
-# Queries cannot reach beyond the file: no other files, no extensions, no Python variables, no settings.
+# No Python variables, no extensions. Queries then lose the way to any file but the facts' (`_lock`).
 READ_CONFIG: Config = {
-    "enable_external_access": False,
     "python_enable_replacements": False,
-    "lock_configuration": True,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
 }
 # Publishing reads Parquet parts; nothing else from outside.
 WRITE_CONFIG: Config = {
@@ -29,6 +29,9 @@ _POLL_SECONDS = 0.1
 _LOCKED = ("Could not set lock", "being used by another process")  # the latter on Windows
 # What a disk that fails makes of writing and flushing; the engine does not always pass the system's own words on.
 _FAILED = ("Input/output error", "fsync failed", "CHECKPOINT during DETACH failed")
+_NAMED_BY_FACTS = (facts.NAMED,)
+# What the reader makes of a file that was damaged, or removed, after the warehouse was opened.
+_OF_PARQUET = ("arquet", "ecompress", "No files found that match", "TProtocolException", "Invalid page")
 _UNUSABLE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
 
 
@@ -65,6 +68,7 @@ def writing(path: Path, *, wait: float = 0.0, migrating: bool = True) -> Iterato
             raise UserError(f"Folder {path.parent} does not exist, so {path.name} cannot be made in it. Make it first.")
         con = _connect_waiting(path, wait, WRITE_CONFIG, read_only=False)
         try:
+            facts.bind(con, path)
             if migrating:
                 migrations.migrate(con, path)
             yield con
@@ -88,11 +92,25 @@ def open_read_only(path: Path, *, wait: float = 0.0, limits: Config | None = Non
             return con
         con = _connect_waiting(path, wait, READ_CONFIG | (limits or {}), read_only=True)
         try:
+            _lock(con, facts.bind(con, path))
             migrations.check(con, path)
         except BaseException:
             con.close()
             raise
         return con
+
+
+def _lock(con: duckdb.DuckDBPyConnection, readable: list[Path]) -> None:
+    """Leave a connection no file but the warehouse's own and these, no extension, and no setting to change."""
+    ((is_locked,),) = con.execute("select current_setting('lock_configuration')").fetchall()
+    if is_locked:  # by another connection of this process, which shares the engine with this one
+        return
+    names = sorted({name for file in readable for name in (str(file), facts.escaped(str(file)))})
+    if names:
+        quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+        con.execute(f"set allowed_paths = [{quoted}]")
+    con.execute("set enable_external_access = false")
+    con.execute("set lock_configuration = true")
 
 
 @contextmanager
@@ -126,6 +144,12 @@ def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
         return UserError(f"The disk of {path} fails ({reason(error)}). Check it, then run the same command again.")
     if _says(error, _UNUSABLE):
         return UserError(f"{path} is not a DuckDB file, or is damaged: {reason(error)}")
+    if _says(error, _NAMED_BY_FACTS):
+        return UserError(reason(error))
+    if _says(error, _OF_PARQUET) and facts.folder(path).is_dir():
+        return UserError(
+            f"A Parquet file in {facts.folder(path)} cannot be read: {reason(error)} `check` says which it is."
+        )
     if "Permission denied" in text:
         return UserError(f"{path} may not be opened: permission denied.")
     return None

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from common.errors import UserError
 from common.files import write_json
-from warehouse import migrations, relations
+from warehouse import facts, migrations, records, relations
 from warehouse.connection import reading
+from warehouse.publishing import neuron_blocks
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _ROWS_PER_BATCH = 122_880
 
@@ -28,11 +29,11 @@ def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
     """Write every public relation as Parquet into a new folder; returns the number of rows of each.
 
     Relations with a row per something of a run are partitioned in the Hive way, ``NAME/run_id=RUN/part.parquet``; the
-    others, and those without rows, are ``NAME/part.parquet``. ``manifest.json`` lists files and rows. The folder
-    appears whole or not at all.
+    others, and those without rows, are ``NAME/part.parquet``. ``manifest.json`` lists files with rows and hashes, and
+    what `attach` needs beside them. The folder appears whole or not at all.
 
     Raises:
-        UserError: the folder exists and is not empty, or the disk is full.
+        UserError: the folder exists and is not empty, the disk is full, or a Parquet file of a run is damaged.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty. Name a new folder.")
@@ -41,8 +42,11 @@ def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
     try:
         with reading(path, wait=wait) as con:
             partial.mkdir(parents=True)
+            for (run_id,) in con.execute("select run_id from dim_run where store = 'parquet'").fetchall():
+                facts.verify(con, path, run_id)
             files = dict(_write_relations(con, partial))
-        manifest: dict[str, Any] = {"format": FORMAT, "schema": migrations.known()[-1][0], "files": files}
+            manifest: dict[str, Any] = {"format": FORMAT, "schema": migrations.known()[-1][0], "runs": _runs(con)}
+        manifest["files"] = {name: _described(partial / name, rows) for name, rows in files.items()}
         write_json(partial / MANIFEST, manifest)
         if folder.exists():
             folder.rmdir()
@@ -54,6 +58,25 @@ def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _rows_by_relation(files)
+
+
+def _runs(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """By run, what no relation shows: columns of `store.run`, and which analyses are stored."""
+    runs = {}
+    for run_id, key, digest, pairs in con.execute(
+        "select run_id, run_key, parts_digest, self_check_pairs from store.run order by run_key"
+    ).fetchall():
+        analyses = con.execute(
+            "select analysis, parameters, code_version, seconds, computed_at::varchar from store.analysis"
+            " where run_key = $key order by analysis",
+            {"key": key},
+        ).fetchall()
+        runs[run_id] = {"parts_digest": digest, "self_check_pairs": pairs, "analyses": analyses}
+    return runs
+
+
+def _described(file: Path, rows: int) -> dict[str, Any]:
+    return {"rows": rows, "bytes": file.stat().st_size, "sha256": facts.sha256(file)}
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -73,7 +96,7 @@ def _write_relations(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[t
         written = list(_write_runs(con, relation.name, runs, folder)) if is_of_runs else []
         if not written:  # also where no run has rows: an empty part tells the columns
             name = f"{relation.name}/part.parquet"
-            written = [(name, _write(con, f"select * from {relation.name}", {}, folder / name))]
+            written = [(name, _write(con, [f"select * from {relation.name}"], {}, folder / name))]
         yield from written
 
 
@@ -83,20 +106,30 @@ def _write_runs(
     for run in runs:
         name = f"{relation}/run_id={quote(run, safe='')}/part.parquet"
         query = f"select * exclude (run_id) from {relation} where run_id = $run"
-        if rows := _write(con, query, {"run": run}, folder / name):
+        queries = [query]
+        if relation == "fct_effect":  # in order, so that a reader can skip what it does not ask for
+            blocks = neuron_blocks(records.manifest(con, run)) if records.column(con, run, "neurons") else []
+            queries = [
+                f"{query} and neuron between {block['first_neuron']} and {block['last_neuron']}"
+                " order by neuron, position_id"
+                for block in blocks
+            ] or [query]
+        if rows := _write(con, queries, {"run": run}, folder / name):
             yield name, rows
         else:
             shutil.rmtree((folder / name).parent)
 
 
-def _write(con: duckdb.DuckDBPyConnection, query: str, values: dict[str, str], path: Path) -> int:
+def _write(con: duckdb.DuckDBPyConnection, queries: list[str], values: dict[str, str], path: Path) -> int:
+    """Write the results of queries of the same columns, one after the other, into one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    reader: pa.RecordBatchReader = con.sql(query, params=values).to_arrow_reader(_ROWS_PER_BATCH)
+    schema: pa.Schema = con.sql(queries[0], params=values).to_arrow_reader(_ROWS_PER_BATCH).schema
     rows = 0
-    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-            rows += batch.num_rows
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for query in queries:
+            for batch in con.sql(query, params=values).to_arrow_reader(_ROWS_PER_BATCH):
+                writer.write_batch(batch)
+                rows += batch.num_rows
     return rows
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import duckdb
 
 from common import parts
-from common.errors import LockedError
+from common.errors import LockedError, UserError
 from common.files import write_atomically
-from warehouse import migrations, processes, records, staging
+from warehouse import facts, migrations, processes, records, staging
 from warehouse.connection import reading, writing
-from warehouse.publishing import clear, clear_unused
+from warehouse.publishing import clear, clear_unused, remove_orphans
 from warehouse.runs import find
 
 _WORTH_COPYING = 0.1  # share of the file that is free
@@ -57,9 +57,13 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
         UserError: there is no such run, or more than one.
         LockedError: another process is writing the run, or has the warehouse open.
     """
-    with reading(path, wait=wait) as con:  # an absent warehouse must not be made only to find the run missing
-        run_id = find(con, run)
-    with writing(path, wait=wait) as con:
+    try:
+        with reading(path, wait=wait) as con:  # an absent warehouse must not be made only to find the run missing
+            run_id = find(con, run)
+    except UserError:
+        remove_orphans(path, wait=wait)  # this very command may have been killed before it removed them
+        raise
+    with writing(path, wait=wait) as con, facts.swept(con, path):
         pid = processes.other_holder(records.column(con, run_id, "process"))
         if pid is not None:
             raise LockedError(f"Process {pid} is writing run {run_id}. Wait for it to end, or stop it.")
@@ -69,6 +73,7 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
             clear(con, key)
             con.execute("delete from store.run where run_key = $key", {"key": key})
             clear_unused(con)
+            facts.define(con)
         con.execute("commit")
         con.execute("checkpoint")
     folder = parts.parts_root(path) / run_id
@@ -86,7 +91,7 @@ def vacuum(path: Path, *, wait: float = 0.0) -> Space:
     if not path.exists():
         return Space(0, 0)
     before = path.stat().st_size
-    with writing(path, wait=wait) as con:
+    with writing(path, wait=wait) as con, facts.swept(con, path):
         published = con.execute("select run_id, parts_digest from store.run where status = 'published'").fetchall()
         con.execute("checkpoint")
         # Under the lock: no other vacuum is at work, and nobody writes to the old file before the rename.
@@ -104,6 +109,7 @@ def remove_parts(path: Path, run_id: str, *, wait: float = 0.0) -> None:
     with reading(path, wait=wait) as con:
         digest = records.column(con, run_id, "parts_digest")
     _remove_parts(parts.parts_root(path) / run_id, digest)
+    remove_orphans(path, wait=wait)
 
 
 def _remove_parts(folder: Path, digest: str | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from common.errors import UserError
-from warehouse import relations
+from warehouse import facts, relations
 
 
 def known() -> list[tuple[int, str, str]]:
@@ -70,6 +70,7 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(statement)
     for statement in relations.definitions():
         con.execute(statement)
+    facts.define(con)
     con.execute("delete from store.catalogue")
     con.execute("insert into store.catalogue values ($digest)", {"digest": relations.digest()})
 

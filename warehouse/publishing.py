@@ -19,7 +19,7 @@ from common import parts
 from common.errors import LockedError, QualityError
 from common.parts import Manifest
 from common.progress import progress
-from warehouse import audit, processes, records, relations, staging
+from warehouse import audit, facts, processes, records, relations, staging
 from warehouse.connection import reading, reason, writing
 
 log = logging.getLogger("rare_tokens.publish")
@@ -31,7 +31,7 @@ FACTS_PER_STATEMENT = 4_000_000
 _OF_DAMAGED_VALUES = (duckdb.InvalidInputException, duckdb.ConstraintException, duckdb.DataError)
 
 # Relations with one row per … of the run, in the order they are loaded, each with the order of its rows.
-_LOADED = {
+LOADED = {
     "dim_document": "document_id",
     "dim_position": "position_id",
     "position_context": "position_id",
@@ -84,7 +84,15 @@ def record_missing(
             records.record(con, values)
 
 
-def publish(path: Path, folder: Path, *, wait: float = 0.0, anyway: str | None = None, quiet: bool = False) -> str:
+def publish(
+    path: Path,
+    folder: Path,
+    *,
+    wait: float = 0.0,
+    anyway: str | None = None,
+    store: str | None = None,
+    quiet: bool = False,
+) -> str:
     """Check a finished run's parts, load them, compute the marts, remove the parts; returns the run's id.
 
     Publishing a run again replaces it. Parts that were published already (a crash kept them) are only removed.
@@ -94,6 +102,8 @@ def publish(path: Path, folder: Path, *, wait: float = 0.0, anyway: str | None =
         folder: the run's parts.
         wait: seconds to wait for a process that has the warehouse open.
         anyway: reason to publish although checks fail; stored. Not for what the marts would fail on or get wrong.
+        store: where the facts go, `native` (into the warehouse) or `parquet` (into files beside it); None: where those
+            of the run are that this one replaces, else into the warehouse.
         quiet: show no progress.
 
     Raises:
@@ -109,16 +119,27 @@ def publish(path: Path, folder: Path, *, wait: float = 0.0, anyway: str | None =
             with _timed("audit"):
                 verdicts = audit.audit_parts(staged)
                 audit.note(verdicts, run_id, anyway, _kept(staged))
-            with writing(path, wait=wait) as con:
+            with writing(path, wait=wait) as con, facts.swept(con, path):
                 with _naming_damage(staged):
-                    _load(con, staged, verdicts, anyway, quiet=quiet)
+                    _load(con, path, staged, verdicts, anyway, store=store, quiet=quiet)
                 with _timed("checkpoint"):
                     con.execute("checkpoint")
         except QualityError as refusal:
             _reject(path, staged, refusal, wait)
             raise
+    else:
+        remove_orphans(path, wait=wait)
     shutil.rmtree(folder)
     return run_id
+
+
+def remove_orphans(path: Path, *, wait: float = 0.0) -> None:
+    """Remove the Parquet files that a kill left beside a warehouse and no run lists."""
+    with reading(path, wait=wait) as con:
+        found = facts.orphans(con, path)
+    if found:
+        with writing(path, wait=wait) as con:
+            facts.sweep(con, path)
 
 
 def _begin(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
@@ -169,45 +190,54 @@ def _reject(path: Path, staged: staging.Staged, refusal: QualityError, wait: flo
 
 def _load(
     con: duckdb.DuckDBPyConnection,
+    path: Path,
     staged: staging.Staged,
     verdicts: list[audit.Verdict],
     anyway: str | None,
     *,
+    store: str | None,
     quiet: bool,
 ) -> None:
     staging.attach(con, staged)
     con.execute("begin")
+    store = store or records.column(con, staged.manifest.run_id, "store") or facts.NATIVE
     values = records.described(staged.manifest, staged.summary) | {
         "status": "published",
         "status_reason": None,
         "published_at": records.now(),
         "process": None,
         "parts_digest": staged.digest,
+        "store": store,
     }
     key = records.record(con, values)
     with _timed("clear"):
         # A group's neurons are known nowhere else, so an ingest cut off before it adds them again must not lose them
         clear(con, key, keep=GROUP_TABLES)
     with _timed("dimensions"):
-        tokenizer_key = _load_tokens(con, staged.manifest)
-        source_key = _load_frequencies(con, staged.manifest, tokenizer_key)
+        tokenizer_key = load_tokens(con, staged.manifest)
+        source_key = load_frequencies(con, staged.manifest, tokenizer_key)
         records.record(
             con, {"run_id": staged.manifest.run_id, "tokenizer_key": tokenizer_key, "source_key": source_key}
         )
         clear_unused(con)
-        for relation, order in _LOADED.items():
+        for relation, order in LOADED.items():
             con.execute(
                 f"insert into store.{relation} by name"
                 f" select $run_key as run_key, part.* from staging.{relation} as part order by {order}",
                 {"run_key": key},
             )
     with _timed("facts"):
-        _load_facts(con, key, staged.manifest, quiet=quiet)
+        if store == facts.PARQUET:
+            write_facts(con, path, key, staged.manifest, staged.digest, "staging.fct_effect", quiet=quiet)
+        else:
+            load_facts(con, key, staged.manifest, quiet=quiet)
+        facts.define(con, key)  # of this run only: what another's files are like is nothing to it
     for mart in MARTS:
         with _timed(mart):
             fill(con, mart, key, staged.manifest)
     with _timed("second audit"):
         _audit_marts(con, key, staged, verdicts, anyway)
+    facts.define(con)
     with _timed("commit"):
         con.execute("commit")
     staging.detach(con)
@@ -252,25 +282,47 @@ def clear_unused(con: duckdb.DuckDBPyConnection) -> None:
 def fill(con: duckdb.DuckDBPyConnection, mart: str, key: int, manifest: Manifest) -> None:
     """Run the statements that compute a mart for one run; those that name neurons take them block by block."""
     for statement in relations.relations()[mart].publish:
-        blocks = _neuron_blocks(manifest) if "$first_neuron" in statement else [{}]
+        blocks = neuron_blocks(manifest) if "$first_neuron" in statement else [{}]
         for block in blocks:
             con.execute(statement, {"run_key": key, **block})
 
 
-def _load_facts(con: duckdb.DuckDBPyConnection, key: int, manifest: Manifest, *, quiet: bool) -> None:
+def write_facts(
+    con: duckdb.DuckDBPyConnection, path: Path, key: int, manifest: Manifest, digest: str, source: str, *, quiet: bool
+) -> None:
+    """Write the facts as Parquet beside the warehouse, a file a block of neurons, in the same order.
+
+    Args:
+        con: the warehouse, in a transaction.
+        path: of the warehouse.
+        key: of the run.
+        manifest: its id, positions and neurons.
+        digest: of its parts; part of the files' names.
+        source: what to select the facts from.
+        quiet: show no progress.
+    """
+    blocks = [(block["first_neuron"], block["last_neuron"]) for block in neuron_blocks(manifest)]
+    with progress("Publish", manifest.neurons, "neurons", quiet=quiet) as advance:
+        for neurons in facts.write(con, path, (key, manifest.run_id), digest[:16], source, blocks):
+            advance(neurons)
+
+
+def load_facts(
+    con: duckdb.DuckDBPyConnection, key: int, manifest: Manifest, source: str = "staging.fct_effect", *, quiet: bool
+) -> None:
     """Load the facts in the order of neuron and position, a block of neurons at a time from all parts."""
     columns = ", ".join(parts.schema("fct_effect", tuple(manifest.effects)).names)
     statement = (
-        f"insert into store.fct_effect by name select $run_key as run_key, {columns} from staging.fct_effect"
+        f"insert into store.fct_effect by name select $run_key as run_key, {columns} from {source}"
         " where neuron between $first_neuron and $last_neuron order by neuron, position_id"
     )
     with progress("Publish", manifest.neurons, "neurons", quiet=quiet) as advance:
-        for block in _neuron_blocks(manifest):
+        for block in neuron_blocks(manifest):
             con.execute(statement, {"run_key": key, **block})
             advance(block["last_neuron"] + 1 - block["first_neuron"])
 
 
-def _neuron_blocks(manifest: Manifest) -> list[dict[str, int]]:
+def neuron_blocks(manifest: Manifest) -> list[dict[str, int]]:
     """First and last neuron of blocks that begin where the parts' row groups do."""
     group = parts.NEURONS_PER_ROW_GROUP
     size = group * max(1, FACTS_PER_STATEMENT // (group * manifest.positions))
@@ -278,7 +330,7 @@ def _neuron_blocks(manifest: Manifest) -> list[dict[str, int]]:
     return [{"first_neuron": first, "last_neuron": min(first + size, manifest.neurons) - 1} for first in starts]
 
 
-def _load_tokens(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> int:
+def load_tokens(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> int:
     """Load the vocabulary where the warehouse lacks it, else compare; returns the tokenizer's key."""
     name = {"tokenizer_id": manifest.tokenizer_id}
     found = con.execute("select tokenizer_key from store.tokenizer where tokenizer_id = $tokenizer_id", name).fetchall()
@@ -297,7 +349,7 @@ def _load_tokens(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> int:
     return int(key)
 
 
-def _load_frequencies(con: duckdb.DuckDBPyConnection, manifest: Manifest, tokenizer_key: int) -> int:
+def load_frequencies(con: duckdb.DuckDBPyConnection, manifest: Manifest, tokenizer_key: int) -> int:
     """Load the counts where the warehouse lacks their source, else compare; returns the source's key."""
     name = {"tokenizer_key": tokenizer_key, "source_id": manifest.frequency_source_id}
     found = con.execute(

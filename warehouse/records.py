@@ -1,7 +1,7 @@
 """The rows of `store.run`: what is known of each run, whatever became of it."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,6 +47,17 @@ def column(con: duckdb.DuckDBPyConnection, run_id: str, name: str) -> Any:
     """One column of a run's row, or None where it has no row."""
     rows = con.execute(f"select {name} from store.run where run_id = $run_id", {"run_id": run_id}).fetchall()
     return rows[0][0] if rows else None
+
+
+def manifest(con: duckdb.DuckDBPyConnection, run_id: str) -> Manifest:
+    """The manifest of a run that is published, from its row; without what was of use to its parts only."""
+    names = [item.name for item in fields(Manifest) if item.name not in _NOT_KEPT]
+    (row,) = con.execute(
+        f"select {', '.join(names)} from store.run where run_id = $run_id", {"run_id": run_id}
+    ).fetchall()
+    values = dict(zip(names, row, strict=True))
+    values |= {name: json.loads(values[name]) for name in _JSON & values.keys()}
+    return Manifest(**values | {"created_at": values["created_at"].isoformat(), "position_block": values["positions"]})
 
 
 def now() -> datetime:

@@ -1,8 +1,9 @@
 """Running SQL that a user typed: queries only, on a read-only file, in a process of its own that can be stopped.
 
-Three walls, each enough for most attempts. The text must parse as one query. The engine opens the file read-only, with
-no way to anything outside it and its settings locked. The process has its memory limited and is killed when its time is
-up: the engine itself does not stop within one call of a function, such as the making of a list of a billion numbers.
+Three walls, each enough for most attempts. The text must parse as one query, over relations and not over files. The
+engine opens the file read-only, with no way to anything outside it but the Parquet files of its own facts, and its
+settings locked. The process has its memory limited and is killed when its time is up: the engine itself does not stop
+within one call of a function, such as the making of a list of a billion numbers.
 """
 
 import json
@@ -37,6 +38,9 @@ _EXPLAIN = re.compile(r"\s*explain\s+(?:analyze\s+)?", re.IGNORECASE)
 _ODD_TYPES = re.compile(r"INTERVAL|UNION|BIGNUM|VARINT|VARIANT|BIT\b|TIME WITH TIME ZONE|GEOMETRY")
 _MOST_SPILLED = "10GiB"
 _QUERIES = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+# Table functions whose first parameter is a file are known from the engine; this runs any text as a query.
+_OF_ANY_TEXT = "json_execute_serialized_sql"
+_FILE_NAME = re.compile(r"[/\\]|\.(parquet|csv|tsv|json|jsonl|ndjson|txt|duckdb|db|gz|zst)\b", re.IGNORECASE)
 _REFUSALS: dict[str, type[RareTokensError]] = {"UserError": UserError, "LockedError": LockedError}
 
 
@@ -117,7 +121,70 @@ def query_of(con: duckdb.DuckDBPyConnection, text: str) -> str:
         if begin is None:
             raise UserError("Write EXPLAIN or EXPLAIN ANALYZE straight before the query, without options.")
         query_of(con, statement.query[begin.end() :])
+    else:
+        _refuse_files(con, statement.query)
     return statement.query
+
+
+def _refuse_files(con: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Refuse a query that names a file, or runs a text as a query: the engine may read the facts' own Parquet files."""
+    ((listed, text),) = con.execute(
+        "select list(distinct function_name), json_serialize_sql($query) from duckdb_functions()"
+        " where function_type = 'table' and parameters[1] in ('path', 'paths', 'pattern', 'file')",
+        {"query": query},
+    ).fetchall()
+    readers = {*listed, _OF_ANY_TEXT}
+    try:
+        tree = json.loads(text)
+    except RecursionError as error:
+        raise UserError("The query is nested too deeply. Write it with fewer levels.") from error
+    if tree["error"]:  # PIVOT, which has no tree: any mention counts
+        functions = names = set(re.findall(r"[\w.]+", query.lower()))
+        queries: list[str] = []
+        readers |= {"query", "query_table"}
+    else:
+        functions, names, queries = _called_and_read(tree)
+    if refused := sorted(functions & readers) or sorted(filter(_FILE_NAME.search, names)):
+        raise UserError(f"Files are not read here: {refused[0][:200]!r}. `tables` lists the relations that are.")
+    for inner in queries:
+        query_of(con, inner)
+
+
+def _called_and_read(tree: dict[str, Any]) -> tuple[set[str], set[str], list[str]]:
+    """What a parsed query says: functions that it calls, tables that it reads and does not make itself, and queries
+    that it has as texts.
+    """
+    functions, tables, made, queries = set[str](), set[str](), set[str](), list[str]()
+    rest: list[Any] = [tree]
+    while rest:
+        node = rest.pop()
+        values: Any = node if isinstance(node, list) else node.values()
+        if isinstance(node, dict):
+            function = str(node.get("function_name", "")).lower()
+            functions.add(function)
+            if function == "query":
+                queries += _texts(node)
+            elif function == "query_table":
+                tables |= set(_texts(node))
+            tables.add(str(node.get("table_name", "")))
+            made |= {item["key"] for item in (node.get("cte_map") or {}).get("map", [])}
+        rest += [value for value in values if isinstance(value, dict | list)]
+    return functions, tables - made, queries
+
+
+def _texts(call: dict[str, Any]) -> list[str]:
+    """The arguments of a call, which must be texts as they stand, or lists of them."""
+    texts, rest = [], [argument["expression"] for argument in call["arguments"]]
+    while rest:
+        argument = rest.pop()
+        literal = argument.get("literal", {})
+        if argument.get("function_name") == "list_value":
+            rest += [item["expression"] for item in argument["arguments"]]
+        elif literal.get("kind") == "STRING":
+            texts.append(literal["text"])
+        else:
+            raise UserError(f"{call['function_name']} is only run with texts that are written out.")
+    return texts
 
 
 def to_arrow(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None) -> pa.Table:

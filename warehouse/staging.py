@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from common import parts
 from common.errors import QualityError, UserError
+from warehouse import facts
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,4 @@ def _files(staged: Staged) -> dict[str, list[Path]]:
 
 def literal(path: Path) -> str:
     """The path as a SQL text that no pattern character of the engine's file search is left in."""
-    text = str(path.resolve())
-    for character in "[*?":  # `[` first: the brackets that the others get must stay
-        text = text.replace(character, f"[{character}]")
-    return "'" + text.replace("'", "''") + "'"
+    return "'" + facts.escaped(str(path.resolve())).replace("'", "''") + "'"

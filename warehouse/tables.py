@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 
 from common.errors import UserError
-from warehouse import relations
+from warehouse import facts, relations
 from warehouse.connection import reading
 from warehouse.relations import Relation
 
@@ -70,6 +70,8 @@ def _rows(con: duckdb.DuckDBPyConnection, relation: Relation) -> int | None:
     ).fetchall()
     source = f"store.{relation.name}" if stored else relation.name
     ((rows,),) = con.execute(f"select count(*) from {source}").fetchall()
+    if relation.name == "fct_effect":
+        rows += sum(file.rows for file in facts.files(con))
     return int(rows)
 
 

@@ -98,7 +98,7 @@ member as (
 
 effect as (
     select neuron, position_id, units(delta_loss) as delta
-    from store.fct_effect
+    from store.effect
     where run_key = $run_key and neuron between $first_neuron and $last_neuron
 ),
 

@@ -39,6 +39,7 @@
 --   identity                the values that run_id is a hash of, JSON
 --   published_at            when its facts became visible here, UTC
 --   contexts                what its positions are: a sample of the corpus, or nc-matched
+--   store                   where its facts are: native (in the warehouse) or parquet (fact_file)
 
 create or replace view dim_run as
 select
@@ -77,5 +78,6 @@ select
     warnings,
     identity,
     published_at,
-    contexts
+    contexts,
+    store
 from store.run;

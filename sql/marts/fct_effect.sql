@@ -14,6 +14,39 @@
 --
 -- Any part of a run is quick: the rows are sorted, a filter on run_id or neuron skips the rest.
 
+-- Where runs have their facts as Parquet, warehouse/facts.py puts a view over the files here.
+create or replace view store.parquet_effect as
+select
+    *,
+    null::varchar as run_id
+from store.fct_effect
+where false;
+
+create or replace view store.effect as
+select
+    run_key,
+    neuron,
+    position_id,
+    activation,
+    delta_loss,
+    direct_delta_loss,
+    delta_entropy,
+    delta_kl,
+    frozen_frequency_delta_loss
+from store.fct_effect
+union all
+select
+    run_key,
+    neuron,
+    position_id,
+    activation,
+    delta_loss,
+    direct_delta_loss,
+    delta_entropy,
+    delta_kl,
+    frozen_frequency_delta_loss
+from store.parquet_effect;
+
 create or replace view fct_effect as
 select
     run.run_id,
@@ -26,5 +59,5 @@ select
     effect.delta_entropy,
     effect.delta_kl,
     effect.frozen_frequency_delta_loss
-from store.fct_effect as effect
+from store.effect as effect
 join store.run as run using (run_key);

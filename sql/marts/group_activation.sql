@@ -42,7 +42,7 @@ member as (
 
 effect as (
     select e.neuron, e.position_id, e.activation::double as activation
-    from store.fct_effect as e
+    from store.effect as e
     where
         e.run_key = (select c.run_key from chosen as c)
         and e.neuron in (select m.neuron from member as m)

@@ -81,7 +81,7 @@ part as (
         count(*) as positions,
         sum(abs(units(e.delta_loss))) as abs_delta,
         sum(units(e.delta_loss)) as delta
-    from store.fct_effect as e
+    from store.effect as e
     join chosen using (run_key)
     join moved as m using (position_id)
     group by m.is_word, e.neuron

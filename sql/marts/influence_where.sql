@@ -43,7 +43,7 @@ total as (
         count(*) as positions,
         sum(abs(units(e.delta_loss))) as abs_delta,
         sum(units(e.delta_loss)) as delta
-    from store.fct_effect as e
+    from store.effect as e
     join chosen using (run_key)
     join grouped as g using (position_id)
     group by g.token_group, e.neuron

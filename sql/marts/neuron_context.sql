@@ -24,7 +24,7 @@ with chosen as (
 
 effect as (
     select e.position_id, e.delta_loss, e.activation
-    from store.fct_effect as e
+    from store.effect as e
     where
         e.run_key = (select c.run_key from chosen as c)
         and e.neuron = neuron_index

@@ -35,7 +35,7 @@ join store.run as run using (run_key);
 insert into store.neuron_influence by name
 with effect as (
     select neuron, position_id, units(delta_loss) as delta
-    from store.fct_effect
+    from store.effect
     where run_key = $run_key
 ),
 

@@ -42,7 +42,7 @@ with effect as (
         units(frozen_frequency_delta_loss) as frozen,
         units(delta_entropy) as entropy,
         units(delta_kl) as kl
-    from store.fct_effect
+    from store.effect
     where
         run_key = $run_key
         and (

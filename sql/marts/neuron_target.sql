@@ -19,7 +19,7 @@ with chosen as (
 
 effect as (
     select p.target_token_id as token_id, e.position_id, e.delta_loss, e.activation
-    from store.fct_effect as e
+    from store.effect as e
     join store.dim_position as p using (run_key, position_id)
     where
         e.run_key = (select c.run_key from chosen as c)

@@ -13,6 +13,8 @@
 --                 a run
 --   checked_by    publish, or the command check (Great Expectations)
 --   checked_at    UTC
+--   least         lower bound of observed; NULL: none
+--   most          upper bound of observed; NULL: none
 --
 -- A run that was published for a reason although a check failed has the reason in dim_run.
 
@@ -32,6 +34,8 @@ select
     quality.success,
     quality.is_integrity,
     quality.checked_by,
-    quality.checked_at
+    quality.checked_at,
+    quality.least,
+    quality.most
 from store.quality_result as quality
 join store.run as run using (run_key);
