@@ -37,6 +37,7 @@ for command in (
     exploring.explore,
     quality.check,
     housekeeping.export,
+    housekeeping.attach,
     housekeeping.delete,
     housekeeping.migrate,
     housekeeping.vacuum,

@@ -1,4 +1,4 @@
-"""The commands that keep house: `export`, `delete`, `migrate`, `vacuum`."""
+"""The commands that keep house: `export`, `attach`, `delete`, `migrate`, `vacuum`."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.progress import working
 from common.settings import Settings, global_options
 from common.terminal import show
+from warehouse import STORES
 
 
 @click.command()
@@ -21,6 +22,27 @@ def export(settings: Settings, folder: Path) -> None:
     with working("Export", quiet=settings.quiet):
         rows = warehouse.export(settings.warehouse, folder, wait=settings.wait)
     show(pl.DataFrame({"relation": list(rows), "rows": list(rows.values())}), settings.form)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--store",
+    type=click.Choice(STORES),
+    default=STORES[0],
+    show_default=True,
+    help="Where the facts go: into the warehouse, or into Parquet files beside it.",
+)
+@global_options
+def attach(settings: Settings, folder: Path, store: str) -> None:
+    """Copy the runs of a FOLDER that `export` wrote into the warehouse.
+
+    A run that is there already with the same facts is passed over; with others, nothing is attached.
+    """
+    with working("Attach", quiet=settings.quiet):
+        outcomes = warehouse.attach(settings.warehouse, folder, store=store, wait=settings.wait, quiet=settings.quiet)
+    rows = {"run_id": list(outcomes), "outcome": list(outcomes.values())}
+    show(pl.DataFrame(rows, {"run_id": pl.String, "outcome": pl.String}), settings.form)
 
 
 @click.command()

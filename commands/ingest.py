@@ -13,6 +13,7 @@ from common.parts import EFFECT_COLUMNS
 from common.progress import working
 from common.settings import Settings, global_options
 from common.terminal import show
+from warehouse import STORES
 
 if TYPE_CHECKING:
     from ingest.attention import AttentionOptions
@@ -92,6 +93,11 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 )
 @click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which can run code.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@click.option(
+    "--store",
+    type=click.Choice(STORES),
+    help="Where the facts go: into the warehouse [default], or into Parquet files beside it; moves those of a run.",
+)
 @click.option("--again", is_flag=True, help="Compute a published run again and replace it.")
 @click.option("--dry-run", is_flag=True, help="Rows, bytes, memory and minutes; nothing is written.")
 @click.option("--publish-anyway", metavar="REASON", help="Publish a run that fails its checks; the reason is stored.")
@@ -101,6 +107,7 @@ def ingest(
     again: bool,
     dry_run: bool,
     publish_anyway: str | None,
+    store: str | None,
     groups: tuple[str, ...],
     attention: bool,
     attention_layers: str | None,
@@ -126,7 +133,7 @@ def ingest(
     if dry_run:
         _show_estimates(requests, heads, settings)
         return
-    published = ingest_all(requests, settings, again, publish_anyway, groups, heads)
+    published = ingest_all(requests, settings, again, publish_anyway, groups, heads, store)
     show(listed_runs(settings, published), settings.form)
 
 

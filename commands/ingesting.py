@@ -40,6 +40,7 @@ def ingest_all(
     publish_anyway: str | None,
     spelled: tuple[str, ...] = (),
     heads: "AttentionOptions | None" = None,
+    store: str | None = None,
 ) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
     from ingest.contexts import NothingToMeasureError
@@ -58,6 +59,8 @@ def ingest_all(
             warehouse.record_missing(settings.warehouse, **asdict(request), wait=settings.wait)
             continue
         there = not again and _is_there(request, settings)
+        if there and store is not None:
+            _keep(request.run_id, store, settings)
         groups = _groups(request, spelled, settings, recomputed=not there)
         attention = _attention(request, heads, settings, recomputed=not there)
         if there and not groups and not attention:
@@ -78,7 +81,12 @@ def ingest_all(
                 execute(prepared, folder, executor, afresh=again)
                 with working(f"Check and publish {request.run_id}", quiet=settings.quiet):
                     warehouse.publish(
-                        settings.warehouse, folder, wait=settings.wait, anyway=publish_anyway, quiet=settings.quiet
+                        settings.warehouse,
+                        folder,
+                        wait=settings.wait,
+                        anyway=publish_anyway,
+                        store=store,
+                        quiet=settings.quiet,
                     )
             if groups:
                 group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
@@ -87,6 +95,14 @@ def ingest_all(
             for wanted in attention:
                 _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
     return ids
+
+
+def _keep(run_id: str, store: str, settings: Settings) -> None:
+    """Have the facts of a published run where they are asked for."""
+    with working(f"Move the facts of {run_id}", quiet=settings.quiet):
+        is_moved = warehouse.keep(settings.warehouse, run_id, store, wait=settings.wait, quiet=settings.quiet)
+    if is_moved:
+        settings.say(f"The facts of {run_id} are in the {store} store now.")
 
 
 def _extended(request: "Request", settings: Settings) -> "Request":

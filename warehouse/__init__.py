@@ -9,6 +9,7 @@ from warehouse.checking import Checked, check
 from warehouse.claims import claim
 from warehouse.door import Warehouse
 from warehouse.exporting import export
+from warehouse.facts import STORES
 from warehouse.groups import NamedGroup, add_groups, analysed_group, stored_groups
 from warehouse.housekeeping import Space, delete, migrate, remove_parts, require_writable, vacuum
 from warehouse.publishing import begin, publish, record_missing
@@ -22,6 +23,7 @@ from warehouse.tables import tables
 open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to read
 
 __all__ = [
+    "STORES",
     "Checked",
     "NamedGroup",
     "Space",
