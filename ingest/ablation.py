@@ -11,7 +11,6 @@ with σ0, σ1 the norm's scale before and after, and the loss of the target y by
 """
 
 import functools
-import time
 from dataclasses import dataclass
 
 import torch
@@ -364,18 +363,14 @@ def vocabulary_rows(V: int, d: int, N: int) -> int:
 
 @functools.cache
 def low_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where its matrix products are measured to be faster than float32's by half or more, else float32."""
+    """bfloat16 where the hardware multiplies it itself (CUDA; avx512_bf16 or amx_bf16 on a CPU), else float32.
+
+    Asked of the processor and not timed: a timing on a busy machine would choose otherwise from one run to the next,
+    and the same command would no longer give the same bits.
+    """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type != "cpu":
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # an older torch
         return torch.float32
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            left @ right
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = min(times)
-    return torch.bfloat16 if seconds[torch.bfloat16] * 1.5 < seconds[torch.float32] else torch.float32
+    found = torch.cpu.get_capabilities()
+    return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32
