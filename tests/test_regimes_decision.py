@@ -125,6 +125,21 @@ def test_equal_slopes_are_rejected_at_their_level() -> None:
     assert compare_slopes(spacings, 20, 20, 25) is None
 
 
+def test_errors_that_blur_the_step_are_allowed_for() -> None:
+    """Read off the blurred curve the step of 0.5 looks like 0.3, and another blur would make it 0.2."""
+    truth = Truth(6400, 0.6, plateau=109, step=0.5, noise="draws+error", error=0.1)
+    found = [decided(truth, seed) for seed in range(9)]
+    assert float(np.median([one.step for one in found])) == pytest.approx(0.5, abs=0.07)
+    assert sum(one.step_low <= 0.5 <= one.step_high for one in found) >= 6
+    assert all(one.rank_low <= 109 <= one.rank_high for one in found)
+    assert float(np.median([one.rank_high - one.rank_low for one in found])) <= 8
+    curve, error = truth.draw(np.random.default_rng([3, 1]))
+    unaware = decide(curve, None, draws=199, seed=3, bend=False)
+    assert isinstance(unaware, Decision)
+    assert error is not None
+    assert unaware.step < found[3].step - 0.1
+
+
 @pytest.mark.parametrize("noise", ["draws", "draws+error"])
 def test_a_strong_plateau_is_present_and_its_break_exact(noise: Noise) -> None:
     truth = Truth(3072, 1.0, plateau=31, step=1.0, noise=noise)

@@ -64,6 +64,26 @@ def largest_difference(left: pl.DataFrame, right: pl.DataFrame, column: str) -> 
     return float(np.abs(left[column].to_numpy().astype(np.float64) - right[column].to_numpy()).max())
 
 
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ({}, "float32"),
+        ({"avx512_bf16": False}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+    ],
+)
+def test_precision_is_a_matter_of_the_processor_not_of_how_busy_it_is(
+    monkeypatch: pytest.MonkeyPatch, processor: dict[str, bool], expected: str
+) -> None:
+    import torch
+
+    from ingest.ablation import low_precision
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert low_precision.__wrapped__(torch.device("cpu")) == getattr(torch, expected)
+
+
 def test_a_run_says_what_made_it(commands: Commands, inputs: Path) -> None:
     ingested(commands, inputs, "w.duckdb", 1)
     with warehouse.open(commands.folder / "w.duckdb") as opened:

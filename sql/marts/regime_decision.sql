@@ -13,7 +13,7 @@
 --   break_low             lower end of its 95 % interval, by parametric bootstrap of the curve with
 --                         the step
 --   break_high            upper end of the same
---   step                  δ at the step, log influence
+--   step                  δ at the step, log influence, the neurons' standard errors allowed for
 --   step_low              lower end of its 95 % interval
 --   step_high             upper end of the same
 --   head                  level or free, where present: by the test of equal slopes at 5 %
