@@ -6,7 +6,7 @@ power law and its local slope at log-spaced ranks, and what becomes of the neuro
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ SERIES = (
     "model", "layer", "corpus", "contexts", "frequency_source_id", "positions", "window_length", "seed",
     "ablation", "dtype",
 )  # fmt: skip
+MISSING = "missing"  # status of a checkpoint that is not there, or has no weights
 POINTS = 30  # ranks at which curves are kept
 TOP_SHARE = 0.01  # DS: about 1 % of the neurons
 
@@ -47,11 +48,38 @@ def training_step(revision: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def with_gaps_placed(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """The runs (`dim_run`), what a missing checkpoint's row leaves open of the keys taken from its model's series.
+
+    Of a checkpoint without weights only what was asked for is known: not the layer's number, perhaps. Where exactly one
+    series agrees with what is known, it is the gap's; where none or several do, the gap is left as it is.
+    """
+    if "status" not in runs.columns:
+        return runs
+    measured = runs.filter(pl.col("status") != MISSING).select(keys).unique(maintain_order=True).rows()
+    rows = []
+    for row in runs.iter_rows(named=True):
+        if row["status"] == MISSING:
+            agreeing = [
+                found
+                for found in measured
+                if all(row[key] in (None, value) for key, value in zip(keys, found, strict=True))
+            ]
+            if len(agreeing) == 1:
+                row |= dict(zip(keys, agreeing[0], strict=True))
+        rows.append(row)
+    return pl.DataFrame(rows, schema=runs.schema)
+
+
 def series(runs: pl.DataFrame) -> list[pl.DataFrame]:
-    """The runs (`dim_run`) parted into series, each in order of its training steps; those without a step come last."""
+    """The runs (`dim_run`) parted into series, each in order of its training steps; those without a step come last.
+
+    A missing checkpoint is in the series that it would have been of, where that can be told.
+    """
     keys = [column for column in SERIES if column in runs.columns]
     steps = pl.col("revision").map_elements(training_step, return_dtype=pl.Int64)
-    ordered = runs.with_columns(training_step=steps).sort("training_step", nulls_last=True, maintain_order=True)
+    placed = with_gaps_placed(runs, keys).with_columns(training_step=steps)
+    ordered = placed.sort("training_step", nulls_last=True, maintain_order=True)
     return ordered.partition_by(keys, maintain_order=True) if keys else [ordered]
 
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from common.errors import UserError
 from ingest import models
+from ingest.corpus import open_corpus
 from ingest.models import NoCheckpointError
-from ingest.request import Options, Request, identify
+from ingest.request import SAMPLE, Options, Request, identify
 
 LOG = "log"
 _RANGE = re.compile(r"(?P<first>.+?)\.\.(?P<last>[^:]+)(?::(?P<by>\w+))?")
@@ -29,12 +30,17 @@ class MissingCheckpoint:
         model: as shown to people.
         revision: the checkpoint.
         why: what is missing.
+        contexts: what its positions would have been.
+        known: what it would have in common with the other checkpoints of its series, columns of `dim_run`; None where
+            that cannot be told without its weights.
     """
 
     run_id: str
     model: str
     revision: str
     why: str
+    contexts: str
+    known: dict[str, Any]
 
 
 def select(wanted: str, available: Sequence[str]) -> list[str]:
@@ -101,22 +107,29 @@ def checkpoints(options: Options, wanted: str) -> Iterator[Request | MissingChec
     Raises:
         UserError: as `select` and `identify`; what is missing of a checkpoint is no error.
     """
+    layer = options.layer if options.layer >= 0 else None  # its number is the same in every checkpoint
     for revision in select(wanted, models.available_revisions(options.model)):
         try:
             (request,) = identify(replace(options, revisions=(revision,)))
         except NoCheckpointError as error:
-            yield _missing(options, revision, str(error))
+            yield _missing(options, revision, str(error), layer)
         else:
+            layer = request.identity["layer"]
             yield request
 
 
-def _missing(options: Options, revision: str, why: str) -> MissingCheckpoint:
+def _missing(options: Options, revision: str, why: str, layer: int | None) -> MissingCheckpoint:
     """Under an id of its own, the same each time the same is asked for."""
     name = models.shown_name(options.model)
     asked = {key: value for key, value in asdict(options).items() if key not in ("model", "revisions", "device")}
     digest = hashlib.sha256(json.dumps([name, revision, asked], sort_keys=True).encode()).hexdigest()
     short = models.short_name(name)
-    return MissingCheckpoint(f"{short}-{revision}-{digest[:8]}", name, revision, why)
+    corpus = open_corpus(options.corpus)
+    known: dict[str, Any] = {"layer": layer, "corpus": corpus.name, "corpus_hash": corpus.identity}
+    known |= {"seed": options.seed, "ablation": options.ablation, "dtype": options.dtype}
+    if options.contexts == SAMPLE:
+        known |= {"positions": options.tokens, "window_length": options.window}
+    return MissingCheckpoint(f"{short}-{revision}-{digest[:8]}", name, revision, why, options.contexts, known)
 
 
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:

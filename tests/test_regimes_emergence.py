@@ -43,6 +43,34 @@ def test_runs_part_into_series_in_order_of_steps() -> None:
     assert found == {("a-2", "a-10", "a-main"), ("b-2",), ("a-2-again",)}
 
 
+def gap(**known: object) -> pl.DataFrame:
+    """Two series of a model, of two layers, and a missing checkpoint of which so much is known."""
+    shared = {"model": "a", "corpus": "c4", "seed": 0, "status": "published"}
+    rows: list[dict[str, object]] = [
+        {"run_id": f"{layer}-{step}", "revision": f"step{step}", "layer": layer} | shared
+        for layer in (2, 3)
+        for step in (1, 9)
+    ]
+    lost = {"run_id": "lost", "model": "a", "revision": "step4", "status": "missing"}
+    return pl.DataFrame([*rows, dict.fromkeys(rows[0]) | lost | known])
+
+
+@pytest.mark.parametrize(
+    ("known", "members"),
+    [
+        ({"layer": 3, "corpus": "c4", "seed": 0}, ("3-1", "lost", "3-9")),
+        ({"layer": 3}, ("3-1", "lost", "3-9")),
+        ({"corpus": "c4"}, ("lost",)),  # of either layer: nobody can say
+        ({"layer": 3, "seed": 1}, ("lost",)),
+        ({"layer": 3, "model": "b"}, ("lost",)),
+    ],
+)
+def test_a_gap_is_in_the_one_series_that_agrees_with_what_is_known(known: dict[str, object], members: tuple) -> None:
+    parts = series(gap(**known))
+    assert [tuple(part["run_id"]) for part in parts if "lost" in part["run_id"].to_list()] == [members]
+    assert sum(len(part) for part in parts) == 5
+
+
 def checkpoint(run: str, spread: float, talent: np.ndarray) -> tuple[pl.DataFrame, dict[str, Any]]:
     """A checkpoint whose influence spreads over neurons by `spread`; ranks follow talent."""
     n = len(talent)

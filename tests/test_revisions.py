@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 import warehouse
+from analyses.emergence import series
 from common.errors import UserError
 from ingest import models
 from ingest.revisions import one_ahead, select
@@ -132,6 +133,11 @@ def test_a_series_is_ingested_and_its_gaps_are_recorded(commands, grown):
         assert len(samples) == 1, "all steps share one sample"
         gaps = opened.sql("select training_step, reason from emergence where value is null order by all").rows()
     assert gaps == [(1, "no effects: the run is missing"), (3, "no effects: the run is missing")]
+    assert commands(*asked, "--layer", -2, "--revisions", "step0..step4:1", "--json").code == 0
+    with warehouse.open(commands.folder / "rare_tokens.duckdb") as opened:
+        parts = series(opened.dim_run())
+    steps = [part.select("layer", "revision").rows() for part in parts]
+    assert sorted(steps) == [[(layer, f"step{step}") for step in range(5)] for layer in (0, 1)], "each its own gaps"
     again = commands(*asked, "--revisions", "step0..step4:1", "--json")
     assert {row["run_id"] for row in json.loads(again.out)} == {row["run_id"] for row in rows.values()}
     estimate = commands(*asked, "--revisions", "step0..step4", "--dry-run", "--json")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from analyses.emergence import with_gaps_placed
+
 _SAME = ("model", "layer", "corpus", "corpus_hash", "frequency_source_id", "positions", "window_length", "seed")
 _SAME_SETTINGS = (*_SAME, "ablation", "dtype")
 _PRESET_ORDER = ("es", "nc", "ds", "nc-matched")
@@ -54,7 +56,8 @@ def group_runs(runs: pl.DataFrame, influence: pl.DataFrame) -> list[Series]:
     """
     with_effects = set(influence["run_id"].unique()) if influence.height else set()
     groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
-    for row in runs.iter_rows(named=True):
+    keys = [name for name in (*_SAME_SETTINGS, "contexts") if name in runs.columns]
+    for row in with_gaps_placed(runs, keys).iter_rows(named=True):
         groups.setdefault(tuple(row[column] for column in _SAME_SETTINGS), []).append(row)
     series, index = [], 0
     for position, rows in enumerate(groups.values()):
