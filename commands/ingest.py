@@ -140,9 +140,15 @@ def ingest(
 def _show_estimates(
     requests: "Iterator[Request | MissingCheckpoint]", heads: "AttentionOptions", settings: Settings
 ) -> None:
-    from ingest.estimate import estimate
+    from ingest.estimate import UNKNOWN, estimate
     from ingest.revisions import MissingCheckpoint
 
     there = [request for request in requests if not isinstance(request, MissingCheckpoint)]
     estimates = [estimate(request, heads.request(int(request.config.num_hidden_layers))) for request in there]
     show(pl.DataFrame([asdict(one) for one in estimates]), settings.form)
+    for one in estimates:
+        if one.path == UNKNOWN:
+            settings.say(
+                f"{one.run_id}: whether the dense path is needed cannot be told without the weights. The figures are "
+                "those of the dense path, the most it can take; the ingest says which it is before it starts."
+            )

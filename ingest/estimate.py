@@ -24,6 +24,7 @@ BYTES_A_PAIR_STORED = 8.6  # measured: activation and effect are 8, neuron and p
 BYTES_A_SUM_STORED = 6.5  # measured: the float is 4, edit, cell and neuron the rest
 CELLS_A_WINDOW = 5  # kinds of positions of a window that are in the same token groups, about
 ABLATION_MEMORY = 2 << 30
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Estimate:
     positions: int
     neurons: int
     layer: int
-    path: str  # `moments`, or `dense` where the model is run again from the edit on
+    path: str  # `moments`, `dense` where the model is run again from the edit on, or `unknown`: then as if dense
     rerun_positions: int  # on the dense path: positions run again, one for each neuron and position
     fact_rows: int
     disk_bytes: int  # while it runs: captured arrays, parts and the warehouse's own copy
@@ -63,7 +64,8 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
             raise UserError(f"--model {request.folder.name}: its architecture is not known ({error}).") from error
     neurons, width, vocabulary = mlp_shape(model, options.layer)
     layer = layer_index(options.layer, len(decoder_blocks(model)))
-    is_dense = needs_dense_path(model, layer)
+    needs_dense = needs_dense_path(model, layer)
+    is_dense = needs_dense is not False  # where that cannot be told the most that it can take is shown
     parameters = sum(weight.numel() for weight in model.parameters())
     pairs = options.tokens * neurons
     # A forward pass costs 2 operations a parameter and token; a matched context takes a window for one position.
@@ -90,7 +92,7 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
         positions=options.tokens,
         neurons=neurons,
         layer=layer,
-        path="dense" if is_dense else "moments",
+        path={True: "dense", False: "moments", None: UNKNOWN}[needs_dense],
         rerun_positions=pairs if is_dense else 0,
         fact_rows=pairs,
         disk_bytes=stored + bytes_needed(options.tokens, neurons, width, len(options.effects)),
@@ -124,8 +126,10 @@ def attention_cost(
 _MAPPED = {"final_logit_softcapping": None, "residual_multiplier": 1.0}
 
 
-def needs_dense_path(model: PreTrainedModel, layer: int) -> bool:
+def needs_dense_path(model: PreTrainedModel, layer: int) -> bool | None:
     """Whether a layer will take the dense path, as far as a model without weights (on the meta device) shows it.
+
+    None: it does not run without weights, so only the ingest can tell.
 
     The ingest itself decides by what the model does (`ingest.structure`).
     """
@@ -152,4 +156,4 @@ def needs_dense_path(model: PreTrainedModel, layer: int) -> bool:
             continue
         later = ended[ended.index(projection) + 1 :]
         return any(next(module.children(), None) is None and list(module.parameters()) for module in later)
-    return False
+    return None

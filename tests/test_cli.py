@@ -79,6 +79,24 @@ def test_a_dry_run_tells_the_dense_path_and_what_it_reruns(commands, inputs):
     assert cost[0]["run_id"] != cost[-1]["run_id"]
 
 
+def test_a_dry_run_that_cannot_tell_the_path_says_so_and_shows_the_most(commands, inputs, monkeypatch):
+    from transformers import GPTNeoXModel
+
+    ended = commands("ingest", *small(inputs), "--dry-run", "--json")
+    (known,) = json.loads(ended.out)
+    assert (known["path"], "cannot be told" in ended.err) == ("moments", False)
+
+    def refuse(*_args, **_given):
+        raise NotImplementedError("values are looked into, and there are none")
+
+    monkeypatch.setattr(GPTNeoXModel, "forward", refuse)
+    ended = commands("ingest", *small(inputs), "--dry-run", "--json")
+    assert ended.code == 0, ended.err
+    (unknown,) = json.loads(ended.out)
+    assert (unknown["path"], unknown["rerun_positions"]) == ("unknown", 640 * 80)
+    assert "whether the dense path is needed cannot be told without the weights" in ended.err
+
+
 BAD_OPTIONS = {
     "no such model folder": ({"--model": "./nowhere"}, "does not exist"),
     "revision of a plain folder": ({"--revision": "step7"}, "not a series"),
