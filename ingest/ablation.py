@@ -31,7 +31,7 @@ from ingest.exact import (
     float64_effects,
 )
 from ingest.head import Head, fold, require_finite, require_matrix, require_shape
-from ingest.moments import Moments, accumulate
+from ingest.moments import Moments, accumulate, workspace
 from ingest.series import Estimate, Expectations, Series
 
 __all__ = ["EFFECTS", "Ablation", "BlockEffects", "Head", "reference_effects"]
@@ -147,14 +147,22 @@ class Ablation:
     def preferred_positions(self, positions: int) -> int:
         """How many of `positions` positions to hand to `block` at a time: as many as the memory allows.
 
-        W Uᵀ is built anew for every block, so larger blocks cost less for each position.
+        W Uᵀ is built anew for every block, so larger blocks cost less for each position; smaller ones may leave room
+        for z, which the exact path then need not build again. In units of z's products, W Uᵀ costs N a block, twice.
         """
+        fixed, each, z = self._bytes()
+        bare, keeping = (
+            max(CHUNK, min(positions, MOST_POSITIONS, (self.memory - fixed) // size)) for size in (each, each + z)
+        )
+        fitting = keeping if 2 * len(self._w) * (1 / keeping - 1 / bare) < 1 else bare
+        return -(-positions // -(-positions // fitting))
+
+    def _bytes(self) -> tuple[int, int, int]:
+        """Memory that a block takes: at any rate, for each position, and for each position's z if they are kept."""
         N, d, rows = len(self._w), self.folded.width, self.folded.rows
         along = 4 * len({"entropy", "frequency"} & set(self.effects)) * (N + 4 * d)
-        each = 4 * (9 * N + len(self.effects) * N + 8 * d) + along
-        fixed = rows * (16 * N + 12 * d) + 4 * 1024 * 8 * rows + 4 * CHUNK * 40 * N
-        fitting = max(CHUNK, min(MOST_POSITIONS, (self.memory - fixed) // each))
-        return -(-positions // -(-positions // fitting))
+        each = 4 * (9 * N + len(self.effects) * N + 8 * d) + along + 8 * rows
+        return workspace(N, d, rows) + 4 * CHUNK * 40 * N, each, 4 * self.folded.vocabulary
 
     def block(self, residual: Tensor, activations: Tensor, targets: Tensor) -> BlockEffects:
         """Effects of ablating every neuron at each of B positions.
@@ -172,9 +180,18 @@ class Ablation:
         targets = targets.to(self.device, torch.int64)
         normed, scale = self._norm(residual)
         axis = self.directions.axis if self.directions is not None and "frequency" in self.effects else None
-        moments = accumulate(self.folded, normed, self._w, self.low, surprise="entropy" in self.effects, axis=axis)
-        positions = self._positions(normed, targets, moments)
         B, N = activations.shape
+        fixed, each, z = self._bytes()
+        moments = accumulate(
+            self.folded,
+            normed,
+            self._w,
+            self.low,
+            surprise="entropy" in self.effects,
+            axis=axis,
+            keep_z=self.effects == ("loss",) and fixed + B * (each + z) <= self.memory,
+        )
+        positions = self._positions(normed, targets, moments)
         found = {name: torch.empty(B, N, device=self.device) for name in self.effects}
         bounds = torch.empty(B, N, device=self.device) if self.keep_bounds else None
         left, order2 = [], 0
@@ -299,7 +316,8 @@ class Ablation:
         weight = moments.weight.log()
         normaliser = weight + moments.reference
         loss = normaliser - self.folded.add_bias(targets, target_z)
-        return Positions(normed, targets, normaliser, target_z, loss, weight - moments.logit / moments.weight)
+        entropy = weight - moments.logit / moments.weight
+        return Positions(normed, targets, normaliser, target_z, loss, entropy, moments.origin, moments.z)
 
     def _check(self, residual: Tensor, activations: Tensor, targets: Tensor) -> None:
         B, _ = require_matrix("the residual stream", residual)

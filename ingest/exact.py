@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.linalg import vecdot
 
 from ingest.head import FoldedHead
+from ingest.moments import z_block
 
 _CHUNK = 1 << 17  # values of δ at a time: they stay in a processor's cache
+_FUSED_CHUNK = 1 << 19  # where they are made in one pass
 _GATHERED = 1 << 13  # rows of w and U at a time
 FLOAT32 = 2.0**-24  # unit roundoff
 # Calibrated, with room to spare, on trained and made-up heads (docs/ablation.md): how many independent float32
@@ -30,6 +32,8 @@ class Positions:
     target_z: Tensor  # z_y, B
     loss: Tensor  # B, nats
     entropy: Tensor  # B, nats
+    origin: Tensor | None = None  # B: what the kept z are counted from
+    kept_z: Tensor | None = None  # B·V, as `Moments.z`
 
     @staticmethod
     def of(
@@ -123,8 +127,8 @@ def exact_effects(
     shift = u * positions.target_z[t] + c * w_y  # δ_y
     sums = {name: torch.zeros_like(u) for name in ("loss", "score", "tilt", "direct", "frequency")}
     axis = torch.empty(0)
-    lone = effects == ("loss",)
-    c2, u2, shift2 = (value[:, None] * LOG2_E for value in (c, u, shift))
+    if effects == ("loss",):
+        return {"loss": _growth(folded, positions, w, pairs, shift).log1p()}
     if directions is not None:
         axis = directions.axis
         projection = u * (positions.normed @ directions.axis_row)[t] + c * (w @ directions.axis_row)[i]
@@ -135,13 +139,9 @@ def exact_effects(
         z, m = positions.normed @ U.T, w @ U.T
         log_p = folded.add_bias(tokens, z) - positions.log_normaliser[:, None]
         p = log_p.exp()
-        room = z.new_empty(2, min(step, len(t)), len(tokens))
         for start in range(0, len(t), step):
             k = slice(start, start + step)
             rows, shift_k = t[k], shift[k, None]
-            if lone:
-                sums["loss"][k] += _growth(z, m, p, rows, i[k], u2[k], c2[k], shift2[k], room)
-                continue
             m_i, p_t = m.index_select(0, i[k]), p.index_select(0, rows)
             change = (m_i * c[k, None]).sub_(shift_k).addcmul_(z.index_select(0, rows), u[k, None])
             growth = change.expm1()
@@ -169,20 +169,47 @@ def exact_effects(
     return found
 
 
-def _growth(
-    z: Tensor, m: Tensor, p: Tensor, t: Tensor, i: Tensor, u: Tensor, c: Tensor, shift: Tensor, room: Tensor
-) -> Tensor:
-    """Σ_v p_v (2^(u z + c m − shift) − 1) of P pairs over K tokens.
+def _growth(folded: FoldedHead, positions: Positions, w: Tensor, pairs: Pairs, shift: Tensor) -> Tensor:
+    """Σ_v p_v (exp(δ_v − δ_y) − 1) of P pairs, for the loss alone.
 
-    A power of two costs a quarter of expm1; what cancels is within `FLOOR`. All in `room`, 2 x P x K, that stays in a
-    processor's cache.
+    c m + u z is a weighted sum of two rows of one table, m of the neurons and z of the positions: one pass over memory.
+    A power of two costs a third of expm1; what cancels is within `FLOOR`. (Adding log p to the exponent would save two
+    passes and lose 3e-7 nats.)
     """
-    change, other = room[:, : len(t)]
-    torch.index_select(m, 0, i, out=change)
-    torch.index_select(z, 0, t, out=other)
-    change.mul_(c).sub_(shift).addcmul_(other, u).exp2_().sub_(1)
-    torch.index_select(p, 0, t, out=other)
-    return change.mul_(other).sum(1)
+    N, B = len(w), len(positions.normed)
+    rows = torch.stack((pairs.i, N + pairs.t), dim=1).int()
+    weights = torch.stack((pairs.c, pairs.u), dim=1) * LOG2_E
+    shift = shift[:, None] * LOG2_E
+    total = torch.zeros_like(pairs.u)
+    step = max(1, _FUSED_CHUNK // folded.rows)
+    room = w.new_empty((N + 2 * B) * folded.rows)
+    gathered = w.new_empty(step * folded.rows)
+    done = 0
+    for tokens, U, _ in folded.blocks():
+        K = len(tokens)
+        table = room[: (N + 2 * B) * K].view(-1, K)
+        m, z, p = table.split((N, B, B))
+        torch.mm(w, U.T, out=m)
+        kept = z_block(positions.kept_z, B, done, K)
+        done += K
+        if kept is None or positions.origin is None:
+            torch.mm(positions.normed, U.T, out=z)
+        else:
+            torch.add(kept, positions.origin[:, None], out=z)
+        torch.sub(folded.add_bias(tokens, z), positions.log_normaliser[:, None], out=p).exp_()
+        for start in range(0, len(rows), step):
+            k = slice(start, start + step)
+            growth = weighted_rows(table, rows[k], weights[k]).sub_(shift[k]).exp2_().sub_(1)
+            p_t = gathered[: growth.numel()].view_as(growth)
+            total[k] += vecdot(torch.index_select(p, 0, pairs.t[k], out=p_t), growth)
+    return total
+
+
+def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor, fused: bool = True) -> Tensor:
+    """Σ_k weights_jk table[rows_jk] for P x k row numbers and weights, P x K; `fused` is one pass over memory."""
+    if fused and table.device.type != "mps":  # which has no such kernel
+        return torch.nn.functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+    return (table[rows.long()] * weights[..., None]).sum(1)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch.linalg import vecdot
 
 from ingest.head import RARE, TOP, FoldedHead
 
-_POSITIONS = 1024  # whose z and weights are held at a time
+_POSITIONS = 2048  # whose z and weights are held at a time: long products
+_TILE = 256  # of them pass by pass, so that they stay in a processor's cache
 _RESCALE = 30.0  # nats a logit may lie above its position's reference before the weights are rescaled
 
 
@@ -99,6 +100,7 @@ class Moments:
     surprise: Along | None  # a = logit less `log_origin`
     axis: Along | None  # a = log-unigram axis
     log_origin: Tensor  # B
+    z: Tensor | None  # B·V: z less the origin, block after block of the vocabulary, B x K each; if kept
 
     @property
     def weight(self) -> Tensor:
@@ -117,6 +119,22 @@ class Moments:
             value[rows] *= factor[:, None]
 
 
+class Room:
+    """Memory that every block of the vocabulary uses again: fresh pages cost as much as the arithmetic on them."""
+
+    def __init__(self, b: int, N: int, K: int, low: torch.dtype, device: torch.device) -> None:
+        """For at most b positions and K tokens."""
+        self._pool: dict[str, Tensor] = {}
+        self._sizes = {"neurons": N * K, "positions": b * K, "product": b * N}
+        self.low, self.device = low, device
+
+    def take(self, name: str, size: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of two dimensions whose values are whatever was there."""
+        if name not in self._pool:
+            self._pool[name] = torch.empty(self._sizes[size], dtype=dtype, device=self.device)
+        return self._pool[name][: shape[0] * shape[1]].view(shape)
+
+
 @dataclass(frozen=True)
 class Powers:
     """One block of K tokens seen by the N neurons: powers of m, N x K, and in which dtype they are multiplied."""
@@ -128,12 +146,21 @@ class Powers:
     largest: Tensor  # N: largest m²
 
     @staticmethod
-    def of(m: Tensor, kind: int, low: torch.dtype) -> "Powers":
-        """Powers of `m`, for tokens of the tier `kind`."""
-        m2 = m.square()
+    def of(m: Tensor, kind: int, room: Room) -> "Powers":
+        """Powers of `m`, which is overwritten, for tokens of the tier `kind`."""
+
+        def rounded(name: str, values: Tensor) -> Tensor:
+            if room.low == values.dtype:
+                return values
+            return room.take(name, "neurons", m.shape, room.low).copy_(values)
+
+        m2 = torch.mul(m, m, out=room.take("m2", "neurons", m.shape))
         m3 = m.mul_(m2)
-        low_m4 = None if kind == RARE else m2.square().to(low)
-        return Powers(m2, m2.to(low), m3 if kind == TOP else m3.to(low), low_m4, m2.amax(1))
+        low_m4 = None
+        if kind != RARE:
+            low_m4 = torch.mul(m2, m2, out=room.take("m4", "neurons", m.shape))
+            low_m4 = rounded("low_m4", low_m4)
+        return Powers(m2, rounded("low_m2", m2), m3 if kind == TOP else rounded("low_m3", m3), low_m4, m2.amax(1))
 
 
 def accumulate(
@@ -144,6 +171,7 @@ def accumulate(
     *,
     surprise: bool = False,
     axis: Tensor | None = None,
+    keep_z: bool = False,
 ) -> Moments:
     """One pass over the vocabulary.
 
@@ -153,6 +181,7 @@ def accumulate(
         w: N x d, the (centred) output rows.
         low: dtype of the products that may be rounded (`torch.bfloat16`, or `torch.float32` where that is no faster).
         surprise: also the sums along the log-probability. axis: V, also those along this axis.
+        keep_z: keep all z, B x V, for the exact path.
     """
     B, device = len(normed), normed.device
     N, d = w.shape
@@ -175,35 +204,67 @@ def accumulate(
         Along.empty(B, N, d, device) if surprise else None,
         Along.empty(B, N, d, device) if axis is not None else None,
         log_origin,
+        torch.empty(B * folded.vocabulary, device=device) if keep_z else None,
     )
-    first = True
+    room = Room(min(B, _POSITIONS), N, folded.rows, low, device)
+    done = 0
     before = TOP
     for tokens, U, kind in folded.blocks():
         if before == TOP != kind:
             top_m2.copy_(common.m2)
             top_m4.copy_(common.m4)
         before = kind
-        m = w @ U.T
+        m = torch.mm(w, U.T, out=room.take("m", "neurons", (N, len(tokens))))
         tier = rare if kind == RARE else common
         tier.m_range[0] = torch.minimum(tier.m_range[0], m.amin(1))
         tier.m_range[1] = torch.maximum(tier.m_range[1], m.amax(1))
-        powers = Powers.of(m, kind, low)
+        powers = Powers.of(m, kind, room)
         lengths = U.norm(dim=1)
         for start in range(0, B, _POSITIONS):
             rows = slice(start, min(start + _POSITIONS, B))
-            z = normed[rows] @ U.T
-            logits = folded.add_bias(tokens, z)
-            if first:
-                _start(sums, rows, z, logits)
-            _keep_in_range(sums, rows, logits)
-            z = z.sub_(origin[rows, None]) if logits is not z else z - origin[rows, None]
-            e = _add(sums, rows, kind, z, logits, U, lengths, powers)
+            shape = (rows.stop - start, len(tokens))
+            logits, e, ez, ezz = (room.take(name, "positions", shape) for name in ("logits", "e", "ez", "ezz"))
+            kept = z_block(sums.z, B, done, len(tokens))
+            z = room.take("z", "positions", shape) if kept is None else kept[rows]
+            for first_row in range(start, rows.stop, _TILE):
+                tile = slice(first_row, min(first_row + _TILE, rows.stop))
+                here = slice(tile.start - start, tile.stop - start)
+                few = Weighted(*(value[here] for value in (z, logits, e, ez, ezz)))
+                torch.mm(normed[tile], U.T, out=few.z)
+                folded.add_bias(tokens, few.z, out=few.logits)
+                if not done:
+                    _start(sums, tile, few.z, few.logits)
+                _keep_in_range(sums, tile, few.logits)
+                _weigh(sums, tile, kind, few, lengths)
+            _add(sums, rows, kind, Weighted(z, logits, e, ez, ezz), U, powers, room)
             if sums.surprise is not None:
-                sums.surprise.add(rows, logits - log_origin[rows, None], e, z, U, powers.m2)
+                a = logits + (reference - log_origin)[rows, None]
+                sums.surprise.add(rows, a, e, z, U, powers.m2)
             if sums.axis is not None and axis is not None:
                 sums.axis.add(rows, axis[tokens][None, :], e, z, U, powers.m2)
-        first = False
+        done += len(tokens)
     return sums
+
+
+def workspace(N: int, d: int, K: int) -> int:
+    """Bytes that `accumulate` takes beside its sums, with blocks of K tokens."""
+    return K * (18 * N + 12 * d) + _POSITIONS * (24 * K + 4 * N)
+
+
+def z_block(z: Tensor | None, B: int, done: int, K: int) -> Tensor | None:
+    """The part of `Moments.z` for K tokens after the first `done`: B x K."""
+    return None if z is None else z[B * done : B * (done + K)].view(B, K)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """b positions and K tokens, b x K each."""
+
+    z: Tensor  # counted from the position's origin
+    logits: Tensor  # counted from its reference
+    e: Tensor  # exp(logits)
+    ez: Tensor
+    ezz: Tensor
 
 
 def _start(sums: Moments, rows: slice, z: Tensor, logits: Tensor) -> None:
@@ -223,46 +284,48 @@ def _keep_in_range(sums: Moments, rows: slice, logits: Tensor) -> None:
         sums.reference[rows] += up
 
 
-def _add(
-    sums: Moments, rows: slice, kind: int, z: Tensor, logits: Tensor, U: Tensor, lengths: Tensor, powers: Powers
-) -> Tensor:
-    """Add K tokens at b positions, z and logits b x K, U K x d; the weights e, b x K."""
+def _weigh(sums: Moments, rows: slice, kind: int, few: Weighted, lengths: Tensor) -> None:
+    """Weights of K tokens at b positions, and the sums that take no neuron; `z` and `logits` are given as they are."""
     tier = sums.rare if kind == RARE else sums.common
-    tier.z_range[0, rows] = torch.minimum(tier.z_range[0, rows], z.amin(1))
-    tier.z_range[1, rows] = torch.maximum(tier.z_range[1, rows], z.amax(1))
-    logits = logits - sums.reference[rows, None]
-    e = logits.exp()
+    z, logits, e, ez, ezz = few.z, few.logits, few.e, few.ez, few.ezz
+    low, high = torch.aminmax(z.sub_(sums.origin[rows, None]), dim=1)
+    tier.z_range[0, rows] = torch.minimum(tier.z_range[0, rows], low)
+    tier.z_range[1, rows] = torch.maximum(tier.z_range[1, rows], high)
+    torch.exp(logits.sub_(sums.reference[rows, None]), out=e)
     sums.logit[rows] += vecdot(e, logits)
     sums.row[rows] += e @ lengths
     sums.squares[rows] += vecdot(e, e)
-    tier.z[0, rows] += e.sum(1)
+    torch.mul(e, z, out=ez)
+    torch.mul(ez, z, out=ezz)
+    for k, power in enumerate((e.sum(1), ez.sum(1), ezz.sum(1), vecdot(ezz, z), vecdot(ezz, z * z))):
+        tier.z[k, rows] += power
+
+
+def _add(sums: Moments, rows: slice, kind: int, few: Weighted, U: Tensor, powers: Powers, room: Room) -> None:
+    """Add the products of K tokens at b positions with the rows of U (K x d) and with the neurons' powers of m."""
+    tier = sums.rare if kind == RARE else sums.common
+    e, ez = few.e, few.ez
     tier.u1[rows].addmm_(e, U)
-    low_e = e.to(powers.low_m2.dtype)
+    tier.zu[rows].addmm_(ez, U)
+    low_e = e if room.low == e.dtype else room.take("low_e", "positions", e.shape, room.low).copy_(e)
     if powers.low_m4 is None:
-        m2 = _product(low_e, powers.low_m2.T)
+        m2 = _product(low_e, powers.low_m2, room)
         tier.m2[rows] += m2
         tier.m4[rows].addcmul_(m2, powers.largest)
     else:
         tier.m2[rows].addmm_(e, powers.m2.T)  # in float32: the second moment is the one that counts
-        tier.m4[rows] += _product(low_e, powers.low_m4.T)
+        tier.m4[rows] += _product(low_e, powers.low_m4, room)
+        sums.zzu[rows].addmm_(few.ezz, U)
     if kind == TOP:
         tier.m3[rows].addmm_(e, powers.m3.T)
     else:
-        m3 = _product(low_e, powers.m3.T)
-        tier.m3[rows] += m3
-    ez = torch.mul(e, z, out=logits)
-    tier.z[1, rows] += ez.sum(1)
-    tier.zu[rows].addmm_(ez, U)
-    sums.zm2[rows] += _product(ez.to(low_e.dtype), powers.low_m2.T)
-    for k in (2, 3, 4):
-        ez *= z
-        tier.z[k, rows] += ez.sum(1)
-        if k == 2 and kind != RARE:
-            sums.zzu[rows].addmm_(ez, U)
-    return e
+        tier.m3[rows] += _product(low_e, powers.m3, room)
+    low_ez = ez if room.low == ez.dtype else room.take("low_ez", "positions", ez.shape, room.low).copy_(ez)
+    sums.zm2[rows] += _product(low_ez, powers.low_m2, room)
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
+def _product(left: Tensor, right: Tensor, room: Room) -> Tensor:
+    """left · rightᵀ, b x N; the next product overwrites it."""
     if left.device.type == "cuda" and left.dtype != torch.float32:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return left @ right
+        return torch.mm(left, right.T, out_dtype=torch.float32)
+    return torch.mm(left, right.T, out=room.take("product", "product", (len(left), len(right)), left.dtype))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from ingest.ablation import EFFECTS, Ablation
+from ingest.exact import weighted_rows
 from ingest.head import Head
 from tests.ablation_layers import COLUMNS, chosen_pairs, every_pair, made_up, trained, worst
 
@@ -113,6 +114,50 @@ def test_blocks_threads_and_memory_do_not_matter(novella) -> None:
     for name in ("delta_loss", "loss", "entropy"):
         joined = torch.cat([getattr(part, name) for part in parts])
         torch.testing.assert_close(joined, getattr(whole, name), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [128, 320, 1000])
+def test_blocks_of_the_vocabulary_do_not_matter(novella, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    head, w, reference, x, n, y = novella
+    x, n, y = x[:96], n[:96], y[:96]
+    whole = Ablation(head, w, reference, sample=x).block(x, n, y)
+    monkeypatch.setattr("ingest.ablation.vocabulary_rows", lambda *_: rows)
+    found = Ablation(head, w, reference, sample=x).block(x, n, y)
+    torch.testing.assert_close(found.delta_loss, whole.delta_loss, atol=1e-6, rtol=0)
+    for name in ("loss", "entropy"):  # of logits about 30 in size, which float32 holds to 2e-6
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name), atol=5e-6, rtol=0)
+
+
+def test_blocks_of_neurons_do_not_matter(novella) -> None:
+    head, w, reference, x, n, y = novella
+    x, n, y = x[:96], n[:96], y[:96]
+    whole = Ablation(head, w, reference, sample=x).block(x, n, y).delta_loss
+    parts = [
+        Ablation(head, w[k : k + 400], reference[k : k + 400], sample=x).block(x, n[:, k : k + 400], y).delta_loss
+        for k in range(0, len(w), 400)
+    ]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-6, rtol=0)
+
+
+def test_kept_logits_change_nothing(novella) -> None:
+    """Where memory allows it the exact path takes z from the first pass."""
+    head, w, reference, x, n, y = novella
+    layer = (head, w[:50] * 8, reference[:50], x[:40], n[:40, :50], y[:40])
+    ample, tight = (Ablation(*layer[:3], memory=size) for size in (2 << 30, 1 << 20))
+    kept, built = (ablation.block(*layer[3:]) for ablation in (ample, tight))
+    assert kept.exact_pairs == built.exact_pairs > 100
+    torch.testing.assert_close(kept.delta_loss, built.delta_loss, atol=1e-6, rtol=1e-6)
+    assert worst(layer, kept, every_pair(40, 50)) <= 1
+
+
+def test_weighted_rows_are_the_sum_they_stand_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table, weights = torch.randn(30, 200, generator=generator), torch.randn(77, 2, generator=generator)
+    rows = torch.randint(30, (77, 2), generator=generator)
+    expected = (table[rows].double() * weights.double()[..., None]).sum(1)
+    for fused in (True, False):
+        found = weighted_rows(table, rows.int(), weights, fused=fused)
+        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
 
 
 def test_the_unablated_loss_and_entropy(novella) -> None:
