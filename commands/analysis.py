@@ -1,6 +1,7 @@
 """The command `analyze`: what runs and their series lack is computed and stored."""
 
 import time
+from collections.abc import Collection
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +50,32 @@ def analyze(settings: Settings, wanted: tuple[str, ...], positions: tuple[str, .
 
 
 def analyze_all(
-    chosen: pl.DataFrame, settings: Settings, positions: tuple[str, ...] = ("rare",), again: bool = False
+    chosen: pl.DataFrame,
+    settings: Settings,
+    positions: tuple[str, ...] = ("rare",),
+    again: bool = False,
+    only: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Compute and store what the chosen runs and their series lack; returns a row per analysis."""
-    done = [row for run_row in chosen.iter_rows(named=True) for row in _analyze(run_row, settings, positions, again)]
+    """Compute and store what the chosen runs and their series lack; returns a row per analysis.
+
+    Args:
+        chosen: rows of `dim_run`.
+        settings: which warehouse.
+        positions: where coordination is measured.
+        again: also what they have.
+        only: of the analyses of a run, those of these names; none: all.
+    """
+    runs = chosen.iter_rows(named=True)
+    done = [row for run_row in runs for row in _analyze(run_row, settings, positions, again, only)]
     return done + _analyze_series(chosen["run_id"].to_list(), settings, again)
 
 
 def _analyze(
-    run_row: dict[str, Any], settings: Settings, positions: tuple[str, ...], again: bool
+    run_row: dict[str, Any],
+    settings: Settings,
+    positions: tuple[str, ...],
+    again: bool,
+    only: Collection[str] | None,
 ) -> list[dict[str, Any]]:
     """Compute and store what one run lacks; returns a row per analysis that was computed."""
     from analyses.registry import due, processes
@@ -66,6 +84,7 @@ def _analyze(
     known = warehouse.stored(settings.warehouse, run_id, wait=settings.wait)
     parameters = {name: found.parameters for name, found in known.items()}
     missing = due(parameters, positions=positions, again=again)
+    missing = [analysis for analysis in missing if only is None or analysis.name in only]
     kept = [name for name in known if name not in {analysis.name for analysis in missing}]
     if old := sorted({known[name].code_version for name in kept} - {VERSION}):
         settings.say(f"{run_id} was analysed by version {', '.join(old)}; --again computes it with {VERSION}.")

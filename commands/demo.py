@@ -3,15 +3,19 @@
 from pathlib import Path
 
 import click
+import polars as pl
 
 import warehouse
+from commands.analysis import analyze_all
 from commands.ingesting import ingest_all, requested
+from commands.reading import published_runs
 from commands.reporting import REPORT_FOLDER, build_report
 from common.progress import working
 from common.settings import Settings, global_options
 from common.terminal import show
 
 DEMO_TOKENS = 4_096
+CHEAP = ("regimes", "influence_slope", "influence_interval", "threshold_sensitivity", "neuron_group")
 
 
 @click.command()
@@ -20,7 +24,8 @@ DEMO_TOKENS = 4_096
 def demo(settings: Settings, out: Path) -> None:
     """Show the whole story, offline.
 
-    Ingests the checkpoints of the embedded model on the built-in text, queries them, writes the report.
+    Ingests the checkpoints of the embedded model on the built-in text, analyses them (the last one in full), writes the
+    report.
     """
     with working("Find the model and the text", quiet=settings.quiet):
         from ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS
@@ -34,10 +39,22 @@ def demo(settings: Settings, out: Path) -> None:
         tokens=DEMO_TOKENS,
     )
     published = ingest_all(requested(options, None), settings, again=False, publish_anyway=None)
+    _analyze(settings, published)
     index = build_report(settings, tuple(published), out)
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         show(opened.sql(DEMO_QUERY, run=published[-1]), settings.form, title=f"Rare tokens in {published[-1]}")
     click.echo(f"Report: {index}", err=settings.json)
+
+
+def _analyze(settings: Settings, published: list[str]) -> None:
+    """The cheap analyses of every checkpoint, the dear ones of the last, and the series they make."""
+    from analyses.reference import published_values
+
+    warehouse.store_published_values(settings.warehouse, published_values(), wait=settings.wait)
+    chosen = published_runs(settings, tuple(published))
+    is_last = pl.col("run_id") == published[-1]
+    analyze_all(chosen.filter(~is_last), settings, only=CHEAP)
+    analyze_all(chosen.filter(is_last), settings)
 
 
 DEMO_QUERY = """

@@ -161,6 +161,7 @@ AS_JSON = {
     "sql": (("select 1 as one",), "one"),
     "check": ((), "run_id"),
     "export": (("out",), "relation"),
+    "attach": (("exported",), "outcome"),
     "report": (("--no-analyze",), "report"),
     "analyze": ((), "analysis"),
     "migrate": ((), None),
@@ -180,6 +181,8 @@ def test_json_is_all_of_stdout(commands, published, name, monkeypatch):
 
     monkeypatch.setattr(registry, "REGISTRY", registry.REGISTRY[1:2])  # the quickest
     arguments, key = AS_JSON[name]
+    if name == "attach":
+        assert commands("export", *arguments).code == 0
     ended = commands(name, *arguments, "--json")
     rows = json.loads(ended.out)
     assert ended.code in (0, 3), ended.err
