@@ -50,9 +50,14 @@ KINDS = (
 )  # fmt: skip  as in failing_disk.c
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 WAREHOUSE = "w.duckdb"
+ON_DISK = "files of facts"  # a kill may leave some that no run lists, until the next command
 TIMES = ("created_at", "seconds", "stage_seconds", "published_at", "checked_at")
 # The command found nothing left to do: the run is gone, the export is there.
-DONE_ALREADY = {"delete": "There is no run", "export": "is there already"}
+DONE_ALREADY = {
+    "delete": "There is no run",
+    "delete from Parquet": "There is no run",
+    "export": "is there already",
+}
 
 
 @dataclass(frozen=True)
@@ -99,15 +104,21 @@ def command_line(*arguments: str) -> Callable[[], int]:
     return call
 
 
-def _ingest() -> int:
+def _ingest(*more: str) -> int:
     """Small parts, so that there are many moments to be disturbed at."""
     import ingest.capture
     import ingest.units
+    import warehouse.publishing
 
+    warehouse.publishing.FACTS_PER_STATEMENT = 1  # a file for each 64 neurons
     ingest.units.PAIRS_PER_PART = 20_480
     ingest.capture.POSITIONS_PER_BATCH = 256
     options = ["--tokens", "1024", "--window", "64", "--device", "cpu"]
-    return command_line("ingest", "--model", "neox", "--corpus", "corpus.jsonl", *options)()
+    return command_line("ingest", "--model", "neox", "--corpus", "corpus.jsonl", *options, *more)()
+
+
+def _ingest_into_parquet() -> int:
+    return _ingest("--store", "parquet")
 
 
 def _publish() -> int:
@@ -156,6 +167,32 @@ def _for_publish(folder: Path) -> None:
     make_parts(parts_of(folder / WAREHOUSE, "run"), run_id="run", seed=2, **given)
 
 
+def _for_publish_into_parquet(folder: Path) -> None:
+    """The run that is replaced has its files, which go once the new ones are there."""
+    import warehouse
+
+    _for_publish(folder)
+    warehouse.keep(folder / WAREHOUSE, "run", "parquet", quiet=True)
+
+
+def _two_runs_in_parquet(folder: Path) -> None:
+    import warehouse
+
+    _two_runs(folder)
+    for run in ("run", "other"):
+        warehouse.keep(folder / WAREHOUSE, run, "parquet", quiet=True)
+
+
+def _for_attach(folder: Path) -> None:
+    import warehouse
+    from tests.warehouses import published
+
+    with tempfile.TemporaryDirectory() as there:
+        published(Path(there) / WAREHOUSE, "run", seed=1, positions=512, window=64, neurons=128)
+        warehouse.export(Path(there) / WAREHOUSE, folder / "out")
+    published(folder / WAREHOUSE, "other", seed=9, neurons=64)
+
+
 def _for_migrate(folder: Path) -> None:
     from tests.old_schema import make_old
 
@@ -185,6 +222,10 @@ OPERATIONS = [
     Operation("delete", _two_runs, command_line("delete", "run")),
     Operation("export", _two_runs, command_line("export", "out")),
     Operation("vacuum", _for_vacuum, command_line("vacuum")),
+    Operation("ingest into Parquet", _for_ingest, _ingest_into_parquet),
+    Operation("publish into Parquet", _for_publish_into_parquet, _publish),
+    Operation("delete from Parquet", _two_runs_in_parquet, command_line("delete", "run")),
+    Operation("attach to Parquet", _for_attach, command_line("attach", "out", "--store", "parquet")),
 ]
 
 
@@ -202,8 +243,13 @@ def snapshot(folder: Path) -> dict[str, Any]:
         for table in warehouse.tables(path):
             if table.kind == "view":
                 frame = opened.sql(f"select * from {table.name} order by all")
-                frame = frame.drop(TIMES, strict=False)
+                # A file's name has the hash of a manifest in it, with its times.
+                frame = frame.drop((*TIMES, "path") if table.name == "fact_file" else TIMES, strict=False)
                 held[table.name] = frame.sort("run_id") if table.name == "dim_run" else frame
+        listed = set(opened.fact_file()["path"])
+    facts = folder / f"{WAREHOUSE}.facts"
+    there = {file.relative_to(facts).as_posix() for file in facts.rglob("*") if file.is_file()}
+    held[ON_DISK] = pl.DataFrame({"unlisted": [len(there - listed)], "missing": [len(listed - there)]})
     for file in sorted((folder / "out").rglob("*.parquet")):
         name = str(file.relative_to(folder))
         frame = pl.read_parquet(file, hive_partitioning=False).drop(TIMES, strict=False)
@@ -236,7 +282,8 @@ def check_whole(folder: Path, operation: Operation, before: dict[str, Any], afte
     found = snapshot(folder)
     assert not warehouse.runs(path).is_empty()
     # What a run that is under way, or was refused for its broken parts, may change.
-    bookkeeping = {"dim_run", "quality_result"}
+    bookkeeping = {"dim_run", "quality_result", ON_DISK}
+    assert found[ON_DISK]["missing"].item() == 0
     # A view over what several steps store has no state of its own; the tables that it reads are looked at themselves.
     ignored = bookkeeping | {"measured_value"} if operation.stepwise else bookkeeping
     from_before, from_after = differing(found, before) - ignored, differing(found, after) - ignored
@@ -268,7 +315,16 @@ def leftovers(folder: Path) -> list[str]:
 
     A .wal belongs to the warehouse and the next writer takes it in; a .lock names a process that is gone: no claim.
     """
-    known = {WAREHOUSE, f"{WAREHOUSE}.wal", f"{WAREHOUSE}.parts", "neox", "corpus.jsonl", "out", "tmp"}
+    known = {
+        WAREHOUSE,
+        f"{WAREHOUSE}.wal",
+        f"{WAREHOUSE}.parts",
+        f"{WAREHOUSE}.facts",
+        "neox",
+        "corpus.jsonl",
+        "out",
+        "tmp",
+    }
     found = [path.name for path in folder.iterdir() if path.name not in known]
     return found + [path.name for path in (folder / f"{WAREHOUSE}.parts").glob("*") if path.suffix != ".lock"]
 

@@ -6,7 +6,7 @@ them, is computed again from the facts, as publishing does.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import duckdb
+import pyarrow.parquet as pq
 
 from common import parts
 from common.errors import LockedError, QualityError, UserError
@@ -70,6 +71,8 @@ def attach(
     """Copy the runs of an export into a warehouse, each in one transaction; the warehouse is made where there is none.
 
     A run that is there already with the same facts is passed over; so a command that was killed can be given again.
+    What is wrong with the export or with a run that is there is found before the first run is attached, but for what
+    only the audit sees of a run: those before it then stay, each whole.
 
     Args:
         path: the warehouse.
@@ -92,6 +95,7 @@ def attach(
     verify(exported)
     with _naming(exported), duckdb.connect(config=WRITE_CONFIG) as con:
         rows = _run_rows(con, exported)
+        _check_facts(exported, [run_id for run_id, row in rows.items() if row["status"] == "published"])
     with writing(path, wait=wait) as con, facts.swept(con, path), _naming(exported):
         here = {
             run_id: _compared(con, path, exported, run_id) for run_id in rows if rows[run_id]["status"] == "published"
@@ -184,6 +188,17 @@ def _run_rows(con: duckdb.DuckDBPyConnection, exported: Exported) -> dict[str, d
         rows[run_id] |= {"parts_digest": more["parts_digest"], "self_check_pairs": more["self_check_pairs"]}
         rows[run_id] |= {"process": None}
     return rows
+
+
+def _check_facts(exported: Exported, runs: Iterable[str]) -> None:
+    expected = parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS))
+    for run_id in runs:
+        name = next((name for name in exported.files if _owner(name) == ("fct_effect", run_id)), None)
+        if name is None:
+            raise UserError(f"{exported.folder} has no fct_effect of run {run_id}. Export again.")
+        found = {item.name: item.type for item in pq.read_schema(exported.folder / name)}
+        if any(found.get(item.name) != item.type for item in expected):
+            raise UserError(f"{exported.folder / name} has other columns than fct_effect. Export again.")
 
 
 def _compared(con: duckdb.DuckDBPyConnection, path: Path, exported: Exported, run_id: str) -> str:
