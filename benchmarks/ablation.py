@@ -26,6 +26,7 @@ from torch import Tensor
 from benchmarks.accuracy import errors, telling_pairs
 from benchmarks.forward import SHAPES, Shape, forward, hooked, timed
 from benchmarks.layers import Layer, captured, synthetic
+from benchmarks.table import RESULT, write
 from ingest.ablation import Ablation, low_precision
 
 FAST_BF16 = 4.0
@@ -259,7 +260,7 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=15, help="for `published`; half as much for `hooked`")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RARE_TOKENS_TEST_DATA", "../shared/data")))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
+    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -281,6 +282,8 @@ def main() -> None:
             result["exponents"] = exponents(layer, device)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+        if options.out.resolve() == RESULT.resolve():
+            write()
 
 
 if __name__ == "__main__":
