@@ -27,7 +27,7 @@ def _():
 
     def shown(frame, **options):
         """A table to read: numbers to five digits."""
-        rounded = frame.with_columns(pl.col(pl.Float32, pl.Float64).round_sig_figs(5))
+        rounded = frame.with_columns(pl.col(pl.Float32, pl.Float64).cast(pl.Float64).round_sig_figs(5))
         return mo.ui.table(rounded, **({"selection": None, "show_column_summaries": False} | options))
 
     return RareTokensError, ask, described, deviation_chart, mo, path, pl, ranking_chart, shown, wait, warehouse
