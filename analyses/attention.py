@@ -92,10 +92,13 @@ def _measured(ask: Ask, preset: str, groups: pl.DataFrame, ablation: str) -> Mea
 
 
 def _losses(ask: Ask, preset: str) -> pl.DataFrame:
-    """Loss effects summed over the positions of each token group in each window."""
+    """Loss effects summed over the positions of each token group in each window; of matched contexts in each pair."""
     effects = ask(Source("fct_attention_effect", columns=("head_ablation", "edit", "position_id", "delta_loss")))
     grouped = ask(Source("position_group", preset, columns=("token_group", "position_id")))
     windows = ask(Source("dim_position", columns=("position_id", "window_id")))
+    pairs = ask(Source("position_context", columns=("position_id", "pair_id")))
+    if pairs.height:
+        windows = pairs.rename({"pair_id": "window_id"})
     return (
         effects.join(grouped, on="position_id")
         .join(windows, on="position_id")

@@ -121,6 +121,7 @@ def measure_attention(
     cells = make_cells(
         groups, len(sample.tokens), sample.predicted, subsample=SUBSAMPLE, seed=seed,
         values=len(edits.edits) * structure.neurons,
+        blocks=None if sample.contexts is None else sample.contexts["pair_id"].to_numpy().astype(np.int64),
     )  # fmt: skip
     _begin(folder, prepared, request, layers)
     if request.ablation == "mean":

@@ -1,7 +1,8 @@
 """Which positions are summed together: cells, the positions of a unit of windows that are in the same token groups.
 
-Units are what can be resampled later: one window each, or a few where the sums would be many. The windows whose loss is
-measured (the subsample) have units of their own.
+Units are what can be resampled later: one window each, or a few where the sums would be many; of matched contexts those
+of one pair or a few, as they share their two tokens. The windows whose loss is measured (the subsample) have units of
+their own.
 """
 
 from dataclasses import dataclass
@@ -69,7 +70,16 @@ class Cells:
         return (self.units[unit][:, None] * each + np.arange(each)).reshape(-1)
 
 
-def make_cells(groups: pl.DataFrame, windows: int, predicted: int, *, subsample: int, seed: int, values: int) -> Cells:
+def make_cells(
+    groups: pl.DataFrame,
+    windows: int,
+    predicted: int,
+    *,
+    subsample: int,
+    seed: int,
+    values: int,
+    blocks: NDArray[np.int64] | None = None,
+) -> Cells:
     """Divide the windows into units and their positions into cells.
 
     Args:
@@ -79,19 +89,26 @@ def make_cells(groups: pl.DataFrame, windows: int, predicted: int, *, subsample:
         subsample: positions whose loss is measured, about; all where there are no more.
         seed: of the subsample and the partners.
         values: sums that a cell takes (edits × neurons).
+        blocks: of each window what it must stay together with, ascending; None: nothing.
     """
     generator = np.random.default_rng([seed, 0xA77E])
-    chosen = np.sort(generator.permutation(windows)[: max(1, -(-subsample // predicted))])
+    together = np.split(
+        np.arange(windows), np.flatnonzero(np.diff(np.arange(windows) if blocks is None else blocks)) + 1
+    )
+    drawn = generator.permutation(len(together))
+    sizes = np.array([len(together[block]) for block in drawn])
+    before = np.cumsum(sizes) - sizes
+    chosen = np.sort(drawn[before < max(1, -(-subsample // predicted))])
     order = generator.permutation(windows)
     partner = np.empty(windows, dtype=np.int64)
     partner[order] = np.roll(order, 1)
     kinds, classes = _classes(groups, windows * predicted)
     classes = classes.reshape(windows, predicted)
     cells = sum(len(np.unique(row[row > 0])) for row in classes)
-    per = min(max(1, -(-values * cells // MOST_SUMS)), max(1, windows // LEAST_UNITS))
-    rest = np.setdiff1d(np.arange(windows), chosen)
-    inside = _split(chosen, min(per, max(1, len(chosen) // (LEAST_UNITS // 2))))
-    units = (*inside, *_split(rest, per))
+    per = min(max(1, -(-values * cells // MOST_SUMS)), max(1, len(together) // LEAST_UNITS))
+    rest = np.setdiff1d(np.arange(len(together)), chosen)
+    inside = _split(together, chosen, min(per, max(1, len(chosen) // (LEAST_UNITS // 2))))
+    units = (*inside, *_split(together, rest, per))
     of_position = np.full((windows, predicted), NO_CELL, dtype=np.int64)
     rows: list[tuple[int, int, int, int, bool]] = []
     for unit, members in enumerate(units):
@@ -111,7 +128,8 @@ def make_cells(groups: pl.DataFrame, windows: int, predicted: int, *, subsample:
     table = table.sort("cell", "preset", "token_group").select(
         "cell", "preset", "token_group", "window_id", "positions", "has_loss"
     )
-    return Cells(units, frozenset(range(len(inside))), partner, of_position, table, per)
+    largest = max(len(unit) for unit in units)
+    return Cells(units, frozenset(range(len(inside))), partner, of_position, table, largest)
 
 
 def positions_with_cells(cells: Cells, sample: Sample) -> pl.DataFrame:
@@ -139,5 +157,9 @@ def _classes(groups: pl.DataFrame, positions: int) -> tuple[pl.DataFrame, NDArra
     return members.select("kind", "preset", "token_group"), kinds
 
 
-def _split(windows: NDArray[np.int64], per: int) -> list[NDArray[np.int64]]:
-    return [windows[start : start + per] for start in range(0, len(windows), per)]
+def _split(together: list[NDArray[np.int64]], blocks: NDArray[np.int64], per: int) -> list[NDArray[np.int64]]:
+    """The windows of so many blocks at a time."""
+    return [
+        np.concatenate([together[block] for block in blocks[start : start + per]])
+        for start in range(0, len(blocks), per)
+    ]

@@ -124,8 +124,12 @@ def test_matched_contexts_are_analysed_like_any_preset(matched):
     assert measured["activation_change"].is_finite().all()
     routed = opened.attention_routing(preset="nc-matched")
     assert routed.height > 0
-    reasons = routed.filter(pl.col("head").is_not_null())["reason"]
-    assert reasons.str.starts_with("0 units hold both groups").all(), "a context has one position"
+    of_heads = routed.filter(pl.col("head").is_not_null())
+    pairs = opened.position_context()["pair_id"].n_unique()
+    assert of_heads["units"].to_list() == [pairs] * 8, "a unit is a pair's contexts, so each holds both groups"
+    assert of_heads["reason"].null_count() == 8
+    assert of_heads["gini_p_value"].is_between(0, 1).all()
+    assert set(measured["units"]) == {pairs}
     for column in ("gini", "common_gini"):
         assert routed[column].is_between(0, 1).all()
 
