@@ -93,7 +93,7 @@ class Fuzzer:
         from common.settings import run
 
         self._fresh_warehouse()
-        arguments = [item for item in arguments if item != "demo"]  # minutes
+        arguments = [item for item in arguments if item not in ("demo", "explore")]  # minutes, and a server
         out = io.TextIOWrapper(io.BytesIO(), "utf-8")
         err = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace")  # as Python's own
         with contextlib.chdir(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
