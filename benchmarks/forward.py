@@ -94,7 +94,7 @@ def model_of(shape: Shape, layers: int) -> Any:
 
 
 def forward(shape: Shape, device: str, positions: int) -> dict[str, Any]:
-    """One plain forward pass with logits over windows of 256, best of four batch sizes."""
+    """One plain forward pass with logits over windows of 256, best of three batch sizes."""
 
     def seconds_a_position(layers: int, batches: tuple[int, ...]) -> tuple[float, float, int]:
         model = model_of(shape, layers).to(device)
@@ -112,7 +112,7 @@ def forward(shape: Shape, device: str, positions: int) -> dict[str, Any]:
 
     whole = fits(shape)
     if whole:
-        each, cpu, batch = seconds_a_position(shape.layers, (1, 2, 4, 8))
+        each, cpu, batch = seconds_a_position(shape.layers, (1, 2, 4))
     else:
         one, one_cpu, batch = seconds_a_position(1, (1, 2, 4))
         two, two_cpu, _ = seconds_a_position(2, (batch,))

@@ -15,6 +15,7 @@ from torch import Tensor
 from ingest.head import Head
 
 _WIDEST_LOGITS = 4.5  # largest standard deviation of z over the vocabulary
+_LOGIT_EFFECTS = 400_000_000  # neurons x vocabulary whose spread is looked at
 _UNSEEN = 24  # dimensions that x and w_i share beside: few, so that they meet as often as novella's and |u| agrees
 
 
@@ -29,20 +30,24 @@ class Layer:
     targets: Tensor  # T
 
     def quantiles(self, positions: int = 64) -> dict[str, list[float]]:
-        """Quantiles (0.1, 0.5, 0.9, 0.99, 0.999) of |u|, |c|, R, |n| and p's largest value and entropy."""
+        """Quantiles (0.1, 0.5, 0.9, 0.99, 0.999) of |u|, |c|, R, |n| and p's largest value and entropy.
+
+        Over some positions, and of the largest heads over some neurons.
+        """
         head, T = self.head, len(self.residual)
         rows = torch.arange(0, T, max(1, T // positions))
-        x, w = self.residual[rows].double(), self.w_out.double()
+        some = slice(None, None, -(-self.w_out.shape[0] * len(head.unembedding) // _LOGIT_EFFECTS))
+        x, w, n = self.residual[rows].double(), self.w_out[some].double(), self.activations[:, some].double()
         if head.norm == "layer":
             x, w = x - x.mean(1, keepdim=True), w - w.mean(1, keepdim=True)
         scale = (x.square().mean(1, keepdim=True) + head.eps).sqrt()
-        a = (self.activations.double().mean(0) - self.activations[rows].double()) / scale
+        a = (n.mean(0) - n[rows]) / scale
         x = x / scale
         growth = a * (2 * (x @ w.T) + a * w.square().sum(1)) / x.shape[1]
         ratio = (1 + growth).sqrt()
         u, c = -growth / (ratio * (1 + ratio)), a / ratio
         U = head.unembedding.float() * head.gain
-        z, m = x.float() @ U.T, w.float() @ U.T
+        z = x.float() @ U.T
         logits = z if head.logit_bias is None else z + head.logit_bias
         if head.norm_bias is not None:
             logits = logits + head.unembedding.float() @ head.norm_bias
@@ -51,8 +56,9 @@ class Layer:
         def spread(values: Tensor) -> Tensor:
             return values.amax(1) - values.amin(1)
 
-        R = u.abs() * spread(z)[:, None] + c.abs() * spread(m)
-        found = {"u": u, "c": c, "R": R, "n": self.activations[rows], "p_max": log_p.amax(1).exp()}
+        m_spread = torch.cat([spread(part.float() @ U.T) for part in w.split(256)])
+        R = u.abs() * spread(z)[:, None] + c.abs() * m_spread
+        found = {"u": u, "c": c, "R": R, "n": n[rows], "p_max": log_p.amax(1).exp()}
         found["entropy"] = -(log_p.exp() * log_p).sum(1)
         levels = torch.tensor([0.1, 0.5, 0.9, 0.99, 0.999], dtype=torch.float64)
         return {
