@@ -225,6 +225,24 @@ def test_a_failure_while_writing_leaves_the_state_before(
     assert not set(files) & set(files_of(mixed))
 
 
+def test_a_disk_without_room_for_a_temporary_file_is_the_users_error(
+    both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, mixed = both
+    publish(mixed, "three", "parquet", seed=3)
+    before = contents(mixed)
+
+    def refused(**_: object) -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(facts.tempfile, "mkdtemp", refused)
+        with pytest.raises(UserError, match="No temporary file can be written"):
+            warehouse.delete(mixed, "two")
+    assert_same(contents(mixed), before)
+    assert warehouse.delete(mixed, "two") == "two"
+
+
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 

@@ -271,7 +271,10 @@ def _footer_sha256(file: Path) -> str:
 def _template() -> Iterator[Path]:
     """A file without rows that tells the view its columns."""
     schema = parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS))
-    root = Path(tempfile.mkdtemp(prefix="rare-tokens-"))
+    try:
+        root = Path(tempfile.mkdtemp(prefix="rare-tokens-"))
+    except FileNotFoundError as error:  # it tried to write in each folder there is for temporary files
+        raise UserError("No temporary file can be written: the disk is full or fails. Free some space.") from error
     try:
         file = root / "run_id=none" / "run_key=0" / "block=0" / "none.parquet"
         file.parent.mkdir(parents=True)
