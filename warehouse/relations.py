@@ -16,12 +16,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib.resources import files
 
 import duckdb
 
 _COLUMN = re.compile(r"--   (\w+)  +(.*)")
-_TABLE_MACRO = re.compile(r"create or replace macro \w+\([^)]*\) as table\b")
+_TABLE_MACRO = re.compile(r"create or replace macro (\w+)\([^)]*\) as table\b")
 _MORE = re.compile(r"--     +(.*)")
 
 
@@ -68,7 +69,10 @@ def digest() -> str:
 def definitions() -> list[str]:
     """The statements that define every view and macro, in an order in which they can be run."""
     statements = [statement for relation in relations().values() for statement in relation.create]
-    statements.sort(key=_creation_rank)
+    macros = {found[1]: one for one in statements if (found := _TABLE_MACRO.match(one.strip()))}
+    calls = {name: [other for other in macros if other != name and f"{other}(" in macros[name]] for name in macros}
+    statements = sorted((one for one in statements if one not in macros.values()), key=_creation_rank)
+    statements += [macros[name] for name in TopologicalSorter(calls).static_order()]
     return statements + [statement for view in audit_relations().values() for statement in view.create]
 
 
@@ -139,12 +143,10 @@ def _columns(lines: list[str]) -> dict[str, str]:
 
 
 def _creation_rank(statement: str) -> int:
-    """Scalar macros stand alone; views use them; public views use the stored ones; table macros use them all,
-    and each other in the order of their names.
-    """
+    """Scalar macros stand alone; views use them; public views use the stored ones. (Table macros use them all.)"""
     first_line = statement.strip().splitlines()[0]
     if " macro " in first_line:
-        return 3 if _TABLE_MACRO.match(statement.strip()) else 0
+        return 0
     return 1 if " view store." in first_line else 2
 
 

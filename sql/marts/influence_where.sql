@@ -9,6 +9,10 @@
 --   mean_delta_loss  mean delta_loss over them, nats
 --   positions        number of positions in the group
 --   reason           why there is no influence; NULL where there is one
+--
+-- The sums of agg_effect give the answer for every cell that lies on one side of the line; of those
+-- that it cuts, the facts of the rarer side are read and taken from the cell's sum. Only of_input
+-- reads all facts. Both ways are exact (see exact_avg).
 
 create or replace macro influence_where(
     run, percentile,
@@ -27,26 +31,102 @@ with chosen as (
         end
 ),
 
-grouped as (
-    select token_group, position_id
+cell as (
+    select
+        *,
+        bucket < percentile as is_rare,
+        (bucket > 50 or bucket % 5 > 0) and bucket_low < percentile and percentile < bucket_high
+            as is_cut
+    from (
+        select
+            c.cell,
+            c.positions,
+            c.is_word,
+            case when occurrences then c.occurrence_bucket else c.percentile_bucket end as bucket,
+            case when bucket > 50 then 50 else bucket - 2.5 end as bucket_low,
+            case when bucket > 50 then 101 else bucket + 2.5 end as bucket_high
+        from store.effect_cell as c
+        join chosen using (run_key)
+        where not of_input and (elbow or not c.is_elbow)
+    )
+),
+
+-- Whole cells: rare ones, common ones, and those that the line cuts, as if they were common.
+whole as (
+    select
+        c.is_rare and not c.is_cut as is_rare,
+        a.neuron,
+        sum(c.positions) as positions,
+        sum(a.abs_delta_units) as abs_delta,
+        sum(a.delta_units) as delta
+    from store.agg_effect as a
+    join chosen using (run_key)
+    join cell as c using (cell)
+    where
+        c.is_cut
+        or case
+            when c.is_rare then c.is_word or not words
+            else c.bucket > percentile or not strict
+        end
+    group by 1, a.neuron
+),
+
+-- What of the cut cells is not common: added where it is rare, taken away in any case. Of input
+-- tokens all that is in a group: added, nothing taken away.
+moved as (
+    select
+        p.position_id,
+        case when occurrences then p.occurrence_percentile else p.percentile end as place,
+        case when place < percentile and (p.is_word or not words) then true end as added,
+        true as is_taken
+    from store.position_frequency as p
+    join chosen using (run_key)
+    where
+        (place < percentile or (strict and place = percentile))
+        and (elbow or not p.is_elbow)
+        and case when occurrences then p.occurrence_bucket else p.percentile_bucket end in (
+            select c.bucket from cell as c where c.is_cut
+        )
+    union all
+    select g.position_id, null as place, g.token_group = 'rare' as added, false as is_taken
     from group_where(
         run, percentile,
         occurrences := occurrences, words := words, of_input := of_input, elbow := elbow,
         strict := strict
-    )
+    ) as g
+    where of_input
 ),
 
-total as (
+part as (
     select
-        g.token_group,
+        m.added,
+        m.is_taken,
         e.neuron,
         count(*) as positions,
         sum(abs(units(e.delta_loss))) as abs_delta,
         sum(units(e.delta_loss)) as delta
     from store.effect as e
     join chosen using (run_key)
-    join grouped as g using (position_id)
-    group by g.token_group, e.neuron
+    join moved as m using (position_id)
+    group by m.added, m.is_taken, e.neuron
+),
+
+total as (
+    select
+        case when is_rare then 'rare' else 'common' end as token_group,
+        neuron,
+        sum(positions) as positions,
+        sum(abs_delta) as abs_delta,
+        sum(delta) as delta
+    from (
+        select * from whole
+        union all
+        select false, neuron, -positions, -abs_delta, -delta from part where is_taken
+        union all
+        select added, neuron, positions, abs_delta, delta from part where added is not null
+    )
+    group by is_rare, neuron
+    having sum(positions) > 0
 ),
 
 final as (
