@@ -54,6 +54,7 @@ QUERIES = dict.fromkeys(
     "influence_at, 17: partly from the facts": f"select * from influence_at({ONE_RUN}, 17)",
     "influence_at, 77: partly from the facts": f"select * from influence_at({ONE_RUN}, 77)",
     "influence_where, 17, elbow left out": f"select * from influence_where({ONE_RUN}, 17, elbow := false)",
+    "influence_where, 17, input tokens": f"select * from influence_where({ONE_RUN}, 17, of_input := true)",
     "fct_effect, one neuron": "select * from fct_effect where run_id = {run} and neuron = 17",
     "baseline: influence from the facts": (
         "select preset, token_group, neuron, avg(abs(delta_loss)) from fct_effect"

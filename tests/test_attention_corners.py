@@ -159,6 +159,7 @@ def test_attention_beside_an_edit_of_one_position(commands):
         assert (edits["largest_change"] > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_heads_of_novella_replaced_by_their_means(real_inputs, commands):
     """A model that has learnt: results are finite, means in the heads' place cost less than zeros, and hooks agree."""
     step = real_inputs / "models" / "novella" / "step3979"

@@ -213,6 +213,7 @@ def test_a_dry_run_says_the_most_it_can_take(commands, inputs):
     assert (row["positions"], row["fact_rows"]) == (500, 500 * 80)
 
 
+@pytest.mark.slow
 def test_real_corpora_as_domains(commands, inputs, real_inputs):
     """The GPT-2 tokenizer with its real counts on three domains: some twenty rare tokens occur in all."""
     from transformers import AutoTokenizer, GPT2Config

@@ -54,6 +54,7 @@ def test_a_series_is_followed_and_only_when_it_changes(commands, path):
     assert analysed(commands) == ["grown-step1", "grown-step8"]
 
 
+@pytest.mark.slow
 def test_groups_of_the_last_checkpoint_are_followed_back(commands, path):
     analysed(commands)
     with warehouse.open(path) as opened:

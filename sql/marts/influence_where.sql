@@ -11,8 +11,8 @@
 --   reason           why there is no influence; NULL where there is one
 --
 -- The sums of agg_effect give the answer for every cell that lies on one side of the line; of those
--- that it cuts, the facts of the rarer side are read and taken from the cell's sum. Only of_input
--- reads all facts. Both ways are exact (see exact_avg).
+-- that it cuts (all of them, where input tokens decide) the facts of what is not common are read
+-- and taken from the cell's sum. Both ways are exact (see exact_avg).
 
 create or replace macro influence_where(
     run, percentile,
@@ -35,8 +35,12 @@ cell as (
     select
         *,
         bucket < percentile as is_rare,
-        (bucket > 50 or bucket % 5 > 0) and bucket_low < percentile and percentile < bucket_high
-            as is_cut
+        of_input
+        or (
+            (bucket > 50 or bucket % 5 > 0)
+            and bucket_low < percentile
+            and percentile < bucket_high
+        ) as is_cut
     from (
         select
             c.cell,
@@ -47,7 +51,7 @@ cell as (
             case when bucket > 50 then 101 else bucket + 2.5 end as bucket_high
         from store.effect_cell as c
         join chosen using (run_key)
-        where not of_input and (elbow or not c.is_elbow)
+        where of_input or elbow or not c.is_elbow
     )
 ),
 
@@ -71,36 +75,36 @@ whole as (
     group by 1, a.neuron
 ),
 
--- What of the cut cells is not common: added where it is rare, taken away in any case. Of input
--- tokens all that is in a group: added, nothing taken away.
+-- What of the cut cells is not common: taken away, and added where it is rare.
 moved as (
     select
         p.position_id,
         case when occurrences then p.occurrence_percentile else p.percentile end as place,
-        case when place < percentile and (p.is_word or not words) then true end as added,
-        true as is_taken
+        place < percentile and (p.is_word or not words) as is_rare
     from store.position_frequency as p
     join chosen using (run_key)
     where
-        (place < percentile or (strict and place = percentile))
+        not of_input
+        and (place < percentile or (strict and place = percentile))
         and (elbow or not p.is_elbow)
         and case when occurrences then p.occurrence_bucket else p.percentile_bucket end in (
             select c.bucket from cell as c where c.is_cut
         )
     union all
-    select g.position_id, null as place, g.token_group = 'rare' as added, false as is_taken
-    from group_where(
+    select p.position_id, null as place, coalesce(g.token_group = 'rare', false) as is_rare
+    from store.position_frequency as p
+    join chosen using (run_key)
+    left join group_where(
         run, percentile,
         occurrences := occurrences, words := words, of_input := of_input, elbow := elbow,
         strict := strict
-    ) as g
-    where of_input
+    ) as g using (position_id)
+    where of_input and g.token_group is distinct from 'common'
 ),
 
 part as (
     select
-        m.added,
-        m.is_taken,
+        m.is_rare,
         e.neuron,
         count(*) as positions,
         sum(abs(units(e.delta_loss))) as abs_delta,
@@ -108,7 +112,7 @@ part as (
     from store.effect as e
     join chosen using (run_key)
     join moved as m using (position_id)
-    group by m.added, m.is_taken, e.neuron
+    group by m.is_rare, e.neuron
 ),
 
 total as (
@@ -121,9 +125,9 @@ total as (
     from (
         select * from whole
         union all
-        select false, neuron, -positions, -abs_delta, -delta from part where is_taken
+        select false, neuron, -positions, -abs_delta, -delta from part
         union all
-        select added, neuron, positions, abs_delta, delta from part where added is not null
+        select true, neuron, positions, abs_delta, delta from part where is_rare
     )
     group by is_rare, neuron
     having sum(positions) > 0
