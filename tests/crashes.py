@@ -50,6 +50,8 @@ KINDS = (
 )  # fmt: skip  as in failing_disk.c
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 WAREHOUSE = "w.duckdb"
+# Asked once: Python looks for a folder by writing files of its own, and where none can be removed leaves them lying.
+TEMPORARY = tempfile.gettempdir()
 ON_DISK = "files of facts"  # a kill may leave some that no run lists, until the next command
 TIMES = ("created_at", "seconds", "stage_seconds", "published_at", "checked_at")
 # The command found nothing left to do: the run is gone, the export is there.
@@ -371,7 +373,7 @@ def apart(call: Callable[[], Any]) -> Any:
 def inside(folder: Path, call: Callable[[], int]) -> Callable[[], int]:
     def there() -> int:
         os.chdir(folder)
-        tempfile.tempdir = str(folder / "tmp") if (folder / "tmp").is_dir() else None
+        tempfile.tempdir = str(folder / "tmp") if (folder / "tmp").is_dir() else TEMPORARY
         return call()
 
     return there

@@ -35,7 +35,7 @@ def test_killed_and_on_a_failing_disk_commands_leave_a_whole_warehouse(tmp_path:
 
 @pytest.mark.slow
 def test_a_hundred_kills_and_every_kind_of_write(tmp_path: Path) -> None:
-    found = trials(tmp_path, "--kills", "126", "--faults", "252", "--full-disks", "28")
+    found = trials(tmp_path, "--kills", "165", "--faults", "252", "--full-disks", "28")
     killed = sum(count for end, count in found["kills"]["ends"].items() if ": killed" in end)
     assert killed >= 100
     assert found["faults"]["trials"] == 252
