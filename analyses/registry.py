@@ -75,9 +75,15 @@ def processes(analyses: Sequence[Analysis], facts: int) -> Iterator[Executor | N
         yield None
         return
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the processes; this one has read it already
-    workers = min(MOST_PROCESSES, os.cpu_count() or 1)
+    workers = min(MOST_PROCESSES, _cores())
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool
+
+
+def _cores() -> int:
+    """The cores this process may use: fewer than the machine has where a scheduler or a container bound it."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS or Windows
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _regimes(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:

@@ -168,6 +168,18 @@ def test_the_slider_moves_the_slopes_and_the_sensitivity_too(page: Any) -> None:
     wait_for(lambda: drawn() == before)
 
 
+def test_the_slider_moves_the_papers_tables_too(page: Any) -> None:
+    def seen() -> list[str]:
+        notes = page.find_elements(By.CSS_SELECTOR, "#series-0 [data-run] > .note")
+        return [note.text.partition(".")[0] for note in notes if note.is_displayed()]
+
+    assert seen() == ["At step3979"]
+    one(page, ".step").send_keys(Keys.ARROW_LEFT)
+    assert seen() == ["At step2048"]
+    one(page, ".step").send_keys(Keys.END)
+    assert seen() == ["At step3979"]
+
+
 def test_a_card_opens_by_keyboard_and_holds_no_script(page: Any) -> None:
     cards = page.find_elements(By.CSS_SELECTOR, "details.card")
     assert [card.get_attribute("open") for card in cards] == ["true", None, None]

@@ -1,8 +1,10 @@
 """The report's tables beside the papers, cards, small figures and files: what they say, and where there is nothing."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -104,9 +106,13 @@ def compared_with(model: str, *rows: dict[str, object]) -> Content:
     return build_content(replace(inputs, values=pl.DataFrame([row | {"run_id": last} for row in rows])))
 
 
+def shown_tables(content: Content) -> list[dict[str, Any]]:
+    return content.papers[content.series[0].shown.run_id]
+
+
 def test_a_run_of_the_papers_model_is_judged_by_its_own_column() -> None:
     content = compared_with("EleutherAI/pythia-70m", value("", "boost", 0.028), value("", "suppress", 0.2))
-    table = content.papers[0][0]
+    table = shown_tables(content)[0]
     boost, suppress = table["rows"]
     assert (boost["same_model"], boost["printed"]["Pythia-70M"]["printed"]) == (True, 0.028)
     # 0.028 against random groups of 0.011: an effect of 0.017, and an interval of 0.02 that is wider.
@@ -114,23 +120,32 @@ def test_a_run_of_the_papers_model_is_judged_by_its_own_column() -> None:
 
 
 def test_a_run_of_another_model_is_judged_by_the_range_and_the_page_says_so(page: Page, content: Content) -> None:
-    boost = content.papers[0][0]["rows"][0]
+    boost = shown_tables(content)[0]["rows"][0]
     assert (boost["group_name"], boost["same_model"], len(boost["printed"])) == ("boost", False, 5)
     assert "No paper measured this model" in page.text
     assert "(other models)" in page.text
-    table = compared_with("novella", value("", "boost", 0.036, low=0.0355, high=0.0365)).papers[0][0]
+    table = shown_tables(compared_with("novella", value("", "boost", 0.036, low=0.0355, high=0.0365)))[0]
     assert table["rows"][0]["verdict"] == "agrees"
-    table = compared_with("novella", value("", "boost", 0.05, low=0.0495, high=0.0505)).papers[0][0]
+    table = shown_tables(compared_with("novella", value("", "boost", 0.05, low=0.0495, high=0.0505)))[0]
     assert table["rows"][0]["verdict"] == "differs"
 
 
 def test_random_groups_are_judged_by_their_spread(content: Content) -> None:
-    row = next(row for row in content.papers[0][0]["rows"] if row["group_name"] == "random")
+    row = next(row for row in shown_tables(content)[0]["rows"] if row["group_name"] == "random")
     assert (row["low"], row["high"]) == (pytest.approx(0.012 - 1.96 * 0.003), pytest.approx(0.012 + 1.96 * 0.003))
 
 
+def test_every_checkpoint_has_its_tables_and_only_the_shown_ones_are_seen(content: Content) -> None:
+    series = content.series[0]
+    assert list(content.papers) == [run.run_id for one in content.series for run in one.measured]
+    found = re.findall(r'<div data-run="(\d+)"( hidden)?>\s*<p class="prose note">At (\w+)\.', render_page(content))
+    expected = [(str(run.index), " hidden" * (run != series.shown), run.revision) for run in series.measured]
+    assert found == expected
+    assert len(found) > 1
+
+
 def test_the_finding_counts_the_verdicts(page: Page, content: Content) -> None:
-    rows = [row for table in content.papers[0] for row in table["rows"] if row["measured"] is not None]
+    rows = [row for table in shown_tables(content) for row in table["rows"] if row["measured"] is not None]
     said = {"agrees": "agree", "differs": "differ", "cannot tell": "cannot be told"}
     counted = {word: sum(row["verdict"] == name for row in rows) for name, word in said.items()}
     agree, differ, untold = (f"{count} {word}" for word, count in counted.items())

@@ -45,7 +45,7 @@ class Content:
     facts: list[provenance.Facts]
     sets: list[dict[str, figures.Rows]]  # of the small figures of each series
     cards: list[list[Row]]  # of each series
-    papers: list[list[Row]]  # tables of each series
+    papers: Mapping[str, list[Row]]  # tables of each run with effects
     figures: list[Mapping[str, Row]]  # specifications of each series, by the figure's name
 
     @property
@@ -75,7 +75,7 @@ class Content:
 
     def verdicts(self, series: Series) -> Row:
         """How many rows of the papers' tables agree, differ and cannot be told."""
-        return papers.counts(self.papers[series.index])
+        return papers.counts(self.papers[series.shown.run_id])
 
     def in_the_text(self, run_id: str, preset: str) -> list[Row]:
         """What papers print outside their tables, beside what a run gives."""
@@ -136,7 +136,7 @@ def build_content(inputs: ReportInputs) -> Content:
         sets=sets,
         figures=[_figures(one, extents[one.index], summaries, sets[one.index]) for one in series],
         cards=[cards.cards(one, inputs, top.get((one.shown.run_id, cards.PRESET), [])) for one in series],
-        papers=[papers.paper_tables(compared, one.shown.run_id) for one in series],
+        papers={run.run_id: papers.paper_tables(compared, run.run_id) for one in series for run in one.measured},
     )
 
 

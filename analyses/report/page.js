@@ -185,9 +185,9 @@ function Series(element) {
   }
 
   self.update = function () {
-    for (const part of all("[data-preset]", element)) {
-      const otherRun = part.dataset.run !== undefined && Number(part.dataset.run) !== self.run;
-      part.hidden = part.dataset.preset !== state.preset || otherRun;
+    for (const part of all("[data-preset], [data-run]", element)) {
+      const { preset, run } = part.dataset;
+      part.hidden = (preset !== undefined && preset !== state.preset) || (run !== undefined && Number(run) !== self.run);
     }
     fillTables();
     self.views.forEach(fill);
