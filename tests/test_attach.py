@@ -186,12 +186,20 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "message"), REFUSED)
-def test_a_damaged_export_is_refused(there: Path, tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
-    damage(there / "out")
-    path = tmp_path / "new.duckdb"
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A warehouse that every refusal must leave as it is, and what is in it."""
+    path = tmp_path_factory.mktemp("target") / "new.duckdb"
     publish(path, "first", "native", seed=7)
-    before = contents(path)
+    return path, contents(path)
+
+
+@pytest.mark.parametrize(("damage", "message"), REFUSED)
+def test_a_damaged_export_is_refused(
+    there: Path, target: tuple[Path, dict[str, Any]], damage: Callable[[Path], None], message: str
+) -> None:
+    damage(there / "out")
+    path, before = target
     with pytest.raises(UserError) as refusal:
         warehouse.attach(path, there / "out", store="parquet")
     assert message in str(refusal.value)

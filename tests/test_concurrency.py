@@ -54,6 +54,7 @@ def facts(path: Path) -> int:
         return int(opened.sql("select count(*) as n from fct_effect")["n"].item())
 
 
+@pytest.mark.slow
 def test_two_ingests_a_report_and_queries_at_once_all_end_well_where_they_may_wait(
     commands: Commands, inputs: Path
 ) -> None:

@@ -28,9 +28,9 @@ def trials(folder: Path, *arguments: str) -> dict[str, dict[str, int]]:
 
 def test_killed_and_on_a_failing_disk_commands_leave_a_whole_warehouse(tmp_path: Path) -> None:
     found = trials(
-        tmp_path, "--kills", "6", "--faults", "6", "--full-disks", "0", "--only", "publish", "delete", "export"
+        tmp_path, "--kills", "3", "--faults", "3", "--full-disks", "0", "--only", "publish", "delete", "export"
     )
-    assert found["kills"]["trials"] == found["faults"]["trials"] == 6
+    assert found["kills"]["trials"] == found["faults"]["trials"] == 3
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ def analysed(commands, *arguments):
     return [row["run_id"] for row in json.loads(ended.out) if row["analysis"] == "emergence"]
 
 
+@pytest.mark.slow
 def test_a_series_is_followed_and_only_when_it_changes(commands, path):
     assert analysed(commands, "grown-step1") == [], "a checkpoint that is not analysed yet would be left out"
     assert analysed(commands) == ["grown-step1", "grown-step64"]
