@@ -91,6 +91,13 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), default="float32", show_default=True
 )
+@click.option(
+    "--offload",
+    type=click.Choice(["auto", "never", "always"]),
+    default="auto",
+    show_default=True,
+    help="Let blocks of a model that the device does not hold wait in memory or on disk.",
+)
 @click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which can run code.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @click.option(

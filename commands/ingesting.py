@@ -71,7 +71,7 @@ def ingest_all(
         with warehouse.claim(folder, wait=settings.wait):
             try:
                 with working(f"Prepare {request.run_id}", quiet=settings.quiet):
-                    prepared = workbench.prepare(request)
+                    prepared = workbench.prepare(request, whole=bool(attention))
             except NothingToMeasureError as reason:
                 _record_missing(request, settings, str(reason))
                 continue

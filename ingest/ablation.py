@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.linalg import vecdot
 
 from common.errors import UserError
+from ingest.blocks import CHUNK, MEMORY, BlockBytes, vocabulary_rows
 from ingest.definition import reference_effects
 from ingest.effects import Mixed, entropy, frozen_frequency
 from ingest.exact import (
@@ -31,7 +32,7 @@ from ingest.exact import (
     float64_effects,
 )
 from ingest.head import Head, fold, require_finite, require_matrix, require_shape
-from ingest.moments import Moments, accumulate, workspace
+from ingest.moments import Moments, accumulate
 from ingest.series import Estimate, Expectations, Series
 
 __all__ = ["EFFECTS", "Ablation", "BlockEffects", "Head", "reference_effects"]
@@ -43,8 +44,6 @@ RELATIVE_TOLERANCE = 1e-4
 # second ones in float32
 TOP_MASS, COMMON_MASS = 0.8, 0.985
 SMALLEST_RATIO = 0.1  # of σ1 / σ0: below it float32 loses the norm of the edited residual
-CHUNK = 64  # positions whose series are summed at a time
-MOST_POSITIONS = 8192  # in a block
 EXACT_PAIRS, FLOAT64_PAIRS = 1 << 21, 512  # settled at a time
 LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss: below them the exact path is in float64
 ENTROPY_ROUNDINGS = 4  # roundings of the entropy for one of the loss
@@ -80,7 +79,7 @@ class Ablation:
         effects: tuple[str, ...] = ("loss",),
         unigram_counts: Tensor | None = None,
         device: str = "cpu",
-        memory: int = 2 << 30,
+        memory: int = MEMORY,
         sample: Tensor | None = None,
         keep_bounds: bool = False,
     ) -> None:
@@ -128,7 +127,9 @@ class Ablation:
         self.keep_bounds = keep_bounds
         V = head.unembedding.shape[0]
         self.low = low_precision(self.device)
-        self.folded = fold(head, self.device, vocabulary_rows(V, d, N))
+        rows = vocabulary_rows(V, d, N)
+        self._bytes = BlockBytes.of(N, d, V, rows, self.effects)
+        self.folded = fold(head, self.device, rows)
         w = centred(w_out.cpu(), head.norm)
         self._norms = w.square().sum(1).sqrt().float().to(self.device)
         self._w = w.float().to(self.device)
@@ -145,24 +146,8 @@ class Ablation:
             self.directions = Directions.of(self.folded, unigram_counts)
 
     def preferred_positions(self, positions: int) -> int:
-        """How many of `positions` positions to hand to `block` at a time: as many as the memory allows.
-
-        W Uᵀ is built anew for every block, so larger blocks cost less for each position; smaller ones may leave room
-        for z, which the exact path then need not build again. In units of z's products, W Uᵀ costs N a block, twice.
-        """
-        fixed, each, z = self._bytes()
-        bare, keeping = (
-            max(CHUNK, min(positions, MOST_POSITIONS, (self.memory - fixed) // size)) for size in (each, each + z)
-        )
-        fitting = keeping if 2 * len(self._w) * (1 / keeping - 1 / bare) < 1 else bare
-        return -(-positions // -(-positions // fitting))
-
-    def _bytes(self) -> tuple[int, int, int]:
-        """Memory that a block takes: at any rate, for each position, and for each position's z if they are kept."""
-        N, d, rows = len(self._w), self.folded.width, self.folded.rows
-        along = 4 * len({"entropy", "frequency"} & set(self.effects)) * (N + 4 * d)
-        each = 4 * (9 * N + len(self.effects) * N + 8 * d) + along + 8 * rows
-        return workspace(N, d, rows) + 4 * CHUNK * 40 * N, each, 4 * self.folded.vocabulary
+        """How many of `positions` positions to hand to `block` at a time: as many as the memory allows."""
+        return self._bytes.preferred_positions(positions, self.memory)
 
     def block(self, residual: Tensor, activations: Tensor, targets: Tensor) -> BlockEffects:
         """Effects of ablating every neuron at each of B positions.
@@ -181,7 +166,6 @@ class Ablation:
         normed, scale = self._norm(residual)
         axis = self.directions.axis if self.directions is not None and "frequency" in self.effects else None
         B, N = activations.shape
-        fixed, each, z = self._bytes()
         moments = accumulate(
             self.folded,
             normed,
@@ -189,7 +173,7 @@ class Ablation:
             self.low,
             surprise="entropy" in self.effects,
             axis=axis,
-            keep_z=self.effects == ("loss",) and fixed + B * (each + z) <= self.memory,
+            keep_z=self.effects == ("loss",) and self._bytes.keeps_z(B, self.memory),
         )
         positions = self._positions(normed, targets, moments)
         found = {name: torch.empty(B, N, device=self.device) for name in self.effects}
@@ -372,11 +356,6 @@ def centred(values: Tensor, norm: str) -> Tensor:
     """Rows in float64, less their mean where the norm takes it away."""
     values = values.double()
     return values - values.mean(1, keepdim=True) if norm == "layer" else values
-
-
-def vocabulary_rows(V: int, d: int, N: int) -> int:
-    """Vocabulary entries in a block: fixed by the shape, so that sums are taken alike however much memory there is."""
-    return max(128, min(V, 2048, (1 << 29) // (16 * N + 12 * d)))
 
 
 @functools.cache

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, log_softmax
 
-from ingest.head import Head
+from ingest.head import ROWS, Head
 
-_VALUES = 1 << 23  # logits held at a time: 64 MB
+VALUES = 1 << 23  # logits held at a time: 64 MB
 
 
 def reference_effects(
@@ -41,7 +41,7 @@ def reference_effects(
     final = _FinalStep(head)
     unigram = None if unigram_counts is None else _log_unigram(unigram_counts)
     parts = []
-    for rows in pairs.cpu().split(max(1, _VALUES // final.unembedding.shape[0])):
+    for rows in pairs.cpu().split(max(1, VALUES // final.unembedding.shape[0])):
         t, i = rows[:, 0], rows[:, 1]
         x = _float64(residual, t)
         n = activations[t.to(activations.device), i.to(activations.device)].cpu().double()
@@ -55,7 +55,7 @@ class _FinalStep:
 
     def __init__(self, head: Head) -> None:
         self.norm, self.eps = head.norm, head.eps
-        self.unembedding = head.unembedding.cpu().double()
+        self.unembedding = head.unembedding
         self.gain = head.gain.cpu().double()
         self.norm_bias = None if head.norm_bias is None else head.norm_bias.cpu().double()
         self.logit_bias = 0.0 if head.logit_bias is None else head.logit_bias.cpu().double()
@@ -76,13 +76,15 @@ class _FinalStep:
         return self._unembed(normed if self.norm_bias is None else normed + self.norm_bias)
 
     def _unembed(self, normed: Tensor) -> Tensor:
-        return normed @ self.unembedding.T + self.logit_bias
+        # Block by block: in float64 the largest unembeddings take many gigabytes
+        blocks = [normed @ rows.cpu().double().T for rows in self.unembedding.split(ROWS)]
+        return torch.cat(blocks, dim=1) + self.logit_bias
 
 
 def _effects(
     final: _FinalStep, x: Tensor, edited: Tensor, targets: Tensor, log_unigram: Tensor | None
 ) -> dict[str, Tensor]:
-    before, after = final.logits(x), final.logits(edited)
+    before, after = final.logits(torch.cat([x, edited])).split(len(x))
     log_p, log_q = log_softmax(before, 1), log_softmax(after, 1)
 
     def loss(log_probability: Tensor) -> Tensor:

@@ -1,29 +1,27 @@
 """What a run will cost, before it starts (`ingest --dry-run`): from the configuration alone, no weights are read."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from common.errors import UserError
 from ingest.attention import SUBSAMPLE, AttentionRequest
 from ingest.attention_cells import MOST_SUMS
 from ingest.contexts import NC_MATCHED
-from ingest.dense import MEMORY, WIDER
+from ingest.dense import WIDER
 from ingest.dense_units import dense_cost
 from ingest.head_edits import CONTROL_DRAWS
 from ingest.heads import LAYERS
 from ingest.machine import matrix_rate
+from ingest.memory import plan
+from ingest.meta import empty_model, needs_dense_path
 from ingest.pipeline import bytes_needed, choose_device
 from ingest.request import Request
-from ingest.structure import PROBE_TOKENS, decoder_blocks, hooked, layer_index, mlp_modules, mlp_shape
+from ingest.structure import decoder_blocks, layer_index, mlp_shape
 
 BYTES_A_PAIR_STORED = 8.6  # measured: activation and effect are 8, neuron and position the rest
 BYTES_A_SUM_STORED = 6.5  # measured: the float is 4, edit, cell and neuron the rest
 CELLS_A_WINDOW = 5  # kinds of positions of a window that are in the same token groups, about
-ABLATION_MEMORY = 2 << 30
 UNKNOWN = "unknown"
 
 
@@ -43,7 +41,9 @@ class Estimate:
     fact_rows: int
     disk_bytes: int  # while it runs: captured arrays, parts and the warehouse's own copy
     warehouse_bytes: int  # what stays
-    memory_bytes: int
+    memory_bytes: int  # at the peak, on the device that computes; above `memory_available` the run is refused
+    memory_available: int
+    offloaded_bytes: int  # of weights that wait off the device
     minutes: float
     attention_rows: int = 0  # of `--attention`, in minutes and bytes too
     attention_minutes: float = 0.0
@@ -57,11 +57,7 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
     """
     options = request.options
     device = choose_device(options.device)
-    with torch.device("meta"):
-        try:
-            model = AutoModelForCausalLM.from_config(request.config, trust_remote_code=options.trust.remote_code)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--model {request.folder.name}: its architecture is not known ({error}).") from error
+    model = empty_model(request.folder.name, request.config, remote_code=options.trust.remote_code)
     neurons, width, vocabulary = mlp_shape(model, options.layer)
     layer = layer_index(options.layer, len(decoder_blocks(model)))
     needs_dense = needs_dense_path(model, layer)
@@ -71,13 +67,11 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
     # A forward pass costs 2 operations a parameter and token; a matched context takes a window for one position.
     forward = options.tokens * (options.window if options.contexts == NC_MATCHED else 1)
     seconds = forward * 2 * parameters / matrix_rate(device)
-    memory = ABLATION_MEMORY
     if is_dense:
         dtype = WIDER.get(getattr(torch, options.dtype), torch.float32)
         place = "cpu" if device == "mps" and dtype == torch.float64 else device
         operations = dense_cost(model, layer, pairs, tuple(options.effects)).operations
         seconds += operations / matrix_rate(place, dtype)
-        memory = MEMORY + parameters * dtype.itemsize
     else:  # each position is unembedded twice, and about two products of vocabulary × neurons are taken
         seconds += options.tokens * 4 * vocabulary * (width + neurons) / matrix_rate(device)
     attention_rows, attention_seconds = 0, 0.0
@@ -86,7 +80,7 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
         attention_seconds = operations / matrix_rate(device)
     stored = int(pairs * (BYTES_A_PAIR_STORED + 4 * (len(options.effects) - 1)))
     stored += int(attention_rows * BYTES_A_SUM_STORED)
-    element = torch.finfo(getattr(torch, options.dtype)).bits // 8
+    held = plan(request, model, layer, device, whole=attention is not None)
     return Estimate(
         run_id=request.run_id,
         positions=options.tokens,
@@ -97,7 +91,9 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
         fact_rows=pairs,
         disk_bytes=stored + bytes_needed(options.tokens, neurons, width, len(options.effects)),
         warehouse_bytes=stored,
-        memory_bytes=parameters * element + memory,
+        memory_bytes=held.bytes,
+        memory_available=held.available,
+        offloaded_bytes=held.offloaded,
         minutes=(seconds + attention_seconds) / 60,
         attention_rows=attention_rows,
         attention_minutes=attention_seconds / 60,
@@ -120,40 +116,3 @@ def attention_cost(
     operations += 2.0 * min(positions, SUBSAMPLE) * (edits + heads + 1) * above
     sums = min(MOST_SUMS, len(layers) * edits * neurons * CELLS_A_WINDOW * max(1, positions // window))
     return sums + len(layers) * heads * CELLS_A_WINDOW * positions, operations
-
-
-# Settings by which configurations say that logits are capped, or that what an MLP gives is scaled before it is added.
-_MAPPED = {"final_logit_softcapping": None, "residual_multiplier": 1.0}
-
-
-def needs_dense_path(model: PreTrainedModel, layer: int) -> bool | None:
-    """Whether a layer will take the dense path, as far as a model without weights (on the meta device) shows it.
-
-    None: it does not run without weights, so only the ingest can tell.
-
-    The ingest itself decides by what the model does (`ingest.structure`).
-    """
-    blocks = decoder_blocks(model)
-    if layer < len(blocks) - 1:
-        return True
-    config = model.config.get_text_config()
-    if any(getattr(config, name, None) not in (None, plain) for name, plain in _MAPPED.items()):
-        return True
-    projection = mlp_modules(model, layer).out_projection
-    ended: list[nn.Module] = []
-
-    def end(module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
-        ended.append(module)
-
-    tokens = torch.ones(1, PROBE_TOKENS, dtype=torch.long, device="meta")
-    # A mask that is given is not looked into, which nothing without values allows. Not all models take one.
-    for mask in (torch.zeros(1, 1, PROBE_TOKENS, PROBE_TOKENS, device="meta"), None):
-        ended.clear()
-        try:
-            with torch.inference_mode(), hooked(*((module, "after", end) for module in blocks[layer].modules())):
-                model(input_ids=tokens, attention_mask=mask, use_cache=False)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError):
-            continue
-        later = ended[ended.index(projection) + 1 :]
-        return any(next(module.children(), None) is None and list(module.parameters()) for module in later)
-    return None

@@ -26,13 +26,12 @@ from ingest.dense import DenseAblation
 from ingest.dense_check import Edit, structural_error
 from ingest.dense_units import announce
 from ingest.executors import Executor
-from ingest.head import Head
+from ingest.head import ROWS, Head
 from ingest.pipeline import Prepared
 from ingest.units import write_relation
 
 SUFFIXES = (".json", ".csv", ".txt")
 CHECKED_WINDOWS = 2  # of each group, against the hooked model
-_ROWS = 8_192  # of the unembedding at a time
 
 
 @dataclass(frozen=True)
@@ -191,8 +190,8 @@ def exact_loss(head: Head, residual: Tensor, targets: Tensor) -> Tensor:
     if head.norm_bias is not None:
         normed = normed + head.norm_bias.to(x)
     total = torch.full_like(normed[:, 0], -torch.inf)
-    for start in range(0, len(head.unembedding), _ROWS):
-        logits = _logits(head, normed, slice(start, start + _ROWS))
+    for start in range(0, len(head.unembedding), ROWS):
+        logits = _logits(head, normed, slice(start, start + ROWS))
         total = torch.logaddexp(total, logits.logsumexp(1))
     rows = targets.to(head.unembedding.device)
     target = (normed * head.unembedding[rows].to(normed)).sum(1)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from common.errors import UserError
 
+ROWS = 8_192  # of the unembedding that are copied at a time, into another precision or beside its gain
+_VALUES = 1 << 22  # of a tensor looked at at a time
 _ALIGNED = 64  # a block's size is a multiple of it, where it can be: products into aligned rows are faster by a third
 
 
@@ -174,10 +176,17 @@ def require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
         raise UserError(f"{name.capitalize()} must have the shape {shape}; it has {tuple(value.shape)}.")
 
 
+def all_finite(value: Tensor) -> bool:
+    """Whether no value is NaN or infinite; no copy of the tensor is made, however large it is."""
+    rows = value.detach().reshape(-1) if value.ndim == 0 or value.is_contiguous() else value.detach()
+    # A sum is finite only if every term is: one cheap look before the exact one
+    parts = rows.split(max(1, _VALUES // max(1, rows[0].numel()))) if len(rows) else ()
+    return all(bool(torch.isfinite(part.float().sum())) or bool(torch.isfinite(part).all()) for part in parts)
+
+
 def require_finite(name: str, value: Tensor) -> None:
     """Refuse NaN and infinity with a UserError that counts them and names the first."""
-    # A sum is finite only if every term is: one cheap look before the exact one.
-    if bool(torch.isfinite(value.float().sum())):
+    if all_finite(value):
         return
     wrong = ~torch.isfinite(value)
     if bool(wrong.any()):

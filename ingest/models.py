@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
@@ -25,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from common.errors import UserError
+from ingest.head import all_finite
 
 HUB_TIMEOUT_SECONDS = 8.0
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
@@ -272,8 +275,17 @@ def context_length(config: Any) -> int | None:
     return next((int(length) for length in lengths if length), None)
 
 
-def load_model(found: ModelFolder, *, dtype: str, device: str, trust: Trust) -> PreTrainedModel:
+def load_model(
+    found: ModelFolder, *, dtype: str, device: str, trust: Trust, device_map: dict[str, str] | None = None
+) -> PreTrainedModel:
     """Load a causal language model for inference.
+
+    Args:
+        found: the model's folder.
+        dtype: of its weights.
+        device: where it computes.
+        trust: what of it may run code.
+        device_map: where each part of it is, `disk` included: accelerate fetches it for the moment that it computes.
 
     Raises:
         UserError: unknown architecture, weights that are missing, corrupt, of another shape, or not finite.
@@ -287,6 +299,7 @@ def load_model(found: ModelFolder, *, dtype: str, device: str, trust: Trust) -> 
             trust_remote_code=trust.remote_code,
             use_safetensors=not trust.pickle or None,
             output_loading_info=True,
+            device_map=device_map,
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(f"--model {found.name} ({found.revision}): cannot be loaded ({_first_line(error)}).") from error
@@ -295,15 +308,19 @@ def load_model(found: ModelFolder, *, dtype: str, device: str, trust: Trust) -> 
     if missing := sorted(report["missing_keys"]):
         shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise UserError(f"--model {found.name} ({found.revision}): {len(missing)} weights are missing ({shown}).")
-    model = model.to(device).eval().requires_grad_(False)
+    model = (model if device_map else model.to(device)).eval().requires_grad_(False)
     _require_finite(model, found)
     return model
 
 
 def _require_finite(model: PreTrainedModel, found: ModelFolder) -> None:
-    for name, weight in model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            raise UserError(f"--model {found.name} ({found.revision}): weight {name} holds NaN or infinity.")
+    for place, module in model.named_modules():
+        with align_module_device(module):  # fetches what waits off the device
+            for name, weight in module.named_parameters(recurse=False):
+                if not all_finite(weight):
+                    raise UserError(
+                        f"--model {found.name} ({found.revision}): weight {place}.{name} holds NaN or infinity."
+                    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -315,3 +332,4 @@ def _quiet() -> None:
     """Keep the library's bars and advice off stderr; our own progress stands there."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)

@@ -35,6 +35,7 @@ from ingest.dense_check import dense_self_check
 from ingest.dense_units import DenseUnits, announce, dense_position_block
 from ingest.executors import Executor
 from ingest.frequencies import Frequencies
+from ingest.memory import planned
 from ingest.request import Request
 from ingest.sampling import Sample
 from ingest.selfcheck import Checked, Subject, self_check
@@ -95,16 +96,19 @@ class Workbench:
     def __init__(self) -> None:
         self._materials: dict[tuple[Any, ...], Material] = {}
 
-    def prepare(self, request: Request) -> Prepared:
-        """Load the model, confirm its structure, draw the sample.
+    def prepare(self, request: Request, *, whole: bool = False) -> Prepared:
+        """Load the model, confirm its structure, draw the sample; `whole`: none of it may wait off the device.
 
         Raises:
-            UserError: the corpus is too short, the count file does not fit, there is no such layer, or the
-                architecture is not supported.
+            UserError: the memory does not hold it, the corpus is too short, the count file does not fit, there is no
+                such layer, or the architecture is not supported.
         """
         options = request.options
         device = choose_device(options.device)
-        model = models.load_model(request.folder, dtype=options.dtype, device=device, trust=options.trust)
+        held = planned(request, device, whole=whole)
+        model = models.load_model(
+            request.folder, dtype=options.dtype, device=device, trust=options.trust, device_map=held.device_map
+        )
         structure = find_structure(model, options.layer)
         if structure.between:
             confirm_replay(model, structure, options.edit_scope)

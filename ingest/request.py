@@ -24,6 +24,7 @@ SMALLEST_TOLERANCE = 1e-7
 EDIT_SCOPES = ("window", "position")
 SAMPLE = "sample"
 CONTEXTS = (SAMPLE, NC_MATCHED)
+OFFLOAD = AUTO, NEVER, ALWAYS = "auto", "never", "always"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Options:
     tolerance: float = 1e-6
     device: str = "auto"
     dtype: str = "float32"
+    offload: str = AUTO
     trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
@@ -73,6 +75,8 @@ class Options:
             raise UserError(f"--tolerance {self.tolerance:g} is below what float32 can hold, {SMALLEST_TOLERANCE:g}.")
         if self.edit_scope not in EDIT_SCOPES:
             raise UserError(f"--edit-scope {self.edit_scope}: unknown. There are {' and '.join(EDIT_SCOPES)}.")
+        if self.offload not in OFFLOAD:
+            raise UserError(f"--offload {self.offload}: unknown. There are {', '.join(OFFLOAD)}.")
         if unknown := set(self.effects) - set(EFFECT_COLUMNS):
             raise UserError(f"--effects {','.join(sorted(unknown))}: unknown. There are {', '.join(EFFECT_COLUMNS)}.")
         # The loss is always computed: every mart rests on it

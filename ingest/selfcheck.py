@@ -28,6 +28,7 @@ NUMERIC_PAIRS = 256
 STRUCTURAL_WINDOWS = 2
 LEAST_POSITIONS = 32  # looked at structurally, where a window has few
 RELATIVE_TOLERANCE = 1e-4
+_LOGIT_ROWS = 32  # positions whose logits are copied at a time
 _CANDIDATES = 64  # neurons drawn at a position; the one with the largest edit is checked
 
 
@@ -171,6 +172,9 @@ def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[T
         return (edited, *args[1:])
 
     with torch.inference_mode(), hooked((subject.structure.out_projection, "before", replace)):
-        logits = subject.model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -subject.predicted :].double()
-    loss = torch.nn.functional.cross_entropy(logits, tokens[-subject.predicted :], reduction="none")
-    return loss, logits.abs().amax(dim=1)
+        logits = subject.model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -subject.predicted :]
+    targets = tokens[-subject.predicted :]
+    # A few positions at a time: in float64 a window's logits take gigabytes where the vocabulary is large
+    parts = zip(logits.split(_LOGIT_ROWS), targets.split(_LOGIT_ROWS), strict=True)
+    losses = [torch.nn.functional.cross_entropy(few.double(), wanted, reduction="none") for few, wanted in parts]
+    return torch.cat(losses), logits.abs().amax(dim=1).double()

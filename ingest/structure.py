@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import UserError
-from ingest.head import Head
+from ingest.head import ROWS, Head
 from ingest.norms import may_be_norm, norm_form
 
 PROBE_TOKENS = 8
@@ -279,7 +279,8 @@ def _with_scale(model: nn.Module, head: Head, unembedding: nn.Linear, probe: _Pr
     The unembedding's own output is what the logits are compared with, so that the dtype's rounding hides nothing.
     """
     plain, logits = probe.outputs[unembedding].double(), probe.logits.double()
-    ours = probe.head_input.double() @ head.unembedding.double().T
+    x = probe.head_input.double()  # the unembedding is never whole in float64
+    ours = torch.cat([x @ rows.double().T for rows in head.unembedding.split(ROWS)], dim=-1)
     if not _close(ours if head.logit_bias is None else ours + head.logit_bias.double(), probe.outputs[unembedding]):
         raise _refused(model, "its unembedding does more than one matrix product")
     if plain.shape == logits.shape and torch.equal(plain, logits):

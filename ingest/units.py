@@ -62,7 +62,7 @@ class EffectUnits:
         )
         write_atomically(
             effect_path(self.folder, block),
-            lambda path: _write_effects(path, rows.start, activations, effects, self.effects),
+            lambda path: write_effects(path, rows.start, activations, effects, self.effects),
         )
 
     def compute(self, rows: slice) -> BlockEffects:
@@ -116,10 +116,18 @@ def _save_baseline(path: Path, baseline: Baseline) -> None:
         np.savez(stream, loss=baseline.loss, entropy=baseline.entropy, exact_pairs=baseline.exact_pairs)
 
 
-def _write_effects(
+def write_effects(
     path: Path, first: int, activations: NDArray[np.float32], effects: BlockEffects, names: tuple[str, ...]
 ) -> None:
-    """One row group a block of neurons; within it neuron by neuron, position by position."""
+    """Write a part of ``fct_effect``: a row group a block of neurons; in it neuron by neuron, position by position.
+
+    Args:
+        path: where.
+        first: position of its first row.
+        activations: B × N.
+        effects: of the same B positions.
+        names: the effects that are stored.
+    """
     form = schema("fct_effect", names)
     positions = np.arange(first, first + len(activations), dtype=np.uint32)
     values = {"activation": activations}

@@ -111,9 +111,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
 
 
-def save_folder(folder: Path, config: Any, seed: int = 0) -> Path:
+def save_folder(folder: Path, config: Any, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """Save model and tokenizer as a complete Hugging Face folder."""
-    tiny_model(config, seed).save_pretrained(folder)
+    tiny_model(config, seed).to(dtype).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
