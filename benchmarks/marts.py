@@ -13,7 +13,6 @@ benchmarks/results/marts.json.
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -27,8 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import warehouse
 from analyses import registry
-from tests.synthetic import make_parts
-from warehouse import connection
+from benchmarks.synthetic_runs import machine, make_run, use_threads
 
 RESULTS = Path(__file__).resolve().parent / "results" / "marts.json"
 POSITIONS, SMALL = 25_088, 1_024
@@ -75,8 +73,7 @@ def main() -> None:
     parser.add_argument("--ask", nargs=3, metavar=("FILE", "RUN", "ANALYSIS"), help=argparse.SUPPRESS)
     parser.add_argument("--first", nargs=2, metavar=("FILE", "QUERY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    for config in (connection.READ_CONFIG, connection.WRITE_CONFIG):
-        config["threads"] = given.threads
+    use_threads(given.threads)
     if given.ask:
         print(json.dumps(analyse(Path(given.ask[0]), *given.ask[1:])))
     elif given.first:
@@ -92,12 +89,7 @@ def main() -> None:
 def measure(folder: Path, neurons: int, runs: int, threads: int) -> dict[str, Any]:
     """Publish the runs and time the answers: of the small run, of the large one, and of both among the others."""
     path = folder / "bench.duckdb"
-    found: dict[str, Any] = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "threads": threads,
-        "positions": POSITIONS,
-    }
+    found: dict[str, Any] = machine(threads) | {"positions": POSITIONS}
     publish(path, "small", SMALL)
     publish(path, "large", neurons)
     for run, width in (("small", SMALL), ("large", neurons)):
@@ -118,8 +110,7 @@ def measure(folder: Path, neurons: int, runs: int, threads: int) -> dict[str, An
 def publish(path: Path, run: str, neurons: int) -> None:
     """Draw a run and publish it."""
     parts = path.with_name(path.name + ".parts") / run
-    sizes: dict[str, Any] = {"positions": POSITIONS, "neurons": neurons, "vocabulary": 50_257, "window": 256}
-    make_parts(parts, **sizes, position_block=1024, seed=len(run), zipf_share=1.0, run_id=run)
+    make_run(parts, POSITIONS, neurons, run, seed=len(run))
     warehouse.publish(path, parts, quiet=True)
     print(f"published {run}", file=sys.stderr)
 

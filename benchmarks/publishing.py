@@ -10,14 +10,10 @@ is of use only on an idle machine, so processor time is given too. All goes to b
 
 import argparse
 import json
-import logging
 import os
-import platform
 import resource
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import duckdb
 
 import warehouse
-from tests.synthetic import make_parts
-from warehouse import connection
+from benchmarks.synthetic_runs import Stages, machine, make_run, seconds, use_threads
 
 RESULTS = Path(__file__).parent / "results" / "publishing.json"
 MEAN = "select neuron, avg(abs(delta_loss)) from fct_effect where run_id = {} group by 1"
@@ -48,22 +43,6 @@ QUERIES = {
 }
 
 
-class Stages(logging.Handler):
-    """Collects the times that publishing logs, by stage."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: dict[str, tuple[float, float]] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the stage, its wall-clock and its processor seconds."""
-        assert isinstance(record.args, tuple)
-        stage, wall, processor = record.args
-        assert isinstance(wall, float)
-        assert isinstance(processor, float)
-        self.seconds[str(stage)] = round(wall, 3), round(processor, 3)
-
-
 def main() -> None:
     """Parse, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -73,8 +52,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--folder", type=Path, help="where to work [default: the system's temporary folder]")
     given = parser.parse_args()
-    for config in (connection.READ_CONFIG, connection.WRITE_CONFIG):
-        config["threads"] = given.threads
+    use_threads(given.threads)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         found = measure(Path(folder), given.positions, given.neurons, given.runs, given.threads)
     print(json.dumps(found, indent=2, ensure_ascii=False))
@@ -85,49 +63,28 @@ def main() -> None:
 def measure(folder: Path, positions: int, neurons: int, runs: int, threads: int) -> dict[str, Any]:
     """Publish `runs` runs, the first of them twice, then query the first."""
     path, stages = folder / "bench.duckdb", Stages()
-    log = logging.getLogger("rare_tokens.publish")
-    log.setLevel(logging.DEBUG)
-    log.addHandler(stages)
+    parts = folder / "bench.duckdb.parts" / "run"
     pairs = positions * neurons
-    found: dict[str, Any] = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "threads": threads,
-        "runs": runs,
-        "pairs of a run": pairs,
-    }
+    found: dict[str, Any] = machine(threads) | {"runs": runs, "pairs of a run": pairs}
     for number in range(runs, 0, -1):  # the one that is queried comes last
-        parts = _parts(folder, positions, neurons, number)
-        seconds = _seconds(lambda: warehouse.publish(path, parts, quiet=True))  # noqa: B023
-        found |= {"publish, seconds": seconds, "stages, wall-clock and processor seconds": dict(stages.seconds)}
+        make_run(parts, positions, neurons, f"run-{number}", seed=number)
+        found["publish, seconds"] = seconds(lambda: warehouse.publish(path, parts, quiet=True))
+        found["stages, wall-clock and processor seconds"] = dict(stages.seconds)
     found["peak memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     found["facts, M rows a second"] = round(pairs / stages.seconds["facts"][0] / 1e6, 1)
     found["file, bytes a pair"] = round(path.stat().st_size / pairs / runs, 2)
-    parts = _parts(folder, positions, neurons, 1, code_version="again")
-    found["baseline: unsorted insert, seconds"] = _seconds(lambda: _baseline(folder, threads))
-    found["publish again, seconds"] = _seconds(lambda: warehouse.publish(path, parts, quiet=True))
+    make_run(parts, positions, neurons, "run-1", code_version="again")
+    found["baseline: unsorted insert, seconds"] = seconds(lambda: _baseline(folder, threads))
+    found["publish again, seconds"] = seconds(lambda: warehouse.publish(path, parts, quiet=True))
     with warehouse.open(path) as opened:
         (cells,) = opened.sql("select count(*) as n from store.agg_effect")["n"]
         found["agg_effect, rows of a run"] = cells // runs
         found["agg_effect, share of the pairs"] = round(cells / runs / pairs, 4)
         found["queries, seconds"] = {
-            name: min(_seconds(lambda: opened.sql(query.format(run="run-1"))) for _ in range(2))  # noqa: B023
+            name: min(seconds(lambda: opened.sql(query.format(run="run-1"))) for _ in range(2))  # noqa: B023
             for name, query in QUERIES.items()
         }
     return found
-
-
-def _parts(folder: Path, positions: int, neurons: int, number: int, **manifest: Any) -> Path:
-    parts = folder / "bench.duckdb.parts" / "run"
-    sizes: dict[str, Any] = {
-        "positions": positions,
-        "neurons": neurons,
-        "vocabulary": 50_257,
-        "window": 256,
-        "position_block": 1024,
-    }
-    make_parts(parts, **sizes, seed=number, zipf_share=1.0, run_id=f"run-{number}", **manifest)
-    return parts
 
 
 def _baseline(folder: Path, threads: int) -> None:
@@ -135,12 +92,6 @@ def _baseline(folder: Path, threads: int) -> None:
     with duckdb.connect(path, config={"threads": threads}) as con:
         con.execute(f"create table fact as from read_parquet('{parts}/*.parquet')")
     path.unlink()
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return round(time.perf_counter() - start, 3)
 
 
 if __name__ == "__main__":

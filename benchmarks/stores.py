@@ -10,10 +10,8 @@ are of one run and timed the third time, files in the system's cache. All goes t
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import polars as pl
 
 import warehouse
-from tests.synthetic import make_parts
-from warehouse import connection, facts
+from benchmarks.synthetic_runs import machine, make_run, seconds, use_threads
+from warehouse import facts
 
 RESULTS = Path(__file__).parent / "results" / "stores.json"
 RUN = "run-2"
@@ -49,42 +47,30 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--folder", type=Path, help="where to work [default: the system's temporary folder]")
     given = parser.parse_args()
-    for config in (connection.READ_CONFIG, connection.WRITE_CONFIG):
-        config["threads"] = given.threads
+    use_threads(given.threads)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        found = measure(Path(folder), given.positions, given.neurons, given.runs)
-    found |= {"threads": given.threads, "load after": os.getloadavg()[0] if hasattr(os, "getloadavg") else None}
+        found = measure(Path(folder), given.positions, given.neurons, given.runs, given.threads)
     print(json.dumps(found, indent=2, ensure_ascii=False))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
-def measure(folder: Path, positions: int, neurons: int, runs: int) -> dict[str, Any]:
+def measure(folder: Path, positions: int, neurons: int, runs: int, threads: int) -> dict[str, Any]:
     """Publish, attach, weigh and query."""
     native, parquet = folder / "native.duckdb", folder / "parquet.duckdb"
     pairs = positions * neurons
-    found: dict[str, Any] = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "runs": runs,
-        "pairs of a run": pairs,
-    }
+    found: dict[str, Any] = machine(threads) | {"runs": runs, "pairs of a run": pairs}
     for number in range(1, runs + 1):
         parts = folder / "native.duckdb.parts" / "run"
-        make_parts(
-            parts, positions=positions, neurons=neurons, vocabulary=50_257, window=256, position_block=1024,
-            seed=number, zipf_share=1.0, run_id=f"run-{number}",
-        )  # fmt: skip
-        found["publish, seconds"] = {"native": _seconds(lambda: warehouse.publish(native, parts, quiet=True))}  # noqa: B023
-    found["export, seconds"] = _seconds(lambda: warehouse.export(native, folder / "out"))
-    found["attach to Parquet, seconds"] = _seconds(
+        make_run(parts, positions, neurons, f"run-{number}", seed=number)
+        found["publish, seconds"] = {"native": seconds(lambda: warehouse.publish(native, parts, quiet=True))}  # noqa: B023
+    found["export, seconds"] = seconds(lambda: warehouse.export(native, folder / "out"))
+    found["attach to Parquet, seconds"] = seconds(
         lambda: warehouse.attach(parquet, folder / "out", store=facts.PARQUET, quiet=True)
     )
     warehouse.delete(parquet, RUN)
-    make_parts(
-        folder / "parquet.duckdb.parts" / "run", positions=positions, neurons=neurons, vocabulary=50_257, window=256,
-        position_block=1024, seed=2, zipf_share=1.0, run_id=RUN,
-    )  # fmt: skip
-    found["publish, seconds"]["parquet"] = _seconds(
+    make_run(folder / "parquet.duckdb.parts" / "run", positions, neurons, RUN, seed=2)
+    found["publish, seconds"]["parquet"] = seconds(
         lambda: warehouse.publish(parquet, folder / "parquet.duckdb.parts" / "run", store=facts.PARQUET, quiet=True)
     )
     for path in (native, parquet):
@@ -109,13 +95,7 @@ def measure(folder: Path, positions: int, neurons: int, runs: int) -> dict[str, 
 
 
 def _third(call: Callable[[], object]) -> float:
-    return [_seconds(call) for _ in range(3)][2]
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return round(time.perf_counter() - start, 3)
+    return [seconds(call) for _ in range(3)][2]
 
 
 if __name__ == "__main__":

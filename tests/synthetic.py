@@ -4,7 +4,7 @@ The facts are drawn so that every mart has something to find: influence falls wi
 head and a steeper tail, is larger on rare targets, and half of the neurons boost while the others suppress.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from common.files import write_atomically
 
 WIDTH = 16  # residual width of the weights
 SEPARATOR = 0
+WritePart = Callable[[Path, int, np.ndarray, np.ndarray], None]
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -35,6 +36,7 @@ def make_parts(
     staged: bool = True,
     zipf_share: float = 0.5,
     model_seed: int | None = None,
+    write_part: WritePart | None = None,
     **manifest: Any,
 ) -> parts.Manifest:
     """Write a run of `positions` × `neurons` pairs into `folder` (the run's own) and return its manifest.
@@ -42,7 +44,8 @@ def make_parts(
     The same arguments always give the same files. `staged=False` leaves the summary out, as an ingest that was cut
     off does; `zipf_share` of the targets are drawn by their counts, as in a text, the others evenly over the types, so
     that rare groups fill in a small run; with a `model_seed` neurons and effects are another model's on the same text;
-    further keywords replace fields of the manifest.
+    `write_part` writes a part of the facts, given its path, first position, activations and Δ (N × B each), instead of
+    the writer here; further keywords replace fields of the manifest.
     """
     rng = np.random.default_rng(seed)
     fields: dict[str, Any] = {
@@ -78,7 +81,7 @@ def make_parts(
     targets = _write_positions(folder, positions, window, counts, zipf_share, rng)
     rng = rng if model_seed is None else np.random.default_rng(model_seed)
     _write_neurons(folder, neurons, vocabulary, rng)
-    _write_effects(folder, described, counts[targets] <= np.median(counts), rng)
+    _write_effects(folder, described, counts[targets] <= np.median(counts), rng, write_part)
     if staged:
         write_summary(folder, exact_pairs=positions * neurons)
     return described
@@ -198,7 +201,13 @@ def scale(neurons: int) -> np.ndarray:
     return 0.1 * np.exp(-ln_rank + head + tail)
 
 
-def _write_effects(folder: Path, manifest: parts.Manifest, rare: np.ndarray, rng: np.random.Generator) -> None:
+def _write_effects(
+    folder: Path,
+    manifest: parts.Manifest,
+    rare: np.ndarray,
+    rng: np.random.Generator,
+    write_part: WritePart | None,
+) -> None:
     """Δ of each pair: the neuron's scale × (± 0.5 + noise), half as large again on rare targets."""
     neurons = manifest.neurons
     size = scale(neurons)[rng.permutation(neurons)].astype(np.float32)
@@ -209,14 +218,19 @@ def _write_effects(folder: Path, manifest: parts.Manifest, rare: np.ndarray, rng
         last = min(first + manifest.position_block, manifest.positions)
         noise = rng.standard_normal((neurons, last - first), dtype=np.float32)
         delta = size[:, None] * (sign[:, None] + noise) * np.where(rare[first:last], np.float32(1.5), np.float32(1))
+        activation = rng.standard_normal(delta.shape, dtype=np.float32)
+        path = parts.effect_path(folder, block)
+        if write_part is not None:
+            write_part(path, first, activation, delta)
+            continue
         columns = {
             "neuron": np.repeat(np.arange(neurons, dtype=np.uint16), last - first),
             "position_id": np.tile(np.arange(first, last, dtype=np.uint32), neurons),
-            "activation": rng.standard_normal(delta.size, dtype=np.float32),
+            "activation": activation.ravel(),
             "delta_loss": delta.ravel(),
         }
         for name in schema.names[len(columns) :]:
             columns[name] = rng.standard_normal(delta.size, dtype=np.float32) * np.float32(0.01)
         table = pa.table(columns, schema=schema)
         rows = parts.NEURONS_PER_ROW_GROUP * (last - first)
-        write_atomically(parts.effect_path(folder, block), partial(pq.write_table, table, row_group_size=rows))
+        write_atomically(path, partial(pq.write_table, table, row_group_size=rows))
