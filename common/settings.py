@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from common.errors import RareTokensError, UserError
+from common.interrupts import stopped_by_ctrl_c
 from common.terminal import inert
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -180,7 +181,8 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments
     try:
         _refuse_null(arguments, "the command line")
-        code = group.main(args=arguments, prog_name=program(), standalone_mode=False)
+        with stopped_by_ctrl_c():
+            code = group.main(args=arguments, prog_name=program(), standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:

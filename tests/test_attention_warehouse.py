@@ -1,14 +1,10 @@
 """`ingest --attention` from the command to the relations: added, extended, resumed, refused."""
 
 import json
-import os
 import shutil
-import signal
-import threading
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -319,18 +315,6 @@ def test_a_run_of_another_device_dtype_keeps_within_its_rounding(tmp_path) -> No
     prepared = prepared_model(tmp_path / "model", model)
     found = measured_parts(prepared, tmp_path / "parts")
     assert found["dim_attention"]["structural_check_error"].item() <= 1
-
-
-def test_ctrl_c_while_the_database_is_at_work_is_an_interruption(commands, model, monkeypatch) -> None:
-    def stopped(*_arguments, **_given):
-        with duckdb.connect() as con:
-            threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-            con.execute("select count(*) from range(100_000_000_000) t(i) where i % 7 = 3")
-
-    monkeypatch.setattr(warehouse, "require_writable", stopped)
-    ended = ingest(commands)
-    assert ended.code == 130
-    assert "Interrupted" in ended.err
 
 
 def test_of_matched_contexts_only_their_own_position_counts(tmp_path) -> None:

@@ -77,12 +77,12 @@ def test_two_ingests_a_report_and_queries_at_once_all_end_well_where_they_may_wa
 
 def test_two_ingests_that_may_not_wait_end_with_0_or_4_and_lose_nothing(commands: Commands, inputs: Path) -> None:
     started = {seed: commands.start(*ingest(inputs, seed), "--quiet", environment=ONE_THREAD) for seed in (1, 2)}
-    for seed, process in started.items():
-        ended = finish(process)
-        assert ended.code in (0, 4), ended.err
-        if ended.code == 4:
+    ended = {seed: finish(process) for seed, process in started.items()}
+    for seed, one in ended.items():
+        assert one.code in (0, 4), one.err
+        if one.code == 4:
             other = started[3 - seed].pid
-            assert re.search(rf"process {other}\b", ended.err), ended.err
+            assert re.search(rf"process {other}\b", one.err), one.err
         again = commands(*ingest(inputs, seed), "--quiet", "--wait", "60")
         assert again.code == 0, again.err
     assert facts(commands.folder / WAREHOUSE) == 2 * 640 * 80

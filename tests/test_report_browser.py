@@ -171,11 +171,14 @@ def test_the_slider_moves_the_slopes_and_the_sensitivity_too(page: Any) -> None:
 def test_the_slider_moves_the_papers_tables_too(page: Any) -> None:
     def seen() -> list[str]:
         notes = page.find_elements(By.CSS_SELECTOR, "#series-0 [data-run] > .note")
-        return [note.text.partition(".")[0] for note in notes if note.is_displayed()]
+        return [note.text.partition(" (")[0] for note in notes if note.is_displayed()]
 
     assert seen() == ["At step3979"]
     one(page, ".step").send_keys(Keys.ARROW_LEFT)
     assert seen() == ["At step2048"]
+    page.execute_script("document.querySelector('#s0-papers').scrollIntoView({behavior: 'instant'})")
+    heading, bar = (one(page, name).rect for name in ("#s0-papers", ".bar"))
+    assert heading["y"] >= page.execute_script("return window.scrollY") + bar["height"]
     one(page, ".step").send_keys(Keys.END)
     assert seen() == ["At step3979"]
 

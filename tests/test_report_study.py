@@ -138,7 +138,7 @@ def test_random_groups_are_judged_by_their_spread(content: Content) -> None:
 def test_every_checkpoint_has_its_tables_and_only_the_shown_ones_are_seen(content: Content) -> None:
     series = content.series[0]
     assert list(content.papers) == [run.run_id for one in content.series for run in one.measured]
-    found = re.findall(r'<div data-run="(\d+)"( hidden)?>\s*<p class="prose note">At (\w+)\.', render_page(content))
+    found = re.findall(r'<div data-run="(\d+)"( hidden)?>\s*<p class="prose note">At (\w+)<', render_page(content))
     expected = [(str(run.index), " hidden" * (run != series.shown), run.revision) for run in series.measured]
     assert found == expected
     assert len(found) > 1

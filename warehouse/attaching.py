@@ -20,7 +20,7 @@ from common import parts
 from common.errors import LockedError, QualityError, UserError
 from common.files import read_json
 from warehouse import audit, facts, migrations, processes, records, staging
-from warehouse.connection import WRITE_CONFIG, reason, writing
+from warehouse.connection import WRITE_CONFIG, connect, reason, writing
 from warehouse.exporting import FORMAT, MANIFEST
 from warehouse.publishing import (
     LOADED,
@@ -93,7 +93,7 @@ def attach(
     """
     exported = read_export(folder)
     verify(exported)
-    with _naming(exported), duckdb.connect(config=WRITE_CONFIG) as con:
+    with _naming(exported), connect(config=WRITE_CONFIG) as con:
         rows = _run_rows(con, exported)
         _check_facts(exported, [run_id for run_id, row in rows.items() if row["status"] == "published"])
     with writing(path, wait=wait) as con, facts.swept(con, path), _naming(exported):

@@ -13,7 +13,7 @@ import duckdb
 
 from common.errors import QualityError
 from warehouse import migrations, records, staging
-from warehouse.connection import WRITE_CONFIG, reason
+from warehouse.connection import WRITE_CONFIG, connect, reason
 
 # Staged parts under the names and with the key columns of the public relations.
 _KEYS = {
@@ -86,7 +86,7 @@ def audit_parts(staged: staging.Staged) -> list[Verdict]:
     """
     staging.check_files(staged)
     run_id = staged.manifest.run_id
-    with duckdb.connect(config=WRITE_CONFIG) as con:
+    with connect(config=WRITE_CONFIG) as con:
         migrations.migrate(con, Path(":memory:"), commented=False)
         try:
             records.record(con, records.described(staged.manifest, staged.summary) | {"status": "published"})

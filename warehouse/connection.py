@@ -3,12 +3,14 @@
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from common.errors import LockedError, RareTokensError, UserError
+from common.interrupts import stoppable
 from warehouse import facts, migrations
 
 Config = dict[str, str | bool | int | float | list[str]]
@@ -76,6 +78,16 @@ def writing(path: Path, *, wait: float = 0.0, migrating: bool = True) -> Iterato
             con.close()
 
 
+def connect(*given: Any, **named: Any) -> duckdb.DuckDBPyConnection:
+    """`duckdb.connect`, with queries that Ctrl-C stops at once (see `common.interrupts`)."""
+    return stoppable(duckdb.connect(*given, **named), _interrupt)
+
+
+def _interrupt(con: duckdb.DuckDBPyConnection) -> None:
+    with suppress(duckdb.ConnectionException):  # it is closed
+        con.interrupt()
+
+
 def open_read_only(path: Path, *, wait: float = 0.0, limits: Config | None = None) -> duckdb.DuckDBPyConnection:
     """A connection for queries only (see `reading`); the caller closes it.
 
@@ -85,7 +97,7 @@ def open_read_only(path: Path, *, wait: float = 0.0, limits: Config | None = Non
     with engine_errors(path):
         _check_path(path)
         if not path.exists():
-            con = duckdb.connect(config={"python_enable_replacements": False})
+            con = connect(config={"python_enable_replacements": False})
             migrations.migrate(con, path)
             con.execute("set enable_external_access = false")
             con.execute("set lock_configuration = true")
@@ -170,7 +182,7 @@ def _connect_waiting(path: Path, wait: float, config: Config, *, read_only: bool
     deadline = time.monotonic() + wait
     while True:
         try:
-            return duckdb.connect(path, read_only=read_only, config=config)
+            return connect(path, read_only=read_only, config=config)
         except duckdb.IOException as error:
             if not _says(error, _LOCKED) or time.monotonic() >= deadline:
                 raise

@@ -266,6 +266,10 @@ function save(svg, name) {
 /* ---- start ---- */
 
 document.documentElement.classList.add("scripted");
+const bar = document.querySelector(".bar"); // sticky, of one row or more: what is jumped to must not end up under it
+new ResizeObserver(() => {
+  document.documentElement.style.scrollPaddingTop = bar.offsetHeight + 12 + "px";
+}).observe(bar);
 document.body.append(bubble);
 all("table.sortable").forEach(makeSortable);
 const series = all("section.series").map(Series);
