@@ -188,7 +188,7 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         "frequencies": request.frequency_source, "tokens": options.tokens, "window": options.window,
         "begin_token": options.begin_token, "ablation": options.ablation, "effects": list(options.effects),
         "tolerance": options.tolerance, "device": device, "dtype": options.dtype, "seed": options.seed,
-        "revision": request.folder.revision, "layer": structure.layer, "edit_scope": options.edit_scope,
+        "offload": options.offload, "revision": request.folder.revision, "layer": structure.layer, "edit_scope": options.edit_scope,
         "path": "; ".join(["dense", *structure.between]) if structure.between else "moments",
         "contexts": options.contexts, "allow_pickle": options.trust.pickle,
         "trust_remote_code": options.trust.remote_code,

@@ -132,6 +132,7 @@ def test_groups_larger_than_the_layer_are_null_with_a_reason(commands, path, mon
     assert found["regime_decision"]["ranks"].to_list() == [96] * 6
 
 
+@pytest.mark.slow
 def test_another_run_adds_its_rows_and_delete_and_publish_clear_them(commands, path, smaller):
     before = every_row(path)["influence_interval"]
     other = commands("analyze", "--json")
@@ -158,6 +159,7 @@ def test_only_what_changed_and_what_reads_it_is_computed_again(smaller):
     assert due == set(stored) - without_groups | {"neuron_group"}
 
 
+@pytest.mark.slow
 def test_positions_asked_for_are_added_to_what_is_stored(commands, path, smaller):
     before = every_row(path)
     ended = commands("analyze", RUN, "--positions", "all", "--json")
@@ -197,6 +199,7 @@ def test_without_a_plateau_the_top_percent_stands_in(path):
                 assert stand_in.is_empty() == (name in formed)
 
 
+@pytest.mark.slow
 def test_again_computes_the_same_rows(commands, path, smaller):
     before = every_row(path)
     again = commands("analyze", RUN, "--again", "--json")

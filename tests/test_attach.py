@@ -219,6 +219,7 @@ def test_facts_that_do_not_belong_together_are_refused_by_the_audit(there: Path,
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ingest_into_parquet_move_export_attach(commands: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     inputs = tmp_path_factory.mktemp("inputs")
     save_folder(inputs / "neox", SUPPORTED["gpt_neox"])

@@ -69,6 +69,7 @@ def windows_of(folder: Path) -> np.ndarray:
     return Workbench().prepare(identify(options)[0]).material.sample.tokens
 
 
+@pytest.mark.slow
 def test_attention_of_matched_contexts_is_what_hooks_say_at_their_own_position(matched):
     opened, folder = matched
     tokens = windows_of(folder)

@@ -84,6 +84,7 @@ def test_attention_is_added_to_a_run_that_is_there_and_says_what_hooks_say(comma
     assert (summed["weight_sum"] / summed["positions"] - 1).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_asked_again_it_is_done_and_more_is_added(commands, model) -> None:
     assert ingest(commands, "--attention", "--attention-layers", "1").code == 0
     first = relation(commands, "dim_attention")
@@ -104,6 +105,7 @@ def test_asked_again_it_is_done_and_more_is_added(commands, model) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_analyses_say_follows_new_attention(commands, model) -> None:
     assert ingest(commands).code == 0
     assert commands("analyze", "--quiet").code == 0
@@ -121,6 +123,7 @@ def test_what_analyses_say_follows_new_attention(commands, model) -> None:
         assert [row for row in found if row["model"] == "gpt2"], name
 
 
+@pytest.mark.slow
 def test_side_by_side_the_last_layer_changes_nothing_and_the_relation_says_why(commands) -> None:
     save_folder(commands.folder / "neox", SUPPORTED["gpt_neox"])
     tiny_corpus(commands.folder / "corpus.jsonl")

@@ -279,6 +279,7 @@ def test_delete_export_migrate_vacuum(commands, published):
     assert commands("delete", "synthetic").code == 2
 
 
+@pytest.mark.slow
 def test_report_of_a_run_that_is_there_and_of_one_that_is_not(commands, published):
     ended = commands("report", "--out", "page")
     assert ended.code == 0, ended.err

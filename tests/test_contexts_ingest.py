@@ -133,6 +133,7 @@ def test_asked_again_it_is_there_and_a_label_makes_another_run(commands, inputs)
     assert json.loads(labelled.out)[0]["run_id"] != run["run_id"]
 
 
+@pytest.mark.slow
 def test_analyze_and_check_know_the_preset(commands, inputs):
     assert commands(*asked(inputs)).code == 0
     checked = commands("check", "--json")

@@ -116,6 +116,7 @@ def test_the_last_checkpoint_beats_the_unigram_entropy(last_model: Any, referenc
     assert unigram_entropy(reference_tokens) - loss >= SMALLEST_MARGIN
 
 
+@pytest.mark.slow
 def test_the_logged_losses_are_what_the_committed_files_give(log: dict[str, Any], reference_tokens: np.ndarray) -> None:
     if hashlib.sha256("\0".join(reference_documents()).encode()).hexdigest() != log["reference_text"]["sha256"]:
         pytest.skip("this Python carries another edition of its language reference than the log's")

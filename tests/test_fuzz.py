@@ -61,6 +61,7 @@ def test_global_options_given_twice_or_without_a_value(fuzzer: Fuzzer, arguments
     fuzzer.command(arguments)
 
 
+@pytest.mark.slow
 @settings(FEW, max_examples=15)
 @given(damaged("parts"))
 def test_damaged_parts_are_refused(fuzzer: Fuzzer, data: bytes) -> None:

@@ -61,15 +61,9 @@ def test_hostile_tokens_are_inert_in_terminal_and_report(commands: Any) -> None:
         assert raw not in html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    [
-        'quote\'s "and" more; ünï→日本語🦆 %41',
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("with space", "'quote\"", "ünï→日本語🦆", "percent %41; drop table x--", "[a]*")
-        ),
-    ],
+    "name", ["with space", 'quote\'s "and" more', "ünï→日本語🦆", "percent %41; drop table x--", "[a]*"]
 )
 def test_paths_of_any_name_work(commands: Any, name: str) -> None:
     folder = commands.folder / name

@@ -107,6 +107,7 @@ def _count(plan: str, pattern: str) -> int:
     return int(found[1])
 
 
+@pytest.mark.slow
 def test_the_warehouse_and_its_folder_can_be_moved(
     both: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ def delete_nothing(path: Path) -> None:
         warehouse.delete(path, "nothing")
 
 
+@pytest.mark.slow
 def test_what_a_kill_leaves_is_removed_by_the_next_command(both: tuple[Path, Path]) -> None:
     native, mixed = both
     real = files_of(mixed)[0]
@@ -198,6 +200,7 @@ def test_what_a_kill_leaves_is_removed_by_the_next_command(both: tuple[Path, Pat
     assert_same(relations_of(mixed), relations_of(native))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
 def test_a_failure_while_writing_leaves_the_state_before(
     both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, fails_at: int

@@ -54,6 +54,7 @@ def test_a_report_analyses_first_and_only_once(commands, published):
     assert json.loads(commands("sql", "select max(computed_at) as at from store.analysis", "--json").out) == when
 
 
+@pytest.mark.slow
 def test_without_analysing_it_shows_what_is_stored_and_stores_nothing(commands, published):
     ended = commands("report", "--no-analyze", "--out", "page")
     assert ended.code == 0, ended.err

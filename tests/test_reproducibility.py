@@ -41,6 +41,7 @@ def ingested(commands: Commands, inputs: Path, name: str, threads: int) -> dict[
     return {name: frame.drop(NOT_OF_THE_COMMAND, strict=False) for name, frame in frames.items()}
 
 
+@pytest.mark.slow
 def test_a_command_repeats_bit_for_bit_and_within_1e_6_on_other_threads(commands: Commands, inputs: Path) -> None:
     first, second = (ingested(commands, inputs, f"{name}.duckdb", 1) for name in ("first", "second"))
     assert first["fct_effect"].height == 2048 * 80

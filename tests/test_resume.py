@@ -58,6 +58,7 @@ def start_and_kill_when(commands, asked, pattern, count):
     return process.returncode
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_equals_an_undisturbed_run(commands, asked):
     ended = finish(commands.start(*asked, "--warehouse", "whole.duckdb", before=MANY_UNITS, environment=ONE_THREAD))
     assert ended.code == 0, ended.err

@@ -114,6 +114,7 @@ def grown(tmp_path_factory):
     return folder, tiny_corpus(folder.parent / "corpus.jsonl", documents=200)
 
 
+@pytest.mark.slow
 def test_a_series_is_ingested_and_its_gaps_are_recorded(commands, grown):
     folder, corpus = grown
     asked = ["ingest", "--model", folder, "--corpus", corpus, "--tokens", 512, "--window", 64, "--device", "cpu"]

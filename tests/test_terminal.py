@@ -191,6 +191,8 @@ def test_json_is_all_of_stdout(commands, published, name, monkeypatch):
 
 # --- completion -----------------------------------------------------------------------------------------------------
 
+SHELLS = ["bash", *(pytest.param(shell, marks=pytest.mark.slow) for shell in ("zsh", "fish"))]
+
 
 def completed(folder, typed: str, shell: str = "zsh") -> list[str]:
     """What a shell is offered after `rare-tokens` and what is typed."""
@@ -205,7 +207,7 @@ def completed(folder, typed: str, shell: str = "zsh") -> list[str]:
     return [line for line in process.stdout.splitlines() if line]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", SHELLS)
 def test_commands_options_runs_and_relations_are_completed(published, shell):
     assert any("analyze" in line for line in completed(published, "ana", shell))
     assert any("--explain" in line for line in completed(published, "check --ex", shell))
@@ -243,7 +245,7 @@ def test_a_locked_damaged_or_absent_warehouse_offers_nothing_and_says_nothing(co
         finish(holder)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", SHELLS)
 def test_the_shell_s_own_script_completes(published, shell, tmp_path):
     """Where the shell is there, its script is sourced and its own function asked; elsewhere it is at least printed."""
     program = tmp_path / "rare-tokens"

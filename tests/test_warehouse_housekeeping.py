@@ -73,6 +73,7 @@ def test_space_is_used_again(path: Path) -> None:
     assert max(sizes[2:]) <= sizes[1]
 
 
+@pytest.mark.slow
 def test_vacuum_gives_space_back_and_changes_nothing(path: Path) -> None:
     for seed, name in enumerate("abcd"):
         published(path, name, seed=seed, positions=1024, neurons=128)
