@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from common.errors import UserError
 from common.files import write_atomically
+from ingest.machine import release_memory
 from ingest.structure import Structure, hooked
 
 POSITIONS_PER_BATCH = 2_048
@@ -84,6 +85,10 @@ class Capture:
         Raises:
             UserError: the residual stream or an activation is NaN or infinite.
         """
+        self._write(batch)
+        release_memory()
+
+    def _write(self, batch: int) -> None:
         windows = slice(batch * self.windows_per_batch, (batch + 1) * self.windows_per_batch)
         inputs = torch.from_numpy(self.tokens[windows, :-1]).to(self.model.device)
         residual, activations = forward(self.model, self.structure, inputs, self.predicted)

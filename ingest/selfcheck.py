@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from common.errors import UserError
-from common.parts import effect_path
+from common.parts import NEURONS_PER_ROW_GROUP, effect_path
 from ingest.capture import Captured
 from ingest.definition import reference_effects
 from ingest.structure import Structure, hooked
@@ -114,15 +114,24 @@ def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: 
 
 
 def stored_effects(subject: Subject, positions: NDArray[np.int64], neurons: NDArray[Any]) -> NDArray[np.float64]:
-    """Δ of the pairs as the parts hold it."""
-    wanted = pl.DataFrame({"position_id": positions.astype(np.uint32), "neuron": neurons.astype(np.uint16)})
-    found = []
-    for block, pairs in wanted.with_row_index("order").group_by(pl.col("position_id") // subject.position_block):
-        part = pl.read_parquet(
-            effect_path(subject.folder, int(block[0])), columns=["position_id", "neuron", "delta_loss"]
-        )
-        found.append(pairs.join(part, on=["position_id", "neuron"], how="left"))
-    return pl.concat(found).sort("order")["delta_loss"].to_numpy().astype(np.float64)
+    """Δ of the pairs as the parts hold it; NaN where a part lacks one. Row groups are read one at a time."""
+    found = np.full(len(positions), np.nan)
+    blocks, groups = positions // subject.position_block, neurons // NEURONS_PER_ROW_GROUP
+    wanted = _key(neurons, positions)
+    for block in np.unique(blocks):
+        with pq.ParquetFile(effect_path(subject.folder, int(block))) as part:
+            for group in np.unique(groups[blocks == block]):
+                pairs = np.flatnonzero((blocks == block) & (groups == group))
+                rows = part.read_row_group(int(group), columns=["neuron", "position_id", "delta_loss"])
+                keys = _key(*(rows[name].to_numpy() for name in ("neuron", "position_id")))  # ascending
+                places = np.searchsorted(keys, wanted[pairs]).clip(max=len(keys) - 1)
+                values = rows["delta_loss"].to_numpy()[places].astype(np.float64)
+                found[pairs] = np.where(keys[places] == wanted[pairs], values, np.nan)
+    return found
+
+
+def _key(neurons: NDArray[Any], positions: NDArray[Any]) -> NDArray[np.int64]:
+    return neurons.astype(np.int64) << 32 | positions.astype(np.int64)
 
 
 def _numeric_error(

@@ -14,6 +14,7 @@ from common.files import write_atomically
 from common.parts import EFFECT_COLUMNS, NEURONS_PER_ROW_GROUP, effect_path, relation_path, schema
 from ingest.ablation import Ablation, BlockEffects
 from ingest.capture import Captured
+from ingest.machine import release_memory
 
 PAIRS_PER_PART = 1 << 24
 _SMALLEST_BLOCK = 256
@@ -52,6 +53,10 @@ class EffectUnits:
 
     def run(self, block: int) -> None:
         """Ablate every neuron at every position of the block and write the part."""
+        self._write(block)
+        release_memory()
+
+    def _write(self, block: int) -> None:
         rows = slice(block * self.position_block, min((block + 1) * self.position_block, len(self.targets)))
         activations = np.array(self.captured.activations[rows])
         effects = self.compute(rows)
