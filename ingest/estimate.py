@@ -15,11 +15,11 @@ from ingest.heads import LAYERS
 from ingest.machine import matrix_rate
 from ingest.memory import plan
 from ingest.meta import empty_model, needs_dense_path
-from ingest.pipeline import bytes_needed, choose_device
+from ingest.pipeline import choose_device
 from ingest.request import Request
+from ingest.space import bytes_needed, bytes_stored
 from ingest.structure import decoder_blocks, layer_index, mlp_shape
 
-BYTES_A_PAIR_STORED = 8.6  # measured: activation and effect are 8, neuron and position the rest
 BYTES_A_SUM_STORED = 6.5  # measured: the float is 4, edit, cell and neuron the rest
 CELLS_A_WINDOW = 5  # kinds of positions of a window that are in the same token groups, about
 UNKNOWN = "unknown"
@@ -78,8 +78,7 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
     if attention is not None:
         attention_rows, operations = attention_cost(model, layer, options.tokens, options.window, attention.layers)
         attention_seconds = operations / matrix_rate(device)
-    stored = int(pairs * (BYTES_A_PAIR_STORED + 4 * (len(options.effects) - 1)))
-    stored += int(attention_rows * BYTES_A_SUM_STORED)
+    stored = bytes_stored(pairs, len(options.effects)) + int(attention_rows * BYTES_A_SUM_STORED)
     held = plan(request, model, layer, device, whole=attention is not None)
     return Estimate(
         run_id=request.run_id,

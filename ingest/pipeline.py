@@ -39,6 +39,7 @@ from ingest.memory import planned
 from ingest.request import Request
 from ingest.sampling import Sample
 from ingest.selfcheck import Checked, Subject, self_check
+from ingest.space import require_space
 from ingest.speech import tagger_name
 from ingest.structure import Structure, find_structure
 from ingest.units import EffectUnits, position_block, read_baselines, write_relation
@@ -255,8 +256,9 @@ def execute(prepared: Prepared, folder: Path, executor: Executor, *, afresh: boo
         return manifest
     if manifest is None:
         shutil.rmtree(folder, ignore_errors=True)
-        _require_space(folder, prepared.manifest, prepared.structure)
         manifest = prepared.manifest
+        width, effects = prepared.structure.w_out.shape[1], len(manifest.effects)
+        require_space(folder, manifest.positions, manifest.neurons, width, effects)
         write_manifest(folder, manifest)
     material, structure = prepared.material, prepared.structure
     tokens = material.sample.tokens
@@ -382,19 +384,3 @@ def _summary(prepared: Prepared, checked: Checked, exact_pairs: int, seconds: fl
         stage_seconds=clock.seconds,
         warnings=warnings,
     )
-
-
-def bytes_needed(positions: int, neurons: int, width: int, effects: int) -> int:
-    """Disk that a run's parts need at most, in bytes: captured arrays and the facts' part."""
-    return positions * (width + neurons) * 4 + positions * neurons * 4 * (1 + effects)
-
-
-def _require_space(folder: Path, manifest: Manifest, structure: Structure) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    needed = bytes_needed(manifest.positions, manifest.neurons, structure.w_out.shape[1], len(manifest.effects))
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"The run needs about {needed / 1e9:.1f} GB beside the warehouse and {free / 1e9:.1f} GB are free. "
-            "Use fewer --tokens, or put --warehouse on a larger disk."
-        )
