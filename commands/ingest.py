@@ -9,6 +9,7 @@ import polars as pl
 
 from commands.ingesting import ingest_all, requested
 from commands.reading import listed_runs
+from commands.spreading import Spreading
 from common.parts import EFFECT_COLUMNS
 from common.progress import working
 from common.settings import Settings, global_options
@@ -105,6 +106,20 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     type=click.Choice(STORES),
     help="Where the facts go: into the warehouse [default], or into Parquet files beside it; moves those of a run.",
 )
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who computes: this process, or workers of a Ray that is started here or joined.",
+)
+@click.option("--ray-address", metavar="HOST:PORT", help="Cluster to join [default: RAY_ADDRESS, else none].")
+@click.option("--workers", type=click.IntRange(min=1), help="Ray workers [default: one a GPU, else one a node].")
+@click.option(
+    "--parts",
+    metavar="PATH_OR_URL",
+    help="Where units leave their parts, any path that fsspec knows [default: beside the warehouse].",
+)
 @click.option("--again", is_flag=True, help="Compute a published run again and replace it.")
 @click.option("--dry-run", is_flag=True, help="Rows, bytes, memory and minutes; nothing is written.")
 @click.option("--publish-anyway", metavar="REASON", help="Publish a run that fails its checks; the reason is stored.")
@@ -120,6 +135,10 @@ def ingest(
     attention_layers: str | None,
     head_ablation: str | None,
     series: str | None,
+    executor: str,
+    ray_address: str | None,
+    workers: int | None,
+    parts: str | None,
     allow_pickle: bool,
     trust_remote_code: bool,
     **given: Any,
@@ -133,6 +152,7 @@ def ingest(
         from ingest.models import Trust
         from ingest.request import Options
 
+        spreading = Spreading(executor, ray_address, workers, parts)
         heads = AttentionOptions(attention, attention_layers, head_ablation)
         given["corpus"] = given["corpus"] or ("c4",)
         options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
@@ -140,7 +160,7 @@ def ingest(
     if dry_run:
         _show_estimates(requests, heads, settings)
         return
-    published = ingest_all(requests, settings, again, publish_anyway, groups, heads, store)
+    published = ingest_all(requests, settings, again, publish_anyway, groups, heads, store, spreading)
     show(listed_runs(settings, published), settings.form)
 
 

@@ -1,11 +1,13 @@
 """From what was asked for to published runs: the calls that `ingest` and `demo` make in turn."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import warehouse
+from commands.spreading import HERE, Spreading
 from common.errors import UserError
 from common.parts import EFFECT_COLUMNS, attention_folder, groups_folder, parts_root
 from common.progress import working
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ingest.executors import Executor
     from ingest.grouped import Group
     from ingest.pipeline import Prepared
+    from ingest.place import Place
     from ingest.request import Options, Request
     from ingest.revisions import MissingCheckpoint
 
@@ -41,60 +44,72 @@ def ingest_all(
     spelled: tuple[str, ...] = (),
     heads: "AttentionOptions | None" = None,
     store: str | None = None,
+    spreading: Spreading = HERE,
 ) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
     from ingest.contexts import NothingToMeasureError
-    from ingest.executors import LocalExecutor
     from ingest.grouped import check_groups, group_effects
     from ingest.pipeline import Workbench, execute
     from ingest.revisions import MissingCheckpoint
 
     warehouse.require_writable(settings.warehouse, wait=settings.wait)
-    workbench, executor = Workbench(), LocalExecutor(quiet=settings.quiet)
+    workbench = Workbench()
     ids = []
-    for request in requests:
-        ids.append(request.run_id)
-        if isinstance(request, MissingCheckpoint):
-            settings.say(f"{request.run_id} is missing. {request.why}")
-            warehouse.record_missing(settings.warehouse, **asdict(request), wait=settings.wait)
-            continue
-        there = not again and _is_there(request, settings)
-        if there and store is not None:
-            _keep(request.run_id, store, settings)
-        groups = _groups(request, spelled, settings, recomputed=not there)
-        attention = _attention(request, heads, settings, recomputed=not there)
-        if there and not groups and not attention:
-            warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
-            continue
-        folder = parts_root(settings.warehouse) / request.run_id
-        request = request if again else _extended(request, settings)
-        with warehouse.claim(folder, wait=settings.wait):
-            try:
-                with working(f"Prepare {request.run_id}", quiet=settings.quiet):
-                    prepared = workbench.prepare(request, whole=bool(attention))
-            except NothingToMeasureError as reason:
-                _record_missing(request, settings, str(reason))
+    with ExitStack() as running:
+        executor: Executor | None = None  # not started where nothing is to be computed
+        for request in requests:
+            ids.append(request.run_id)
+            if isinstance(request, MissingCheckpoint):
+                settings.say(f"{request.run_id} is missing. {request.why}")
+                warehouse.record_missing(settings.warehouse, **asdict(request), wait=settings.wait)
                 continue
-            check_groups(groups, prepared.structure.neurons)
-            if not there:
-                warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
-                execute(prepared, folder, executor, afresh=again)
-                with working(f"Check and publish {request.run_id}", quiet=settings.quiet):
-                    warehouse.publish(
-                        settings.warehouse,
-                        folder,
-                        wait=settings.wait,
-                        anyway=publish_anyway,
-                        store=store,
-                        quiet=settings.quiet,
-                    )
-            if groups:
-                group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
-                warehouse.add_groups(settings.warehouse, request.run_id, groups_folder(folder), wait=settings.wait)
-                settings.say(f"{request.run_id} has the groups {', '.join(group.name for group in groups)}.")
-            for wanted in attention:
-                _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
+            there = not again and _is_there(request, settings)
+            if there and store is not None:
+                _keep(request.run_id, store, settings)
+            groups = _groups(request, spelled, settings, recomputed=not there)
+            attention = _attention(request, heads, settings, recomputed=not there)
+            folder = parts_root(settings.warehouse) / request.run_id
+            place = spreading.place(folder)
+            if there and not groups and not attention:
+                warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
+                _clear(place, folder)
+                continue
+            executor = executor or running.enter_context(spreading.started(settings))
+            request = request if again else _extended(request, settings)
+            with warehouse.claim(folder, wait=settings.wait):
+                try:
+                    with working(f"Prepare {request.run_id}", quiet=settings.quiet):
+                        prepared = workbench.prepare(request, whole=bool(attention), units=executor.least_units)
+                except NothingToMeasureError as reason:
+                    _record_missing(request, settings, str(reason))
+                    continue
+                check_groups(groups, prepared.structure.neurons)
+                if not there:
+                    warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
+                    execute(prepared, folder, executor, afresh=again, place=place)
+                    with working(f"Check and publish {request.run_id}", quiet=settings.quiet):
+                        warehouse.publish(
+                            settings.warehouse,
+                            folder,
+                            wait=settings.wait,
+                            anyway=publish_anyway,
+                            store=store,
+                            quiet=settings.quiet,
+                        )
+                    _clear(place, folder)
+                if groups:
+                    group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
+                    warehouse.add_groups(settings.warehouse, request.run_id, groups_folder(folder), wait=settings.wait)
+                    settings.say(f"{request.run_id} has the groups {', '.join(group.name for group in groups)}.")
+                for wanted in attention:
+                    _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
     return ids
+
+
+def _clear(place: "Place | None", folder: Path) -> None:
+    """Remove what units left elsewhere; what is in the run's own folder goes with that."""
+    if place is not None and not place.is_at(folder):
+        place.remove()
 
 
 def _keep(run_id: str, store: str, settings: Settings) -> None:

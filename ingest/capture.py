@@ -55,8 +55,13 @@ class Capture:
         self.model, self.structure = model, structure
         self.window = tokens.shape[1] - 1
         self.predicted = self.window if predicted is None else predicted
-        self.windows_per_batch = max(1, POSITIONS_PER_BATCH // self.window)
+        self.windows_per_batch = self.windows_in_a_batch(tokens)
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def windows_in_a_batch(tokens: NDArray[np.int64]) -> int:
+        """How many of these windows, each of so many tokens and one more, one unit of work takes."""
+        return max(1, POSITIONS_PER_BATCH // (tokens.shape[1] - 1))
 
     @property
     def batches(self) -> int:
@@ -85,23 +90,32 @@ class Capture:
         Raises:
             UserError: the residual stream or an activation is NaN or infinite.
         """
-        self._write(batch)
+        self.keep(batch, *self.compute(batch))
         release_memory()
 
-    def _write(self, batch: int) -> None:
+    def compute(self, batch: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Residual stream (positions × d) and activations (positions × N) of one batch of windows.
+
+        Raises:
+            UserError: as `run`.
+        """
         windows = slice(batch * self.windows_per_batch, (batch + 1) * self.windows_per_batch)
         inputs = torch.from_numpy(self.tokens[windows, :-1]).to(self.model.device)
         residual, activations = forward(self.model, self.structure, inputs, self.predicted)
-        rows = slice(windows.start * self.predicted, windows.start * self.predicted + residual.shape[0])
         for name, values in (("residual stream", residual), ("activations", activations)):
             if not bool(torch.isfinite(values).all()):
                 raise UserError(
                     f"The {name} of layer {self.structure.layer} hold NaN or infinity in windows "
                     f"{windows.start}–{windows.stop - 1}. Try --dtype float32, or check the weights."
                 )
+        return residual.cpu().numpy(), activations.cpu().numpy()
+
+    def keep(self, batch: int, residual: NDArray[np.float32], activations: NDArray[np.float32]) -> None:
+        """Write the rows of a batch, wherever they were computed."""
+        start = batch * self.windows_per_batch * self.predicted
+        rows = slice(start, start + len(residual))
         arrays = self.open()
-        arrays.residual[rows] = residual.cpu().numpy()
-        arrays.activations[rows] = activations.cpu().numpy()
+        arrays.residual[rows], arrays.activations[rows] = residual, activations
         for array in (arrays.residual, arrays.activations):
             array.flush()  # type: ignore[attr-defined]
         write_atomically(self._marker(batch), Path.touch)

@@ -62,10 +62,11 @@ class DenseUnits(EffectUnits):
         )
 
 
-def dense_position_block(sample: Sample, neurons: int) -> int:
-    """Positions in a part: whole windows of about a million pairs."""
+def dense_position_block(sample: Sample, neurons: int, least: int = 1) -> int:
+    """Positions in a part: whole windows of about a million pairs; fewer where there would not be `least` parts."""
     each = sample.predicted
-    return min(len(sample.targets), each * max(1, PAIRS_PER_PART // (neurons * each)))
+    windows = min(PAIRS_PER_PART // (neurons * each), -(-len(sample.targets) // (each * least)))
+    return min(len(sample.targets), each * max(1, windows))
 
 
 def dense_rows(sample: Sample, edits: int, *, at_once: bool) -> int:

@@ -23,26 +23,28 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from common.errors import UserError
-from common.parts import Manifest, Summary, read_manifest, read_summary, write_manifest, write_summary
+from common.parts import MANIFEST, Manifest, Summary, read_summary, write_manifest, write_summary
 from common.version import VERSION
-from ingest import frequencies, models, sampling, words
-from ingest.ablation import Ablation
+from ingest import frequencies, sampling, words
 from ingest.capture import Capture, Captured, mean_activations
 from ingest.contexts import NC_MATCHED, draw_contexts
 from ingest.corpus import parse_sources
-from ingest.dense import DenseAblation, confirm_replay
 from ingest.dense_check import dense_self_check
-from ingest.dense_units import DenseUnits, announce, dense_position_block
-from ingest.executors import Executor
+from ingest.dense_units import dense_position_block
+from ingest.executors import Executor, gather
 from ingest.frequencies import Frequencies
-from ingest.memory import planned
+from ingest.loading import choose_device as choose_device
+from ingest.loading import load
+from ingest.place import Place
 from ingest.request import Request
+from ingest.resuming import agree, resumable
 from ingest.sampling import Sample
 from ingest.selfcheck import Checked, Subject, self_check
 from ingest.space import require_space
 from ingest.speech import tagger_name
-from ingest.structure import Structure, find_structure
-from ingest.units import EffectUnits, position_block, read_baselines, write_relation
+from ingest.stages import AblationStage, ForwardStage, Loaded, Recipe, effect_units, rows_of
+from ingest.structure import Structure
+from ingest.units import position_block, read_baselines, write_relation
 from ingest.weights import neuron_tables
 
 log = logging.getLogger("rare_tokens")
@@ -75,9 +77,22 @@ class Prepared:
 
     manifest: Manifest
     material: Material
-    model: PreTrainedModel
-    structure: Structure
-    device: str
+    loaded: Loaded
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model."""
+        return self.loaded.model
+
+    @property
+    def structure(self) -> Structure:
+        """Its structure."""
+        return self.loaded.structure
+
+    @property
+    def device(self) -> str:
+        """Where it is."""
+        return self.loaded.device
 
 
 @dataclass
@@ -97,49 +112,29 @@ class Workbench:
     def __init__(self) -> None:
         self._materials: dict[tuple[Any, ...], Material] = {}
 
-    def prepare(self, request: Request, *, whole: bool = False) -> Prepared:
-        """Load the model, confirm its structure, draw the sample; `whole`: none of it may wait off the device.
+    def prepare(self, request: Request, *, whole: bool = False, units: int = 1) -> Prepared:
+        """Load the model, confirm its structure, draw the sample.
+
+        Args:
+            request: what is asked for.
+            whole: none of the model may wait off the device.
+            units: how many the ablation is divided into at least, about.
 
         Raises:
             UserError: the memory does not hold it, the corpus is too short, the count file does not fit, there is no
                 such layer, or the architecture is not supported.
         """
-        options = request.options
-        device = choose_device(options.device)
-        held = planned(request, device, whole=whole)
-        model = models.load_model(
-            request.folder, dtype=options.dtype, device=device, trust=options.trust, device_map=held.device_map
-        )
-        structure = find_structure(model, options.layer)
-        if structure.between:
-            confirm_replay(model, structure, options.edit_scope)
+        model, structure, device = load(request, whole=whole)
         material = self._material(request, structure.vocabulary_size)
-        return Prepared(_manifest(request, structure, material, device), material, model, structure, device)
+        recipe = Recipe.of(request, material.sample, material.counts.counts)
+        loaded = Loaded(model, structure, device, material.sample, material.counts.counts, recipe)
+        return Prepared(_manifest(request, structure, material, device, units), material, loaded)
 
     def _material(self, request: Request, vocabulary_size: int) -> Material:
         key = (request.tokenizer_id, request.frequency_source_id, vocabulary_size)
         if key not in self._materials:
             self._materials[key] = _draw(request, vocabulary_size)
         return self._materials[key]
-
-
-def choose_device(wanted: str) -> str:
-    """The device of `--device`; `auto` takes CUDA, then MPS, then the CPU. On all of them float32 is float32, not TF32.
-
-    Raises:
-        UserError: the device is not known here, or not there.
-    """
-    torch.set_float32_matmul_precision("highest")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if available[name])
-    kind, _, index = wanted.partition(":")
-    fits = not index or (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())
-    if not available.get(kind, False) or not fits:
-        raise UserError(
-            f"--device {wanted}: not available here. Use auto, or {', '.join(k for k, v in available.items() if v)}."
-        )
-    return wanted
 
 
 def _draw(request: Request, vocabulary_size: int) -> Material:
@@ -182,7 +177,7 @@ def _counts(request: Request, vocabulary_size: int) -> Frequencies | None:
     return frequencies.read_count_file(path, vocabulary_size, len(request.tokenizer))
 
 
-def _manifest(request: Request, structure: Structure, material: Material, device: str) -> Manifest:
+def _manifest(request: Request, structure: Structure, material: Material, device: str, units: int) -> Manifest:
     options = request.options
     shown = {
         "model": request.folder.name, "corpus": [source.shown for source in parse_sources(options.corpus)],
@@ -197,9 +192,9 @@ def _manifest(request: Request, structure: Structure, material: Material, device
     }  # fmt: skip
     if options.contexts == NC_MATCHED:
         shown |= {"contexts": NC_MATCHED, "tagger": tagger_name(), **material.sample.notes}
-    block = position_block(len(material.sample.targets), structure.neurons)
+    block = position_block(len(material.sample.targets), structure.neurons, units)
     if structure.between:
-        block = dense_position_block(material.sample, structure.neurons)
+        block = dense_position_block(material.sample, structure.neurons, units)
     return Manifest(
         run_id=request.run_id,
         model=request.folder.name,
@@ -226,31 +221,29 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=request.identity,
         options=shown,
-        packages={"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        packages=versions(),
     )
 
 
-def resumable(folder: Path, manifest: Manifest) -> Manifest | None:
-    """The manifest of an interrupted run that computes the very same thing, or None.
-
-    Code and package versions count: a run is never stitched together from two of them.
-    """
-    there = read_manifest(folder)
-    if there is None:
-        return None
-    same = ("identity", "tolerance", "effects", "code_version", "packages", "format")
-    return there if all(getattr(there, name) == getattr(manifest, name) for name in same) else None
+def versions() -> dict[str, str]:
+    """Versions of what the numbers of a run depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def execute(prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False) -> Manifest:
+def execute(
+    prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False, place: Place | None = None
+) -> Manifest:
     """Compute a run into its folder, going on where an interrupted one stopped; returns its manifest.
 
-    A run that is staged already is left as it is; `afresh` computes everything again.
+    A run that is staged already is left as it is; `afresh` computes everything again. With a `place`, that is where
+    units leave their files and where an interrupted run is gone on from; the folder gets them from there.
 
     Raises:
-        UserError: not enough disk, values that are not finite, or the self-check fails.
+        UserError: not enough disk, values that are not finite, the place cannot be used, or the self-check fails.
     """
     start, clock = time.perf_counter(), _Clock()
+    if place is not None:
+        agree(place, folder, prepared.manifest)
     manifest = None if afresh else resumable(folder, prepared.manifest)
     if manifest is not None and read_summary(folder) is not None:
         return manifest
@@ -260,12 +253,18 @@ def execute(prepared: Prepared, folder: Path, executor: Executor, *, afresh: boo
         width, effects = prepared.structure.w_out.shape[1], len(manifest.effects)
         require_space(folder, manifest.positions, manifest.neurons, width, effects)
         write_manifest(folder, manifest)
+        if place is not None and not place.is_at(folder):
+            place.remove()
+            place.put(folder / MANIFEST, MANIFEST)
     material, structure = prepared.material, prepared.structure
     tokens = material.sample.tokens
     with clock.stage("tokens"):
         _write_tokens(folder, material)
+    if place is not None:
+        with clock.stage("workers"):
+            executor.ready(prepared.loaded)
     with clock.stage("forward"):
-        captured = _capture(prepared, folder, executor)
+        captured = _capture(prepared, folder, executor, place)
     with clock.stage("neurons"):
         mean = mean_activations(captured.activations)
         tables = neuron_tables(structure, mean, material.counts.counts)
@@ -274,7 +273,7 @@ def execute(prepared: Prepared, folder: Path, executor: Executor, *, afresh: boo
         write_relation(folder, "neuron_token", tables.token)
     reference = (mean if manifest.ablation == "mean" else np.zeros_like(mean)).astype(np.float32)
     with clock.stage("effects"):
-        exact_pairs = _effects(prepared, manifest, folder, captured, reference, executor)
+        exact_pairs = _effects(prepared, manifest, folder, captured, reference, executor, place)
     with clock.stage("self-check"):
         subject = Subject(
             folder, prepared.model, structure, tokens, captured, reference,
@@ -299,11 +298,21 @@ def _write_tokens(folder: Path, material: Material) -> None:
     write_relation(folder, "token_frequency", pa.table(table))
 
 
-def _capture(prepared: Prepared, folder: Path, executor: Executor) -> Captured:
+def _capture(prepared: Prepared, folder: Path, executor: Executor, place: Place | None) -> Captured:
     sample = prepared.material.sample
     capture = Capture(folder, sample.tokens, prepared.model, prepared.structure, sample.predicted)
     capture.open()
-    executor.run("forward pass", range(capture.batches), capture.run, capture.is_done)
+    if place is None:
+        executor.run("forward pass", range(capture.batches), capture.run, capture.is_done)
+        return capture.open("r")
+    stage = ForwardStage(capture.batches, capture.windows_per_batch)
+
+    def take(batch: int) -> None:
+        if not capture.is_done(batch):
+            with place.fetched(stage.files(batch)[0]) as path:
+                capture.keep(batch, *rows_of(path))
+
+    gather(executor, stage, prepared.loaded, place, take)
     return capture.open("r")
 
 
@@ -314,11 +323,24 @@ def _effects(
     captured: Captured,
     reference: NDArray[np.float32],
     executor: Executor,
+    place: Place | None,
 ) -> int:
     """Every pair's effect, then the positions' own part; returns how many pairs took the exact path."""
     sample = prepared.material.sample
-    units = _units(prepared, manifest, folder, captured, torch.from_numpy(reference))
-    executor.run("ablation", range(manifest.blocks), units.run, units.is_done)
+    if place is None:
+        units = effect_units(prepared.loaded, manifest, folder, captured, torch.from_numpy(reference), say=True)
+        executor.run("ablation", range(manifest.blocks), units.run, units.is_done)
+    else:
+        batch = Capture.windows_in_a_batch(sample.tokens) * sample.predicted
+        stage = AblationStage(manifest, reference, batch)
+        if prepared.structure.between:
+            log.info("Dense path (%s), in %d units.", "; ".join(prepared.structure.between), stage.units)
+
+        def take(block: int) -> None:
+            for name in stage.files(block):
+                place.get(name, folder / name)
+
+        gather(executor, stage, prepared.loaded, place, take)
     baseline = read_baselines(folder, manifest.blocks)
     window = sample.predicted
     positions = np.arange(manifest.positions, dtype=np.uint32)
@@ -337,32 +359,6 @@ def _effects(
     ).with_columns(pl.when(pl.col("document_id") >= 0).then("document_id"))
     write_relation(folder, "dim_position", table.to_arrow())
     return baseline.exact_pairs
-
-
-def _units(
-    prepared: Prepared, manifest: Manifest, folder: Path, captured: Captured, reference: torch.Tensor
-) -> EffectUnits:
-    """The ablation by moments where the structure allows it, else the dense path, which says first what it costs."""
-    structure, sample, effects = prepared.structure, prepared.material.sample, tuple(manifest.effects)
-    counts = torch.from_numpy(prepared.material.counts.counts)
-    if structure.between:
-        scope = manifest.options["edit_scope"]
-        dense = DenseAblation(
-            prepared.model, structure, reference, edit_scope=scope, effects=effects, unigram_counts=counts
-        )
-        announce(dense, structure, sample, manifest.neurons)
-        return DenseUnits(folder, dense, captured, sample, manifest.position_block, effects)
-    log.debug("Ablation by moments: the MLP of layer %d reaches the final norm by plain addition.", structure.layer)
-    ablation = Ablation(
-        structure.head,
-        structure.w_out,
-        reference,
-        tolerance=manifest.tolerance,
-        effects=effects,
-        unigram_counts=counts,
-        device=prepared.device,
-    )
-    return EffectUnits(folder, ablation, captured, sample.targets, manifest.position_block, effects)
 
 
 def _summary(prepared: Prepared, checked: Checked, exact_pairs: int, seconds: float, clock: _Clock) -> Summary:

@@ -80,9 +80,13 @@ class EffectUnits:
         return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def position_block(positions: int, neurons: int) -> int:
-    """Positions in a part: some 16 M pairs, so that a part is worth a row group's while and a lost one is cheap."""
-    return min(positions, max(_SMALLEST_BLOCK, PAIRS_PER_PART // neurons // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
+def position_block(positions: int, neurons: int, least: int = 1) -> int:
+    """Positions in a part: some 16 M pairs, so that a part is worth a row group's while and a lost one is cheap.
+
+    Fewer where there would not be `least` parts, about.
+    """
+    wanted = min(PAIRS_PER_PART // neurons, -(-positions // least) + _SMALLEST_BLOCK - 1)
+    return min(positions, max(_SMALLEST_BLOCK, wanted // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
 
 
 def _joined(parts: list[BlockEffects]) -> BlockEffects:
