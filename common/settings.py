@@ -28,6 +28,8 @@ INTERRUPTED = 130
 _QUERY_STOPPED = "Query interrupted"  # what the database makes of Ctrl-C while it is at work
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _UNUSABLE = {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+LONGEST_NAME = 100  # characters of a file's name in a message
+_NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
 
 
 @dataclass(frozen=True)
@@ -198,18 +200,8 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            _fail(
-                "The disk is full. Free some space and run the same command again: it goes on where it stopped.",
-                2,
-                debug,
-            )
-        if error.errno in _UNUSABLE:
-            _fail(
-                f"{error.filename or 'A file'} cannot be used ({error.strerror}). Check the disk and its rights.",
-                2,
-                debug,
-            )
+        if (refusal := _refusal(error)) is not None:
+            _fail(refusal, 2, debug)
         _report_bug(error, debug)
     except RuntimeError as error:
         if str(error) == _QUERY_STOPPED:
@@ -217,6 +209,19 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
         _report_bug(error, debug)
     except Exception as error:  # the one place: whatever reaches it is a bug of ours
         _report_bug(error, debug)
+
+
+def _refusal(error: OSError) -> str | None:
+    """What an error of the system means to a user, where it is the disk's or a path's and not ours."""
+    if error.errno in _NO_SPACE:
+        return "The disk is full. Free some space and run the same command again: it goes on where it stopped."
+    name = str(error.filename or "A file")
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    if error.errno in _UNUSABLE:
+        return f"{name} cannot be used ({error.strerror}). Check the disk and its rights."
+    if error.errno in _NO_PATH:
+        return f"{name} cannot be used ({error.strerror}). Name another file."
+    return None
 
 
 def _refuse_null(values: list[Any], where: str) -> None:

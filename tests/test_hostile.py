@@ -14,6 +14,8 @@ from tests.synthetic import make_parts
 from tests.tiny import SUPPORTED, save_folder, tiny_corpus
 from tests.warehouses import SMALL, parts_of, published
 
+LONG = "x" * 300  # more than a file name may have
+
 TEXTS = [
     "<script>window.hacked = true</script>",
     "\x1b]0;owned\x07\x1b[2J",
@@ -108,3 +110,14 @@ def test_pickled_weights_are_not_opened_unasked(commands: Any) -> None:
     assert ended.code == 2
     assert "--allow-pickle" in ended.err
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("attach", LONG), ("export", LONG), ("--warehouse", LONG, "runs"), ("ingest", "--model", "m", "--corpus", LONG)],
+)
+def test_a_name_that_is_too_long_is_refused_and_not_shown_whole(commands: Any, arguments: tuple[str, ...]) -> None:
+    ended = commands(*arguments)
+    assert ended.code == 2, ended.err
+    assert "name too long" in ended.err.lower()
+    assert "Traceback" not in ended.err
