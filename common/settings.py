@@ -254,7 +254,7 @@ def program() -> str:
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"Error: {inert(message)}", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"Error: {inert(message)}", markup=False)
     sys.exit(code)
 
 

@@ -78,8 +78,10 @@ class RayExecutor(LocalExecutor):
             UserError: Ray is not installed, the address does not answer, or the cluster has no room.
         """
         super().__init__(quiet=quiet)
-        self.ray = _imported()
         address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+        if address != LOCAL:
+            os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # read when Ray is imported; it tries for minutes
+        self.ray = _imported()
         self._join(address)
         nodes = [node for node in self.ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
         if not nodes:
