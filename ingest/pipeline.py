@@ -334,7 +334,8 @@ def _effects(
         batch = Capture.windows_in_a_batch(sample.tokens) * sample.predicted
         stage = AblationStage(manifest, reference, batch)
         if prepared.structure.between:
-            log.info("Dense path (%s), in %d units.", "; ".join(prepared.structure.between), stage.units)
+            units = f"{stage.units} unit{'s' * (stage.units != 1)}"
+            log.info("Dense path (%s), in %s.", "; ".join(prepared.structure.between), units)
 
         def take(block: int) -> None:
             for name in stage.files(block):

@@ -18,6 +18,7 @@ from transformers import GPTNeoXConfig
 import warehouse
 from common.errors import UserError
 from ingest.place import Place
+from ingest.units import position_block
 from tests.commands import finish
 from tests.conftest import REPOSITORY
 from tests.test_resume import MANY_UNITS, contents
@@ -314,3 +315,12 @@ def test_what_a_recipe_holds_is_small_and_loads_nothing(tmp_path):
     model.rename(tmp_path / "moved")
     with pytest.raises(UserError, match="no such folder"):
         recipe.find()
+
+
+@pytest.mark.parametrize(("positions", "neurons"), [(25_088, 1_024), (25_088, 3_072), (1_024, 512), (640, 80)])
+def test_several_workers_have_units_enough_and_one_has_large_parts(positions, neurons):
+    alone = position_block(positions, neurons)
+    shared = position_block(positions, neurons, 16)
+    assert shared <= alone
+    assert -(-positions // shared) >= min(12, -(-positions // 256))
+    assert shared == positions or shared % 256 == 0
