@@ -334,8 +334,8 @@ def _effects(
         batch = Capture.windows_in_a_batch(sample.tokens) * sample.predicted
         stage = AblationStage(manifest, reference, batch)
         if prepared.structure.between:
-            units = f"{stage.units} unit{'s' * (stage.units != 1)}"
-            log.info("Dense path (%s), in %s.", "; ".join(prepared.structure.between), units)
+            count = f"{stage.units} unit{'s' * (stage.units != 1)}"
+            log.info("Dense path (%s), in %s.", "; ".join(prepared.structure.between), count)
 
         def take(block: int) -> None:
             for name in stage.files(block):
