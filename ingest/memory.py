@@ -32,7 +32,7 @@ from ingest.units import position_block
 
 log = logging.getLogger("rare_tokens")
 
-LIBRARIES = 700_000_000  # Python, torch, transformers, DuckDB, a tokenizer: measured before a model is there
+LIBRARIES = 450_000_000  # Python, torch, transformers, DuckDB, a tokenizer: measured before a model is there
 _SAFETENSORS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 _GROUPS = "/sys/fs/cgroup"
 
@@ -67,7 +67,7 @@ class Shape:
             + block.fixed
             + step * (block.each + z)
             + (8 + 4 * len(self.effects)) * part * N,
-            "self-check": 8 * N * d + 8 * ROWS * d + 80 * checked + min(self.window, T) * V * (e + 4) + 30 * part * N,
+            "self-check": 8 * N * d + 8 * ROWS * d + 80 * checked + min(self.window, T) * V * (e + 4),
         }
 
     def beside_weights(self) -> int:
