@@ -25,9 +25,9 @@ from tests.test_resume import MANY_UNITS, contents
 from tests.tiny import SUPPORTED, save_folder, tiny_corpus
 
 # Many units, each long enough that a worker can be killed at it
-SLOW_UNITS = "import ingest.units as u, ingest.capture as c; u.PAIRS_PER_PART = 524_288; c.POSITIONS_PER_BATCH = 512"
+SLOW_UNITS = "import ingest.units as u, ingest.capture as c; u.PAIRS_PER_PART = 262_144; c.POSITIONS_PER_BATCH = 512"
 HEAVY = GPTNeoXConfig(
-    vocab_size=300, hidden_size=64, intermediate_size=2_048, num_hidden_layers=2, num_attention_heads=4,
+    vocab_size=300, hidden_size=64, intermediate_size=1_024, num_hidden_layers=2, num_attention_heads=4,
     max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
 )  # fmt: skip
 BUCKET = "parts"
