@@ -181,20 +181,9 @@ class Ablation:
         left, order2 = [], 0
         for start in range(0, B, CHUNK):
             rows = slice(start, min(start + CHUNK, B))
-            factors = self._factors(normed[rows], scale[rows], activations[rows])
-            estimates, second_order_error = self._estimates(moments, positions, rows, factors)
-            good, good2 = self._within(estimates, second_order_error, factors)
-            order2 += int(good2.sum())
-            for name, estimate in estimates.items():
-                found[name][rows] = estimate.value
-            if bounds is not None:
-                loss = estimates["loss"]
-                bounds[rows] = (loss.truncation + loss.rounding) / (
-                    self.tolerance + RELATIVE_TOLERANCE * loss.value.abs()
-                )
-                bounds[rows].masked_fill_(~good, torch.inf)
-            t, i = (~good).nonzero().unbind(1)
-            left.append(Pairs(t + start, i, factors.u[t, i], factors.c[t, i], factors.frozen_c[t, i]))
+            over, within = self._expand(moments, positions, (normed, scale, activations), found, bounds, rows)
+            left.append(over)
+            order2 += within
         pairs = Pairs.concatenate(left)
         weight = moments.weight
         target_row = self.folded.gather(targets).norm(dim=1)
@@ -215,6 +204,32 @@ class Ablation:
             order3_pairs=B * N - order2 - len(pairs.t),
             share_of_tolerance=bounds,
         )
+
+    def _expand(
+        self,
+        moments: Moments,
+        positions: Positions,
+        edit: tuple[Tensor, Tensor, Tensor],
+        found: dict[str, Tensor],
+        bounds: Tensor | None,
+        rows: slice,
+    ) -> tuple[Pairs, int]:
+        """Fill in the series' effects, and bounds, at the positions `rows`.
+
+        `edit` is the normed residual, its scale and the activations of all B. Returns the pairs that are over the
+        tolerance, and how many would not be with order 2 alone.
+        """
+        factors = self._factors(*(value[rows] for value in edit))
+        estimates, second_order_error = self._estimates(moments, positions, rows, factors)
+        good, good2 = self._within(estimates, second_order_error, factors)
+        for name, estimate in estimates.items():
+            found[name][rows] = estimate.value
+        if bounds is not None:
+            loss = estimates["loss"]
+            allowed = self.tolerance + RELATIVE_TOLERANCE * loss.value.abs()
+            bounds[rows] = ((loss.truncation + loss.rounding) / allowed).masked_fill_(~good, torch.inf)
+        t, i = (~good).nonzero().unbind(1)
+        return Pairs(t + rows.start, i, factors.u[t, i], factors.c[t, i], factors.frozen_c[t, i]), int(good2.sum())
 
     def _estimates(
         self, moments: Moments, positions: Positions, rows: slice, factors: "Factors"

@@ -10,7 +10,7 @@ from ingest.head import FoldedHead
 from ingest.moments import z_block
 
 _CHUNK = 1 << 17  # values of δ at a time: they stay in a processor's cache
-_FUSED_CHUNK = 1 << 19  # where they are made in one pass
+_FUSED_CHUNK = 1 << 20  # where they are made in one pass
 _GATHERED = 1 << 13  # rows of w and U at a time
 FLOAT32 = 2.0**-24  # unit roundoff
 # Calibrated, with room to spare, on trained and made-up heads (docs/ablation.md): how many independent float32
@@ -177,18 +177,19 @@ def _growth(folded: FoldedHead, positions: Positions, w: Tensor, pairs: Pairs, s
     passes and lose 3e-7 nats.)
     """
     N, B = len(w), len(positions.normed)
-    rows = torch.stack((pairs.i, N + pairs.t), dim=1).int()
-    weights = torch.stack((pairs.c, pairs.u), dim=1) * LOG2_E
-    shift = shift[:, None] * LOG2_E
+    last = torch.full_like(pairs.i, N + 2 * B)  # a row of ones, which the shift is a multiple of
+    rows = torch.stack((pairs.i, N + pairs.t, last), dim=1).int()
+    weights = torch.stack((pairs.c, pairs.u, -shift), dim=1) * LOG2_E
     total = torch.zeros_like(pairs.u)
     step = max(1, _FUSED_CHUNK // folded.rows)
-    room = w.new_empty((N + 2 * B) * folded.rows)
+    room = w.new_empty((N + 2 * B + 1) * folded.rows)
     gathered = w.new_empty(step * folded.rows)
     done = 0
     for tokens, U, _ in folded.blocks():
         K = len(tokens)
-        table = room[: (N + 2 * B) * K].view(-1, K)
-        m, z, p = table.split((N, B, B))
+        table = room[: (N + 2 * B + 1) * K].view(-1, K)
+        m, z, p, ones = table.split((N, B, B, 1))
+        ones.fill_(1)
         torch.mm(w, U.T, out=m)
         kept = z_block(positions.kept_z, B, done, K)
         done += K
@@ -199,9 +200,9 @@ def _growth(folded: FoldedHead, positions: Positions, w: Tensor, pairs: Pairs, s
         torch.sub(folded.add_bias(tokens, z), positions.log_normaliser[:, None], out=p).exp_()
         for start in range(0, len(rows), step):
             k = slice(start, start + step)
-            growth = weighted_rows(table, rows[k], weights[k]).sub_(shift[k]).exp2_().sub_(1)
+            growth = weighted_rows(table, rows[k], weights[k]).exp2_().sub_(1)
             p_t = gathered[: growth.numel()].view_as(growth)
-            total[k] += vecdot(torch.index_select(p, 0, pairs.t[k], out=p_t), growth)
+            total[k] += torch.index_select(p, 0, pairs.t[k], out=p_t).mul_(growth).sum(1)
     return total
 
 

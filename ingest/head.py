@@ -98,11 +98,14 @@ class FoldedHead:
                 part = slice(start, min(start + rows, last))
                 yield self.order[part], self.gather(self.order[part], dtype), tier
 
-    def add_bias(self, tokens: Tensor, z: Tensor, out: Tensor | None = None) -> Tensor:
-        """Logits (up to a constant) from z = U x / σ of K token ids, ... x K; without `out` they may be z itself."""
-        if self.bias is None:
-            return z if out is None else out.copy_(z)
-        return torch.add(z, self.bias[tokens].to(z.dtype), out=out)
+    def add_bias(self, tokens: Tensor, z: Tensor) -> Tensor:
+        """Logits (up to a constant) from z = U x / σ of K token ids, ... x K; they may be z itself."""
+        bias = self.bias_of(tokens, z.dtype)
+        return z if bias is None else z + bias
+
+    def bias_of(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor | None:
+        """The bias of K tokens; None where it is zero."""
+        return None if self.bias is None else self.bias[tokens].to(dtype)
 
     def on(self, device: torch.device) -> "FoldedHead":
         """The same head, computing on another device."""

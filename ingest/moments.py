@@ -5,6 +5,8 @@ vocabulary such as Σ_v p_v m_v² for every (t, i). Sums with m to the first pow
 the others are products of a B x V and a V x N matrix, built block by block of the vocabulary and never whole.
 """
 
+import functools
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +14,9 @@ from torch import Tensor
 from torch.linalg import vecdot
 
 from ingest.head import RARE, TOP, FoldedHead
+from ingest.stripes import Stripes
 
-_POSITIONS = 2048  # whose z and weights are held at a time: long products
+_POSITIONS = 2048  # whose z and weights are held at a time, by all threads: long products
 _TILE = 256  # of them pass by pass, so that they stay in a processor's cache
 _RESCALE = 30.0  # nats a logit may lie above its position's reference before the weights are rescaled
 
@@ -119,48 +122,82 @@ class Moments:
             value[rows] *= factor[:, None]
 
 
-class Room:
-    """Memory that every block of the vocabulary uses again: fresh pages cost as much as the arithmetic on them."""
+class Room(threading.local):
+    """Memory that every block of the vocabulary uses again: fresh pages cost as much as the arithmetic on them.
 
-    def __init__(self, b: int, N: int, K: int, low: torch.dtype, device: torch.device) -> None:
-        """For at most b positions and K tokens."""
+    Each thread that asks has its own.
+    """
+
+    def __init__(self, b: int, K: int, N: int, device: torch.device) -> None:
+        """For at most b positions, K tokens and N neurons."""
         self._pool: dict[str, Tensor] = {}
-        self._sizes = {"neurons": N * K, "positions": b * K, "product": b * N}
-        self.low, self.device = low, device
+        self._sizes, self._device = {"tokens": b * K, "neurons": b * N}, device
 
-    def take(self, name: str, size: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """A tensor of two dimensions whose values are whatever was there."""
+    def take(self, name: str, size: str, shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor b x K or b x N, as `size` says, whose values are whatever was there."""
         if name not in self._pool:
-            self._pool[name] = torch.empty(self._sizes[size], dtype=dtype, device=self.device)
+            self._pool[name] = torch.empty(self._sizes[size], dtype=dtype, device=self._device)
         return self._pool[name][: shape[0] * shape[1]].view(shape)
 
 
 @dataclass(frozen=True)
+class Block:
+    """K tokens of one tier."""
+
+    tokens: Tensor  # K
+    U: Tensor  # K x d
+    lengths: Tensor  # K: ‖U_v‖
+    bias: Tensor | None  # K
+    kind: int
+    first: bool  # of the vocabulary
+    z: Tensor | None  # B x K, to be filled in, where z is kept
+
+
 class Powers:
-    """One block of K tokens seen by the N neurons: powers of m, N x K, and in which dtype they are multiplied."""
+    """A block of K tokens seen by the N neurons: powers of m, N x K, in the dtype that they are multiplied in."""
 
-    m2: Tensor
-    low_m2: Tensor
-    m3: Tensor  # of the top tokens in float32
-    low_m4: Tensor | None  # but of rare tokens
-    largest: Tensor  # N: largest m²
+    def __init__(self, w: Tensor, rows: int, low: torch.dtype) -> None:
+        """Make room for blocks of at most `rows` tokens."""
+        self._w = w
+        dtypes = {"m2": torch.float32, "m3": torch.float32, "low_m2": low, "low_m3": low, "low_m4": low}
+        if low == torch.float32:
+            del dtypes["low_m2"], dtypes["low_m3"]  # the same values
+        self._room = {name: torch.empty(len(w) * rows, dtype=dtype, device=w.device) for name, dtype in dtypes.items()}
+        self.low = low
+        self.largest = torch.empty(len(w), device=w.device)  # N: largest m²
+        self.range = torch.empty(2, len(w), device=w.device)  # smallest and largest m
+        self.m2 = self.m3 = self.low_m2 = self.low_m3 = self.low_m4 = torch.empty(0)
 
-    @staticmethod
-    def of(m: Tensor, kind: int, room: Room) -> "Powers":
-        """Powers of `m`, which is overwritten, for tokens of the tier `kind`."""
+    def see(self, U: Tensor, kind: int, stripes: Stripes) -> None:
+        """Compute them for tokens of the tier `kind` whose rows of the unembedding are `U`, K x d.
 
-        def rounded(name: str, values: Tensor) -> Tensor:
-            if room.low == values.dtype:
-                return values
-            return room.take(name, "neurons", m.shape, room.low).copy_(values)
+        Of top tokens there is no `low_m3`, and of rare ones no `low_m4`.
+        """
+        shape = (len(self._w), len(U))
+        views = {name: room[: shape[0] * shape[1]].view(shape) for name, room in self._room.items()}
+        self.m2, self.m3, self.low_m4 = views["m2"], views["m3"], views["low_m4"]
+        self.low_m2, self.low_m3 = views.get("low_m2", self.m2), views.get("low_m3", self.m3)
+        stripes.map(lambda rows: self._see(rows, U, kind), stripes.split(len(self._w), len(self._w)))
 
-        m2 = torch.mul(m, m, out=room.take("m2", "neurons", m.shape))
-        m3 = m.mul_(m2)
-        low_m4 = None
-        if kind != RARE:
-            low_m4 = torch.mul(m2, m2, out=room.take("m4", "neurons", m.shape))
-            low_m4 = rounded("low_m4", low_m4)
-        return Powers(m2, rounded("low_m2", m2), m3 if kind == TOP else rounded("low_m3", m3), low_m4, m2.amax(1))
+    def _see(self, stripe: slice, U: Tensor, kind: int) -> None:
+        torch.mm(self._w[stripe], U.T, out=self.m3[stripe])
+        for rows in tiles(stripe, U.device):
+            m, m2 = self.m3[rows], self.m2[rows]
+            torch.aminmax(m, dim=1, out=(self.range[0, rows], self.range[1, rows]))
+            torch.amax(torch.mul(m, m, out=m2), 1, out=self.largest[rows])
+            m.mul_(m2)
+            if self.low != m.dtype:
+                self.low_m2[rows].copy_(m2)
+                if kind != TOP:
+                    self.low_m3[rows].copy_(m)
+            if kind != RARE:
+                self.low_m4[rows].copy_(m2 * m2)
+
+
+def tiles(rows: slice, device: torch.device) -> list[slice]:
+    """The same rows, on a processor a few at a time."""
+    size = _TILE if device.type == "cpu" else rows.stop - rows.start
+    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
 
 
 def accumulate(
@@ -206,43 +243,24 @@ def accumulate(
         log_origin,
         torch.empty(B * folded.vocabulary, device=device) if keep_z else None,
     )
-    room = Room(min(B, _POSITIONS), N, folded.rows, low, device)
-    done = 0
-    before = TOP
-    for tokens, U, kind in folded.blocks():
-        if before == TOP != kind:
-            top_m2.copy_(common.m2)
-            top_m4.copy_(common.m4)
-        before = kind
-        m = torch.mm(w, U.T, out=room.take("m", "neurons", (N, len(tokens))))
-        tier = rare if kind == RARE else common
-        tier.m_range[0] = torch.minimum(tier.m_range[0], m.amin(1))
-        tier.m_range[1] = torch.maximum(tier.m_range[1], m.amax(1))
-        powers = Powers.of(m, kind, room)
-        lengths = U.norm(dim=1)
-        for start in range(0, B, _POSITIONS):
-            rows = slice(start, min(start + _POSITIONS, B))
-            shape = (rows.stop - start, len(tokens))
-            logits, e, ez, ezz = (room.take(name, "positions", shape) for name in ("logits", "e", "ez", "ezz"))
+    powers = Powers(w, folded.rows, low)
+    done, before = 0, TOP
+    with Stripes(device) as stripes:
+        slices = stripes.split(B, _POSITIONS)
+        room = Room(max(rows.stop - rows.start for rows in slices), folded.rows, N, device)
+        for tokens, U, kind in folded.blocks():
+            if before == TOP != kind:
+                top_m2.copy_(common.m2)
+                top_m4.copy_(common.m4)
+            before = kind
+            powers.see(U, kind, stripes)
+            tier = rare if kind == RARE else common
+            tier.m_range[0] = torch.minimum(tier.m_range[0], powers.range[0])
+            tier.m_range[1] = torch.maximum(tier.m_range[1], powers.range[1])
             kept = z_block(sums.z, B, done, len(tokens))
-            z = room.take("z", "positions", shape) if kept is None else kept[rows]
-            for first_row in range(start, rows.stop, _TILE):
-                tile = slice(first_row, min(first_row + _TILE, rows.stop))
-                here = slice(tile.start - start, tile.stop - start)
-                few = Weighted(*(value[here] for value in (z, logits, e, ez, ezz)))
-                torch.mm(normed[tile], U.T, out=few.z)
-                folded.add_bias(tokens, few.z, out=few.logits)
-                if not done:
-                    _start(sums, tile, few.z, few.logits)
-                _keep_in_range(sums, tile, few.logits)
-                _weigh(sums, tile, kind, few, lengths)
-            _add(sums, rows, kind, Weighted(z, logits, e, ez, ezz), U, powers, room)
-            if sums.surprise is not None:
-                a = logits + (reference - log_origin)[rows, None]
-                sums.surprise.add(rows, a, e, z, U, powers.m2)
-            if sums.axis is not None and axis is not None:
-                sums.axis.add(rows, axis[tokens][None, :], e, z, U, powers.m2)
-        done += len(tokens)
+            block = Block(tokens, U, U.norm(dim=1), folded.bias_of(tokens), kind, not done, kept)
+            stripes.map(functools.partial(_add, sums, normed, block, powers, axis, room), slices)
+            done += len(tokens)
     return sums
 
 
@@ -265,6 +283,39 @@ class Weighted:
     e: Tensor  # exp(logits)
     ez: Tensor
     ezz: Tensor
+    low_e: Tensor  # rounded
+    low_ez: Tensor
+
+    def __getitem__(self, rows: slice) -> "Weighted":
+        """Some of the positions."""
+        values = (self.z, self.logits, self.e, self.ez, self.ezz, self.low_e, self.low_ez)
+        return Weighted(*(value[rows] for value in values))
+
+
+def _add(
+    sums: Moments, normed: Tensor, block: Block, powers: Powers, axis: Tensor | None, room: Room, rows: slice
+) -> None:
+    """Add K tokens to the sums of the positions `rows`."""
+    shape = (rows.stop - rows.start, len(block.tokens))
+    z, logits, e, ez, ezz = (room.take(name, "tokens", shape) for name in ("z", "logits", "e", "ez", "ezz"))
+    low_e, low_ez = e, ez
+    if powers.low != e.dtype:
+        low_e, low_ez = (room.take(name, "tokens", shape, powers.low) for name in ("low_e", "low_ez"))
+    weighted = Weighted(z if block.z is None else block.z[rows], logits, e, ez, ezz, low_e, low_ez)
+    torch.mm(normed[rows], block.U.T, out=weighted.z)
+    for tile in tiles(rows, e.device):
+        few = weighted[tile.start - rows.start : tile.stop - rows.start]
+        few.logits.copy_(few.z) if block.bias is None else torch.add(few.z, block.bias, out=few.logits)
+        if block.first:
+            _start(sums, tile, few.z, few.logits)
+        _keep_in_range(sums, tile, few.logits)
+        _weigh(sums, tile, block, few)
+    _multiply(sums, rows, block, weighted, powers, room)
+    if sums.surprise is not None:
+        a = logits + (sums.reference - sums.log_origin)[rows, None]
+        sums.surprise.add(rows, a, e, weighted.z, block.U, powers.m2)
+    if sums.axis is not None and axis is not None:
+        sums.axis.add(rows, axis[block.tokens][None, :], e, weighted.z, block.U, powers.m2)
 
 
 def _start(sums: Moments, rows: slice, z: Tensor, logits: Tensor) -> None:
@@ -284,48 +335,49 @@ def _keep_in_range(sums: Moments, rows: slice, logits: Tensor) -> None:
         sums.reference[rows] += up
 
 
-def _weigh(sums: Moments, rows: slice, kind: int, few: Weighted, lengths: Tensor) -> None:
+def _weigh(sums: Moments, rows: slice, block: Block, few: Weighted) -> None:
     """Weights of K tokens at b positions, and the sums that take no neuron; `z` and `logits` are given as they are."""
-    tier = sums.rare if kind == RARE else sums.common
+    tier = sums.rare if block.kind == RARE else sums.common
     z, logits, e, ez, ezz = few.z, few.logits, few.e, few.ez, few.ezz
     low, high = torch.aminmax(z.sub_(sums.origin[rows, None]), dim=1)
     tier.z_range[0, rows] = torch.minimum(tier.z_range[0, rows], low)
     tier.z_range[1, rows] = torch.maximum(tier.z_range[1, rows], high)
     torch.exp(logits.sub_(sums.reference[rows, None]), out=e)
     sums.logit[rows] += vecdot(e, logits)
-    sums.row[rows] += e @ lengths
+    sums.row[rows] += e @ block.lengths
     sums.squares[rows] += vecdot(e, e)
     torch.mul(e, z, out=ez)
     torch.mul(ez, z, out=ezz)
     for k, power in enumerate((e.sum(1), ez.sum(1), ezz.sum(1), vecdot(ezz, z), vecdot(ezz, z * z))):
         tier.z[k, rows] += power
+    if few.low_e is not e:
+        few.low_e.copy_(e)
+        few.low_ez.copy_(ez)
 
 
-def _add(sums: Moments, rows: slice, kind: int, few: Weighted, U: Tensor, powers: Powers, room: Room) -> None:
+def _multiply(sums: Moments, rows: slice, block: Block, weighted: Weighted, powers: Powers, room: Room) -> None:
     """Add the products of K tokens at b positions with the rows of U (K x d) and with the neurons' powers of m."""
-    tier = sums.rare if kind == RARE else sums.common
-    e, ez = few.e, few.ez
+    tier = sums.rare if block.kind == RARE else sums.common
+    e, low_e, U = weighted.e, weighted.low_e, block.U
     tier.u1[rows].addmm_(e, U)
-    tier.zu[rows].addmm_(ez, U)
-    low_e = e if room.low == e.dtype else room.take("low_e", "positions", e.shape, room.low).copy_(e)
-    if powers.low_m4 is None:
+    tier.zu[rows].addmm_(weighted.ez, U)
+    if block.kind == RARE:
         m2 = _product(low_e, powers.low_m2, room)
         tier.m2[rows] += m2
         tier.m4[rows].addcmul_(m2, powers.largest)
     else:
         tier.m2[rows].addmm_(e, powers.m2.T)  # in float32: the second moment is the one that counts
         tier.m4[rows] += _product(low_e, powers.low_m4, room)
-        sums.zzu[rows].addmm_(few.ezz, U)
-    if kind == TOP:
+        sums.zzu[rows].addmm_(weighted.ezz, U)
+    if block.kind == TOP:
         tier.m3[rows].addmm_(e, powers.m3.T)
     else:
-        tier.m3[rows] += _product(low_e, powers.m3, room)
-    low_ez = ez if room.low == ez.dtype else room.take("low_ez", "positions", ez.shape, room.low).copy_(ez)
-    sums.zm2[rows] += _product(low_ez, powers.low_m2, room)
+        tier.m3[rows] += _product(low_e, powers.low_m3, room)
+    sums.zm2[rows] += _product(weighted.low_ez, powers.low_m2, room)
 
 
 def _product(left: Tensor, right: Tensor, room: Room) -> Tensor:
-    """left · rightᵀ, b x N; the next product overwrites it."""
+    """left · rightᵀ, b x N; the next product of the same thread overwrites it."""
     if left.device.type == "cuda" and left.dtype != torch.float32:
         return torch.mm(left, right.T, out_dtype=torch.float32)
-    return torch.mm(left, right.T, out=room.take("product", "product", (len(left), len(right)), left.dtype))
+    return torch.mm(left, right.T, out=room.take("product", "neurons", (len(left), len(right)), left.dtype))
