@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 RESULT = Path(__file__).parent / "results" / "growth.json"
-ABLATION, PUBLISHING = (Path(__file__).parent / "results" / f"{name}.json" for name in ("ablation", "publishing"))
+ABLATION, PUBLISHING, WORKERS = (
+    Path(__file__).parent / "results" / f"{name}.json" for name in ("ablation", "publishing", "workers")
+)
 PAGE = Path(__file__).parent.parent / "docs" / "growth.md"
 PLOT = PAGE.with_suffix(".svg")
 MADE, END = "<!-- made by benchmarks/growth_report.py: {} -->", "<!-- end -->"
 QUANTITIES = ("ablation, s", "publish, s", "ablation, GB", "publish, GB")
 SYMBOLS = {"positions": "T", "neurons": "N", "vocabulary": "V"}
 RUN = "runs in one warehouse"
+WORKER = "Ray workers"
+EVERY_RUN = "every run"  # how a question about all of them begins
 # Biderman et al. (2023), table 1: width, MLP neurons, rows of the unembedding, parameters in millions
 PYTHIA = {
     "70M": (512, 2_048, 50_304, 70), "160M": (768, 3_072, 50_304, 162), "410M": (1_024, 4_096, 50_304, 405),
@@ -45,6 +49,7 @@ def page(result: dict[str, Any]) -> str:
     if "runs" in result:
         blocks["runs"] = [*_runs(result["runs"]["rows"]), "", _machine(result["runs"])]
         blocks["answers"] = _answers(result["runs"]["rows"])
+    blocks["workers"] = _workers(json.loads(WORKERS.read_text()))
     if "ingest" in result:
         blocks["ingest"] = [*_ingest(result["ingest"]["rows"]), "", _machine(result["ingest"])]
     if "runs" in result:
@@ -116,7 +121,7 @@ def _runs(rows: list[dict[str, Any]]) -> list[str]:
         [
             f"{row['runs']}", f"{row['runs'] * POSITIONS * 3072 / 1e9:.2f}", f"{row['file, GB']:.1f}",
             f"{row['publish, s']:.1f}", f"{row['stages']['facts']:.1f}", f"{row['publish, GB']:.2f}",
-            f"{max(answer['GB'] for answer in row['answers'].values()):.2f}",
+            f"{_largest(row, every_run=False):.2f}", f"{_largest(row, every_run=True):.2f}",
         ]
         for row in shown
     ]  # fmt: skip
@@ -127,9 +132,15 @@ def _runs(rows: list[dict[str, Any]]) -> list[str]:
         "publishing, s",
         "of it facts, s",
         "publishing, GB",
-        "largest answer, GB",
+        "largest answer about one run, GB",
+        "about every run, GB",
     ]
     return table(head, found)
+
+
+def _largest(row: dict[str, Any], *, every_run: bool) -> float:
+    """Memory of the largest answer about one run, or about all of them."""
+    return max(answer["GB"] for name, answer in row["answers"].items() if name.startswith(EVERY_RUN) == every_run)
 
 
 def _answers(rows: list[dict[str, Any]]) -> list[str]:
@@ -148,6 +159,19 @@ def _answers(rows: list[dict[str, Any]]) -> list[str]:
     for row in kept:
         head += [f"{row['runs']} run{'s' * (row['runs'] > 1)}, s", "row groups of facts read"]
     return table(head, found)
+
+
+def _workers(found: dict[str, Any]) -> list[str]:
+    """Ray workers of one thread each against one."""
+    rows = [row for row in found["runs"] if row["workers"]]
+    one = rows[0]["units"]
+    cells = [
+        [f"{row['workers']}", f"{row['units']:.1f}", f"{one / row['units']:.2f}",
+         f"{one / row['units'] / row['workers']:.0%}", f"{row['pairs per second'] / 1e6:.2f}"]
+        for row in rows
+    ]  # fmt: skip
+    head = ["workers", "forward pass and ablation, s", "times one", "efficiency", "M pairs/s"]
+    return [*table(head, cells), "", _machine(found)]
 
 
 def _ingest(row: dict[str, Any]) -> list[str]:
@@ -220,6 +244,11 @@ def plot(result: dict[str, Any]) -> None:
         for quantity in ("ablation, s", "publish, s")
         for size, cost in points(result, axis, quantity)
     ]
+    rows += [
+        {"axis": WORKER, "size": row["workers"], "seconds": row["units"], "what": "ablation"}
+        for row in json.loads(WORKERS.read_text())["runs"]
+        if row["workers"]
+    ]
     scale = alt.Scale(type="log")
     drawn = (
         alt.Chart(pl.DataFrame(rows))
@@ -230,7 +259,7 @@ def plot(result: dict[str, Any]) -> None:
             color=alt.Color("what:N", title=None, scale=alt.Scale(range=["#c2410c", "#0f766e"])),
         )
         .properties(width=150, height=150)
-        .facet(column=alt.Column("axis:N", title=None, sort=[*SYMBOLS.values(), RUN]))
+        .facet(column=alt.Column("axis:N", title=None, sort=[*SYMBOLS.values(), RUN, WORKER]))
         .resolve_scale(x="independent")
     )
     drawn.save(PLOT)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.linalg import vecdot
 
 from common.errors import UserError
-from ingest.blocks import CHUNK, MEMORY, BlockBytes, vocabulary_rows
+from ingest.blocks import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, vocabulary_rows
 from ingest.definition import reference_effects
 from ingest.effects import Mixed, entropy, frozen_frequency
 from ingest.exact import (
@@ -44,7 +44,7 @@ RELATIVE_TOLERANCE = 1e-4
 # second ones in float32
 TOP_MASS, COMMON_MASS = 0.8, 0.985
 SMALLEST_RATIO = 0.1  # of σ1 / σ0: below it float32 loses the norm of the edited residual
-EXACT_PAIRS, FLOAT64_PAIRS = 1 << 21, 512  # settled at a time
+FLOAT64_PAIRS = 512  # settled at a time
 LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss: below them the exact path is in float64
 ENTROPY_ROUNDINGS = 4  # roundings of the entropy for one of the loss
 
@@ -178,19 +178,23 @@ class Ablation:
         positions = self._positions(normed, targets, moments)
         found = {name: torch.empty(B, N, device=self.device) for name in self.effects}
         bounds = torch.empty(B, N, device=self.device) if self.keep_bounds else None
-        left, order2 = [], 0
+        weight = moments.weight
+        target_row = self.folded.gather(targets).norm(dim=1)
+        sizes = Sizes(moments.row / weight, target_row, moments.squares.sqrt() / weight)
+        settle = functools.partial(self._settle, found, positions, sizes, residual, activations)
+        left: list[Pairs] = []
+        exact = order2 = 0
         for start in range(0, B, CHUNK):
             rows = slice(start, min(start + CHUNK, B))
             over, within = self._expand(moments, positions, (normed, scale, activations), found, bounds, rows)
             left.append(over)
             order2 += within
-        pairs = Pairs.concatenate(left)
-        weight = moments.weight
-        target_row = self.folded.gather(targets).norm(dim=1)
-        sizes = Sizes(moments.row / weight, target_row, moments.squares.sqrt() / weight)
+            exact += len(over)
+            if sum(map(len, left)) > EXACT_PAIRS:  # so that they take no more memory where nearly all are left
+                settle(Pairs.concatenate(left))
+                left = []
         del moments
-        for few in pairs.split(EXACT_PAIRS):
-            self._settle(few, found, positions, sizes, residual, activations)
+        settle(Pairs.concatenate(left))
         return BlockEffects(
             delta_loss=found["loss"],
             loss=positions.loss,
@@ -199,9 +203,9 @@ class Ablation:
             delta_entropy=found.get("entropy"),
             delta_kl=found.get("kl"),
             frozen_frequency_delta_loss=found.get("frequency"),
-            exact_pairs=len(pairs.t),
+            exact_pairs=exact,
             order2_pairs=order2,
-            order3_pairs=B * N - order2 - len(pairs.t),
+            order3_pairs=B * N - order2 - exact,
             share_of_tolerance=bounds,
         )
 
@@ -278,14 +282,16 @@ class Ablation:
 
     def _settle(
         self,
-        pairs: Pairs,
         found: dict[str, Tensor],
         positions: Positions,
         sizes: Sizes,
         residual: Tensor,
         activations: Tensor,
+        pairs: Pairs,
     ) -> None:
         """Fill in the pairs that the series leaves over: over the whole vocabulary, in float64 where it takes that."""
+        if not len(pairs):
+            return
         values = exact_effects(self.folded, positions, self._w, pairs, self.effects, self.directions)
         rounding = exact_rounding(self.folded, sizes, self._norms, pairs)
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold; the entropy divides by it

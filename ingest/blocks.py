@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from ingest.moments import workspace
 
 CHUNK = 64  # positions whose series are summed at a time
+EXACT_PAIRS = 1 << 19  # that the series leaves over, computed over the whole vocabulary at a time
+_PAIR = 128  # bytes that each of them takes
 MOST_POSITIONS = 8192  # in a block
 MEMORY = 2 << 30  # bytes that a block may take beside its inputs and results
 
@@ -28,7 +30,8 @@ class BlockBytes:
         """Of blocks of the vocabulary of `rows` tokens."""
         along = 4 * len({"entropy", "frequency"} & set(effects)) * (N + 4 * d)
         each = 4 * (9 * N + len(effects) * N + 8 * d) + along + 8 * rows
-        return BlockBytes(N, workspace(N, d, rows) + 4 * CHUNK * 40 * N, each, 4 * V)
+        pairs = EXACT_PAIRS + CHUNK * N
+        return BlockBytes(N, workspace(N, d, rows) + 4 * CHUNK * 40 * N + _PAIR * pairs, each, 4 * V)
 
     def preferred_positions(self, positions: int, memory: int = MEMORY) -> int:
         """How many of `positions` positions to take at a time: as many as the memory allows.

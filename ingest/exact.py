@@ -102,10 +102,9 @@ class Pairs:
         """All pairs of several lists."""
         return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("t", "i", "u", "c", "frozen_c")))
 
-    def split(self, size: int) -> "list[Pairs]":
-        """The same pairs in lists of at most `size`."""
-        fields = (self.t, self.i, self.u, self.c, self.frozen_c)
-        return [Pairs(*part) for part in zip(*(value.split(size) for value in fields), strict=True) if len(part[0])]
+    def __len__(self) -> int:
+        """P."""
+        return len(self.t)
 
 
 def exact_effects(

@@ -251,7 +251,8 @@ def execute(
         shutil.rmtree(folder, ignore_errors=True)
         manifest = prepared.manifest
         width, effects = prepared.structure.w_out.shape[1], len(manifest.effects)
-        require_space(folder, manifest.positions, manifest.neurons, width, effects)
+        gathered = place is not None and place.is_at(folder)
+        require_space(folder, manifest.positions, manifest.neurons, width, effects, twice_captured=gathered)
         write_manifest(folder, manifest)
         if place is not None and not place.is_at(folder):
             place.remove()

@@ -20,14 +20,19 @@ def bytes_stored(pairs: int, effects: int) -> int:
     return int(pairs * (BYTES_A_PAIR_STORED + BYTES_AN_EFFECT * (effects - 1)))
 
 
-def require_space(folder: Path, positions: int, neurons: int, width: int, effects: int) -> None:
+def require_space(
+    folder: Path, positions: int, neurons: int, width: int, effects: int, *, twice_captured: bool = False
+) -> None:
     """Refuse a run for which the disk of its parts, and of the warehouse beside them, has no room.
+
+    `twice_captured`: workers leave the captured rows on the same disk, from where they are gathered.
 
     Raises:
         UserError: with what it needs and what is free.
     """
     folder.mkdir(parents=True, exist_ok=True)
     needed = bytes_needed(positions, neurons, width, effects) + bytes_stored(positions * neurons, effects)
+    needed += positions * (width + neurons) * 4 * twice_captured
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

@@ -150,6 +150,25 @@ def test_kept_logits_change_nothing(novella) -> None:
     assert worst(layer, kept, every_pair(40, 50)) <= 1
 
 
+def test_pairs_are_settled_few_at_a_time(novella, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many the series leaves over, no more wait than there is memory for."""
+    layer = tuple(value[:160] if value is novella[3] or value is novella[4] else value for value in novella[:5])
+    ablation, edited, targets = Ablation(*layer[:3], sample=novella[3][::4]), layer[3:], novella[5][:160]
+    at_once, sizes = ablation.block(*edited, targets), []
+    settle = Ablation._settle
+
+    def counted(self: Ablation, *given) -> None:
+        sizes.append(len(given[-1]))
+        settle(self, *given)
+
+    monkeypatch.setattr(Ablation, "_settle", counted)
+    monkeypatch.setattr("ingest.ablation.EXACT_PAIRS", 100)
+    found = ablation.block(*edited, targets)
+    assert len(sizes) > 1
+    assert sum(sizes) == found.exact_pairs == at_once.exact_pairs
+    torch.testing.assert_close(found.delta_loss, at_once.delta_loss, atol=1e-7, rtol=1e-6)
+
+
 def test_weighted_rows_are_the_sum_they_stand_for() -> None:
     generator = torch.Generator().manual_seed(0)
     table, weights = torch.randn(30, 200, generator=generator), torch.randn(77, 2, generator=generator)
