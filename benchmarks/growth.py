@@ -159,13 +159,20 @@ def published(path: Path, parts: Path) -> dict[str, Any]:
     }
 
 
-def first_answer(path: Path, query: str) -> dict[str, Any]:
-    """Seconds to open the warehouse and fetch an answer, the memory of that, and the row groups of facts it read."""
+def first_answer(path: Path, query: str, limit: str | None = None) -> dict[str, Any]:
+    """Seconds to open the warehouse and fetch an answer, the memory of that, and the row groups of facts it read.
+
+    With a `limit`, the engine is given no more memory than that.
+    """
     with TreeMemory(mapped_files=False) as memory:
         start = time.perf_counter()
-        with warehouse.open(path) as opened:
-            opened.sql(query)
-            took = round(time.perf_counter() - start, 3)
+        if limit is None:
+            with warehouse.open(path) as opened:
+                opened.sql(query)
+        else:
+            with connection.reading(path) as con:
+                con.execute(f"set memory_limit = '{limit}'").execute(query).fetchall()
+        took = round(time.perf_counter() - start, 3)
     with connection.reading(path) as con:
         ((_, plan),) = con.execute(f"explain (analyze, format json) {query}").fetchall()
     return {"s": took, "GB": round(memory.peak_gb, 2), "row groups read": list(scans(json.loads(plan)))}
