@@ -170,8 +170,8 @@ def first_answer(path: Path, query: str, limit: str | None = None) -> dict[str, 
             with warehouse.open(path) as opened:
                 opened.sql(query)
         else:
-            with connection.reading(path) as con:
-                con.execute(f"set memory_limit = '{limit}'").execute(query).fetchall()
+            with connection.open_read_only(path, limits={"memory_limit": limit}) as con:
+                con.execute(query).fetchall()
         took = round(time.perf_counter() - start, 3)
     with connection.reading(path) as con:
         ((_, plan),) = con.execute(f"explain (analyze, format json) {query}").fetchall()
