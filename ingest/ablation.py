@@ -194,7 +194,8 @@ class Ablation:
                 settle(Pairs.concatenate(left))
                 left = []
         del moments
-        settle(Pairs.concatenate(left))
+        if left:
+            settle(Pairs.concatenate(left))
         return BlockEffects(
             delta_loss=found["loss"],
             loss=positions.loss,

@@ -120,9 +120,7 @@ def exact_effects(
     `w` is N x d, the (centred) output rows; δ is taken relative to the target's, so that nothing cancels.
     """
     u, c, t, i = pairs.u, pairs.c, pairs.t, pairs.i
-    rows_y = folded.gather(positions.targets)
-    few = zip(t.split(_GATHERED), i.split(_GATHERED), strict=True)
-    w_y = torch.cat([vecdot(w[some_i], rows_y[some_t]) for some_t, some_i in few])  # m_{i,y}
+    w_y = _at_targets(w, folded.gather(positions.targets), pairs)
     shift = u * positions.target_z[t] + c * w_y  # δ_y
     sums = {name: torch.zeros_like(u) for name in ("loss", "score", "tilt", "direct", "frequency")}
     axis = torch.empty(0)
@@ -165,6 +163,22 @@ def exact_effects(
         found["kl"] = loss + shift - unigram_mean
     if "frequency" in effects:
         found["frequency"] = sums["frequency"].log1p()
+    return found
+
+
+def _at_targets(w: Tensor, rows_y: Tensor, pairs: Pairs) -> Tensor:
+    """m_{i,y} of P pairs, `rows_y` being U_y of the B positions' targets.
+
+    In memory that is used again: what is freed piece by piece between results that stay, the system's allocator keeps.
+    """
+    found = torch.empty_like(pairs.u)
+    room = w.new_empty(2, min(_GATHERED, len(found)), w.shape[1])
+    for start in range(0, len(found), _GATHERED):
+        k = slice(start, start + _GATHERED)
+        left, right = (some[: len(found[k])] for some in room)
+        torch.index_select(w, 0, pairs.i[k], out=left)
+        torch.index_select(rows_y, 0, pairs.t[k], out=right)
+        torch.sum(left.mul_(right), 1, out=found[k])
     return found
 
 
