@@ -61,7 +61,7 @@ class Shape:
         checked = min(VALUES, min(part, 256) * V)
         return {
             "forward pass": batch * (e * (3 * N + 8 * d) + 4 * (N + d)),
-            "neurons": 24 * N * d + 48 * d * d + rows * (40 * N + 20 * d) + 8 * V,
+            "neurons": 16 * N * d + 48 * d * d + rows * (40 * N + 20 * d) + 8 * V,
             "ablation": 8 * N * d
             + 16 * V
             + block.fixed
