@@ -236,6 +236,11 @@ def attention_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".attention")
 
 
+def removed_folder(folder: Path) -> Path:
+    """What the folder of a run's parts is called while it is removed, so that a kill half-way leaves it told apart."""
+    return folder.with_name(folder.name + ".removed")
+
+
 def relation_path(folder: Path, relation: str) -> Path:
     """Where a relation's one file lies in a run's folder."""
     return folder / f"{relation}.parquet"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,31 @@ def test_vacuum_removes_parts_that_a_crash_left(path: Path) -> None:
     make_parts(parts_of(path, "next"), run_id="next", positions=64, neurons=4)
     warehouse.vacuum(path)
     assert [folder.name for folder in parts.parts_root(path).iterdir()] == ["next"]
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [warehouse.vacuum, lambda path: warehouse.remove_parts(path, "run"), lambda path: warehouse.delete(path, "run")],
+)
+def test_parts_that_a_kill_left_half_removed_are_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, finish: Callable[[Path], object]
+) -> None:
+    """Whatever file went first: what is left is told apart from a run's parts by its name."""
+    make_parts(parts_of(path), run_id="run", positions=64, neurons=4)
+
+    def killed(folder: Path, **_given: Any) -> None:
+        if folder.exists():
+            (folder / parts.SUMMARY).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as at_the_kill:
+        at_the_kill.setattr("warehouse.staging.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            warehouse.publish(path, parts_of(path))
+    assert not parts_of(path).exists()
+    assert any(parts_of(path).parent.iterdir())
+    finish(path)
+    assert not any(parts_of(path).parent.iterdir())
 
 
 def test_what_a_kill_left_is_removed(path: Path, tmp_path: Path) -> None:

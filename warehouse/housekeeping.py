@@ -1,6 +1,7 @@
 """Keeping a warehouse in order: making it writable, deleting runs, giving space back."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from glob import escape
@@ -77,7 +78,8 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
         con.execute("commit")
         con.execute("checkpoint")
     folder = parts.parts_root(path) / run_id
-    for leftover in (folder, parts.groups_folder(folder), parts.attention_folder(folder)):
+    beside = (parts.groups_folder, parts.attention_folder, parts.removed_folder)
+    for leftover in (folder, *(named(folder) for named in beside)):
         shutil.rmtree(leftover, ignore_errors=True)
     return run_id
 
@@ -113,8 +115,10 @@ def remove_parts(path: Path, run_id: str, *, wait: float = 0.0) -> None:
 
 
 def _remove_parts(folder: Path, digest: str | None) -> None:
+    staging.remove_half_removed(folder)
     if (folder / parts.SUMMARY).is_file() and staging.digest(folder) == digest:
-        shutil.rmtree(folder, ignore_errors=True)  # another process may be at it
+        with suppress(OSError):  # another process may be at it
+            staging.remove(folder)
 
 
 def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:

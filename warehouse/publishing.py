@@ -6,7 +6,6 @@ of the run or none of it, and of a run published before, the old state or the ne
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -139,7 +138,7 @@ def publish(
             raise
     else:
         remove_orphans(path, wait=wait)
-    shutil.rmtree(folder)
+    staging.remove(folder)
     return run_id
 
 

@@ -1,6 +1,7 @@
 """The parts of a run as relations that SQL can read, before anything of them is in the warehouse."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,19 @@ def digest(folder: Path) -> str:
     """SHA-256 over the manifest and the summary of a run's folder."""
     texts = [(folder / name).read_bytes() for name in (parts.MANIFEST, parts.SUMMARY)]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def remove(folder: Path) -> None:
+    """Remove a run's parts, and what a kill left of earlier ones half removed."""
+    doomed = parts.removed_folder(folder)
+    remove_half_removed(folder)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_half_removed(folder: Path) -> None:
+    """Remove what a kill left of a run's parts while they were removed."""
+    shutil.rmtree(parts.removed_folder(folder), ignore_errors=True)
 
 
 def check_files(staged: Staged) -> None:
