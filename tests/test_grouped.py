@@ -400,6 +400,27 @@ def test_groups_need_a_published_run(added):
     assert not folder.exists()
 
 
+def test_a_kill_while_parts_of_groups_are_removed_leaves_nothing_behind(added, monkeypatch):
+    run_id, folder = added
+    own = parts.parts_root(Path(PATH)) / run_id
+    own.parent.mkdir(exist_ok=True)
+    folder = folder.rename(parts.groups_folder(own))
+
+    def killed(doomed: Path, **_given: bool) -> None:
+        if doomed.exists():
+            (doomed / "dim_group.parquet").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as at_the_kill:
+        at_the_kill.setattr("warehouse.staging.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            warehouse.add_groups(Path(PATH), run_id, folder)
+    assert not folder.exists()
+    assert any(folder.parent.iterdir())
+    warehouse.vacuum(Path(PATH))
+    assert not any(folder.parent.iterdir())
+
+
 def test_groups_are_exported_and_checked(commands, added):
     run_id, folder = added
     warehouse.add_groups(Path(PATH), run_id, folder)

@@ -1,7 +1,8 @@
 """The audit before publishing: broken and doubtful runs are refused, and leave no trace in the facts."""
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from common import parts
 from common.errors import QualityError, UserError
 from tests.synthetic import make_parts
 from tests.warehouses import SMALL, assert_same, change, contents, drop_row, parts_of, published, summary
+from warehouse import connection
 
 
 @pytest.fixture
@@ -188,3 +190,35 @@ def test_unfinished_parts_are_not_published(path: Path) -> None:
     with pytest.raises(UserError, match="not finished"):
         warehouse.publish(path, folder)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("view", ["audit_frequency", "audit_group", "audit_influence"])
+def test_the_second_audit_of_a_run_reads_no_other(path: Path, view: str) -> None:
+    """Or publishing would take longer and more memory with every run that is there."""
+    for seed, name in enumerate(("one", "two", "three")):
+        published(path, name, model_seed=seed)
+    with connection.reading(path) as con:
+        ((_, plan),) = con.execute(
+            f"explain (analyze, format json) select * from {view} where run_id = 'two'"
+        ).fetchall()
+        of_runs = dict(
+            con.execute(
+                "select table_name, estimated_size from duckdb_tables() where schema_name = 'store' and table_name in"
+                " (select table_name from duckdb_columns() where column_name = 'run_key')"
+            ).fetchall()
+        )
+    read = [(name, rows) for name, rows in scanned(json.loads(plan)) if name in of_runs.keys() - {"run"}]
+    assert read or view == "audit_frequency"
+    for name, rows in read:
+        assert rows <= of_runs[name] / 3, name
+
+
+def scanned(plan: Any) -> Iterator[tuple[str, int]]:
+    """Tables that a plan read, and how many rows."""
+    if isinstance(plan, dict):
+        if table := plan.get("extra_info", {}).get("Table"):
+            yield table.rpartition(".")[2], plan["intermediate_rows"]
+        plan = list(plan.values())
+    if isinstance(plan, list):
+        for part in plan:
+            yield from scanned(part)

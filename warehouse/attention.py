@@ -1,7 +1,6 @@
 """Adding attention, and what its heads do, to a published run."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,7 @@ def add_attention(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -
             con.execute(statement, {"run_key": key})
         con.execute("commit")
         con.execute("checkpoint")
-    shutil.rmtree(folder)
+    staging.remove(folder)
     return rows
 
 

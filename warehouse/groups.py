@@ -1,6 +1,5 @@
 """Groups of neurons ablated at once: reading who is in them, and adding their effects to a published run."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +95,7 @@ def add_groups(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -> i
         audit.record_results(con, key, verdicts, suite=audit.GROUPS)
         con.execute("commit")
         con.execute("checkpoint")
-    shutil.rmtree(folder)
+    staging.remove(folder)
     return rows
 
 

@@ -77,10 +77,9 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
             facts.define(con)
         con.execute("commit")
         con.execute("checkpoint")
-    folder = parts.parts_root(path) / run_id
-    beside = (parts.groups_folder, parts.attention_folder, parts.removed_folder)
-    for leftover in (folder, *(named(folder) for named in beside)):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for folder in _parts_folders(parts.parts_root(path) / run_id):
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.remove_half_removed(folder)
     return run_id
 
 
@@ -115,10 +114,16 @@ def remove_parts(path: Path, run_id: str, *, wait: float = 0.0) -> None:
 
 
 def _remove_parts(folder: Path, digest: str | None) -> None:
-    staging.remove_half_removed(folder)
+    for half_removed in _parts_folders(folder):
+        staging.remove_half_removed(half_removed)
     if (folder / parts.SUMMARY).is_file() and staging.digest(folder) == digest:
         with suppress(OSError):  # another process may be at it
             staging.remove(folder)
+
+
+def _parts_folders(folder: Path) -> tuple[Path, ...]:
+    """Where parts of a run may lie: its own, and those of what is added to it."""
+    return folder, parts.groups_folder(folder), parts.attention_folder(folder)
 
 
 def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:

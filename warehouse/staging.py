@@ -53,7 +53,7 @@ def digest(folder: Path) -> str:
 
 
 def remove(folder: Path) -> None:
-    """Remove a run's parts, and what a kill left of earlier ones half removed."""
+    """Remove the folder of a run's parts, or of parts added to it, and what a kill left of an earlier one."""
     doomed = parts.removed_folder(folder)
     remove_half_removed(folder)
     folder.rename(doomed)
@@ -61,7 +61,7 @@ def remove(folder: Path) -> None:
 
 
 def remove_half_removed(folder: Path) -> None:
-    """Remove what a kill left of a run's parts while they were removed."""
+    """Remove what a kill left of such a folder while it was removed."""
     shutil.rmtree(parts.removed_folder(folder), ignore_errors=True)
 
 

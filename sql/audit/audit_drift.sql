@@ -60,11 +60,20 @@ neuron_sum as (
     group by pair.run_id
 ),
 
-influence as (
-    select run_id, exact_avg(influence) as mean_influence
-    from neuron_influence
-    where preset = 'nc'
-    group by run_id
+-- The influence of these runs alone: there may be many others.
+mean as (
+    select
+        side.run_id,
+        exact_avg(case when side.is_here then neuron_influence.influence end) as here,
+        exact_avg(case when not side.is_here then neuron_influence.influence end) as there
+    from (
+        select run_id, run_id as of_run, true as is_here from pair
+        union all
+        select run_id, previous_run_id as of_run, false as is_here from pair
+    ) as side
+    join neuron_influence on side.of_run = neuron_influence.run_id
+    where neuron_influence.preset = 'nc'
+    group by side.run_id
 ),
 
 final as (
@@ -74,13 +83,12 @@ final as (
         pair.step - pair.previous_step as steps,
         position_sum.moved_targets,
         position_sum.loss_rise,
-        here.mean_influence / nullif(there.mean_influence, 0) as influence_ratio,
+        mean.here / nullif(mean.there, 0) as influence_ratio,
         neuron_sum.changed_neurons
     from pair
     left join position_sum using (run_id)
     left join neuron_sum using (run_id)
-    left join influence as here on pair.run_id = here.run_id
-    left join influence as there on pair.previous_run_id = there.run_id
+    left join mean using (run_id)
 )
 
 select * from final;

@@ -16,7 +16,8 @@ with run as (
     select run_id, neurons from dim_run where status = 'published'
 ),
 
-graded as (
+-- Not materialized: a filter on the run must reach the tables, where other runs are many.
+graded as not materialized (
     select run_id, position_id from position_frequency
 ),
 

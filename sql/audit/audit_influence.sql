@@ -21,7 +21,8 @@ with run as (
     select run_id, neurons from dim_run where status = 'published'
 ),
 
-ranked as (
+-- Not materialized: a filter on the run must reach the tables, where other runs are many.
+ranked as not materialized (
     select
         *,
         lag(influence) over (partition by run_id, preset, token_group order by rank) as before
@@ -103,24 +104,37 @@ placed as (
     group by ranked.run_id, ranked.preset, ranked.token_group, fit.first_rank, fit.last_rank
 ),
 
-final as (
+judged as (
     select
-        run.run_id,
+        run_id,
         preset,
         token_group,
-        abs(run.neurons::bigint - coalesce(ranking.neurons, 0)) as missing_neurons,
+        coalesce(ranking.neurons, 0) as neurons,
         coalesce(ranking.not_permuted, 0) as not_permuted,
         coalesce(ranking.out_of_order, 0) as out_of_order,
         coalesce(ranking.impossible, 0) as impossible,
-        coalesce(ranking.other_positions, 0) as other_positions,
+        coalesce(ranking.other_positions, 0) as other_positions
+    from member
+    full join ranking using (run_id, preset, token_group)
+),
+
+final as (
+    select
+        run.run_id,
+        judged.preset,
+        judged.token_group,
+        abs(run.neurons::bigint - judged.neurons) as missing_neurons,
+        judged.not_permuted,
+        judged.out_of_order,
+        judged.impossible,
+        judged.other_positions,
         coalesce(placed.missing_deviation, 0) as missing_deviation,
         coalesce(fitted.fits, 0) as fits,
         coalesce(fitted.bad_fit, 0) as bad_fit,
         coalesce(placed.unbalanced, 0) as unbalanced,
         coalesce(placed.unknown_regimes, 0) as unknown_regimes
-    from member
-    full join ranking using (run_id, preset, token_group)
-    join run using (run_id)
+    from run
+    join judged using (run_id)
     left join fitted using (run_id, preset, token_group)
     left join placed using (run_id, preset, token_group)
 )

@@ -15,6 +15,7 @@
 create or replace view store.position_frequency as
 select
     position.run_key,
+    run.run_id,
     position.position_id,
     position.window_id,
     position.target_token_id as token_id,
@@ -37,14 +38,13 @@ where
 
 create or replace view position_frequency as
 select
-    run.run_id,
-    graded.position_id,
-    graded.window_id,
-    graded.token_id,
-    graded.frequency,
-    graded.percentile,
-    graded.occurrence_percentile,
-    graded.is_word,
-    graded.is_elbow
-from store.position_frequency as graded
-join store.run as run using (run_key);
+    run_id,
+    position_id,
+    window_id,
+    token_id,
+    frequency,
+    percentile,
+    occurrence_percentile,
+    is_word,
+    is_elbow
+from store.position_frequency;
