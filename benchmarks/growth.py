@@ -1,14 +1,15 @@
 """How the cost of the ablation, of publishing and of queries grows: with positions, neurons, vocabulary and runs.
 
-    python -m benchmarks.growth [--only axes runs ingest] [--runs 50] [--leave 10] [--threads 4] [--folder DIR]
+    python -m benchmarks.growth [--only axes runs parquet ingest] [--runs 50] [--leave 10] [--threads 4] [--folder DIR]
 
 `axes`: T from 1k to 100k, N from 512 to 14k, V from 8k to 256k, each beside the others' smallest; a random head is
 ablated (`benchmarks.memory`), synthetic facts of that shape are published. `runs`: 25,088 × 3,072 pairs, 77 M, are
 published again and again into one warehouse, until there are `--runs` or the disk has only `--leave` GB left; on the
-way, and beyond a billion rows, every mart is asked of one run. Only the numbers are synthetic: parts are written by
-the units' own writer, audited and published as an ingest's are. `ingest`: which share of an ingest of GPT-2 small's
-shape is neither model nor ablation. Every measurement is a process of its own; memory is its own pages, not those of
-files. All goes to benchmarks/results/growth.json, and from there to docs/growth.md (`benchmarks.growth_report`).
+way, and beyond a billion rows, every mart is asked of one run. `parquet`: the same with the facts in Parquet files
+beside the warehouse. Only the numbers are synthetic: parts are written by the units' own writer, audited and published
+as an ingest's are. `ingest`: which share of an ingest of GPT-2 small's shape is neither model nor ablation. Every
+measurement is a process of its own; memory is its own pages, not those of files. All goes to
+benchmarks/results/growth.json, and from there to docs/growth.md (`benchmarks.growth_report`).
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from benchmarks import growth_report, marts, peaks
 from benchmarks.memory import TreeMemory
 from benchmarks.synthetic_runs import Stages, another, machine, make_run, seconds, use_threads
 from common.parts import parts_root
-from warehouse import connection
+from warehouse import connection, facts
 
 RESULTS = Path(__file__).parent / "results" / "growth.json"
 WIDTH, POSITIONS, NEURONS, VOCABULARY = 512, 4_096, 512, 8_192
@@ -53,19 +55,20 @@ LIMIT = "1GB"  # of memory, for the last of them once more: what it takes beyond
 def main() -> None:
     """Parse, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = {"axes": axes, "runs": runs, "ingest": ingest}
+    sections = {"axes": axes, "runs": runs, "parquet": partial(runs, store=facts.PARQUET), "ingest": ingest}
     parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--leave", type=float, default=10.0, help="GB of the disk to leave free")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--folder", type=Path, help="where to work [default: the system's temporary folder]")
     parser.add_argument("--publish", nargs=2, metavar=("FILE", "PARTS"), help=argparse.SUPPRESS)
+    parser.add_argument("--store", choices=facts.STORES, default=facts.NATIVE, help=argparse.SUPPRESS)
     parser.add_argument("--first", nargs=2, metavar=("FILE", "QUERY"), help=argparse.SUPPRESS)
     parser.add_argument("--limit", help=argparse.SUPPRESS)
     given = parser.parse_args()
     use_threads(given.threads)
     if given.publish:
-        print(json.dumps(published(*map(Path, given.publish))))
+        print(json.dumps(published(*map(Path, given.publish), given.store)))
         return
     if given.first:
         print(json.dumps(first_answer(Path(given.first[0]), given.first[1], given.limit)))
@@ -103,7 +106,7 @@ def axes(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
-def runs(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
+def runs(folder: Path, given: argparse.Namespace, store: str = facts.NATIVE) -> list[dict[str, Any]]:
     """One run after the other into one warehouse; a row for each, with the answers where it was asked."""
     path, source = folder / "runs.duckdb", folder / "source"
     make_run(source, **RUN, run_id="source")
@@ -111,10 +114,11 @@ def runs(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     for number in range(1, given.runs + 1):
         parts = parts_root(path) / "run"
         another(parts, source, f"run-{number:03d}")
-        row: dict[str, Any] = {"runs": number} | _publish(path, parts, given.threads)
-        row["file, GB"] = round(path.stat().st_size / 1e9, 3)
-        size = path.stat().st_size / number
-        is_last = number == given.runs or shutil.disk_usage(folder).free - size < given.leave * 1e9
+        row: dict[str, Any] = {"runs": number} | _publish(path, parts, given.threads, store)
+        files = [path, *facts.folder(path).rglob("*.parquet")]
+        size = sum(file.stat().st_size for file in files)
+        row["file, GB"] = round(size / 1e9, 3)
+        is_last = number == given.runs or shutil.disk_usage(folder).free - size / number < given.leave * 1e9
         if number in LOOKS or is_last:
             row["answers"] = {name: _ask(path, query, given.threads) for name, query in QUERIES.items()}
             row["answers"][f"{EVERY_RUN}, limited to {LIMIT}"] = _ask(path, QUERIES[EVERY_RUN], given.threads, LIMIT)
@@ -147,11 +151,11 @@ def ingest(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def published(path: Path, parts: Path) -> dict[str, Any]:
+def published(path: Path, parts: Path, store: str) -> dict[str, Any]:
     """Publish a run and watch the memory."""
     stages = Stages()
     with TreeMemory(mapped_files=False) as memory:
-        wall = seconds(lambda: warehouse.publish(path, parts, quiet=True))
+        wall = seconds(lambda: warehouse.publish(path, parts, store=store, quiet=True))
     return {
         "publish, s": wall,
         "publish, GB": round(memory.peak_gb, 3),
@@ -189,8 +193,8 @@ def scans(plan: Any) -> Iterator[tuple[int, int]]:
             yield from scans(part)
 
 
-def _publish(path: Path, parts: Path, threads: int) -> dict[str, Any]:
-    return dict(_child("benchmarks.growth", "--publish", path, parts, "--threads", threads))
+def _publish(path: Path, parts: Path, threads: int, store: str = facts.NATIVE) -> dict[str, Any]:
+    return dict(_child("benchmarks.growth", "--publish", path, parts, "--threads", threads, "--store", store))
 
 
 def _ask(path: Path, query: str, threads: int, limit: str | None = None) -> dict[str, Any]:
