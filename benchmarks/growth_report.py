@@ -18,7 +18,7 @@ PLOT = PAGE.with_suffix(".svg")
 MADE, END = "<!-- made by benchmarks/growth_report.py: {} -->", "<!-- end -->"
 QUANTITIES = ("ablation, s", "publish, s", "ablation, GB", "publish, GB")
 SYMBOLS = {"positions": "T", "neurons": "N", "vocabulary": "V"}
-RUN = "runs in one warehouse"
+RUNS = {"runs in one warehouse": "runs", "runs, facts in Parquet": "parquet"}  # and where their rows are
 WORKER = "Ray workers"
 EVERY_RUN = "every run"  # how a question about all of them begins
 # Biderman et al. (2023), table 1: width, MLP neurons, rows of the unembedding, parameters in millions
@@ -35,7 +35,7 @@ GPU_RATE = 25e12  # operations a second: an assumption, for one H100 without TF3
 def write(result: dict[str, Any]) -> None:
     """Write every block of the page whose results are there, and the plot."""
     PAGE.write_text(page(result), encoding="utf-8")
-    if {"axes", "runs"} <= result.keys():
+    if {"axes", "runs", "parquet"} <= result.keys():
         plot(result)
 
 
@@ -44,11 +44,12 @@ def page(result: dict[str, Any]) -> str:
     blocks = {}
     if "axes" in result:
         blocks["axes"] = [*_axes(result["axes"]["rows"]), "", _machine(result["axes"])]
-    if {"axes", "runs"} <= result.keys():
+    if {"axes", "runs", "parquet"} <= result.keys():
         blocks["exponents"] = _exponents(result)
-    if "runs" in result:
-        blocks["runs"] = [*_runs(result["runs"]["rows"]), "", _machine(result["runs"])]
-        blocks["answers"] = _answers(result["runs"]["rows"])
+    for name in RUNS.values():
+        if name in result:
+            blocks[name] = [*_runs(result[name]["rows"]), "", _machine(result[name])]
+            blocks[f"{name} answers"] = _answers(result[name]["rows"])
     blocks["workers"] = _workers(json.loads(WORKERS.read_text()))
     if "ingest" in result:
         blocks["ingest"] = [*_ingest(result["ingest"]["rows"]), "", _machine(result["ingest"])]
@@ -75,9 +76,11 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
 
 
 def points(result: dict[str, Any], axis: str, quantity: str) -> list[tuple[float, float]]:
-    """(size, cost) along an axis; for `runs` as many as there are."""
-    rows = result["runs"]["rows"] if axis == RUN else [row for row in result["axes"]["rows"] if row["axis"] == axis]
-    size = "runs" if axis == RUN else axis
+    """(size, cost) along an axis; for runs as many as there are."""
+    if axis in RUNS:
+        rows, size = result[RUNS[axis]]["rows"], "runs"
+    else:
+        rows, size = [row for row in result["axes"]["rows"] if row["axis"] == axis], axis
     return [(row[size], row[quantity]) for row in rows if row.get(quantity)]
 
 
@@ -99,8 +102,8 @@ def _axes(rows: list[dict[str, Any]]) -> list[str]:
 
 def _exponents(result: dict[str, Any]) -> list[str]:
     found = []
-    for axis in (*SYMBOLS, RUN):
-        for quantity in (*QUANTITIES, *(["file, GB"] if axis == RUN else [])):
+    for axis in (*SYMBOLS, *RUNS):
+        for quantity in (*QUANTITIES, *(["file, GB"] if axis in RUNS else [])):
             along = points(result, axis, quantity)
             if len(along) > 2:
                 first, last = along[0], along[-1]
@@ -144,20 +147,23 @@ def _largest(row: dict[str, Any], *, every_run: bool) -> float:
 
 
 def _answers(rows: list[dict[str, Any]]) -> list[str]:
+    """Seconds of each answer, and the row groups of facts that it read where the native store has them."""
     shown = [row for row in rows if "answers" in row]
     billion = next((row for row in shown if row["runs"] * POSITIONS * 3072 > 1e9), shown[-1])
     kept = [shown[0], billion, *([shown[-1]] if shown[-1] is not billion else [])]
+    scans = [scan for row in kept for answer in row["answers"].values() for scan in answer["row groups read"]]
+    is_native = any(total for _, total in scans)
     found = []
     for name in shown[0]["answers"]:
         cells = [name]
         for row in kept:
             answer = row["answers"][name]
             read = ", ".join(f"{part:,} of {total:,}" for part, total in answer["row groups read"]) or "–"
-            cells += [f"{answer['s']:.2f}", read]
+            cells += [f"{answer['s']:.2f}", *([read] if is_native else [])]
         found.append(cells)
     head = ["answer"]
     for row in kept:
-        head += [f"{row['runs']} run{'s' * (row['runs'] > 1)}, s", "row groups of facts read"]
+        head += [f"{row['runs']} run{'s' * (row['runs'] > 1)}, s", *(["row groups of facts read"] if is_native else [])]
     return table(head, found)
 
 
@@ -240,7 +246,7 @@ def plot(result: dict[str, Any]) -> None:
 
     rows = [
         {"axis": SYMBOLS.get(axis, axis), "size": size, "seconds": cost, "what": quantity.removesuffix(", s")}
-        for axis in (*SYMBOLS, RUN)
+        for axis in (*SYMBOLS, *RUNS)
         for quantity in ("ablation, s", "publish, s")
         for size, cost in points(result, axis, quantity)
     ]
@@ -259,7 +265,7 @@ def plot(result: dict[str, Any]) -> None:
             color=alt.Color("what:N", title=None, scale=alt.Scale(range=["#c2410c", "#0f766e"])),
         )
         .properties(width=150, height=150)
-        .facet(column=alt.Column("axis:N", title=None, sort=[*SYMBOLS.values(), RUN, WORKER]))
+        .facet(column=alt.Column("axis:N", title=None, sort=[*SYMBOLS.values(), *RUNS, WORKER]))
         .resolve_scale(x="independent")
     )
     drawn.save(PLOT)
