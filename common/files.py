@@ -1,10 +1,19 @@
-"""Writing files so that a reader never sees half of one, and reading the small JSON ones back."""
+"""Writing files so that a reader never sees half of one, reading the small JSON ones back, and names that will do."""
 
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name can be stored: bytes of a file's name that are no UTF-8 reach Python as halves of characters."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from common.errors import RareTokensError, UserError
+from common.files import is_utf8
 from common.interrupts import stopped_by_ctrl_c
 from common.terminal import inert
 
@@ -131,7 +132,7 @@ def read_config(path: Path | None, context: click.Context) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"--config {path}: not readable as TOML ({error}).") from error
     inner = [value for table in values.values() if isinstance(table, dict) for value in table.values()]
-    _refuse_null([*values.values(), *inner], f"--config {path}")
+    _require_text([*values.values(), *inner], f"--config {path}")
     top = {item.name for item in fields(Settings)}
     group = context.command
     assert isinstance(group, click.Group)
@@ -182,7 +183,7 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
     arguments = _hoisted(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:
-        _refuse_null(arguments, "the command line")
+        _require_text(arguments, "the command line")
         with stopped_by_ctrl_c():
             code = group.main(args=arguments, prog_name=program(), standalone_mode=False)
         sys.stdout.flush()
@@ -224,10 +225,13 @@ def _refusal(error: OSError) -> str | None:
     return None
 
 
-def _refuse_null(values: list[Any], where: str) -> None:
-    """No path and no name holds the character that ends them; the system raises a ValueError at it."""
-    if any(isinstance(value, str) and "\0" in value for value in values):
-        raise UserError(f"A value in {where} holds a null character. Leave it out.")
+def _require_text(values: list[Any], where: str) -> None:
+    """The system refuses a null character in a path or name, and what stores names refuses what is not UTF-8."""
+    for value in [value for value in values if isinstance(value, str)]:
+        if "\0" in value:
+            raise UserError(f"A value in {where} holds a null character. Leave it out.")
+        if not is_utf8(value):
+            raise UserError(f"{value!r} in {where} is not UTF-8. Rename the file, or leave it out.")
 
 
 def _hoisted(arguments: list[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """Hostile text and paths: inert in report and terminal; code that comes with a model never runs unasked."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +123,35 @@ def test_a_name_that_is_too_long_is_refused_and_not_shown_whole(commands: Any, a
     assert ended.code == 2, ended.err
     assert "name too long" in ended.err.lower()
     assert "Traceback" not in ended.err
+
+
+NOT_UTF8 = os.fsdecode(b"\xff\xfe")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", NOT_UTF8),
+        ("attach", NOT_UTF8),
+        ("sql", NOT_UTF8),
+        ("--warehouse", NOT_UTF8, "runs"),
+        ("ingest", "--config", "\ud800", "--model", ""),
+    ],
+)
+def test_a_name_that_is_not_utf8_is_refused(commands: Any, arguments: tuple[str, ...]) -> None:
+    """Neither DuckDB nor a manifest could hold it."""
+    ended = commands(*arguments)
+    assert ended.code == 2, ended.err
+    assert "in the command line is not UTF-8" in ended.err
+    assert not any(commands.folder.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: elsewhere every name is text")
+def test_a_folder_that_is_not_utf8_holds_no_warehouse(commands: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = commands.folder / NOT_UTF8
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    ended = commands("runs")
+    assert ended.code == 2
+    assert "is not UTF-8, and DuckDB cannot open it" in ended.err
+    assert not any(folder.iterdir())

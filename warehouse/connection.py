@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from common.errors import LockedError, RareTokensError, UserError
+from common.files import is_utf8
 from common.interrupts import stoppable
 from warehouse import facts, migrations
 
@@ -174,6 +175,8 @@ def _says(error: duckdb.Error, marks: tuple[str, ...]) -> bool:
 def _check_path(path: Path) -> None:
     if "?" in str(path.absolute()):  # the engine reads what follows as options of a URL
         raise UserError(f"{path} has a question mark in its path, which DuckDB cannot open. Name another file.")
+    if not is_utf8(str(path.absolute())):
+        raise UserError(f"{path.absolute()} is not UTF-8, and DuckDB cannot open it. Rename the folder or the file.")
     if path.is_dir():
         raise UserError(f"{path} is a folder. A warehouse is a file; name one, such as {path / 'rare_tokens.duckdb'}.")
 
