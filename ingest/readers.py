@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import UserError
+from common.files import is_utf8
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
 COMPRESSED = (".gz", ".zst", ".bz2")
@@ -37,12 +38,15 @@ def corpus_files(path: Path) -> list[Path]:
     """The files that a file or folder stands for: the folder's own and its subfolders', by name, hidden ones left out.
 
     Raises:
-        UserError: there is no such path, its kind is not known, or the folder holds nothing of a known kind.
+        UserError: there is no such path, its kind is not known, or the folder holds nothing of a known kind, or a
+            file whose name is not UTF-8.
     """
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if _belongs(file.relative_to(path)) and file.is_file()]
         if not files:
             raise UserError(f"The corpus folder {path} holds no file that ends in {', '.join(SUFFIXES)}.")
+        if odd := next((file for file in files if not is_utf8(str(file))), None):
+            raise UserError(f"The corpus folder {path} holds {odd}, whose name is not UTF-8. Rename it.")
         return files
     if not path.exists():
         raise UserError(f"There is no corpus {path}; give a file or folder that exists, `c4` or `builtin`.")

@@ -98,6 +98,15 @@ def test_not_utf8_names_file_and_byte(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "byte 2 (0xff)" in refusal(write(tmp_path / "packed.txt.gz", gzip.compress(b"ab\xff")))
 
 
+def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    """It could be read, but no warehouse could say what was."""
+    try:
+        write(tmp_path / "corpus" / os.fsdecode(b"\xff.txt"), "text")
+    except (OSError, UnicodeEncodeError) as error:
+        pytest.skip(f"NOT TESTED: this system has no such names ({error})")
+    assert "whose name is not UTF-8" in refusal(tmp_path / "corpus")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
