@@ -8,9 +8,9 @@ import os
 
 import click
 
-from commands import analysis, demo, exploring, housekeeping, ingest, quality, reading, reporting
-from common.settings import group_options, run
-from common.version import VERSION
+from rare_tokens.commands import analyze, check, demo, explore, housekeeping, ingest, reading, report
+from rare_tokens.commands.support.settings import group_options, run
+from rare_tokens.common.version import VERSION
 
 # Threads that wait by spinning make a shared machine ten times slower; torch reads this when it is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,10 +32,10 @@ for command in (
     reading.runs,
     reading.tables,
     reading.sql,
-    analysis.analyze,
-    reporting.report,
-    exploring.explore,
-    quality.check,
+    analyze.analyze,
+    report.report,
+    explore.explore,
+    check.check,
     housekeeping.export,
     housekeeping.attach,
     housekeeping.delete,

@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyses import attention, geometry, graph, groups, information, spectra
-from analyses.activations import Activations
-from analyses.attention import ATTENTION
-from analyses.cells import CELL, MATCHED, PRESETS, RARE, TOKEN_GROUPS, window_sums
-from analyses.intervals import INFLUENCE_INTERVAL, influence_intervals
-from analyses.regimes import influence_slopes, regimes
-from analyses.sensitivity import threshold_sensitivity
-from analyses.significance import TESTED, group_test
-from analyses.statistics import CONTROL, GROUP_TEST
-from analyses.step import ACTIVATIONS, Analysis, Ask, Results, Source
-from analyses.tables import FloatArray, table
+from rare_tokens.analyses.analysis import ACTIVATIONS, Analysis, Ask, Results, Source
+from rare_tokens.analyses.attention import inputs
+from rare_tokens.analyses.attention.inputs import ATTENTION
+from rare_tokens.analyses.coordination import geometry, graph, mutual_information, neuron_groups, weight_spectra
+from rare_tokens.analyses.coordination.activations import Activations
+from rare_tokens.analyses.curve.effect_cells import CELL, MATCHED, PRESETS, RARE, TOKEN_GROUPS, window_sums
+from rare_tokens.analyses.curve.intervals import INFLUENCE_INTERVAL, influence_intervals
+from rare_tokens.analyses.curve.regimes import influence_slopes, regimes
+from rare_tokens.analyses.curve.threshold_sensitivity import threshold_sensitivity
+from rare_tokens.analyses.group_tests import TESTED, group_test
+from rare_tokens.analyses.result_table import FloatArray, table
+from rare_tokens.analyses.statistics import CONTROL, GROUP_TEST
 
 KEY = ("run_id", "layer", "preset", "token_group")  # columns of a stored relation that its analysis does not give
 CELLS = ("neuron", "window_id", *CELL, "matched_group", "positions")
@@ -118,11 +119,13 @@ def _neuron_group(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | Non
         ranking = ask(Source("neuron_influence", preset, RARE))
         deviation = ask(Source("neuron_deviation", preset, RARE))
         chosen = [
-            groups.sign_groups(ranking, parameters["k"]),
-            groups.plateau_groups(ranking, deviation),
-            groups.top_groups(ranking, parameters["top_share"]),
+            neuron_groups.sign_groups(ranking, parameters["k"]),
+            neuron_groups.plateau_groups(ranking, deviation),
+            neuron_groups.top_groups(ranking, parameters["top_share"]),
         ]
-        return groups.with_controls(pl.concat(chosen), neurons, draws=parameters["draws"], seed=parameters["seed"])
+        return neuron_groups.with_controls(
+            pl.concat(chosen), neurons, draws=parameters["draws"], seed=parameters["seed"]
+        )
 
     presets = [*parameters["presets"], *([MATCHED] if _is_matched(ask) else [])]
     return {"neuron_group": pl.concat(_keyed(formed(preset), preset) for preset in presets)}
@@ -204,7 +207,7 @@ def _clusters(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.Data
 
 
 def _information(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.DataFrame:
-    return information.mutual_information(at.activations, at.groups, pool=pool, **own)
+    return mutual_information.mutual_information(at.activations, at.groups, pool=pool, **own)
 
 
 def _modularity(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.DataFrame:
@@ -213,16 +216,16 @@ def _modularity(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.Dat
 
 
 def _spectrum(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
-    return spectra.weight_spectrum(at.weights, at.groups, **own)
+    return weight_spectra.weight_spectrum(at.weights, at.groups, **own)
 
 
 def _density(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
-    return spectra.spectral_density(at.weights, at.groups, **own)
+    return weight_spectra.spectral_density(at.weights, at.groups, **own)
 
 
 def _routing(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
     own = {name: value for name, value in parameters.items() if name != "presets"}
-    parts = [_keyed(attention.routing(ask, preset, **own), preset) for preset in _standing(ask, parameters["presets"])]
+    parts = [_keyed(inputs.routing(ask, preset, **own), preset) for preset in _standing(ask, parameters["presets"])]
     return {"attention_routing": pl.concat(parts)}
 
 
@@ -231,7 +234,7 @@ def _head_ablation(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | No
     parts = []
     for preset in _standing(ask, parameters["presets"]):
         tested = At(ask, preset, RARE, parameters["group_names"]).groups.filter(pl.col("group_name") != CONTROL)
-        parts.append(attention.ablations(ask, preset, tested, **own))
+        parts.append(inputs.ablations(ask, preset, tested, **own))
     return {name: pl.concat(part[name] for part in parts) for name in ("head_ablation", "activation_patching")}
 
 
@@ -361,14 +364,14 @@ REGISTRY: tuple[Analysis, ...] = (
         ("weight_spectrum",),
         (*_GROUPED, "neuron_weight"),
         _of_groups("weight_spectrum", _spectrum),
-        _WEIGHTS | {"standardised": False, "rules": list(spectra.RULES), "seed": 0},
+        _WEIGHTS | {"standardised": False, "rules": list(weight_spectra.RULES), "seed": 0},
     ),
     Analysis(
         "spectral_density",
         ("spectral_density",),
         (*_GROUPED, "neuron_weight"),
         _of_groups("spectral_density", _density),
-        _WEIGHTS | {"standardised": False, "bins": spectra.BINS},
+        _WEIGHTS | {"standardised": False, "bins": weight_spectra.BINS},
     ),
     Analysis(
         "attention_routing",

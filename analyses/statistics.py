@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from analyses.tables import FloatArray, IntArray, joined, table
+from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, table
 
 Alternative = Literal["two-sided", "greater", "less"]
 CONTROL = "control"  # group_name of every random group

@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 import polars as pl
 
-import warehouse
-from commands.analysis import analyze_all
-from commands.ingesting import ingest_all, requested
-from commands.reading import published_runs
-from commands.reporting import REPORT_FOLDER, build_report
-from common.progress import working
-from common.settings import Settings, global_options
-from common.terminal import show
+from rare_tokens import warehouse
+from rare_tokens.commands.analyze import analyze_all
+from rare_tokens.commands.reading import published_runs
+from rare_tokens.commands.report import REPORT_FOLDER, build_report
+from rare_tokens.commands.support.ingest_runs import ingest_all, requested
+from rare_tokens.commands.support.settings import Settings, global_options
+from rare_tokens.commands.support.terminal import show
+from rare_tokens.common.progress import working
 
 DEMO_TOKENS = 4_096
 CHEAP = ("regimes", "influence_slope", "influence_interval", "threshold_sensitivity", "neuron_group")
@@ -28,8 +28,8 @@ def demo(settings: Settings, out: Path) -> None:
     report.
     """
     with working("Find the model and the text", quiet=settings.quiet):
-        from ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS
-        from ingest.request import Options
+        from rare_tokens.ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS
+        from rare_tokens.ingest.run.request import Options
 
     options = Options(
         str(MODEL_FOLDER),
@@ -48,7 +48,7 @@ def demo(settings: Settings, out: Path) -> None:
 
 def _analyze(settings: Settings, published: list[str]) -> None:
     """The cheap analyses of every checkpoint, the dear ones of the last, and the series they make."""
-    from analyses.reference import published_values
+    from rare_tokens.analyses.reference import published_values
 
     warehouse.store_published_values(settings.warehouse, published_values(), wait=settings.wait)
     chosen = published_runs(settings, tuple(published))

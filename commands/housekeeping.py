@@ -5,13 +5,13 @@ from pathlib import Path
 import click
 import polars as pl
 
-import warehouse
-from commands.completion import run_ids
-from common.errors import UserError
-from common.progress import working
-from common.settings import Settings, global_options
-from common.terminal import show
-from warehouse import STORES
+from rare_tokens import warehouse
+from rare_tokens.commands.support.completion import run_ids
+from rare_tokens.commands.support.settings import Settings, global_options
+from rare_tokens.commands.support.terminal import show
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.progress import working
+from rare_tokens.warehouse import STORES
 
 
 @click.command()

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 import polars as pl
 
-from commands.ingesting import ingest_all, requested
-from commands.reading import listed_runs
-from commands.spreading import Spreading
-from common.parts import EFFECT_COLUMNS
-from common.progress import working
-from common.settings import Settings, global_options
-from common.terminal import show
-from warehouse import STORES
+from rare_tokens.commands.reading import listed_runs
+from rare_tokens.commands.support.executors import Spreading
+from rare_tokens.commands.support.ingest_runs import ingest_all, requested
+from rare_tokens.commands.support.settings import Settings, global_options
+from rare_tokens.commands.support.terminal import show
+from rare_tokens.common.parts import EFFECT_COLUMNS
+from rare_tokens.common.progress import working
+from rare_tokens.warehouse import STORES
 
 if TYPE_CHECKING:
-    from ingest.attention import AttentionOptions
-    from ingest.request import Request
-    from ingest.revisions import MissingCheckpoint
+    from rare_tokens.ingest.attention.measure import AttentionOptions
+    from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
+    from rare_tokens.ingest.run.request import Request
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -148,9 +148,9 @@ def ingest(
     The effects are checked and published as a run. Asked again, a run is resumed, found done, or extended.
     """
     with working("Find the model and the text", quiet=settings.quiet):
-        from ingest.attention import AttentionOptions
-        from ingest.models import Trust
-        from ingest.request import Options
+        from rare_tokens.ingest.attention.measure import AttentionOptions
+        from rare_tokens.ingest.model.locate import Trust
+        from rare_tokens.ingest.run.request import Options
 
         spreading = Spreading(executor, ray_address, workers, parts)
         heads = AttentionOptions(attention, attention_layers, head_ablation)
@@ -167,8 +167,8 @@ def ingest(
 def _show_estimates(
     requests: "Iterator[Request | MissingCheckpoint]", heads: "AttentionOptions", settings: Settings
 ) -> None:
-    from ingest.estimate import UNKNOWN, estimate
-    from ingest.revisions import MissingCheckpoint
+    from rare_tokens.ingest.estimate import UNKNOWN, estimate
+    from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
 
     there = [request for request in requests if not isinstance(request, MissingCheckpoint)]
     estimates = [estimate(request, heads.request(int(request.config.num_hidden_layers))) for request in there]

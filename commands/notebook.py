@@ -12,9 +12,9 @@ def _():
     import marimo as mo
     import polars as pl
 
-    import warehouse
-    from analyses.exploring import described, deviation_chart, ranking_chart
-    from common.errors import RareTokensError
+    from rare_tokens import warehouse
+    from rare_tokens.analyses.explore_charts import described, deviation_chart, ranking_chart
+    from rare_tokens.common.errors import RareTokensError
 
     arguments = mo.cli_args()
     path = Path(str(arguments.get("warehouse") or "rare_tokens.duckdb"))

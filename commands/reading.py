@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 import polars as pl
 
-import warehouse
-from commands.completion import relation_names
-from common.errors import UserError
-from common.progress import working
-from common.settings import Settings, global_options
-from common.terminal import FORMATS, show
+from rare_tokens import warehouse
+from rare_tokens.commands.support.completion import relation_names
+from rare_tokens.commands.support.settings import Settings, global_options
+from rare_tokens.commands.support.terminal import FORMATS, show
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.progress import working
 
 _RUN_COLUMNS = ("run_id", "status", "model", "revision", "layer", "positions", "neurons", "corpus", "created_at")
 

@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import rare_tokens
+
+IMPORT_ROOT = Path(rare_tokens.__file__).resolve().parent.parent
+"""What a process of our own needs on its path, to import this program where it is a folder and not installed."""
+
 
 def is_utf8(name: str) -> bool:
     """Whether a name can be stored: bytes of a file's name that are no UTF-8 reach Python as halves of characters."""

@@ -33,8 +33,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-from common.errors import UserError
-from common.files import read_json, write_json
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.files import read_json, write_json
 
 Record = TypeVar("Record")
 

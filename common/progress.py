@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.progress import Task as _Task
 from rich.text import Text
 
-from common.terminal import visible
+from rare_tokens.commands.support.terminal import visible
 
 
 class Advance(Protocol):

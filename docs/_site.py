@@ -26,8 +26,8 @@ def on_files(files: Files, config: ProperDocsConfig) -> Files:
 
 def commands() -> str:
     """The help of every command, as the program prints it."""
-    import cli
-    from common.settings import DEFAULT_CONFIG
+    from rare_tokens import cli
+    from rare_tokens.commands.support.settings import DEFAULT_CONFIG
 
     lines = [
         "# Commands",
@@ -45,7 +45,7 @@ def commands() -> str:
 
 def relations() -> str:
     """Every relation of an empty warehouse, with the types and comments that the database holds of it."""
-    import warehouse
+    from rare_tokens import warehouse
 
     lines = ["# Relations", "", "`rare-tokens tables NAME` prints the same of a warehouse.", ""]
     for table in warehouse.tables(Path("there is no such file.duckdb")):

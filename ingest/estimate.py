@@ -5,20 +5,20 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from ingest.attention import SUBSAMPLE, AttentionRequest
-from ingest.attention_cells import MOST_SUMS
-from ingest.contexts import NC_MATCHED
-from ingest.dense import WIDER
-from ingest.dense_units import dense_cost
-from ingest.head_edits import CONTROL_DRAWS
-from ingest.heads import LAYERS
-from ingest.machine import matrix_rate
-from ingest.memory import plan
-from ingest.meta import empty_model, needs_dense_path
-from ingest.pipeline import choose_device
-from ingest.request import Request
-from ingest.space import bytes_needed, bytes_stored
-from ingest.structure import decoder_blocks, layer_index, mlp_shape
+from rare_tokens.ingest.attention.cells import MOST_SUMS
+from rare_tokens.ingest.attention.edits import CONTROL_DRAWS
+from rare_tokens.ingest.attention.heads import LAYERS
+from rare_tokens.ingest.attention.measure import SUBSAMPLE, AttentionRequest
+from rare_tokens.ingest.dense.ablation import WIDER
+from rare_tokens.ingest.dense.parts import dense_cost
+from rare_tokens.ingest.machine import matrix_rate
+from rare_tokens.ingest.model.structure import decoder_blocks, layer_index, mlp_shape
+from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
+from rare_tokens.ingest.run.pipeline import choose_device
+from rare_tokens.ingest.run.request import Request
+from rare_tokens.ingest.run.resources import plan
+from rare_tokens.ingest.run.space import bytes_needed, bytes_stored
+from rare_tokens.ingest.text.matched import NC_MATCHED
 
 BYTES_A_SUM_STORED = 6.5  # measured: the float is 4, edit, cell and neuron the rest
 CELLS_A_WINDOW = 5  # kinds of positions of a window that are in the same token groups, about

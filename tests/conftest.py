@@ -23,7 +23,7 @@ def real_inputs() -> Path:
 
 @pytest.fixture
 def commands(tmp_path, capsys, monkeypatch):
-    """Commands in an empty folder (see tests/commands.py)."""
-    from tests.commands import Commands
+    """Commands in an empty folder (see tests/support/commands.py)."""
+    from tests.support.commands import Commands
 
     return Commands(tmp_path, capsys, monkeypatch)

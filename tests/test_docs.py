@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
-import cli
+from rare_tokens import cli
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"

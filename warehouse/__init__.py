@@ -1,24 +1,24 @@
 """Everything that opens a warehouse file: the schema, publishing, queries, housekeeping.
 
-``import warehouse; w = warehouse.open("rare_tokens.duckdb"); w.influence(run, preset)``.
+``from rare_tokens import warehouse; w = warehouse.open("rare_tokens.duckdb"); w.influence(run, preset)``.
 """
 
-from warehouse.attaching import attach
-from warehouse.attention import StoredAttention, add_attention, require_same_model, stored_attention
-from warehouse.checking import Checked, check
-from warehouse.claims import claim
-from warehouse.door import Warehouse
-from warehouse.exporting import export
-from warehouse.facts import STORES
-from warehouse.groups import NamedGroup, add_groups, analysed_group, stored_groups
-from warehouse.housekeeping import Space, delete, migrate, remove_parts, require_writable, vacuum
-from warehouse.publishing import begin, publish, record_missing
-from warehouse.reporting import card_frames, report_frames, same_positions
-from warehouse.results import Stored, activations, read, store, store_published_values, stored
-from warehouse.runs import find, runs, status
-from warehouse.sandbox import run_sql
-from warehouse.storing import keep
-from warehouse.tables import tables
+from rare_tokens.warehouse.catalogue import tables
+from rare_tokens.warehouse.check.stored_data import Checked, check
+from rare_tokens.warehouse.client import Warehouse
+from rare_tokens.warehouse.locks import claim
+from rare_tokens.warehouse.maintenance import Space, delete, migrate, remove_parts, require_writable, vacuum
+from rare_tokens.warehouse.publish.attention import StoredAttention, add_attention, require_same_model, stored_attention
+from rare_tokens.warehouse.publish.groups import NamedGroup, add_groups, analysed_group, stored_groups
+from rare_tokens.warehouse.publish.moving import keep
+from rare_tokens.warehouse.publish.results import Stored, activations, read, store, store_published_values, stored
+from rare_tokens.warehouse.publish.runs import begin, publish, record_missing
+from rare_tokens.warehouse.report_inputs import card_frames, report_frames, same_positions
+from rare_tokens.warehouse.runs import find, runs, status
+from rare_tokens.warehouse.sandbox import run_sql
+from rare_tokens.warehouse.share.attach import attach
+from rare_tokens.warehouse.share.export import export
+from rare_tokens.warehouse.store.parquet_facts import STORES
 
 open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to read
 

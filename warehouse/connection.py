@@ -9,10 +9,11 @@ from typing import Any
 
 import duckdb
 
-from common.errors import LockedError, RareTokensError, UserError
-from common.files import is_utf8
-from common.interrupts import stoppable
-from warehouse import facts, migrations
+from rare_tokens.common.errors import LockedError, RareTokensError, UserError
+from rare_tokens.common.files import is_utf8
+from rare_tokens.common.interrupts import stoppable
+from rare_tokens.warehouse.schema import migrations
+from rare_tokens.warehouse.store import parquet_facts
 
 Config = dict[str, str | bool | int | float | list[str]]
 
@@ -32,7 +33,7 @@ _POLL_SECONDS = 0.1
 _LOCKED = ("Could not set lock", "being used by another process")  # the latter on Windows
 # What a disk that fails makes of writing and flushing; the engine does not always pass the system's own words on.
 _FAILED = ("Input/output error", "fsync failed", "CHECKPOINT during DETACH failed")
-_NAMED_BY_FACTS = (facts.NAMED,)
+_NAMED_BY_FACTS = (parquet_facts.NAMED,)
 # What the reader makes of a file that was damaged, or removed, after the warehouse was opened.
 _OF_PARQUET = ("arquet", "ecompress", "No files found that match", "TProtocolException", "Invalid page")
 _UNUSABLE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
@@ -71,7 +72,7 @@ def writing(path: Path, *, wait: float = 0.0, migrating: bool = True) -> Iterato
             raise UserError(f"Folder {path.parent} does not exist, so {path.name} cannot be made in it. Make it first.")
         con = _connect_waiting(path, wait, WRITE_CONFIG, read_only=False)
         try:
-            facts.bind(con, path)
+            parquet_facts.bind(con, path)
             if migrating:
                 migrations.migrate(con, path)
             yield con
@@ -105,7 +106,7 @@ def open_read_only(path: Path, *, wait: float = 0.0, limits: Config | None = Non
             return con
         con = _connect_waiting(path, wait, READ_CONFIG | (limits or {}), read_only=True)
         try:
-            _lock(con, facts.bind(con, path))
+            _lock(con, parquet_facts.bind(con, path))
             migrations.check(con, path)
         except BaseException:
             con.close()
@@ -118,7 +119,7 @@ def _lock(con: duckdb.DuckDBPyConnection, readable: list[Path]) -> None:
     ((is_locked,),) = con.execute("select current_setting('lock_configuration')").fetchall()
     if is_locked:  # by another connection of this process, which shares the engine with this one
         return
-    names = sorted({name for file in readable for name in (str(file), facts.escaped(str(file)))})
+    names = sorted({name for file in readable for name in (str(file), parquet_facts.escaped(str(file)))})
     if names:
         quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
         con.execute(f"set allowed_paths = [{quoted}]")
@@ -159,9 +160,9 @@ def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
         return UserError(f"{path} is not a DuckDB file, or is damaged: {reason(error)}")
     if _says(error, _NAMED_BY_FACTS):
         return UserError(reason(error))
-    if _says(error, _OF_PARQUET) and facts.folder(path).is_dir():
+    if _says(error, _OF_PARQUET) and parquet_facts.folder(path).is_dir():
         return UserError(
-            f"A Parquet file in {facts.folder(path)} cannot be read: {reason(error)} `check` says which it is."
+            f"A Parquet file in {parquet_facts.folder(path)} cannot be read: {reason(error)} `check` says which it is."
         )
     if "Permission denied" in text:
         return UserError(f"{path} may not be opened: permission denied.")

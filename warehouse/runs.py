@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from common import parts
-from common.errors import UserError
-from warehouse import processes
-from warehouse.connection import reading
+from rare_tokens.common import parts
+from rare_tokens.common.errors import UserError
+from rare_tokens.warehouse import locks
+from rare_tokens.warehouse.connection import reading
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,7 +30,7 @@ def runs(path: Path, *, wait: float = 0.0) -> "pl.DataFrame":
         processes_of = dict(con.execute("select run_id, process from store.run").fetchall())
     root = parts.parts_root(path)
     names = recorded["run_id"].to_list()
-    pids = [processes.holder(processes_of[run]) for run in names]
+    pids = [locks.holder(processes_of[run]) for run in names]
     statuses = [
         _effective(*known) for known in zip(recorded["status"], [root / run for run in names], pids, strict=True)
     ]
@@ -50,7 +50,7 @@ def status(path: Path, run_id: str, *, wait: float = 0.0) -> str | None:
         rows = con.execute("select status, process from store.run where run_id = $run", {"run": run_id}).fetchall()
     if not rows:
         return None
-    return _effective(rows[0][0], parts.parts_root(path) / run_id, processes.holder(rows[0][1]))
+    return _effective(rows[0][0], parts.parts_root(path) / run_id, locks.holder(rows[0][1]))
 
 
 def find(con: duckdb.DuckDBPyConnection, start: str) -> str:

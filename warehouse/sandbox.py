@@ -22,17 +22,17 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from common.errors import LockedError, RareTokensError, UserError
-from warehouse import migrations
-from warehouse.connection import WRITE_CONFIG, Config, open_read_only, reason
+from rare_tokens.common.errors import LockedError, RareTokensError, UserError
+from rare_tokens.common.files import IMPORT_ROOT
+from rare_tokens.warehouse.connection import WRITE_CONFIG, Config, open_read_only, reason
+from rare_tokens.warehouse.schema import migrations
 
 if TYPE_CHECKING:
     import polars as pl
 
 # How long after the engine's own time limit the process is killed: it then hangs in a call that cannot be stopped.
 GRACE_SECONDS = 2.0
-_PACKAGES = Path(__file__).resolve().parent.parent
-_CHILD = "from warehouse.sandbox import child; child()"
+_CHILD = "from rare_tokens.warehouse.sandbox import child; child()"
 _EXPLAIN = re.compile(r"\s*explain\s+(?:analyze\s+)?", re.IGNORECASE)
 # Types that Polars has no column for, alone or inside another.
 _ODD_TYPES = re.compile(r"INTERVAL|UNION|BIGNUM|VARINT|VARIANT|BIT\b|TIME WITH TIME ZONE|GEOMETRY")
@@ -62,7 +62,7 @@ def run_sql(path: Path, text: str, timeout: float = 60.0, *, wait: float = 0.0) 
     if timeout <= 0:
         raise UserError(f"A query needs more than {timeout:g} s. Give a --timeout above 0.")
     request = json.dumps({"path": str(path.absolute()), "text": text, "timeout": timeout, "wait": wait})
-    search = os.pathsep.join([str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    search = os.pathsep.join([str(IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     limit = timeout + wait + GRACE_SECONDS
     try:
         done = subprocess.run(  # noqa: S603  our own interpreter and code; the user's text goes through stdin

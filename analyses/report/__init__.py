@@ -1,8 +1,8 @@
 """The report: one page made for reading, and its numbers beside it."""
 
-from analyses.report.cards import PRESET as CARD_PRESET
-from analyses.report.cards import card_neurons
-from analyses.report.inputs import ReportInputs
-from analyses.report.write import require_writable, write_report
+from rare_tokens.analyses.report.data.cards import PRESET as CARD_PRESET
+from rare_tokens.analyses.report.data.cards import card_neurons
+from rare_tokens.analyses.report.data.inputs import ReportInputs
+from rare_tokens.analyses.report.page.write import require_writable, write_report
 
 __all__ = ["CARD_PRESET", "ReportInputs", "card_neurons", "require_writable", "write_report"]

@@ -12,7 +12,7 @@ create table store.neuron_mediation (
     reason varchar
 );
 
--- Runs that are there already get theirs, as publishing gives it (sql/marts/neuron_mediation.sql).
+-- Runs that are there already get theirs, as publishing gives it (sql/marts/facts/neuron_mediation.sql).
 insert into store.neuron_mediation
 with effect as (
     select

@@ -1,0 +1,143 @@
+"""Effects summed over cells of alike positions (`agg_effect`): which cells a threshold selects, and their sums.
+
+What moves a percentile or resamples windows reads these sums instead of the facts (SPEC 3). A bucket stands for a
+percentile wherever that is compared with a multiple of 5 up to 50, so those are the thresholds there are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from rare_tokens.analyses.result_table import FloatArray, IntArray
+from rare_tokens.common.errors import UserError
+
+PRESETS = {"es": 50.0, "nc": 50.0, "ds": 15.0}  # and the percentile at which each draws its line (SPEC 1)
+MATCHED = "nc-matched"  # no line is drawn: each rare token has a common one, in runs of matched contexts alone
+RARE, COMMON = "rare", "common"
+TOKEN_GROUPS = (RARE, COMMON)
+STEP, LARGEST = 5, 50
+CELL = ("percentile_bucket", "occurrence_bucket", "is_word", "is_elbow")
+
+
+def check_percentile(percentile: float) -> None:
+    """Refuse a threshold that cells cannot answer.
+
+    Raises:
+        UserError: not a percentile, or not a multiple of 5 up to 50.
+    """
+    if not 0 <= percentile <= 100:
+        raise UserError(f"{percentile:g} is no percentile: give one between 0 and 100.")
+    if percentile % STEP or percentile > LARGEST:
+        raise UserError(
+            f"Percentile {percentile:g} cannot be answered from sums: give a multiple of {STEP} up to {LARGEST}, "
+            f"or ask influence_at, which reads every effect."
+        )
+
+
+def in_group(preset: str, token_group: str, percentile: float | None = None) -> pl.Expr:
+    """Which cells a preset calls rare or common with its line at `percentile` (SPEC 1).
+
+    Args:
+        preset: `es`, `nc`, `ds` or `nc-matched`.
+        token_group: `rare` or `common`.
+        percentile: a multiple of 5 up to 50; None: the preset's own.
+
+    Returns:
+        A condition on the columns `CELL`, or of `nc-matched` on `matched_group`.
+
+    Raises:
+        UserError: an unknown preset or group, or a percentile that cells cannot answer.
+    """
+    if preset not in (*PRESETS, MATCHED) or token_group not in TOKEN_GROUPS:
+        raise UserError(
+            f"No token group {preset} {token_group}: presets are {', '.join([*PRESETS, MATCHED])}, groups rare, common."
+        )
+    if preset == MATCHED:
+        if percentile is not None:
+            raise UserError(f"Preset {MATCHED} has no percentile: its tokens were matched at ingest.")
+        return pl.col("matched_group") == token_group
+    line = PRESETS[preset] if percentile is None else percentile
+    check_percentile(line)
+    rare = token_group == RARE
+    if preset == "nc":
+        return pl.col("occurrence_bucket") < line if rare else pl.col("occurrence_bucket") >= line
+    if preset == "es":
+        return (pl.col("percentile_bucket") < line) & pl.col("is_word") if rare else pl.col("percentile_bucket") >= line
+    side = pl.col("percentile_bucket") < line if rare else pl.col("percentile_bucket") > line
+    return side & ~pl.col("is_elbow")
+
+
+@dataclass(frozen=True)
+class WindowSums:
+    """Effects of each neuron on one token group, summed window by window.
+
+    Attributes:
+        neurons: indices, ascending, shape (N,).
+        positions: of the group in each window that has any, shape (W,).
+        abs_sums: Σ |Δ| in nats, shape (N, W).
+    """
+
+    neurons: IntArray
+    positions: FloatArray
+    abs_sums: FloatArray
+
+    @property
+    def windows(self) -> int:
+        """W."""
+        return len(self.positions)
+
+    def influence(self) -> FloatArray:
+        """Mean |Δ| of each neuron over the group's positions, shape (N,)."""
+        return np.asarray(self.abs_sums.sum(axis=1) / self.positions.sum())
+
+    def log_error(self) -> FloatArray | None:
+        """Standard error of each neuron's log influence, shape (N,); None with a single window.
+
+        The linearised error of a ratio of sums over windows, which are what is independent; 0 where influence is 0.
+        """
+        if self.windows < 2:
+            return None
+        influence = self.influence()
+        rest = self.abs_sums - influence[:, None] * self.positions
+        error = np.sqrt((rest**2).sum(axis=1) * self.windows / (self.windows - 1)) / self.positions.sum()
+        return np.divide(error, influence, out=np.zeros_like(error), where=influence > 0)
+
+    def resampled(self, draws: int, rng: np.random.Generator) -> FloatArray:
+        """Influence of each neuron in bootstrap samples of windows, shape (draws, N)."""
+        counts = rng.multinomial(self.windows, np.full(self.windows, 1 / self.windows), size=draws).astype(float)
+        return np.asarray(counts @ self.abs_sums.T / (counts @ self.positions)[:, None])
+
+
+def window_sums(
+    cells: pl.DataFrame, preset: str, token_group: str, percentile: float | None = None
+) -> WindowSums | str:
+    """Sum the cells of a token group window by window.
+
+    Args:
+        cells: `agg_effect` of one run: neuron, window_id, `CELL`, positions, abs_delta_sum.
+        preset: as in `in_group`.
+        token_group: as in `in_group`.
+        percentile: as in `in_group`.
+
+    Returns:
+        The sums, or why there are none.
+
+    Raises:
+        UserError: as `in_group`.
+    """
+    chosen = cells.lazy().filter(in_group(preset, token_group, percentile))
+    sums = (
+        chosen.group_by("neuron", "window_id")
+        .agg(pl.col("positions").sum(), pl.col("abs_delta_sum").sum())
+        .sort("neuron", "window_id")
+        .collect()
+    )
+    if sums.is_empty():
+        return "no position in the group"
+    neurons = sums["neuron"].unique(maintain_order=True).to_numpy()
+    positions = sums["positions"].to_numpy().reshape(len(neurons), -1)
+    assert (positions == positions[0]).all(), "every neuron is ablated at every position"
+    return WindowSums(
+        neurons, positions[0].astype(float), sums["abs_delta_sum"].to_numpy().reshape(len(neurons), -1).astype(float)
+    )

@@ -1,0 +1,104 @@
+"""The page: one HTML text that needs nothing but itself."""
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from rare_tokens.analyses.report.data import text
+from rare_tokens.analyses.report.data.content import Content
+from rare_tokens.analyses.report.data.points import curve_ranks, sample_ranks
+from rare_tokens.analyses.report.data.series import Series
+from rare_tokens.analyses.report.data.summary import top_count
+from rare_tokens.analyses.report.figures import charts
+from rare_tokens.analyses.report.figures.figures import columns
+
+
+def render_page(content: Content) -> str:
+    """The page of `content`: HTML that loads nothing, runs only its own two scripts, and holds every token inert."""
+    library, script = _library(), _script()
+    return _template().render(
+        content=content,
+        style=Markup(_resource("page.css")),  # noqa: S704 - our own file
+        library=Markup(library),  # noqa: S704 - Vega, Vega-Lite and Vega-Embed, as vl-convert packs them
+        script=Markup(script),  # noqa: S704 - our own file
+        policy=_policy(library, script),
+        data=text.inline_json(page_data(content)),
+        versions=f"Vega {vl_convert.get_vega_version()}, Vega-Lite {charts.VEGA_LITE}, Vega-Embed "
+        f"{vl_convert.get_vega_embed_version()}",
+    )
+
+
+def page_data(content: Content) -> dict[str, Any]:
+    """What the page's script reads: texts, points, fits, and the specification of each figure of each series."""
+    order = [run for one in content.series for run in one.runs]
+    packed = content.points.packed
+    runs = [
+        points | {"revision": text.visible(run.revision), "fits": content.fits(run.run_id)}
+        for run, points in zip(order, packed["runs"], strict=True)
+    ]
+    return packed | {
+        "runs": runs,
+        "presets": content.presets,
+        "light": charts.LIGHT,
+        "series": [_series_data(one, content) for one in content.series],
+    }
+
+
+def _series_data(one: Series, content: Content) -> dict[str, Any]:
+    extent = content.extents[one.index]
+    sets = content.sets[one.index]
+    return {
+        "runs": [run.index for run in one.measured],
+        "neurons": extent.neurons,
+        "top": top_count(extent.neurons),
+        "table": content.top_count,
+        "curve_ranks": curve_ranks(extent.neurons),
+        "sample_ranks": sample_ranks(extent.neurons),
+        "sets": {name: {preset: columns(rows) for preset, rows in found.items()} for name, found in sets.items()},
+        "figures": content.figures[one.index],
+    }
+
+
+@cache
+def _resource(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=lambda value: text.visible(value, 2000) if type(value) is str else value,
+        loader=jinja2.FunctionLoader(_resource),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = (text.number, text.signed, text.percent, text.integer, text.milli, text.plain, text.fixed)
+    environment.filters.update({function.__name__: function for function in shown})
+    return environment.get_template("page.html.jinja")
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert: no address is asked."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", charts.VEGA_LITE)
+
+
+def _script() -> str:
+    """The page's own script: its parts share one scope, and none of their names is global."""
+    parts = "\n".join(_resource(name) for name in ("points.js", "tables.js", "page.js"))
+    return f'(function () {{\n"use strict";\n{parts}}})();\n'
+
+
+def _policy(*scripts: str) -> str:
+    """A content security policy under which only these scripts run and nothing at all is fetched."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"

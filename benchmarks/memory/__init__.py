@@ -1,0 +1,1 @@
+"""What memory it takes, beside what is said beforehand."""

@@ -1,0 +1,1 @@
+"""How long it takes: the ablation, attention, analyses, workers, the report."""

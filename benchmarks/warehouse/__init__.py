@@ -1,0 +1,1 @@
+"""How the warehouse loads, answers and grows."""

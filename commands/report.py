@@ -1,0 +1,93 @@
+"""The command `report`: what the warehouse holds of runs, as one page."""
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import polars as pl
+
+from rare_tokens import warehouse
+from rare_tokens.commands.analyze import analyze_all
+from rare_tokens.commands.reading import published_runs
+from rare_tokens.commands.support.completion import run_ids
+from rare_tokens.commands.support.settings import Settings, global_options, program
+from rare_tokens.commands.support.terminal import show
+from rare_tokens.common.progress import working
+
+if TYPE_CHECKING:
+    from rare_tokens.analyses.report import ReportInputs
+
+REPORT_FOLDER = "rare_tokens_report"
+
+
+@click.command()
+@click.argument("wanted", nargs=-1, metavar="[RUN]...", shell_complete=run_ids)
+@click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--no-analyze", is_flag=True, help="Show what is stored; compute nothing that is missing.")
+@global_options
+def report(settings: Settings, wanted: tuple[str, ...], out: Path, no_analyze: bool) -> None:
+    """Write the report page.
+
+    Of all published runs, or of those named: index.html, its numbers as report.json, its tables and figures. What
+    `analyze` would compute and is missing is computed first.
+    """
+    from rare_tokens.analyses.report import require_writable
+
+    chosen = published_runs(settings, wanted)
+    require_writable(out)
+    if not no_analyze:
+        analyze_all(chosen, settings)
+    index = build_report(settings, wanted, out)
+    show(pl.DataFrame({"report": [str(index)]}), "json") if settings.json else click.echo(index)
+
+
+def build_report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path:
+    """Write the page on the wanted runs to a folder, from what is stored; returns its index.html."""
+    from rare_tokens.analyses.report import write_report
+
+    with working("Read what the report shows", quiet=settings.quiet):
+        inputs = _report_inputs(settings, wanted)
+    if without := sorted(set(inputs.runs["run_id"]) - set(inputs.decisions["run_id"])):
+        settings.say(f"Without intervals and decisions for {', '.join(without)}: `analyze` computes them.")
+    with working("Write the report", quiet=settings.quiet):
+        return write_report(inputs, out)
+
+
+def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs":
+    """Everything that a page on the wanted runs shows."""
+    from rare_tokens.analyses.across_runs.comparison import COACTIVATION, coactivation, compared_runs
+    from rare_tokens.analyses.reference import published_values
+    from rare_tokens.analyses.report import CARD_PRESET, ReportInputs, card_neurons
+
+    path, wait = settings.warehouse, settings.wait
+    chosen = published_runs(settings, wanted)
+    frames = warehouse.report_frames(path, chosen["run_id"].to_list(), wait=wait)
+    frames |= warehouse.card_frames(path, card_neurons(chosen, frames["influence"]), wait=wait)
+    together = [
+        coactivation(pl.concat([_group_activity(settings, run_id, CARD_PRESET) for run_id in runs]))
+        for runs in warehouse.same_positions(path, compared_runs(chosen), wait=wait)
+    ]
+    return ReportInputs(
+        runs=chosen,
+        **frames,
+        coactivation=pl.concat([pl.DataFrame(schema=COACTIVATION), *together]),
+        published=published_values(),
+        command=" ".join([program(), "report", *wanted]),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _group_activity(settings: Settings, run_id: str, preset: str) -> pl.DataFrame:
+    """How active the groups of a run's neurons are at each of its rare positions."""
+    from rare_tokens.analyses.across_runs.comparison import group_activity
+    from rare_tokens.analyses.curve.effect_cells import RARE
+
+    path, wait = settings.warehouse, settings.wait
+    read = partial(warehouse.read, path, run_id, wait=wait)
+    rare = read("position_group", preset=preset, token_group=RARE, columns=("position_id",))
+    windows = read("dim_position", columns=("position_id", "window_id"))
+    values, _ = warehouse.activations(path, run_id, preset=preset, token_group=RARE, wait=wait)
+    positions = rare.join(windows, on="position_id", maintain_order="left")
+    return group_activity(run_id, preset, values, positions, read("neuron_group", preset=preset, token_group=RARE))

@@ -1,0 +1,275 @@
+"""The options that every command takes, before or after its name, and the error boundary around all of them."""
+
+import errno
+import functools
+import hashlib
+import logging
+import os
+import sys
+import tomllib
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+
+from rare_tokens.commands.support.terminal import inert
+from rare_tokens.common.errors import RareTokensError, UserError
+from rare_tokens.common.files import is_utf8
+from rare_tokens.common.interrupts import stopped_by_ctrl_c
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_WAREHOUSE = "rare_tokens.duckdb"
+DEFAULT_CONFIG = "rare_tokens.toml"
+INTERRUPTED = 130
+_QUERY_STOPPED = "Query interrupted"  # what the database makes of Ctrl-C while it is at work
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_UNUSABLE = {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+LONGEST_NAME = 100  # characters of a file's name in a message
+_NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The global options as one command sees them."""
+
+    warehouse: Path = Path(DEFAULT_WAREHOUSE)
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    wait: float = 0.0
+    log_file: Path | None = None
+
+    @property
+    def form(self) -> str:
+        """The output format that --json decides."""
+        return "json" if self.json else "table"
+
+    def say(self, text: str) -> None:
+        """Tell a person what happened, on stderr; silent with --quiet."""
+        if not self.quiet:
+            click.echo(inert(text), err=True)
+
+
+_OPTIONS = (
+    click.option("--warehouse", type=click.Path(path_type=Path), help="The DuckDB file [default: rare_tokens.duckdb]."),
+    click.option("--json", is_flag=True, default=None, help="Results as JSON."),
+    click.option("--quiet", is_flag=True, default=None, help="No progress and no remarks on stderr."),
+    click.option("--verbose", is_flag=True, default=None, help="Say more on stderr."),
+    click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the log to this file."),
+    click.option("--wait", type=click.FloatRange(min=0), help="Seconds to wait for a locked warehouse [default: 0]."),
+    click.option("--debug", is_flag=True, default=None, help="Show a traceback where something fails."),
+)
+
+
+def global_options(function: Function) -> Function:
+    """Give a command the global options; it receives them as `settings`, its own above the group's."""
+
+    @click.pass_context
+    @functools.wraps(function)
+    def with_settings(context: click.Context, /, **given: Any) -> Any:
+        own = {item.name: given.pop(item.name) for item in fields(Settings)}
+        above = context.find_object(Settings) or Settings()
+        settings = replace(above, **{name: value for name, value in own.items() if value is not None})
+        start_logging(settings)
+        return function(settings=settings, **given)
+
+    decorated: Any = with_settings
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def group_options(function: Function) -> Function:
+    """Give the group the same options, the environment's and the configuration file's below them."""
+
+    @click.pass_context
+    @functools.wraps(function)
+    def with_settings(context: click.Context, /, config: Path | None, **given: Any) -> Any:
+        from_file = read_config(config, context)
+        context.default_map = from_file
+        named = {"warehouse": os.environ.get("RARE_TOKENS_WAREHOUSE")}
+        settings = Settings()
+        sources: tuple[dict[str, Any], ...] = (from_file, named, given)
+        for source in sources:
+            known: dict[str, Any] = {item.name: source.get(item.name) for item in fields(Settings)}
+            settings = replace(settings, **{name: value for name, value in known.items() if value is not None})
+        context.obj = replace(
+            settings,
+            warehouse=Path(settings.warehouse),
+            log_file=None if settings.log_file is None else Path(settings.log_file),
+        )
+        return function(**{name: value for name, value in given.items() if name not in Settings.__annotations__})
+
+    decorated: Any = with_settings
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    path = click.Path(path_type=Path, dir_okay=False)
+    return click.option("--config", type=path, help=f"TOML file of options [default: {DEFAULT_CONFIG} if there].")(
+        decorated
+    )
+
+
+def read_config(path: Path | None, context: click.Context) -> dict[str, Any]:
+    """Options from a TOML file: global ones at the top, a command's own in a table named after it.
+
+    Raises:
+        UserError: the file that was named is missing, is not TOML, or names an option that does not exist.
+    """
+    if path is None:
+        path = Path(DEFAULT_CONFIG)
+        if not path.is_file():
+            return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"--config {path}: no such file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"--config {path}: not readable as TOML ({error}).") from error
+    inner = [value for table in values.values() if isinstance(table, dict) for value in table.values()]
+    _require_text([*values.values(), *inner], f"--config {path}")
+    top = {item.name for item in fields(Settings)}
+    group = context.command
+    assert isinstance(group, click.Group)
+    renamed: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        command = group.commands.get(key)
+        if command is not None and isinstance(value, dict):
+            known = {option for parameter in command.params for option in [parameter.name]}
+            renamed[key] = {inner.replace("-", "_"): setting for inner, setting in value.items()}
+            if unknown := sorted(set(renamed[key]) - known):
+                raise UserError(f"--config {path}: the command {key} has no option {unknown[0]}.")
+        elif name in top:
+            renamed[name] = value
+        else:
+            raise UserError(f"--config {path}: there is no option or command {key}.")
+    return renamed
+
+
+def start_logging(settings: Settings) -> None:
+    """Remarks of the library on stderr, and everything in the log file where one is named."""
+    log = logging.getLogger("rare_tokens")
+    log.handlers.clear()
+    log.propagate = False
+    log.setLevel(logging.DEBUG if settings.verbose or settings.log_file else logging.INFO)
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setLevel(logging.ERROR if settings.quiet else logging.DEBUG if settings.verbose else logging.INFO)
+    screen.setFormatter(_Inert("%(message)s"))
+    log.addHandler(screen)
+    if settings.log_file is not None:
+        try:
+            file = logging.FileHandler(settings.log_file, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--log-file {settings.log_file}: cannot be written ({error.strerror}).") from error
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)
+
+
+class _Inert(logging.Formatter):
+    """Remarks name models, files and tokens, which may hold what acts on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return inert(super().format(record))
+
+
+def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and end the process with the exit code of DESIGN 4: 0, 1 (a bug), 2, 3, 4 or 130."""
+    arguments = _hoisted(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        _require_text(arguments, "the command line")
+        with stopped_by_ctrl_c():
+            code = group.main(args=arguments, prog_name=program(), standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _fail("Interrupted. Run the same command again to go on where it stopped.", INTERRUPTED, debug)
+    except KeyboardInterrupt:
+        _fail("Interrupted. Run the same command again to go on where it stopped.", INTERRUPTED, debug)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except RareTokensError as error:
+        _fail(str(error), error.exit_code, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if (refusal := _refusal(error)) is not None:
+            _fail(refusal, 2, debug)
+        _report_bug(error, debug)
+    except RuntimeError as error:
+        if str(error) == _QUERY_STOPPED:
+            _fail("Interrupted. Run the same command again to go on where it stopped.", INTERRUPTED, debug)
+        _report_bug(error, debug)
+    except Exception as error:  # the one place: whatever reaches it is a bug of ours
+        _report_bug(error, debug)
+
+
+def _refusal(error: OSError) -> str | None:
+    """What an error of the system means to a user, where it is the disk's or a path's and not ours."""
+    if error.errno in _NO_SPACE:
+        return "The disk is full. Free some space and run the same command again: it goes on where it stopped."
+    name = str(error.filename or "A file")
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    if error.errno in _UNUSABLE:
+        return f"{name} cannot be used ({error.strerror}). Check the disk and its rights."
+    if error.errno in _NO_PATH:
+        return f"{name} cannot be used ({error.strerror}). Name another file."
+    return None
+
+
+def _require_text(values: list[Any], where: str) -> None:
+    """The system refuses a null character in a path or name, and what stores names refuses what is not UTF-8."""
+    for value in [value for value in values if isinstance(value, str)]:
+        if "\0" in value:
+            raise UserError(f"A value in {where} holds a null character. Leave it out.")
+        if not is_utf8(value):
+            raise UserError(f"{value!r} in {where} is not UTF-8. Rename the file, or leave it out.")
+
+
+def _hoisted(arguments: list[str]) -> list[str]:
+    """The arguments with --config FILE and --version in front: both are read before the command's own options are."""
+    front: list[str] = []
+    rest: list[str] = []
+    place = 0
+    while place < len(arguments):
+        argument = arguments[place]
+        if argument == "--":
+            break
+        width = {"--config": 2, "--version": 1}.get(argument, 1 if argument.startswith("--config=") else 0)
+        taken = arguments[place : place + max(1, width)]
+        (front if width == len(taken) else rest).extend(taken)
+        place += len(taken)
+    return front + rest + arguments[place:]
+
+
+def program() -> str:
+    """How the user calls us, for messages that say what to type."""
+    return "python cli.py" if Path(sys.argv[0]).name == "cli.py" else "rare-tokens"
+
+
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
+    if debug and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"Error: {inert(message)}", markup=False)
+    sys.exit(code)
+
+
+def _report_bug(error: BaseException, debug: bool) -> NoReturn:
+    """A bug: its id is the same for the same fault, so that two reports of one can be told."""
+    text = "".join(traceback.format_exception(error))
+    places = [f"{frame.name}:{frame.line}" for frame in traceback.extract_tb(error.__traceback__)]
+    identity = hashlib.sha256("\n".join([type(error).__name__, *places]).encode()).hexdigest()[:8]
+    logging.getLogger("rare_tokens").debug("bug %s\n%s", identity, text)
+    if debug:
+        sys.stderr.write(text)
+    hint = "" if debug else " Run it again with --debug and send us what it prints."
+    first = str(error).splitlines()[0][:200] if str(error) else ""
+    _fail(f"This is a bug of ours (report {identity}: {type(error).__name__}: {first}).{hint}", 1, False)

@@ -1,0 +1,118 @@
+"""What people and programs read on stdout: aligned tables, or JSON, CSV, Markdown, Parquet of the same rows."""
+
+import io
+import json
+import sys
+import unicodedata
+from typing import Any
+
+import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rare_tokens.common.errors import UserError
+
+FORMATS = ("table", "json", "csv", "markdown", "parquet")
+WIDEST_CELL = 80
+ROWS_SHOWN = 200
+
+
+def show(frame: pl.DataFrame, form: str = "table", *, title: str | None = None) -> None:
+    """Print a frame on stdout in one of `FORMATS`; the table form is for people and says where it was cut.
+
+    Raises:
+        UserError: Parquet was asked for and stdout is a terminal.
+    """
+    if form == "table":
+        _show_table(frame, title)
+    elif form == "json":
+        sys.stdout.write(to_json(frame) + "\n")
+    elif form == "csv":
+        sys.stdout.write(_flat(frame).write_csv())
+    elif form == "markdown":
+        sys.stdout.write(_markdown(frame))
+    elif form == "parquet":
+        if sys.stdout.isatty():
+            raise UserError(
+                "--format parquet writes bytes: send them to a file, as in `… --format parquet > rows.parquet`."
+            )
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        sys.stdout.buffer.write(buffer.getvalue())
+
+
+def to_json(frame: pl.DataFrame) -> str:
+    """The rows as a JSON list of objects; times as ISO text, bytes as hex, what JSON cannot say as null."""
+    finite = frame.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in _floats(frame))
+    return json.dumps(finite.to_dicts(), default=_plain, ensure_ascii=False, allow_nan=False)
+
+
+def visible(text: str, widest: int = WIDEST_CELL) -> str:
+    """Text that cannot act on a terminal: control, escape and direction characters are shown by their code."""
+    cut = text[: widest + 1]
+    shown = "".join(c if unicodedata.category(c) not in _ACTING else f"\\u{ord(c):04x}" for c in cut)
+    return shown if len(text) <= widest else shown[: widest - 1] + "…"
+
+
+def inert(text: str) -> str:
+    """A message that cannot act on a terminal: as `visible`, but whole, and its line ends stay."""
+    return "\n".join(visible(line, len(line)) for line in text.split("\n"))
+
+
+# Control, format (bidirectional marks, zero-width), surrogate, private use, unassigned, line and paragraph separators.
+_ACTING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def _show_table(frame: pl.DataFrame, title: str | None) -> None:
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", show_edge=False, pad_edge=False)
+    for name, kind in frame.schema.items():
+        table.add_column(Text(visible(name)), justify="right" if kind.is_numeric() else "left", overflow="fold")
+    for row in frame.head(ROWS_SHOWN).iter_rows():
+        table.add_row(*(Text(cell(value)) for value in row))
+    # A pipe has no width: give each line the room it needs instead of folding it at 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 100_000, highlight=False, file=sys.stdout)
+    console.print(table)
+    if frame.height > ROWS_SHOWN:
+        console.print(f"… {frame.height - ROWS_SHOWN:,} more rows (of {frame.height:,}); --format csv prints them all")
+
+
+def cell(value: Any) -> str:
+    """One value as a person reads it: six significant digits, dashes for NULL."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return visible(str(value))
+
+
+def _floats(frame: pl.DataFrame) -> list[str]:
+    return [name for name, kind in frame.schema.items() if kind.is_float()]
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Nested columns as JSON text, which CSV can hold."""
+    nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
+    return frame.with_columns(
+        pl.Series(name, [None if item is None else json.dumps(item, default=_plain) for item in frame[name].to_list()])
+        for name in nested
+    )
+
+
+def _markdown(frame: pl.DataFrame) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(item.replace("|", "\\|") for item in cells) + " |\n"
+
+    rule = ["---:" if kind.is_numeric() else "---" for kind in frame.dtypes]
+    return line(frame.columns) + line(rule) + "".join(line([cell(item) for item in row]) for row in frame.iter_rows())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, pl.Series):
+        return value.to_list()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,51 @@
+"""How large the ablation's blocks of positions and of the vocabulary are, and what memory they take."""
+
+from dataclasses import dataclass
+
+from rare_tokens.ingest.ablation.moments import workspace
+
+CHUNK = 64  # positions whose series are summed at a time
+EXACT_PAIRS = 1 << 19  # that the series leaves over, computed over the whole vocabulary at a time
+_PAIR = 128  # bytes that each of them takes
+MOST_POSITIONS = 8192  # in a block
+MEMORY = 2 << 30  # bytes that a block may take beside its inputs and results
+
+
+def vocabulary_rows(V: int, d: int, N: int) -> int:
+    """Vocabulary entries in a block: fixed by the shape, so that sums are taken alike however much memory there is."""
+    return max(128, min(V, 2048, (1 << 29) // (16 * N + 12 * d)))
+
+
+@dataclass(frozen=True)
+class BlockBytes:
+    """Memory that a block of positions takes: at any rate, for each position, and for each position's z if kept."""
+
+    neurons: int
+    fixed: int
+    each: int
+    z: int
+
+    @staticmethod
+    def of(N: int, d: int, V: int, rows: int, effects: tuple[str, ...]) -> "BlockBytes":
+        """Of blocks of the vocabulary of `rows` tokens."""
+        along = 4 * len({"entropy", "frequency"} & set(effects)) * (N + 4 * d)
+        each = 4 * (9 * N + len(effects) * N + 8 * d) + along + 8 * rows
+        pairs = EXACT_PAIRS + CHUNK * N
+        return BlockBytes(N, workspace(N, d, rows) + 4 * CHUNK * 40 * N + _PAIR * pairs, each, 4 * V)
+
+    def preferred_positions(self, positions: int, memory: int = MEMORY) -> int:
+        """How many of `positions` positions to take at a time: as many as the memory allows.
+
+        W Uᵀ is built anew for every block, so larger blocks cost less for each position; smaller ones may leave room
+        for z, which the exact path then need not build again. In units of z's products, W Uᵀ costs N a block, twice.
+        """
+        bare, keeping = (
+            max(CHUNK, min(positions, MOST_POSITIONS, (memory - self.fixed) // size))
+            for size in (self.each, self.each + self.z)
+        )
+        fitting = keeping if 2 * self.neurons * (1 / keeping - 1 / bare) < 1 else bare
+        return -(-positions // -(-positions // fitting))
+
+    def keeps_z(self, positions: int, memory: int = MEMORY) -> bool:
+        """Whether a block of so many positions leaves room for all of its z."""
+        return self.fixed + positions * (self.each + self.z) <= memory

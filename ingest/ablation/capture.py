@@ -1,0 +1,176 @@
+"""One forward pass over the sample: the residual stream before the final norm and the activations, memory-mapped.
+
+The unembedding is left out: the ablation needs U x_t anyway, and pays for it once (SPEC 2.1).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.files import write_atomically
+from rare_tokens.ingest.machine import release_memory
+from rare_tokens.ingest.model.structure import Structure, hooked
+
+POSITIONS_PER_BATCH = 2_048
+_READ_ROWS = 4_096
+_ZEROS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The captured arrays of a run, memory-mapped from its folder: float32, T × d and T × N."""
+
+    residual: NDArray[np.float32]
+    activations: NDArray[np.float32]
+
+
+class Capture:
+    """Runs batches of windows through the decoder and keeps what the ablation needs.
+
+    Each batch that is on disk has a marker beside the arrays, so a capture that was cut off goes on where it stopped.
+    Of each window only the last `predicted` positions are kept: all of them (None) or, of matched contexts, the one
+    that they are about.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tokens: NDArray[np.int64],
+        model: PreTrainedModel,
+        structure: Structure,
+        predicted: int | None = None,
+    ) -> None:
+        self.folder = folder / "capture"
+        self.tokens = tokens  # windows × (window + 1)
+        self.model, self.structure = model, structure
+        self.window = tokens.shape[1] - 1
+        self.predicted = self.window if predicted is None else predicted
+        self.windows_per_batch = self.windows_in_a_batch(tokens)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def windows_in_a_batch(tokens: NDArray[np.int64]) -> int:
+        """How many of these windows, each of so many tokens and one more, one unit of work takes."""
+        return max(1, POSITIONS_PER_BATCH // (tokens.shape[1] - 1))
+
+    @property
+    def batches(self) -> int:
+        """Number of units of work."""
+        return -(-len(self.tokens) // self.windows_per_batch)
+
+    def open(self, mode: Literal["r+", "r"] = "r+") -> Captured:
+        """Map the arrays, creating them at their full size the first time."""
+        positions = len(self.tokens) * self.predicted
+        shapes = {"residual": self.structure.w_out.shape[1], "activations": self.structure.neurons}
+        arrays = {}
+        for name, width in shapes.items():
+            path = self.folder / f"{name}.npy"
+            if not path.exists():
+                write_atomically(path, partial(_allocate, shape=(positions, width)))
+            arrays[name] = np.load(path, mmap_mode=mode)
+        return Captured(**arrays)
+
+    def is_done(self, batch: int) -> bool:
+        """Whether a batch is on disk."""
+        return self._marker(batch).exists()
+
+    def run(self, batch: int) -> None:
+        """Forward one batch of windows and write its rows.
+
+        Raises:
+            UserError: the residual stream or an activation is NaN or infinite.
+        """
+        self.keep(batch, *self.compute(batch))
+        release_memory()
+
+    def compute(self, batch: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Residual stream (positions × d) and activations (positions × N) of one batch of windows.
+
+        Raises:
+            UserError: as `run`.
+        """
+        windows = slice(batch * self.windows_per_batch, (batch + 1) * self.windows_per_batch)
+        inputs = torch.from_numpy(self.tokens[windows, :-1]).to(self.model.device)
+        residual, activations = forward(self.model, self.structure, inputs, self.predicted)
+        for name, values in (("residual stream", residual), ("activations", activations)):
+            if not bool(torch.isfinite(values).all()):
+                raise UserError(
+                    f"The {name} of layer {self.structure.layer} hold NaN or infinity in windows "
+                    f"{windows.start}–{windows.stop - 1}. Try --dtype float32, or check the weights."
+                )
+        return residual.cpu().numpy(), activations.cpu().numpy()
+
+    def keep(self, batch: int, residual: NDArray[np.float32], activations: NDArray[np.float32]) -> None:
+        """Write the rows of a batch, wherever they were computed."""
+        start = batch * self.windows_per_batch * self.predicted
+        rows = slice(start, start + len(residual))
+        arrays = self.open()
+        arrays.residual[rows], arrays.activations[rows] = residual, activations
+        for array in (arrays.residual, arrays.activations):
+            array.flush()  # type: ignore[attr-defined]
+        write_atomically(self._marker(batch), Path.touch)
+
+    def _marker(self, batch: int) -> Path:
+        return self.folder / f"{batch:05d}.done"
+
+
+def forward(
+    model: PreTrainedModel, structure: Structure, inputs: Tensor, predicted: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Residual stream before the final norm (positions × d) and activations (positions × N), float32.
+
+    `inputs` is windows × window token ids; positions are in window order, the last `predicted` of each (None: all).
+    """
+    kept = inputs.shape[1] if predicted is None else predicted
+
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            values = args[0].detach().reshape(*inputs.shape, -1)[:, -kept:]
+            seen[name] = values.float().reshape(len(inputs) * kept, -1)
+
+        return hook
+
+    hooks = (
+        (structure.final_norm, "before", keep("residual")),
+        (structure.out_projection, "before", keep("activations")),
+    )
+    with torch.inference_mode(), hooked(*hooks):
+        model.base_model(input_ids=inputs, use_cache=False)
+    return seen["residual"], seen["activations"]
+
+
+def mean_activations(activations: NDArray[np.float32]) -> NDArray[np.float64]:
+    """n-bar (N): the mean over all T positions, summed in float64 in a fixed order."""
+    total = np.zeros(activations.shape[1], dtype=np.float64)
+    for start in range(0, len(activations), _READ_ROWS):
+        total += activations[start : start + _READ_ROWS].sum(axis=0, dtype=np.float64)
+    return total / len(activations)
+
+
+def _allocate(path: Path, shape: tuple[int, int]) -> None:
+    """An .npy of the full size with its blocks reserved: a full disk shows here, as an error that can be reported.
+
+    Writing through a map into blocks that are not there would end the process with a bus error instead.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_2_0(stream, header)
+        start, size = stream.tell(), shape[0] * shape[1] * 4
+        stream.flush()
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), start, size)
+            return
+        for written in range(0, size, _ZEROS):
+            stream.write(bytes(min(_ZEROS, size - written)))

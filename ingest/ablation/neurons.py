@@ -1,0 +1,180 @@
+"""What can be read off the weights of each neuron: norms, null space, logit lens, tie to token frequency (SPEC 10).
+
+The measures are those of Stolfo et al. (2024), on the unembedding with the final norm's gain folded in.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rare_tokens.common.parts import schema
+from rare_tokens.ingest.ablation.block_sizes import vocabulary_rows
+from rare_tokens.ingest.model.head import ROWS, Head
+from rare_tokens.ingest.model.structure import Structure
+
+TOKENS_PER_DIRECTION = 10
+# Stolfo et al. call the last 12 of GPT-2 small's 768 singular directions its effective null space.
+NULL_SPACE_DIVISOR = 64
+
+
+@dataclass(frozen=True)
+class NeuronTables:
+    """The parts `dim_neuron`, `neuron_weight` and `neuron_token` of a run."""
+
+    neuron: pa.Table
+    weight: pa.Table
+    token: pa.Table
+
+
+def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArray[np.int64]) -> NeuronTables:
+    """Measure every neuron of the layer, in one pass over the unembedding, which is never whole beside itself.
+
+    Args:
+        structure: the layer, with w_out N × d and the head.
+        mean: n-bar, N.
+        counts: of each token id in the run's frequency source, V; the ids of padding rows count 0.
+    """
+    head, w_out = structure.head, structure.w_out.float()
+    w_out = w_out.cpu() if w_out.device.type == "mps" else w_out  # which has no float64
+    centred = w_out - w_out.mean(1, keepdim=True) if head.norm == "layer" else w_out
+    log_frequency = log_unigram(torch.from_numpy(counts).to(w_out.device))
+    effects = _Effects(centred, log_frequency)
+    gram = torch.zeros(w_out.shape[1], w_out.shape[1], dtype=torch.float64, device=w_out.device)
+    for start, rows in _folded_rows(head, vocabulary_rows(len(log_frequency), *reversed(w_out.shape)), w_out.device):
+        effects.add(start, rows)
+        gram += _square(rows)
+    neurons = np.arange(len(w_out), dtype=np.uint16)
+    correlation = effects.correlation().cpu().numpy()
+    neuron = {
+        "neuron": neurons,
+        "mean_activation": mean,
+        "w_out_norm": w_out.norm(dim=1).cpu().numpy(),
+        "null_space_share": null_space_share(head, gram, centred).cpu().numpy(),
+        "logit_variance": effects.cosine_variance().cpu().numpy(),
+        "frequency_correlation": pa.array(correlation, pa.float32(), from_pandas=True),
+    }
+    weight = {
+        "neuron": neurons,
+        "w_out": _rows(structure.w_out),
+        "w_in": _rows(structure.w_in),
+        "w_up": pa.nulls(len(neurons), pa.list_(pa.float32())) if structure.w_up is None else _rows(structure.w_up),
+    }
+    return NeuronTables(
+        pa.table(neuron, schema("dim_neuron")), pa.table(weight, schema("neuron_weight")), effects.extreme_tokens()
+    )
+
+
+def log_unigram(counts: Tensor) -> Tensor:
+    """log of the add-one smoothed unigram distribution, V, float64 (SPEC 2)."""
+    smoothed = counts.double() + 1
+    return smoothed.log() - smoothed.sum().log()
+
+
+def null_space_share(head: Head, gram: Tensor, w_out: Tensor) -> Tensor:
+    """‖V0ᵀ w‖ / ‖w‖ per neuron (N): V0 spans the d / 64 least singular directions of the folded unembedding.
+
+    `gram` is UᵀU, d × d in float64, of U folded and centred over the vocabulary; it is overwritten. `w_out` is centred
+    over d for a LayerNorm. The constant direction, which a LayerNorm removes before the unembedding, is no part of V0.
+    A neuron of zero weights has share 0.
+    """
+    width = len(gram)
+    directions = max(1, width // NULL_SPACE_DIVISOR)
+    if head.norm == "layer":
+        gram -= gram.mean(0, keepdim=True)
+        gram -= gram.mean(1, keepdim=True)
+        gram += gram.trace() / width  # lifts the constant direction, of eigenvalue 0, above the least ones
+    vectors = torch.linalg.eigh(gram).eigenvectors[:, :directions]
+    inside, length = (
+        torch.cat([value(part.double()) for part in w_out.split(ROWS)])
+        for value in (lambda part: (part @ vectors).norm(dim=1), lambda part: part.norm(dim=1))
+    )
+    return (inside / length.clamp_min(torch.finfo(torch.float64).tiny)).float()
+
+
+def _folded_rows(head: Head, size: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """(first token, rows of the folded unembedding centred over the vocabulary: K × d float32), K at most `size`."""
+    gain = head.gain.to(device).double()
+    total = torch.zeros_like(gain)
+    for rows in head.unembedding.split(size):
+        total += rows.to(device).double().sum(0)
+    centre = total * gain / len(head.unembedding)
+    for number, rows in enumerate(head.unembedding.split(size)):
+        yield number * size, (rows.to(device).double() * gain - centre).float()
+
+
+def _square(rows: Tensor) -> Tensor:
+    rows = rows.double()
+    return rows.T @ rows
+
+
+class _Effects:
+    """What a unit of each neuron's activation adds to every logit, the norm's scale left out, summed token by token.
+
+    Sums are in float64. Logits are centred over the vocabulary, so that their mean is 0 but for rounding.
+    """
+
+    def __init__(self, w_out: Tensor, log_frequency: Tensor) -> None:
+        """`w_out` N × d, centred for a LayerNorm; `log_frequency` V."""
+        self.w_out, self.lengths = w_out, w_out.norm(dim=1)
+        self.log_frequency = log_frequency - log_frequency.mean()
+        self.logit, self.cosine = torch.zeros(
+            2, 2, len(w_out), dtype=torch.float64, device=w_out.device
+        )  # Σ, Σ of squares
+        self.with_frequency = torch.zeros_like(self.logit[0])
+        empty = torch.empty(0, len(w_out), device=w_out.device)
+        self.extremes = {name: (empty, empty.long()) for name in ("up", "down")}
+
+    def add(self, start: int, rows: Tensor) -> None:
+        """The tokens from `start` on, whose rows of the unembedding are K × d."""
+        effect = rows @ self.w_out.T  # K × N
+        for name, largest in (("up", True), ("down", False)):
+            count = min(TOKENS_PER_DIRECTION, len(effect))
+            logits, tokens = effect.topk(count, dim=0, largest=largest)
+            kept, ids = self.extremes[name]
+            joined, ids = torch.cat([kept, logits]), torch.cat([ids, tokens + start])
+            best, places = joined.topk(min(TOKENS_PER_DIRECTION, len(joined)), dim=0, largest=largest)
+            self.extremes[name] = best, ids.gather(0, places)
+        frequency = self.log_frequency[start : start + len(rows)]
+        scale = (rows.norm(dim=1, keepdim=True) * self.lengths).clamp_min(torch.finfo(torch.float32).tiny)
+        for sums, values in ((self.cosine, (effect / scale).double()), (self.logit, effect.double())):
+            sums += torch.stack([values.sum(0), values.square().sum(0)])
+        self.with_frequency += frequency @ values
+
+    def cosine_variance(self) -> Tensor:
+        """Variance over the vocabulary of the cosine of a token's unembedding row and the neuron's output row, N."""
+        total = len(self.log_frequency)
+        return (self.cosine[1] / total - (self.cosine[0] / total).square()).clamp_min(0).float()
+
+    def correlation(self) -> Tensor:
+        """Pearson correlation of the logits with the log frequency, N; NaN where either is constant."""
+        spread = self.logit[1] - self.logit[0].square() / len(self.log_frequency)
+        scale = spread.clamp_min(0).sqrt() * self.log_frequency.norm()
+        return torch.where(scale > 0, self.with_frequency / scale, torch.nan).float()
+
+    def extreme_tokens(self) -> pa.Table:
+        """The tokens that each neuron's activation raises and lowers most."""
+        tables = []
+        for direction, (logits, tokens) in self.extremes.items():
+            count, neurons = logits.shape
+            columns = {
+                "neuron": np.repeat(np.arange(neurons), count).astype(np.uint16),
+                "direction": [direction] * (count * neurons),
+                "rank": np.tile(np.arange(1, count + 1, dtype=np.uint16), neurons),
+                "token_id": tokens.T.reshape(-1).cpu().numpy().astype(np.uint32),
+                "logit": logits.T.reshape(-1).cpu().numpy(),
+            }
+            tables.append(pa.table(columns, schema("neuron_token")))
+        order = [("neuron", "ascending"), ("direction", "descending"), ("rank", "ascending")]
+        return pa.concat_tables(tables).sort_by(order)
+
+
+def _rows(weights: Tensor) -> pa.Array:
+    """A matrix as an array of lists, one a row."""
+    values = weights.float().cpu().contiguous().numpy()
+    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1)))

@@ -1,0 +1,114 @@
+"""The effects of an ablation by their definition (SPEC 2), in float64: what the fast path is checked against.
+
+Nothing here is shared with the fast path: the residual is edited, normed, unembedded and scored.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, log_softmax
+
+from rare_tokens.ingest.model.head import ROWS, Head
+
+VALUES = 1 << 23  # logits held at a time: 64 MB
+
+
+def reference_effects(
+    head: Head,
+    w_out: Tensor,
+    reference: Tensor,
+    residual: Tensor,
+    activations: Tensor,
+    targets: Tensor,
+    pairs: Tensor,
+    *,
+    unigram_counts: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Every effect of SPEC 2 for some (position, neuron) pairs, by its definition, in float64 on the CPU.
+
+    Args:
+        head: final norm and unembedding.
+        w_out: N x d, the output projection's rows w_i.
+        reference: N, the value each activation is replaced by.
+        residual: B x d, the input of the final norm.
+        activations: B x N.
+        targets: B, token ids.
+        pairs: P x 2, (position in the block, neuron).
+        unigram_counts: V, how often each token occurs; without it ``kl`` and ``frequency`` are left out.
+
+    Returns:
+        P float64 values in nats for each of ``loss``, ``direct``, ``entropy`` and, with counts, ``kl``, ``frequency``.
+    """
+    final = _FinalStep(head)
+    unigram = None if unigram_counts is None else _log_unigram(unigram_counts)
+    parts = []
+    for rows in pairs.cpu().split(max(1, VALUES // final.unembedding.shape[0])):
+        t, i = rows[:, 0], rows[:, 1]
+        x = _float64(residual, t)
+        n = activations[t.to(activations.device), i.to(activations.device)].cpu().double()
+        edit = (reference.cpu().double()[i] - n)[:, None] * _float64(w_out, i)
+        parts.append(_effects(final, x, x + edit, targets.cpu()[t], unigram))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+class _FinalStep:
+    """Final norm and unembedding in float64."""
+
+    def __init__(self, head: Head) -> None:
+        self.norm, self.eps = head.norm, head.eps
+        self.unembedding = head.unembedding
+        self.gain = head.gain.cpu().double()
+        self.norm_bias = None if head.norm_bias is None else head.norm_bias.cpu().double()
+        self.logit_bias = 0.0 if head.logit_bias is None else head.logit_bias.cpu().double()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """P x d residuals to P x V logits."""
+        if self.norm == "layer":
+            return self._unembed(layer_norm(x, x.shape[1:], self.gain, self.norm_bias, self.eps))
+        normed = self.gain * x / (x.square().mean(1, keepdim=True) + self.eps).sqrt()
+        return self._unembed(normed if self.norm_bias is None else normed + self.norm_bias)
+
+    def logits_with_scale_of(self, scaled_as: Tensor, x: Tensor) -> Tensor:
+        """Logits of `x` with the norm's scale frozen at that of `scaled_as`."""
+        if self.norm == "layer":
+            scaled_as = scaled_as - scaled_as.mean(1, keepdim=True)
+            x = x - x.mean(1, keepdim=True)
+        normed = self.gain * x / (scaled_as.square().mean(1, keepdim=True) + self.eps).sqrt()
+        return self._unembed(normed if self.norm_bias is None else normed + self.norm_bias)
+
+    def _unembed(self, normed: Tensor) -> Tensor:
+        # Block by block: in float64 the largest unembeddings take many gigabytes
+        blocks = [normed @ rows.cpu().double().T for rows in self.unembedding.split(ROWS)]
+        return torch.cat(blocks, dim=1) + self.logit_bias
+
+
+def _effects(
+    final: _FinalStep, x: Tensor, edited: Tensor, targets: Tensor, log_unigram: Tensor | None
+) -> dict[str, Tensor]:
+    before, after = final.logits(torch.cat([x, edited])).split(len(x))
+    log_p, log_q = log_softmax(before, 1), log_softmax(after, 1)
+
+    def loss(log_probability: Tensor) -> Tensor:
+        return -log_probability.gather(1, targets[:, None])[:, 0]
+
+    direct = log_softmax(final.logits_with_scale_of(x, edited), 1)
+    effects = {
+        "loss": loss(log_q) - loss(log_p),
+        "direct": loss(direct) - loss(log_p),
+        "entropy": (log_p.exp() * log_p).sum(1) - (log_q.exp() * log_q).sum(1),
+    }
+    if log_unigram is not None:
+        effects["kl"] = (log_unigram.exp() * (log_p - log_q)).sum(1)
+        axis = log_unigram - log_unigram.mean()
+        axis = axis / axis.norm()
+        frozen = after - ((after - before) @ axis)[:, None] * axis
+        effects["frequency"] = loss(log_softmax(frozen, 1)) - loss(log_p)
+    return effects
+
+
+def _log_unigram(counts: Tensor) -> Tensor:
+    smoothed = counts.cpu().double() + 1
+    return smoothed.log() - smoothed.sum().log()
+
+
+def _float64(values: Tensor, rows: Tensor) -> Tensor:
+    return values[rows.to(values.device)].cpu().double()

@@ -1,0 +1,165 @@
+"""Which positions are summed together: cells, the positions of a unit of windows that are in the same token groups.
+
+Units are what can be resampled later: one window each, or a few where the sums would be many; of matched contexts those
+of one pair or a few, as they share their two tokens. The windows whose loss is measured (the subsample) have units of
+their own.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rare_tokens.ingest.text.windows import Sample
+
+MOST_SUMS = 1 << 25  # sums of activations that a run may add, about
+LEAST_UNITS = 24  # however many those are
+NO_CELL = -1
+
+
+@dataclass(frozen=True)
+class UnitCells:
+    """Cells of one unit: their numbers, ascending (K), and how many positions each has (K)."""
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How the positions of a run are summed.
+
+    Attributes:
+        units: the windows of each unit, ascending; all windows in all.
+        subsampled: the units whose loss is measured.
+        partner: of each window the one that patches come from.
+        of_position: windows × P, the cell of each position; NO_CELL for one in no token group.
+        table: `dim_attention_cell`.
+        windows_per_unit: at most.
+    """
+
+    units: tuple[NDArray[np.int64], ...]
+    subsampled: frozenset[int]
+    partner: NDArray[np.int64]
+    of_position: NDArray[np.int64]
+    table: pl.DataFrame
+    windows_per_unit: int
+
+    @cached_property
+    def _units(self) -> list[UnitCells]:
+        found = []
+        for windows in self.units:
+            ids, counts = np.unique(self.of_position[windows], return_counts=True)
+            kept = ids != NO_CELL
+            found.append(UnitCells(ids[kept], counts[kept]))
+        return found
+
+    def of_unit(self, unit: int) -> UnitCells:
+        """The cells of a unit."""
+        return self._units[unit]
+
+    def cell_of(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The cell of each position of some windows, windows × P."""
+        return self.of_position[windows]
+
+    def positions_of(self, unit: int) -> NDArray[np.int64]:
+        """position_id of each position of a unit, in the order of its windows."""
+        each = self.of_position.shape[1]
+        return (self.units[unit][:, None] * each + np.arange(each)).reshape(-1)
+
+
+def make_cells(
+    groups: pl.DataFrame,
+    windows: int,
+    predicted: int,
+    *,
+    subsample: int,
+    seed: int,
+    values: int,
+    blocks: NDArray[np.int64] | None = None,
+) -> Cells:
+    """Divide the windows into units and their positions into cells.
+
+    Args:
+        groups: preset, token_group, position_id: which positions are in which token group.
+        windows: W.
+        predicted: P, positions of a window.
+        subsample: positions whose loss is measured, about; all where there are no more.
+        seed: of the subsample and the partners.
+        values: sums that a cell takes (edits × neurons).
+        blocks: of each window what it must stay together with, ascending; None: nothing.
+    """
+    generator = np.random.default_rng([seed, 0xA77E])
+    together = np.split(
+        np.arange(windows), np.flatnonzero(np.diff(np.arange(windows) if blocks is None else blocks)) + 1
+    )
+    drawn = generator.permutation(len(together))
+    sizes = np.array([len(together[block]) for block in drawn])
+    before = np.cumsum(sizes) - sizes
+    chosen = np.sort(drawn[before < max(1, -(-subsample // predicted))])
+    order = generator.permutation(windows)
+    partner = np.empty(windows, dtype=np.int64)
+    partner[order] = np.roll(order, 1)
+    kinds, classes = _classes(groups, windows * predicted)
+    classes = classes.reshape(windows, predicted)
+    cells = sum(len(np.unique(row[row > 0])) for row in classes)
+    per = min(max(1, -(-values * cells // MOST_SUMS)), max(1, len(together) // LEAST_UNITS))
+    rest = np.setdiff1d(np.arange(len(together)), chosen)
+    inside = _split(together, chosen, min(per, max(1, len(chosen) // (LEAST_UNITS // 2))))
+    units = (*inside, *_split(together, rest, per))
+    of_position = np.full((windows, predicted), NO_CELL, dtype=np.int64)
+    rows: list[tuple[int, int, int, int, bool]] = []
+    for unit, members in enumerate(units):
+        here = classes[members]
+        for kind in np.unique(here[here > 0]):
+            cell = len(rows)
+            of_position[members] = np.where(here == kind, cell, of_position[members])
+            rows.append((cell, int(kind), int(members[0]), int((here == kind).sum()), unit < len(inside)))
+    table = pl.DataFrame(
+        rows,
+        schema={
+            "cell": pl.UInt32, "kind": pl.Int64, "window_id": pl.UInt32, "positions": pl.UInt32,
+            "has_loss": pl.Boolean,
+        },
+        orient="row",
+    ).join(kinds, on="kind")  # fmt: skip
+    table = table.sort("cell", "preset", "token_group").select(
+        "cell", "preset", "token_group", "window_id", "positions", "has_loss"
+    )
+    largest = max(len(unit) for unit in units)
+    return Cells(units, frozenset(range(len(inside))), partner, of_position, table, largest)
+
+
+def positions_with_cells(cells: Cells, sample: Sample) -> pl.DataFrame:
+    """`attention_position`: what the cells were made of."""
+    cell = cells.of_position.reshape(-1)
+    return pl.DataFrame(
+        {
+            "position_id": np.arange(len(cell), dtype=np.uint32),
+            "input_token_id": sample.inputs.astype(np.uint32),
+            "target_token_id": sample.targets.astype(np.uint32),
+            "cell": cell,
+        }
+    ).with_columns(pl.when(pl.col("cell") != NO_CELL).then("cell").cast(pl.UInt32))
+
+
+def _classes(groups: pl.DataFrame, positions: int) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """The token groups of each kind of position (kind, preset, token_group), and each position's kind; 0: in none."""
+    names = groups.select("preset", "token_group").unique().sort("preset", "token_group")
+    bits = names.with_columns(bit=pl.lit(2, pl.Int64).pow(pl.int_range(pl.len())).cast(pl.Int64))
+    found = groups.join(bits, on=["preset", "token_group"]).group_by("position_id").agg(pl.col("bit").sum())
+    kinds = np.zeros(positions, dtype=np.int64)
+    kinds[found["position_id"].to_numpy()] = found["bit"].to_numpy()
+    here = pl.DataFrame({"kind": np.unique(kinds[kinds > 0])}, schema={"kind": pl.Int64})
+    members = here.join(bits, how="cross").filter((pl.col("kind") // pl.col("bit")) % 2 == 1)
+    return members.select("kind", "preset", "token_group"), kinds
+
+
+def _split(together: list[NDArray[np.int64]], blocks: NDArray[np.int64], per: int) -> list[NDArray[np.int64]]:
+    """The windows of so many blocks at a time."""
+    return [
+        np.concatenate([together[block] for block in blocks[start : start + per]])
+        for start in range(0, len(blocks), per)
+    ]

@@ -1,0 +1,121 @@
+"""The dense path as units of work, and what it will cost."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from rare_tokens.common.parts import EFFECT_COLUMNS
+from rare_tokens.ingest.ablation.ablation import BlockEffects
+from rare_tokens.ingest.ablation.capture import Captured
+from rare_tokens.ingest.ablation.parts import EffectUnits
+from rare_tokens.ingest.dense.ablation import DenseAblation
+from rare_tokens.ingest.model.structure import Structure, decoder_blocks
+from rare_tokens.ingest.text.windows import Sample
+
+log = logging.getLogger("rare_tokens")
+
+PAIRS_PER_PART = 1 << 20  # hours of work at worst; a part is what an interruption may lose
+
+
+class DenseUnits(EffectUnits):
+    """Blocks of whole windows: every neuron ablated by the dense path, written as a part of ``fct_effect``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dense: DenseAblation,
+        captured: Captured,
+        sample: Sample,
+        position_block: int,
+        effects: tuple[str, ...],
+    ) -> None:
+        """As `EffectUnits`; `position_block` is a multiple of a window's predicted positions."""
+        super().__init__(folder, None, captured, sample.targets, position_block, effects)
+        self.dense, self.sample = dense, sample
+
+    def compute(self, rows: slice) -> BlockEffects:
+        """Effects at the positions `rows`, window by window."""
+        each = self.sample.predicted
+        some = self.sample.tokens[rows.start // each : rows.stop // each]
+        windows = [self.dense.window(tokens, predicted=each) for tokens in some]
+        joined = {
+            EFFECT_COLUMNS[name]: torch.from_numpy(np.concatenate([one.effects[name] for one in windows]))
+            for name in self.effects
+        }
+        pairs = joined["delta_loss"].numel()
+        return BlockEffects(
+            delta_loss=joined["delta_loss"],
+            loss=torch.from_numpy(np.concatenate([one.loss for one in windows])),
+            entropy=torch.from_numpy(np.concatenate([one.entropy for one in windows])),
+            direct_delta_loss=joined.get("direct_delta_loss"),
+            delta_entropy=joined.get("delta_entropy"),
+            delta_kl=joined.get("delta_kl"),
+            frozen_frequency_delta_loss=joined.get("frozen_frequency_delta_loss"),
+            exact_pairs=pairs,
+            order2_pairs=0,
+            order3_pairs=0,
+        )
+
+
+def dense_position_block(sample: Sample, neurons: int, least: int = 1) -> int:
+    """Positions in a part: whole windows of about a million pairs; fewer where there would not be `least` parts."""
+    each = sample.predicted
+    windows = min(PAIRS_PER_PART // (neurons * each), -(-len(sample.targets) // (each * least)))
+    return min(len(sample.targets), each * max(1, windows))
+
+
+def dense_rows(sample: Sample, edits: int, *, at_once: bool) -> int:
+    """Positions run again for so many edits: of whole windows where an edit is at every position of one."""
+    return edits * (len(sample.tokens) * (sample.tokens.shape[1] - 1) if at_once else len(sample.targets))
+
+
+@dataclass(frozen=True)
+class DenseCost:
+    """What the dense path has to do.
+
+    Attributes:
+        rows: positions that are run again, one for each neuron and position (for each group and position).
+        blocks: decoder blocks that each of them passes, beside the norm and the unembedding.
+        operations: floating-point operations of that, attention's products of positions left out.
+    """
+
+    rows: int
+    blocks: int
+    operations: float
+
+
+def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str, ...] = ("loss",)) -> DenseCost:
+    """The cost of `rows` positions run again from a layer on; the weights need not be there."""
+    above = list(decoder_blocks(model))[layer + 1 :]
+    unembedding = model.get_output_embeddings()
+    assert isinstance(unembedding, nn.Linear)
+    parameters = sum(weight.numel() for block in above for weight in block.parameters()) + unembedding.weight.numel()
+    passes = 2 if "direct" in effects else 1  # the norm's frozen scale is a pass of its own
+    return DenseCost(rows, len(above), 2.0 * passes * rows * parameters)
+
+
+def announce(dense: DenseAblation, structure: Structure, sample: Sample, edits: int) -> None:
+    """Say why so many edits take the dense path and what it will cost, before it starts; a batch is tried for that."""
+    rows = dense_rows(sample, edits, at_once=dense.at_once)
+    blocks = structure.depth - 1 - structure.layer
+    log.info(
+        "Dense path (%s): %s positions run again through %s and the unembedding, in %s on %s: %s.",
+        "; ".join(structure.between),
+        f"{rows:,}",
+        f"{blocks} block{'s' * (blocks != 1)}",
+        str(dense.dtype)[6:],
+        dense.device,
+        in_words(rows * dense.seconds_per_row(sample.tokens[0]) / 60),
+    )
+
+
+def in_words(minutes: float) -> str:
+    """A time in the unit that suits it."""
+    if minutes < 1:
+        return "under a minute"
+    return f"about {minutes:,.0f} minutes" if minutes < 120 else f"about {minutes / 60:,.1f} hours"

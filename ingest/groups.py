@@ -1,0 +1,311 @@
+"""Groups of neurons ablated at once (SPEC 2.1): who is in them, and the exact effect of each at every position.
+
+In the last layer of a plain decoder the edit is Σ a_i w_i, added to the captured residual stream, and the loss is taken
+in float64; everywhere else the dense path runs the model again with all of the group replaced.
+"""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.parts import schema
+from rare_tokens.common.progress import progress
+from rare_tokens.ingest.ablation.capture import Capture, Captured, mean_activations
+from rare_tokens.ingest.ablation.parts import write_relation
+from rare_tokens.ingest.dense.ablation import DenseAblation
+from rare_tokens.ingest.dense.parts import announce
+from rare_tokens.ingest.dense.selfcheck import Edit, structural_error
+from rare_tokens.ingest.model.head import ROWS, Head
+from rare_tokens.ingest.run.executors import Executor
+from rare_tokens.ingest.run.pipeline import Prepared
+
+SUFFIXES = (".json", ".csv", ".txt")
+CHECKED_WINDOWS = 2  # of each group, against the hooked model
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neurons that are ablated at once; `source` says where they are from."""
+
+    name: str
+    neurons: tuple[int, ...]
+    source: str
+
+
+def is_group_file(spelled: str) -> bool:
+    """Whether `--group` names a file rather than a group of the warehouse."""
+    return Path(spelled).suffix.lower() in SUFFIXES or "/" in spelled or "\\" in spelled
+
+
+def read_groups(spelled: str) -> list[Group]:
+    """The groups of a file.
+
+    JSON: ``{"NAME": [3, 17], …}``, or one list, which is named after the file. CSV: a header with ``neuron`` and,
+    unless all is one group, ``group_name``; a row for each neuron. Text: one neuron a line, named after the file.
+
+    Raises:
+        UserError: no such file, another form, no group in it, an empty one, or a neuron twice.
+    """
+    path = Path(spelled).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--group {spelled}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--group {spelled}: is not UTF-8 text.") from error
+    readers: dict[str, Callable[[str, Path], dict[str, list[Any]]]] = {".json": _json, ".csv": _csv, ".txt": _lines}
+    if path.suffix.lower() not in readers:
+        raise UserError(f"--group {spelled}: a file of groups ends in {', '.join(SUFFIXES)}.")
+    named = readers[path.suffix.lower()](text, path)
+    if not named:
+        raise UserError(f"--group {spelled}: there is no group in it.")
+    return [Group(name, _indices(spelled, name, found), f"file {path.name}") for name, found in named.items()]
+
+
+def check_names(groups: Sequence[Group]) -> None:
+    """Refuse a name that several groups have.
+
+    Raises:
+        UserError: naming it.
+    """
+    names = [group.name for group in groups]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--group: the name {twice[0]} is given twice. Name each group once.")
+
+
+def check_groups(groups: Sequence[Group], neurons: int) -> None:
+    """Refuse groups that a layer of `neurons` neurons cannot have.
+
+    Raises:
+        UserError: a name twice, or a neuron that is not of the layer.
+    """
+    check_names(groups)
+    for group in groups:
+        if unknown := [neuron for neuron in group.neurons if not 0 <= neuron < neurons]:
+            raise UserError(
+                f"--group {group.name}: there is no neuron {unknown[0]} in the layer; it has 0 to {neurons - 1}."
+            )
+
+
+def groups_due(asked: Sequence[Group], stored: Sequence[Group], *, recomputed: bool) -> list[Group]:
+    """Which groups are to be computed: of those asked for the new ones; all, and the stored ones, where the run is.
+
+    Raises:
+        UserError: a name is given twice, or the run has it for other neurons.
+    """
+    check_names(asked)
+    there = {group.name: group for group in stored}
+    if recomputed:
+        return [*asked, *(group for group in stored if group.name not in {one.name for one in asked})]
+    for group in asked:
+        if group.name in there and there[group.name].neurons != group.neurons:
+            raise UserError(
+                f"--group {group.name}: the run has a group of that name with other neurons. Give it another name, or "
+                "compute the run again with --again."
+            )
+    return [group for group in asked if group.name not in there]
+
+
+def group_effects(
+    prepared: Prepared, groups: Sequence[Group], folder: Path, executor: Executor, *, quiet: bool
+) -> None:
+    """Ablate each group at every position and write the parts into `folder`, which is made anew.
+
+    Raises:
+        UserError: values that are not finite, or a group's effects differ from the hooked model's.
+    """
+    check_groups(groups, prepared.structure.neurons)
+    shutil.rmtree(folder, ignore_errors=True)
+    sample, structure = prepared.material.sample, prepared.structure
+    capture = Capture(folder, sample.tokens, prepared.model, structure, sample.predicted)
+    capture.open()
+    executor.run("forward pass", range(capture.batches), capture.run, capture.is_done)
+    captured = capture.open("r")
+    mean = mean_activations(captured.activations)
+    reference = (mean if prepared.manifest.ablation == "mean" else np.zeros_like(mean)).astype(np.float32)
+    members = [group.neurons for group in groups]
+    parts = []
+    with progress("groups", len(sample.tokens), "windows", quiet=quiet) as advance:
+        windows = _dense(prepared, members, reference) if structure.between else None
+        for part in windows or _plain(prepared, members, reference, captured):
+            parts.append(part)
+            advance()
+    effects = np.concatenate(parts)  # T × G
+    if not np.isfinite(effects).all():
+        raise UserError("A group's effect is NaN or infinite. Try --dtype float32, or check the weights.")
+    errors = [_checked(prepared, group, effects[:, place], reference) for place, group in enumerate(groups)]
+    _write(folder, prepared, groups, effects, errors)
+    shutil.rmtree(folder / "capture")
+
+
+def _dense(
+    prepared: Prepared, members: Sequence[Sequence[int]], reference: NDArray[np.float32]
+) -> Iterator[NDArray[np.float32]]:
+    """Effects window by window, each positions × groups, by running the model again."""
+    sample = prepared.material.sample
+    scope = prepared.manifest.options["edit_scope"]
+    dense = DenseAblation(prepared.model, prepared.structure, torch.from_numpy(reference), edit_scope=scope)
+    announce(dense, prepared.structure, sample, len(members))
+    for tokens in sample.tokens:
+        yield dense.window(tokens, members, sample.predicted).effects["loss"]
+
+
+def _plain(
+    prepared: Prepared, members: Sequence[Sequence[int]], reference: NDArray[np.float32], captured: Captured
+) -> Iterator[NDArray[np.float32]]:
+    """The same by adding Σ a_i w_i to the captured residual stream."""
+    structure, sample = prepared.structure, prepared.material.sample
+    place = torch.device("cpu" if prepared.device == "mps" else prepared.device)
+    w_out = structure.w_out.to(place)
+    each = sample.predicted
+    for window in range(len(sample.tokens)):
+        rows = slice(window * each, (window + 1) * each)
+        x = torch.from_numpy(np.array(captured.residual[rows])).to(place, torch.float64)
+        shift = torch.from_numpy(reference - captured.activations[rows]).to(place, torch.float64)
+        targets = torch.from_numpy(sample.targets[rows]).to(place)
+        before = exact_loss(structure.head, x, targets)
+        columns = []
+        for neurons in members:
+            chosen = torch.tensor(neurons, device=place)
+            edited = x + shift[:, chosen] @ w_out[chosen].double()
+            columns.append(exact_loss(structure.head, edited, targets) - before)
+        yield torch.stack(columns, dim=1).float().cpu().numpy()
+
+
+def exact_loss(head: Head, residual: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy (P) of targets (P) from the residual stream before the final norm (P × d), in its own dtype."""
+    x = residual - residual.mean(1, keepdim=True) if head.norm == "layer" else residual
+    normed = x / (x.square().mean(1, keepdim=True) + head.eps).sqrt() * head.gain.to(x)
+    if head.norm_bias is not None:
+        normed = normed + head.norm_bias.to(x)
+    total = torch.full_like(normed[:, 0], -torch.inf)
+    for start in range(0, len(head.unembedding), ROWS):
+        logits = _logits(head, normed, slice(start, start + ROWS))
+        total = torch.logaddexp(total, logits.logsumexp(1))
+    rows = targets.to(head.unembedding.device)
+    target = (normed * head.unembedding[rows].to(normed)).sum(1)
+    return total - (target if head.logit_bias is None else target + head.logit_bias[rows].to(normed))
+
+
+def _logits(head: Head, normed: Tensor, rows: slice) -> Tensor:
+    logits = normed @ head.unembedding[rows].to(normed).T
+    return logits if head.logit_bias is None else logits + head.logit_bias[rows].to(normed)
+
+
+def _checked(prepared: Prepared, group: Group, effects: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Largest error of a group's effects (T) in seeded windows against the hooked model, in units of its tolerance.
+
+    Raises:
+        UserError: it is above 1.
+    """
+    sample, structure = prepared.material.sample, prepared.structure
+    generator = np.random.default_rng([prepared.manifest.seed, 0x6E0F])
+    windows = generator.choice(len(sample.tokens), min(CHECKED_WINDOWS, len(sample.tokens)), replace=False)
+    at_once = prepared.manifest.options["edit_scope"] == "window" or structure.layer == structure.depth - 1
+    worst = 0.0
+    for window in windows.tolist():
+        position = None if at_once else int(generator.integers(sample.predicted))
+        where = np.arange(sample.predicted) if position is None else np.array([position])
+        edit = Edit(group.neurons, reference[list(group.neurons)], position, sample.predicted)
+        stored = effects[window * sample.predicted + where].astype(np.float64)
+        found = structural_error(prepared.model, structure.out_projection, sample.tokens[window], edit, stored)
+        worst = max(worst, found)
+    if not worst <= 1:
+        raise UserError(
+            f"--group {group.name}: its effects differ from the hooked {type(prepared.model).__name__} by {worst:.3g} "
+            "times what its precision explains. Nothing was added."
+        )
+    return worst
+
+
+def _write(
+    folder: Path, prepared: Prepared, groups: Sequence[Group], effects: NDArray[np.float32], errors: list[float]
+) -> None:
+    """The parts; `effects` is T × G."""
+    sample = prepared.material.sample
+    described = {
+        "group_name": [group.name for group in groups],
+        "k": [len(group.neurons) for group in groups],
+        "neurons": [list(group.neurons) for group in groups],
+        "source": [group.source for group in groups],
+        "structural_check_error": errors,
+    }
+    write_relation(folder, "dim_group", pa.table(described, schema("dim_group")))
+    positions = np.arange(len(effects), dtype=np.uint32)
+    tokens = {"position_id": positions, "input_token_id": sample.inputs, "target_token_id": sample.targets}
+    write_relation(folder, "group_position", pa.table(tokens))
+    facts = {
+        "group_name": [group.name for group in groups for _ in positions],
+        "position_id": np.tile(positions, len(groups)),
+        "delta_loss": effects.T.reshape(-1),
+    }
+    write_relation(folder, "fct_group_effect", pa.table(facts))
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _json(text: str, path: Path) -> dict[str, list[Any]]:
+    def no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"--group {path.name}: the name {twice} is given twice. Name each group once.")
+        return found
+
+    try:
+        found = json.loads(text, object_pairs_hook=no_name_twice)
+    except ValueError as error:
+        raise UserError(f"--group {path.name}: is not JSON ({error}).") from error
+    if isinstance(found, list):
+        return {path.stem: found}
+    if not isinstance(found, dict) or not all(isinstance(value, list) for value in found.values()):
+        raise UserError(f'--group {path.name}: JSON of another form. Write {{"NAME": [3, 17], …}} or one list.')
+    return found
+
+
+def _csv(text: str, path: Path) -> dict[str, list[Any]]:
+    rows = csv.DictReader(text.splitlines())
+    if "neuron" not in (rows.fieldnames or ()):
+        raise UserError(f"--group {path.name}: its header has no column neuron (beside group_name).")
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        found.setdefault(row.get("group_name", path.stem), []).append(row["neuron"])
+    return found
+
+
+def _lines(text: str, path: Path) -> dict[str, list[Any]]:
+    return {path.stem: text.split()}
+
+
+def _indices(spelled: str, name: str, found: list[Any]) -> tuple[int, ...]:
+    """Whole numbers, ascending, each once."""
+    if not name or not name.strip():
+        raise UserError(f"--group {spelled}: a group has no name.")
+    try:
+        neurons = [int(value) if isinstance(value, str) else _whole(value) for value in found]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--group {spelled}: {name} holds what is no index of a neuron ({error}).") from error
+    if not neurons:
+        raise UserError(f"--group {spelled}: {name} is empty. Give at least one neuron.")
+    if twice := [neuron for neuron in neurons if neurons.count(neuron) > 1]:
+        raise UserError(f"--group {spelled}: {name} has neuron {twice[0]} twice.")
+    return tuple(sorted(neurons))
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is not a whole number")
+    return value

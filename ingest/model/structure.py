@@ -1,0 +1,336 @@
+"""Where the neurons and the head of a decoder are: found by structure, not by a list of model names.
+
+One short probe (a forward pass over eight tokens) shows what feeds what: the final norm is the module whose output *is*
+the unembedding's input; a norm's kind is the formula that reproduces its output; the neurons are the input of the
+MLP's output projection (SPEC 0). What lies between the MLP and the loss beside addition, norm and unembedding is named:
+it decides for the dense path (SPEC 2.1). What cannot be confirmed is refused, with what is missing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.model.head import ROWS, Head
+from rare_tokens.ingest.model.norms import may_be_norm, norm_form
+
+PROBE_TOKENS = 8
+# Roundings that a comparison allows: of a dozen operations, each over many terms; of two or three elementwise ones.
+MANY, FEW = 64, 4
+STEP = 8.0  # times the largest value of the residual stream
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The pieces of a decoder that an ablation of one of its MLPs needs.
+
+    Attributes:
+        layer: index of the block, counted from 0.
+        depth: how many blocks there are.
+        out_projection: the MLP's output projection; its input is n_t (N).
+        final_norm: the norm before the unembedding; its input is the residual stream x_t (d).
+        w_out: output weights, N × d, row i = w_i.
+        w_in: input weights, N × d; the gate's where the MLP is gated.
+        w_up: N × d where the MLP is gated, else None.
+        head: final norm and unembedding as tensors; a factor on the logits is folded into its gain.
+        between: what else lies between the MLP and the loss, in words. Empty: the ablation by moments holds; else
+            what lies there is run again (the dense path).
+    """
+
+    layer: int
+    depth: int
+    out_projection: nn.Module
+    final_norm: nn.Module
+    w_out: Tensor
+    w_in: Tensor
+    w_up: Tensor | None
+    head: Head
+    between: tuple[str, ...] = ()
+
+    @property
+    def neurons(self) -> int:
+        """N, the width of the MLP."""
+        return self.w_out.shape[0]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the rows of the unembedding (may exceed the tokenizer's size by padding)."""
+        return self.head.unembedding.shape[0]
+
+
+def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
+    """Find and confirm an MLP, the final norm and the unembedding of a causal language model.
+
+    Args:
+        model: any decoder of the library.
+        layer: block whose MLP is meant; negative ones count from the last.
+
+    Raises:
+        UserError: there is no such layer, or a piece is missing or does not behave as SPEC 2 needs; the message names
+            the architecture and it.
+    """
+    mlp = mlp_modules(model, layer)
+    unembedding = model.get_output_embeddings()
+    depth = len(decoder_blocks(model))
+    index = layer_index(layer, depth)
+    probe = _probe(model, {unembedding, mlp.out_projection, *mlp.in_projections, *mlp.activations}, unembedding)
+    final_norm = _final_norm(model, probe)
+    head, mapped = _with_scale(model, _head(model, unembedding, final_norm, probe), unembedding, probe)
+    w_out = linear_weight(mlp.out_projection).T
+    w_in, w_up = _input_weights(model, mlp, probe, w_out.shape[0])
+    found = Structure(index, depth, mlp.out_projection, final_norm, w_out, w_in, w_up, head)
+    between = []
+    if index < depth - 1:
+        between.append(f"layer {index} of {depth} is below the last")
+    elif not _is_added(model, found, probe):
+        between.append("its MLP does not reach the final norm by plain addition (a norm after it)")
+    if mapped:
+        between.append("its logits are soft-capped after the unembedding")
+    return replace(found, between=tuple(between))
+
+
+def layer_index(layer: int, depth: int) -> int:
+    """Index of a layer counted from 0, where negative ones count from the last.
+
+    Raises:
+        UserError: there is no such layer.
+    """
+    if not -depth <= layer < depth:
+        raise UserError(
+            f"--layer {layer}: the model has {depth} layers. Use 0 to {depth - 1}, or -1 (the last) to -{depth}."
+        )
+    return layer % depth
+
+
+def mlp_shape(model: PreTrainedModel, layer: int = -1) -> tuple[int, int, int]:
+    """(N, d, V) of a layer of a decoder whose weights need not be there (the meta device will do).
+
+    Raises:
+        UserError: as `find_structure`, as far as shapes alone can show it.
+    """
+    mlp = mlp_modules(model, layer)
+    neurons, width = _shape(mlp.out_projection) or (0, 0)
+    return neurons, width, model.get_output_embeddings().out_features
+
+
+def mlp_modules(model: PreTrainedModel, layer: int) -> "Mlp":
+    """The MLP of a layer of a decoder.
+
+    Raises:
+        UserError: it has none, or several.
+    """
+    unembedding = model.get_output_embeddings()
+    if not isinstance(unembedding, nn.Linear):
+        raise _refused(model, "it has no linear unembedding")
+    blocks = decoder_blocks(model)
+    return _find_mlp(model, blocks[layer_index(layer, len(blocks))], unembedding.in_features)
+
+
+@contextmanager
+def hooked(*hooks: tuple[nn.Module, str, Callable[..., Any]]) -> Iterator[None]:
+    """Run a block with forward hooks: (module, `before` or `after`, function); removed at the end, come what may."""
+    with ExitStack() as stack:
+        for module, moment, function in hooks:
+            register = module.register_forward_pre_hook if moment == "before" else module.register_forward_hook
+            stack.callback(register(function).remove)
+        yield
+
+
+def linear_weight(module: nn.Module) -> Tensor:
+    """Weight of a linear map as out × in, for torch's Linear and for the transposed Conv1D of GPT-2."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().T if isinstance(module, Conv1D) else weight.detach()
+
+
+def _refused(model: nn.Module, missing: str) -> UserError:
+    return UserError(
+        f"{type(model).__name__} is not supported: {missing}. "
+        "Use a decoder of blocks with one MLP each, ending in one final norm and a linear unembedding."
+    )
+
+
+def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """The stack of decoder blocks.
+
+    Raises:
+        UserError: there is none.
+    """
+    depth = model.config.get_text_config().num_hidden_layers
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    if not stacks:
+        raise _refused(model, f"no stack of {depth} decoder blocks was found in it")
+    return stacks[0]
+
+
+def _shape(module: nn.Module) -> tuple[int, int] | None:
+    """(in, out) of a linear map; None for anything else."""
+    if isinstance(module, (nn.Linear, Conv1D)):
+        out_features, in_features = linear_weight(module).shape
+        return in_features, out_features
+    return None
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """The linear maps of an MLP."""
+
+    out_projection: nn.Module  # N → d
+    in_projections: list[nn.Module]  # d → N, or d → 2N with gate and up in one
+    activations: list[nn.Module]  # parameterless siblings: the activation function is among them
+
+
+def _find_mlp(model: nn.Module, block: nn.Module, width: int) -> Mlp:
+    """The one linear map N → d outside attention that has siblings d → N (or d → 2N)."""
+    found = []
+    for parent in block.modules():
+        if "attention" in type(parent).__name__.lower() or "attn" in type(parent).__name__.lower():
+            continue
+        linears = {child: shape for child in parent.children() if (shape := _shape(child)) is not None}
+        plain = [child for child in parent.children() if next(child.parameters(), None) is None]
+        for out, (neurons, to) in linears.items():
+            wanted = {(width, neurons), (width, 2 * neurons)}
+            ins = [child for child, shape in linears.items() if child is not out and shape in wanted]
+            if to == width and ins:
+                found.append(Mlp(out, ins, plain))
+    if len(found) != 1:
+        what = "no MLP with an output projection" if not found else f"{len(found)} MLPs (a mixture of experts?)"
+        raise _refused(model, f"{what} was found in the block")
+    return found[0]
+
+
+@dataclass
+class _Probe:
+    tokens: Tensor
+    inputs: dict[nn.Module, Tensor]
+    outputs: dict[nn.Module, Tensor]
+    head_input: Tensor
+    logits: Tensor
+
+
+def _probe(model: PreTrainedModel, pieces: set[nn.Module], unembedding: nn.Linear) -> _Probe:
+    """One forward pass; keeps input and output of the pieces and of everything that may be a norm."""
+    inputs: dict[nn.Module, Tensor] = {}
+    outputs: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+            inputs[module], outputs[module] = args[0].detach(), output.detach()
+
+    watched = pieces | {module for module in model.modules() if may_be_norm(module)}
+    vocabulary = min(model.config.get_text_config().vocab_size, linear_weight(unembedding).shape[0])
+    tokens = (torch.arange(1, PROBE_TOKENS + 1, device=model.device) * 7919 % vocabulary).unsqueeze(0)
+    with torch.inference_mode(), hooked(*((module, "after", keep) for module in watched)):
+        logits = model(input_ids=tokens, use_cache=False).logits
+    if unembedding not in inputs:
+        raise _refused(model, "its unembedding is not called in a forward pass")
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError(
+            f"A short forward pass of {type(model).__name__} gives NaN or infinity in {str(logits.dtype)[6:]}. "
+            "Try --dtype float32, or check the weights."
+        )
+    return _Probe(tokens, inputs, outputs, inputs[unembedding], logits)
+
+
+def _final_norm(model: nn.Module, probe: _Probe) -> nn.Module:
+    for module, output in probe.outputs.items():
+        if may_be_norm(module) and output.shape == probe.head_input.shape and torch.equal(output, probe.head_input):
+            return module
+    raise _refused(model, "its unembedding does not read the output of a final norm")
+
+
+def _head(model: nn.Module, unembedding: nn.Linear, norm: nn.Module, probe: _Probe) -> Head:
+    """Fold the probe's evidence into a Head: the norm's kind is the formula that reproduces what it did."""
+    form = norm_form(norm, probe.inputs[norm], probe.outputs[norm])
+    if not _close(form(probe.inputs[norm]), probe.outputs[norm]):
+        raise _refused(model, f"its final norm ({type(norm).__name__}) is neither a LayerNorm nor an RMSNorm")
+    dtype = torch.promote_types(unembedding.weight.dtype, torch.float32)
+    return Head(
+        unembedding=unembedding.weight.detach(),
+        logit_bias=None if unembedding.bias is None else unembedding.bias.detach(),
+        norm="layer" if form.centred else "rms",
+        gain=form.gain.to(dtype),
+        norm_bias=None if form.bias is None else form.bias.to(dtype),
+        eps=form.eps,
+    )
+
+
+def same_logits(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether logits are equal up to the rounding of a forward pass in their dtype."""
+    return _close(ours, theirs)
+
+
+def _close(ours: Tensor, theirs: Tensor, roundings: int = MANY) -> bool:
+    """Equal up to so many roundings in the model's dtype, or in float32, in which norms compute."""
+    precision = max(torch.finfo(theirs.dtype).eps, torch.finfo(torch.float32).eps)
+    slack = roundings * precision * max(1.0, float(theirs.abs().max()))
+    return float((ours.double() - theirs.double()).abs().max()) <= slack
+
+
+def _with_scale(model: nn.Module, head: Head, unembedding: nn.Linear, probe: _Probe) -> tuple[Head, bool]:
+    """The head with a constant factor on the logits folded into its gain, and whether more happens to them.
+
+    The unembedding's own output is what the logits are compared with, so that the dtype's rounding hides nothing.
+    """
+    plain, logits = probe.outputs[unembedding].double(), probe.logits.double()
+    x = probe.head_input.double()  # the unembedding is never whole in float64
+    ours = torch.cat([x @ rows.double().T for rows in head.unembedding.split(ROWS)], dim=-1)
+    if not _close(ours if head.logit_bias is None else ours + head.logit_bias.double(), probe.outputs[unembedding]):
+        raise _refused(model, "its unembedding does more than one matrix product")
+    if plain.shape == logits.shape and torch.equal(plain, logits):
+        return head, False
+    scale = float((plain * logits).sum() / plain.square().sum())
+    if not _close(scale * plain, probe.logits, FEW):
+        return head, True
+    biases = [None if bias is None else scale * bias for bias in (head.norm_bias, head.logit_bias)]
+    return replace(head, gain=scale * head.gain, norm_bias=biases[0], logit_bias=biases[1]), False
+
+
+def _is_added(model: PreTrainedModel, found: Structure, probe: _Probe) -> bool:
+    """Raise one neuron's activation at the last token and see the residual stream move by exactly that times w_i.
+
+    The step is so large that a norm after the MLP shows in any dtype.
+    """
+    before = probe.inputs[found.final_norm].double()
+    neuron = int(found.w_out.float().norm(dim=1).argmax())
+    largest = float(found.w_out[neuron].abs().max())
+    step = 1.0 if largest == 0 else STEP * float(before.abs().max()) / largest
+    step = min(step, torch.finfo(found.w_out.dtype).max / STEP)
+    seen: list[Tensor] = []
+
+    def raise_neuron(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        edited = args[0].clone()
+        edited[..., -1, neuron] += step
+        return (edited, *args[1:])
+
+    def keep(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.append(args[0].detach())
+
+    with (
+        torch.inference_mode(),
+        hooked((found.out_projection, "before", raise_neuron), (found.final_norm, "before", keep)),
+    ):
+        model(input_ids=probe.tokens, use_cache=False)
+    expected = before.clone()
+    expected[..., -1, :] += step * found.w_out[neuron].double()
+    return _close(expected, seen[0], 4 * FEW)
+
+
+def _input_weights(model: nn.Module, mlp: Mlp, probe: _Probe, neurons: int) -> tuple[Tensor, Tensor | None]:
+    """(w_in, w_up), each N × d. The gate is the projection whose output the activation function reads."""
+    weights = [part for module in mlp.in_projections for part in linear_weight(module).split(neurons)]
+    outputs = [part for module in mlp.in_projections for part in probe.outputs[module].split(neurons, dim=-1)]
+    if len(weights) == 1:
+        return weights[0], None
+    if len(weights) == 2:
+        activated = [probe.inputs[module] for module in mlp.activations if module in probe.inputs]
+        for gate, up in ((0, 1), (1, 0)):
+            if any(torch.equal(seen, outputs[gate]) for seen in activated):
+                return weights[gate], weights[up]
+    raise _refused(model, "the gate of its MLP could not be told from its other projections")

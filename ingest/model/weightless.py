@@ -1,0 +1,60 @@
+"""A model without its weights, on torch's meta device: what its configuration alone shows."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.model.structure import PROBE_TOKENS, decoder_blocks, hooked, mlp_modules
+
+
+def empty_model(name: str, config: Any, *, remote_code: bool) -> PreTrainedModel:
+    """The model of a configuration, its parameters and buffers without values.
+
+    Raises:
+        UserError: its architecture is not known.
+    """
+    with torch.device("meta"):
+        try:
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=remote_code)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"--model {name}: its architecture is not known ({error}).") from error
+
+
+# Settings by which configurations say that logits are capped, or that what an MLP gives is scaled before it is added.
+_MAPPED = {"final_logit_softcapping": None, "residual_multiplier": 1.0}
+
+
+def needs_dense_path(model: PreTrainedModel, layer: int) -> bool | None:
+    """Whether a layer will take the dense path, as far as a model without weights (on the meta device) shows it.
+
+    None: it does not run without weights, so only the ingest can tell.
+
+    The ingest itself decides by what the model does (`ingest.model.structure`).
+    """
+    blocks = decoder_blocks(model)
+    if layer < len(blocks) - 1:
+        return True
+    config = model.config.get_text_config()
+    if any(getattr(config, name, None) not in (None, plain) for name, plain in _MAPPED.items()):
+        return True
+    projection = mlp_modules(model, layer).out_projection
+    ended: list[nn.Module] = []
+
+    def end(module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        ended.append(module)
+
+    tokens = torch.ones(1, PROBE_TOKENS, dtype=torch.long, device="meta")
+    # A mask that is given is not looked into, which nothing without values allows. Not all models take one.
+    for mask in (torch.zeros(1, 1, PROBE_TOKENS, PROBE_TOKENS, device="meta"), None):
+        ended.clear()
+        try:
+            with torch.inference_mode(), hooked(*((module, "after", end) for module in blocks[layer].modules())):
+                model(input_ids=tokens, attention_mask=mask, use_cache=False)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError):
+            continue
+        later = ended[ended.index(projection) + 1 :]
+        return any(next(module.children(), None) is None and list(module.parameters()) for module in later)
+    return None

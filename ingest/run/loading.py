@@ -1,0 +1,49 @@
+"""A model on the device that computes, its structure confirmed: here, or on a worker of a cluster."""
+
+import torch
+from transformers import PreTrainedModel
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.dense.ablation import confirm_replay
+from rare_tokens.ingest.model import locate
+from rare_tokens.ingest.model.structure import Structure, find_structure
+from rare_tokens.ingest.run.request import Request
+from rare_tokens.ingest.run.resources import planned
+
+
+def load(request: Request, *, whole: bool = False) -> tuple[PreTrainedModel, Structure, str]:
+    """The model of a run, its structure, and the device that it is on; `whole`: none of it may wait off the device.
+
+    Raises:
+        UserError: the device is not there, the memory does not hold it, the weights cannot be used, there is no such
+            layer, or the architecture is not supported.
+    """
+    options = request.options
+    device = choose_device(options.device)
+    held = planned(request, device, whole=whole)
+    model = locate.load_model(
+        request.folder, dtype=options.dtype, device=device, trust=options.trust, device_map=held.device_map
+    )
+    structure = find_structure(model, options.layer)
+    if structure.between:
+        confirm_replay(model, structure, options.edit_scope)
+    return model, structure, device
+
+
+def choose_device(wanted: str) -> str:
+    """The device of `--device`; `auto` takes CUDA, then MPS, then the CPU. On all of them float32 is float32, not TF32.
+
+    Raises:
+        UserError: the device is not known here, or not there.
+    """
+    torch.set_float32_matmul_precision("highest")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+    kind, _, index = wanted.partition(":")
+    fits = not index or (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())
+    if not available.get(kind, False) or not fits:
+        raise UserError(
+            f"--device {wanted}: not available here. Use auto, or {', '.join(k for k, v in available.items() if v)}."
+        )
+    return wanted

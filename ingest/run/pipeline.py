@@ -1,0 +1,380 @@
+"""The whole of an ingest, in order: sample, load, capture, means, effects, self-check. It ends with a staged run.
+
+`Workbench.prepare` does everything that can refuse a request; only then does `execute` write.
+"""
+
+import importlib.metadata
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.parts import MANIFEST, Manifest, Summary, read_summary, write_manifest, write_summary
+from rare_tokens.common.version import VERSION
+from rare_tokens.ingest.ablation.capture import Capture, Captured, mean_activations
+from rare_tokens.ingest.ablation.neurons import neuron_tables
+from rare_tokens.ingest.ablation.parts import position_block, read_baselines, write_relation
+from rare_tokens.ingest.ablation.selfcheck import Checked, Subject, self_check
+from rare_tokens.ingest.dense.parts import dense_position_block
+from rare_tokens.ingest.dense.selfcheck import dense_self_check
+from rare_tokens.ingest.model.structure import Structure
+from rare_tokens.ingest.run.executors import Executor, gather
+from rare_tokens.ingest.run.loading import choose_device as choose_device
+from rare_tokens.ingest.run.loading import load
+from rare_tokens.ingest.run.request import Request
+from rare_tokens.ingest.run.resuming import agree, resumable
+from rare_tokens.ingest.run.shared_storage import Place
+from rare_tokens.ingest.run.space import require_space
+from rare_tokens.ingest.run.stages import AblationStage, ForwardStage, Loaded, Recipe, effect_units, rows_of
+from rare_tokens.ingest.text import spelling, windows
+from rare_tokens.ingest.text.corpus import parse_sources
+from rare_tokens.ingest.text.counts import Frequencies, count_corpus, read_count_file, sample_and_count
+from rare_tokens.ingest.text.matched import NC_MATCHED, draw_contexts
+from rare_tokens.ingest.text.parts_of_speech import tagger_name
+from rare_tokens.ingest.text.windows import Sample
+
+log = logging.getLogger("rare_tokens")
+
+PACKAGES = (
+    "datasets",
+    "duckdb",
+    "numpy",
+    "pyarrow",
+    "pyspellchecker",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the sample of a run is made of; the same for every checkpoint of a series."""
+
+    sample: Sample
+    counts: Frequencies
+    tokens: pl.DataFrame  # dim_token
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin: its model fits, its sample is drawn."""
+
+    manifest: Manifest
+    material: Material
+    loaded: Loaded
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model."""
+        return self.loaded.model
+
+    @property
+    def structure(self) -> Structure:
+        """Its structure."""
+        return self.loaded.structure
+
+    @property
+    def device(self) -> str:
+        """Where it is."""
+        return self.loaded.device
+
+
+@dataclass
+class _Clock:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+class Workbench:
+    """Prepares the runs of one command; what several revisions share is made once."""
+
+    def __init__(self) -> None:
+        self._materials: dict[tuple[Any, ...], Material] = {}
+
+    def prepare(self, request: Request, *, whole: bool = False, units: int = 1) -> Prepared:
+        """Load the model, confirm its structure, draw the sample.
+
+        Args:
+            request: what is asked for.
+            whole: none of the model may wait off the device.
+            units: how many the ablation is divided into at least, about.
+
+        Raises:
+            UserError: the memory does not hold it, the corpus is too short, the count file does not fit, there is no
+                such layer, or the architecture is not supported.
+        """
+        model, structure, device = load(request, whole=whole)
+        material = self._material(request, structure.vocabulary_size)
+        recipe = Recipe.of(request, material.sample, material.counts.counts)
+        loaded = Loaded(model, structure, device, material.sample, material.counts.counts, recipe)
+        return Prepared(_manifest(request, structure, material, device, units), material, loaded)
+
+    def _material(self, request: Request, vocabulary_size: int) -> Material:
+        key = (request.tokenizer_id, request.frequency_source_id, vocabulary_size)
+        if key not in self._materials:
+            self._materials[key] = _draw(request, vocabulary_size)
+        return self._materials[key]
+
+
+def _draw(request: Request, vocabulary_size: int) -> Material:
+    options = request.options
+    how: dict[str, Any] = {
+        "positions": options.tokens,
+        "window": options.window,
+        "seed": options.seed,
+        "begin_token": options.begin_token,
+    }
+    tokens = spelling.token_table(request.tokenizer, vocabulary_size)
+    counts = _counts(request, vocabulary_size)
+    if options.contexts == NC_MATCHED:
+        if counts is None:
+            counts = count_corpus(request.corpus, request.tokenizer, vocabulary_size=vocabulary_size, seed=options.seed)
+        sample = draw_contexts(request.corpus, request.tokenizer, counts, tokens, **how)
+    elif counts is None:
+        sample, counts = sample_and_count(request.corpus, request.tokenizer, vocabulary_size=vocabulary_size, **how)
+    else:
+        sample = windows.draw_sample(request.corpus, request.tokenizer, **how)
+    if (largest := int(sample.tokens.max())) >= vocabulary_size:
+        raise UserError(
+            f"The tokenizer of {request.folder.name} gave token {largest}, but its unembedding has {vocabulary_size} "
+            "rows: tokenizer and weights do not belong together."
+        )
+    for warning in (*sample.warnings, *counts.warnings):
+        log.warning("Warning: %s", warning)
+    return Material(sample, counts, tokens)
+
+
+def _counts(request: Request, vocabulary_size: int) -> Frequencies | None:
+    """The published counts that were named; None where the corpus itself is to be counted."""
+    if request.options.frequencies == "corpus":
+        return None
+    path = Path(request.options.frequencies).expanduser()
+    return read_count_file(path, vocabulary_size, len(request.tokenizer))
+
+
+def _manifest(request: Request, structure: Structure, material: Material, device: str, units: int) -> Manifest:
+    options = request.options
+    shown = {
+        "model": request.folder.name, "corpus": [source.shown for source in parse_sources(options.corpus)],
+        "frequencies": request.frequency_source, "tokens": options.tokens, "window": options.window,
+        "begin_token": options.begin_token, "ablation": options.ablation, "effects": list(options.effects),
+        "tolerance": options.tolerance, "device": device, "dtype": options.dtype, "seed": options.seed,
+        "offload": options.offload, "revision": request.folder.revision, "layer": structure.layer,
+        "edit_scope": options.edit_scope,
+        "path": "; ".join(["dense", *structure.between]) if structure.between else "moments",
+        "contexts": options.contexts, "allow_pickle": options.trust.pickle,
+        "trust_remote_code": options.trust.remote_code,
+    }  # fmt: skip
+    if options.contexts == NC_MATCHED:
+        shown |= {"contexts": NC_MATCHED, "tagger": tagger_name(), **material.sample.notes}
+    block = position_block(len(material.sample.targets), structure.neurons, units)
+    if structure.between:
+        block = dense_position_block(material.sample, structure.neurons, units)
+    return Manifest(
+        run_id=request.run_id,
+        model=request.folder.name,
+        revision=request.folder.revision,
+        layer=structure.layer,
+        positions=len(material.sample.targets),
+        neurons=structure.neurons,
+        window_length=material.sample.predicted,
+        tokenizer_id=request.tokenizer_id,
+        frequency_source_id=request.frequency_source_id,
+        frequency_source=request.frequency_source,
+        corpus=request.corpus.name,
+        corpus_hash=request.corpus.identity,
+        model_hash=request.model_hash,
+        ablation=options.ablation,
+        seed=options.seed,
+        dtype=options.dtype,
+        tolerance=options.tolerance,
+        effects=list(options.effects),
+        separator_token_id=material.sample.separator_token_id,
+        position_block=block,
+        code_version=VERSION,
+        contexts=options.contexts,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        identity=request.identity,
+        options=shown,
+        packages=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers of a run depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def execute(
+    prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False, place: Place | None = None
+) -> Manifest:
+    """Compute a run into its folder, going on where an interrupted one stopped; returns its manifest.
+
+    A run that is staged already is left as it is; `afresh` computes everything again. With a `place`, that is where
+    units leave their files and where an interrupted run is gone on from; the folder gets them from there.
+
+    Raises:
+        UserError: not enough disk, values that are not finite, the place cannot be used, or the self-check fails.
+    """
+    start, clock = time.perf_counter(), _Clock()
+    if place is not None:
+        agree(place, folder, prepared.manifest)
+    manifest = None if afresh else resumable(folder, prepared.manifest)
+    if manifest is not None and read_summary(folder) is not None:
+        return manifest
+    if manifest is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        manifest = prepared.manifest
+        width, effects = prepared.structure.w_out.shape[1], len(manifest.effects)
+        gathered = place is not None and place.is_at(folder)
+        require_space(folder, manifest.positions, manifest.neurons, width, effects, twice_captured=gathered)
+        write_manifest(folder, manifest)
+        if place is not None and not place.is_at(folder):
+            place.remove()
+            place.put(folder / MANIFEST, MANIFEST)
+    material, structure = prepared.material, prepared.structure
+    tokens = material.sample.tokens
+    with clock.stage("tokens"):
+        _write_tokens(folder, material)
+    if place is not None:
+        with clock.stage("workers"):
+            executor.ready(prepared.loaded)
+    with clock.stage("forward"):
+        captured = _capture(prepared, folder, executor, place)
+    with clock.stage("neurons"):
+        mean = mean_activations(captured.activations)
+        tables = neuron_tables(structure, mean, material.counts.counts)
+        write_relation(folder, "dim_neuron", tables.neuron)
+        write_relation(folder, "neuron_weight", tables.weight)
+        write_relation(folder, "neuron_token", tables.token)
+    reference = (mean if manifest.ablation == "mean" else np.zeros_like(mean)).astype(np.float32)
+    with clock.stage("effects"):
+        exact_pairs = _effects(prepared, manifest, folder, captured, reference, executor, place)
+    with clock.stage("self-check"):
+        subject = Subject(
+            folder, prepared.model, structure, tokens, captured, reference,
+            manifest.position_block, manifest.tolerance, manifest.seed, material.sample.predicted,
+            manifest.options["edit_scope"],
+        )  # fmt: skip
+        checked = dense_self_check(subject) if structure.between else self_check(subject)
+    summary = _summary(prepared, checked, exact_pairs, time.perf_counter() - start, clock)
+    write_summary(folder, summary)
+    shutil.rmtree(folder / "capture")
+    shutil.rmtree(folder / "baseline")
+    return manifest
+
+
+def _write_tokens(folder: Path, material: Material) -> None:
+    write_relation(folder, "dim_document", material.sample.documents.to_arrow())
+    write_relation(folder, "dim_token", material.tokens.to_arrow())
+    counts = material.counts.counts
+    if material.sample.contexts is not None:
+        write_relation(folder, "position_context", material.sample.contexts.to_arrow())
+    table = {"token_id": np.arange(len(counts), dtype=np.uint32), "count": counts.astype(np.uint64)}
+    write_relation(folder, "token_frequency", pa.table(table))
+
+
+def _capture(prepared: Prepared, folder: Path, executor: Executor, place: Place | None) -> Captured:
+    sample = prepared.material.sample
+    capture = Capture(folder, sample.tokens, prepared.model, prepared.structure, sample.predicted)
+    capture.open()
+    if place is None:
+        executor.run("forward pass", range(capture.batches), capture.run, capture.is_done)
+        return capture.open("r")
+    stage = ForwardStage(capture.batches, capture.windows_per_batch)
+
+    def take(batch: int) -> None:
+        if not capture.is_done(batch):
+            with place.fetched(stage.files(batch)[0]) as path:
+                capture.keep(batch, *rows_of(path))
+
+    gather(executor, stage, prepared.loaded, place, take)
+    return capture.open("r")
+
+
+def _effects(
+    prepared: Prepared,
+    manifest: Manifest,
+    folder: Path,
+    captured: Captured,
+    reference: NDArray[np.float32],
+    executor: Executor,
+    place: Place | None,
+) -> int:
+    """Every pair's effect, then the positions' own part; returns how many pairs took the exact path."""
+    sample = prepared.material.sample
+    if place is None:
+        units = effect_units(prepared.loaded, manifest, folder, captured, torch.from_numpy(reference), say=True)
+        executor.run("ablation", range(manifest.blocks), units.run, units.is_done)
+    else:
+        batch = Capture.windows_in_a_batch(sample.tokens) * sample.predicted
+        stage = AblationStage(manifest, reference, batch)
+        if prepared.structure.between:
+            count = f"{stage.units} unit{'s' * (stage.units != 1)}"
+            log.info("Dense path (%s), in %s.", "; ".join(prepared.structure.between), count)
+
+        def take(block: int) -> None:
+            for name in stage.files(block):
+                place.get(name, folder / name)
+
+        gather(executor, stage, prepared.loaded, place, take)
+    baseline = read_baselines(folder, manifest.blocks)
+    window = sample.predicted
+    positions = np.arange(manifest.positions, dtype=np.uint32)
+    document = sample.document_ids.reshape(-1)
+    table = pl.DataFrame(
+        {
+            "position_id": positions,
+            "window_id": positions // window,
+            "window_offset": positions % window,
+            "document_id": document,
+            "input_token_id": sample.inputs,
+            "target_token_id": sample.targets,
+            "loss": baseline.loss,
+            "entropy": baseline.entropy,
+        }
+    ).with_columns(pl.when(pl.col("document_id") >= 0).then("document_id"))
+    write_relation(folder, "dim_position", table.to_arrow())
+    return baseline.exact_pairs
+
+
+def _summary(prepared: Prepared, checked: Checked, exact_pairs: int, seconds: float, clock: _Clock) -> Summary:
+    warnings = [*prepared.material.sample.warnings, *prepared.material.counts.warnings]
+    if prepared.manifest.dtype in ("bfloat16", "float16"):
+        warnings.append(
+            f"Captured in {prepared.manifest.dtype}: the tolerance holds given the captured values, "
+            "not against a float64 model."
+            if not prepared.structure.between
+            else f"Computed in float32 from {prepared.manifest.dtype} weights: its rounding adds to the tolerance."
+        )
+    return Summary(
+        device=prepared.device,
+        exact_pairs=exact_pairs,
+        self_check_error=checked.numeric,
+        structural_check_error=checked.structural,
+        self_check_pairs=checked.numeric_pairs + checked.structural_pairs,
+        seconds=round(seconds, 3),
+        stage_seconds=clock.seconds,
+        warnings=warnings,
+    )

@@ -1,0 +1,167 @@
+"""What a user asks of ingest, checked, and the identity of the run that answers it (DESIGN 4)."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.parts import EFFECT_COLUMNS
+from rare_tokens.ingest.model import locate
+from rare_tokens.ingest.model.locate import ModelFolder, Trust
+from rare_tokens.ingest.model.structure import layer_index
+from rare_tokens.ingest.text.corpus import Corpus, open_corpus
+from rare_tokens.ingest.text.counts import COUNT_LIMIT
+from rare_tokens.ingest.text.matched import NC_MATCHED
+from rare_tokens.ingest.text.parts_of_speech import tagger_name
+
+# What float32 can hold of a loss difference of order 1: below this, no pair's error can be promised.
+SMALLEST_TOLERANCE = 1e-7
+EDIT_SCOPES = ("window", "position")
+SAMPLE = "sample"
+CONTEXTS = (SAMPLE, NC_MATCHED)
+OFFLOAD = AUTO, NEVER, ALWAYS = "auto", "never", "always"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `ingest` that decide or shape a run; paths and names as the user gave them.
+
+    `tokens` is T, the number of predicted positions (the largest, of matched contexts); `window` the positions of one
+    window, or the tokens before the one position of a matched context. `layer` counts from 0, or from the last where
+    it is negative; `edit_scope` says where a neuron below the last layer is replaced: at every position of the
+    `window`, or at one `position` at a time (SPEC 2.1).
+    """
+
+    model: str
+    revisions: tuple[str, ...] = ()
+    corpus: tuple[str, ...] = ("c4",)
+    frequencies: str = "corpus"
+    tokens: int = 25_088
+    window: int = 256
+    seed: int = 0
+    begin_token: bool = False
+    contexts: str = SAMPLE
+    layer: int = -1
+    edit_scope: str = "window"
+    ablation: str = "mean"
+    effects: tuple[str, ...] = ("loss",)
+    tolerance: float = 1e-6
+    device: str = "auto"
+    dtype: str = "float32"
+    offload: str = AUTO
+    trust: Trust = field(default_factory=Trust)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can have."""
+        if self.window < 1:
+            raise UserError(f"--window {self.window}: a window needs at least one position.")
+        if self.contexts not in CONTEXTS:
+            raise UserError(f"--contexts {self.contexts}: unknown. There are {' and '.join(CONTEXTS)}.")
+        if self.contexts == NC_MATCHED and self.tokens < 2:
+            raise UserError(f"--tokens {self.tokens}: a matched context takes two positions.")
+        if self.contexts == SAMPLE and (self.tokens < 1 or self.tokens % self.window):
+            nearest = max(1, round(self.tokens / self.window)) * self.window
+            raise UserError(
+                f"--tokens {self.tokens} is not a positive multiple of the window, {self.window}. Use {nearest}, say."
+            )
+        if not self.tolerance > 0:
+            raise UserError(f"--tolerance {self.tolerance:g} must be above 0; the default is 1e-6.")
+        if self.tolerance < SMALLEST_TOLERANCE:
+            raise UserError(f"--tolerance {self.tolerance:g} is below what float32 can hold, {SMALLEST_TOLERANCE:g}.")
+        if self.edit_scope not in EDIT_SCOPES:
+            raise UserError(f"--edit-scope {self.edit_scope}: unknown. There are {' and '.join(EDIT_SCOPES)}.")
+        if self.offload not in OFFLOAD:
+            raise UserError(f"--offload {self.offload}: unknown. There are {', '.join(OFFLOAD)}.")
+        if unknown := set(self.effects) - set(EFFECT_COLUMNS):
+            raise UserError(f"--effects {','.join(sorted(unknown))}: unknown. There are {', '.join(EFFECT_COLUMNS)}.")
+        # The loss is always computed: every mart rests on it
+        effects = tuple(name for name in EFFECT_COLUMNS if name == "loss" or name in self.effects)
+        object.__setattr__(self, "effects", effects)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run that was asked for: a model at one revision, identified, nothing heavy done yet."""
+
+    options: Options
+    folder: ModelFolder
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_id: str
+    corpus: Corpus
+    config: Any
+    model_hash: str
+    frequency_source_id: str
+    frequency_source: str
+    identity: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """`<short model name>-<revision>-<8 hex>`."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        revision = "".join(c if c.isalnum() or c in "._" else "-" for c in self.folder.revision)
+        return f"{self.folder.short_name}-{revision}-{digest[:8]}"
+
+
+def identify(options: Options) -> list[Request]:
+    """Find the model at each revision and the corpus, and say which runs they make.
+
+    Reads files and hashes them; loads no weights, draws no sample.
+
+    Raises:
+        UserError: something named cannot be found or used.
+    """
+    corpus = open_corpus(options.corpus)
+    revisions: Sequence[str | None] = options.revisions or (None,)
+    return [_request(options, revision, corpus) for revision in revisions]
+
+
+def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
+    folder = locate.locate(options.model, revision, options.trust)
+    config = locate.load_config(folder, options.trust)
+    longest = locate.context_length(config)
+    if longest is not None and options.window > longest:
+        raise UserError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
+    tokenizer = locate.load_tokenizer(folder, options.trust)
+    tokenizer_id = locate.tokenizer_id(tokenizer, int(config.vocab_size))
+    model_hash = locate.model_hash(folder, options.trust)
+    source_id, source = _frequency_source(options, corpus, tokenizer_id)
+    depth = int(config.num_hidden_layers)
+    layer = layer_index(options.layer, depth)
+    identity = {
+        "model_hash": model_hash,
+        "revision": folder.revision,
+        "layer": layer,
+        "tokenizer": tokenizer_id,
+        "corpus": corpus.identity if options.contexts == SAMPLE else corpus.labelled_identity,
+        "frequencies": source_id,
+        "contexts": options.contexts if options.contexts == SAMPLE else f"{options.contexts} by {tagger_name()}",
+        "tokens": options.tokens,
+        "window": options.window,
+        "begin_token": options.begin_token,
+        "seed": options.seed,
+        "ablation": options.ablation,
+        # Nothing in the last layer reaches another position's loss, so there the two are one
+        "edit_scope": "position" if layer == depth - 1 else options.edit_scope,
+        "dtype": options.dtype,
+    }
+    return Request(options, folder, tokenizer, tokenizer_id, corpus, config, model_hash, source_id, source, identity)
+
+
+def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:
+    """(id, description) of where token counts come from: by content, so that it is known before counting."""
+    if options.frequencies != "corpus":
+        path = Path(options.frequencies).expanduser()
+        if not path.is_file():
+            raise UserError(f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, or `corpus`.")
+        with path.open("rb") as stream:
+            return "counts-" + hashlib.file_digest(stream, "sha256").hexdigest()[:12], path.name
+    parts = [corpus.identity, tokenizer_id]
+    if corpus.streamed:
+        parts += [str(options.seed), str(COUNT_LIMIT)]
+    digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    return "counted-" + digest[:12], f"counted over {corpus.name}"

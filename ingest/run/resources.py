@@ -1,0 +1,271 @@
+"""What memory an ingest takes at its peak, what there is, and what of a model waits elsewhere where it does not fit.
+
+Bytes are of the process's own pages. Pages of mapped files, which the system takes back at will, are not counted: the
+captured arrays, and weights whose file has them in the very dtype that is asked for. docs/storage.md has the formulas
+in words, and how near they come.
+"""
+
+import logging
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.ablation.block_sizes import BlockBytes, vocabulary_rows
+from rare_tokens.ingest.ablation.capture import POSITIONS_PER_BATCH
+from rare_tokens.ingest.ablation.parts import position_block
+from rare_tokens.ingest.ablation.reference import VALUES
+from rare_tokens.ingest.dense.ablation import MEMORY as DENSE_MEMORY
+from rare_tokens.ingest.dense.ablation import WIDER
+from rare_tokens.ingest.model.head import ROWS
+from rare_tokens.ingest.model.locate import DTYPES, ModelFolder, Trust, weight_files
+from rare_tokens.ingest.model.structure import decoder_blocks, layer_index, mlp_shape
+from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
+from rare_tokens.ingest.run.request import ALWAYS, NEVER, Request
+
+log = logging.getLogger("rare_tokens")
+
+LIBRARIES = 450_000_000  # Python, torch, transformers, DuckDB, a tokenizer: measured before a model is there
+_SAFETENSORS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
+_GROUPS = "/sys/fs/cgroup"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a run its memory depends on."""
+
+    positions: int  # T
+    neurons: int  # N
+    width: int  # d
+    vocabulary: int  # V
+    window: int
+    element: int  # bytes of a weight in the run's dtype
+    effects: tuple[str, ...]
+
+    def stages(self) -> dict[str, int]:
+        """Bytes that each stage takes at most beside weights and libraries."""
+        T, N, d, V, e = self.positions, self.neurons, self.width, self.vocabulary, self.element
+        batch = min(T, max(1, POSITIONS_PER_BATCH // self.window) * self.window)
+        rows = vocabulary_rows(V, d, N)
+        block = BlockBytes.of(N, d, V, rows, self.effects)
+        part = position_block(T, N)
+        step = block.preferred_positions(part)
+        z = block.z if self.effects == ("loss",) and block.keeps_z(step) else 0
+        checked = min(VALUES, min(part, 256) * V)
+        return {
+            "forward pass": batch * (e * (3 * N + 8 * d) + 4 * (N + d)),
+            "neurons": 16 * N * d + 48 * d * d + rows * (40 * N + 20 * d) + 8 * V,
+            "ablation": 8 * N * d
+            + 16 * V
+            + block.fixed
+            + step * (block.each + z)
+            + (8 + 4 * len(self.effects)) * part * N,
+            "self-check": 8 * N * d + 8 * ROWS * d + 80 * checked + min(self.window, T) * V * (e + 4),
+        }
+
+    def beside_weights(self) -> int:
+        """Bytes of the largest stage."""
+        return max(self.stages().values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run's model is held, and what the run takes at most.
+
+    Attributes:
+        bytes: on the device that computes, at the peak.
+        available: there, before anything is loaded.
+        device_map: where each part of the model is, for `transformers`; None: all of it on the device.
+        offloaded: bytes of the weights that wait off the device.
+        is_whole: the run needs all of the model on the device.
+    """
+
+    bytes: int
+    available: int
+    device_map: dict[str, str] | None = None
+    offloaded: int = 0
+    is_whole: bool = False
+
+
+def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, whole: bool = False) -> Plan:
+    """What a run takes, and what of its model must wait off the device; refuses nothing.
+
+    Args:
+        request: the run.
+        model: its model without weights.
+        layer: of the neurons, counted from 0.
+        device: that computes.
+        whole: the model itself is edited, as measuring attention does, so that all of it must be at hand.
+    """
+    options = request.options
+    element = torch.finfo(DTYPES[options.dtype]).bits // 8
+    neurons, width, vocabulary = mlp_shape(model, layer)
+    shape = Shape(options.tokens, neurons, width, vocabulary, options.window, element, options.effects)
+    is_dense = needs_dense_path(model, layer) is not False  # where that cannot be told, the most that it can take
+    available = available_bytes(device)
+    fixed = LIBRARIES * (device == "cpu") + shape.beside_weights()
+    if is_dense:
+        wide = WIDER.get(DTYPES[options.dtype], torch.float32).itemsize
+        fixed += DENSE_MEMORY + wide * _parameters(model)
+    weights = element * _parameters(model)
+    mapped = mapped_bytes(request.folder, options.dtype, options.trust) if device == "cpu" else 0
+    peak = fixed + max(0, weights - mapped)
+    is_movable = not whole and not is_dense and options.offload != NEVER
+    if not is_movable or (options.offload != ALWAYS and peak <= available):
+        return Plan(peak, available, is_whole=whole or is_dense)
+    share = max(0.0, 1 - mapped / weights)  # of the weights, that take memory of the process
+    pinned = [block for index, block in enumerate(decoder_blocks(model)) if index == layer]
+    moved = [block for block in decoder_blocks(model) if block not in pinned]
+    at_hand = int(share * (weights - sum(element * _parameters(block) for block in moved)))
+    passing = max((element * weight.numel() for block in moved for weight in block.parameters()), default=0)
+    room = 0 if options.offload == ALWAYS else available - fixed - at_hand - passing
+    places, offloaded = _places(model, layer, device, element, room, share)
+    held = at_hand + int(share * (sum(element * _parameters(block) for block in moved) - offloaded))
+    return Plan(fixed + held + passing, available, places, offloaded)
+
+
+def planned(request: Request, device: str, *, whole: bool) -> Plan:
+    """The plan of a run whose model is about to be loaded.
+
+    Raises:
+        UserError: it does not fit, or its architecture is not known.
+    """
+    model = empty_model(request.folder.name, request.config, remote_code=request.options.trust.remote_code)
+    layer = layer_index(request.options.layer, len(decoder_blocks(model)))
+    found = plan(request, model, layer, device, whole=whole)
+    require_memory(found, request, device)
+    if found.offloaded:
+        log.info(
+            "%.1f GB of the model's weights wait off %s and are fetched block by block.",
+            found.offloaded / 1e9,
+            device,
+        )
+    return found
+
+
+def require_memory(found: Plan, request: Request, device: str) -> None:
+    """Refuse a run that would not fit, or an off-load that cannot be.
+
+    Raises:
+        UserError: with what it needs, what there is, and what to do.
+    """
+    if request.options.offload == ALWAYS and found.is_whole:
+        raise UserError(
+            "--offload always: attention and the dense path run the model itself again, so that all of it must be on "
+            "the device. Leave --offload out."
+        )
+    if found.bytes <= found.available:
+        return
+    smaller = "--dtype bfloat16, " if request.options.dtype in ("float32", "float64") else ""
+    elsewhere = "--offload auto, " if request.options.offload == NEVER and not found.is_whole else ""
+    raise UserError(
+        f"{request.folder.name} needs about {found.bytes / 1e9:.1f} GB of memory on {device} and "
+        f"{found.available / 1e9:.1f} GB are available. Use {smaller}{elsewhere}fewer --tokens or a larger machine."
+    )
+
+
+def available_bytes(device: str) -> int:
+    """Memory that this process can still have on a device; on the CPU also as far as its control group allows."""
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        return int(torch.cuda.mem_get_info(int(index or 0))[0])
+    if kind == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return min([psutil.virtual_memory().available, *_left_to_groups()])
+
+
+def mapped_bytes(folder: ModelFolder, dtype: str, trust: Trust) -> int:
+    """Bytes of the weights that stay pages of their files on the CPU: safetensors of that very dtype.
+
+    A file that cannot be read has none: loading it will say so.
+    """
+    if platform.system() == "Windows":  # where files are read and not mapped
+        return 0
+    total = 0
+    for file in weight_files(folder.path, trust):
+        if file.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(file, framework="pt") as opened:
+                slices = [opened.get_slice(name) for name in opened.keys()]  # noqa: SIM118
+                sizes = [
+                    torch.Size(one.get_shape()).numel() for one in slices if one.get_dtype() == _SAFETENSORS[dtype]
+                ]
+        except (SafetensorError, OSError):
+            return 0
+        total += sum(sizes) * DTYPES[dtype].itemsize
+    return total
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def _places(
+    model: PreTrainedModel, layer: int, device: str, element: int, room: int, share: float
+) -> tuple[dict[str, str], int]:
+    """A device for each part of the model, and the bytes that are off the one that computes.
+
+    The ablation reads the analysed block, the final norm and the unembedding; only other blocks wait elsewhere: those
+    of a GPU in main memory as far as it goes, all else on disk, where safetensors are read in place.
+    """
+    blocks = decoder_blocks(model)
+    path = next(name for name, module in model.named_modules() if module is blocks)
+    names = path.split(".")
+    places: dict[str, str] = {}
+    for depth, name in enumerate(names):
+        above = names[:depth]
+        beside = [sibling for sibling, _ in model.get_submodule(".".join(above)).named_children() if sibling != name]
+        places |= {".".join([*above, sibling]): device for sibling in beside}
+    spare = 0 if device == "cpu" else available_bytes("cpu") // 2
+    offloaded = 0
+    for index, block in enumerate(blocks):
+        size = element * _parameters(block)
+        name = f"{path}.{index}"
+        if index == layer:
+            places[name] = device
+        elif share * size <= room:
+            places[name], room = device, room - int(share * size)
+        else:
+            offloaded += size
+            places[name], spare = ("cpu", spare - size) if size <= spare else ("disk", spare)
+    return places, offloaded
+
+
+def _left_to_groups() -> Iterator[int]:
+    """What each control group over this process leaves, its file pages counted as free; none where there are none."""
+    for folder in _groups():
+        is_new = (folder / "memory.max").exists()
+        names = ("memory.max", "memory.current") if is_new else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        try:
+            most, used = ((folder / name).read_text().strip() for name in names)
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # the topmost group has no limit
+            continue
+        if most != "max":
+            total = "" if is_new else "total_"
+            files = sum(int(stat.get(f"{total}{kind}_file", 0)) for kind in ("active", "inactive"))
+            yield max(0, int(most) - int(used) + files)
+
+
+def _groups() -> list[Path]:
+    """The folders of this process's control groups, of both versions, and those above them."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if not kinds or "memory" in kinds.split(","):
+            root = Path(_GROUPS, kinds)
+            below = root / path.lstrip("/")
+            found += [folder for folder in (below, *below.parents) if folder.is_relative_to(root)]
+    return [folder for folder in found if folder.is_dir()]

@@ -1,0 +1,38 @@
+"""Whether an interrupted run is gone on from: only with the same request, the same code and the same packages."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from rare_tokens.common.parts import MANIFEST, Manifest, read_manifest, write_manifest
+from rare_tokens.ingest.run.shared_storage import Place
+
+
+def resumable(folder: Path, manifest: Manifest) -> Manifest | None:
+    """The manifest of an interrupted run that computes the very same thing, or None.
+
+    Code and package versions count: a run is never stitched together from two of them.
+    """
+    there = read_manifest(folder)
+    if there is None:
+        return None
+    same = ("identity", "tolerance", "effects", "code_version", "packages", "format")
+    return there if all(getattr(there, name) == getattr(manifest, name) for name in same) else None
+
+
+def agree(place: Place, folder: Path, manifest: Manifest) -> None:
+    """Forget what is in the folder where it is not of the run that is at the place.
+
+    Raises:
+        UserError: the place cannot be read.
+    """
+    if place.is_at(folder):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        if MANIFEST in place.names():
+            place.get(MANIFEST, Path(scratch) / MANIFEST)
+        there = resumable(Path(scratch), manifest)
+        if there is None or there != read_manifest(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        if there is not None:
+            write_manifest(folder, there)

@@ -1,0 +1,250 @@
+"""The stages of a run that can be computed elsewhere: what a worker is sent, and what it does with it.
+
+A worker gets a `Recipe`, loads the model itself, and turns a `Stage` into work on units. A unit's files go to a
+`Place`; it is done when all of them are there, and done twice it is the same. Between two stages is a barrier: the
+reference of the ablation is a mean over all of the forward stage.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.parts import Manifest, effect_path
+from rare_tokens.ingest.ablation.ablation import Ablation
+from rare_tokens.ingest.ablation.capture import Capture, Captured
+from rare_tokens.ingest.ablation.parts import EffectUnits, baseline_path
+from rare_tokens.ingest.dense.ablation import DenseAblation
+from rare_tokens.ingest.dense.parts import DenseUnits, announce
+from rare_tokens.ingest.machine import release_memory
+from rare_tokens.ingest.model import locate
+from rare_tokens.ingest.model.structure import Structure
+from rare_tokens.ingest.run.loading import load
+from rare_tokens.ingest.run.request import Request
+from rare_tokens.ingest.run.shared_storage import Place
+from rare_tokens.ingest.text.windows import Sample
+
+Work = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What units are computed with, wherever that is: a model, the sample, and the counts of its tokens (V)."""
+
+    model: PreTrainedModel
+    structure: Structure
+    device: str
+    sample: Sample
+    counts: NDArray[np.int64]
+    recipe: "Recipe"  # how another machine comes by it
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a worker comes by what the driver has loaded: small, and the same wherever it is unpacked."""
+
+    request: Request  # without tokenizer, corpus and configuration
+    sample: Sample
+    counts: NDArray[np.int64]
+    is_local: bool  # the model is a folder, which workers must reach under the same path
+
+    @classmethod
+    def of(cls, request: Request, sample: Sample, counts: NDArray[np.int64]) -> "Recipe":
+        """The recipe of a run whose sample is drawn."""
+        is_local = Path(request.options.model).expanduser().is_dir()
+        folder = replace(request.folder, path=request.folder.path.resolve())
+        nothing = cast("Any", None)
+        light = replace(request, folder=folder, tokenizer=nothing, corpus=nothing, config=nothing)
+        return cls(light, replace(sample, documents=sample.documents.clear(), contexts=None), counts, is_local)
+
+    def find(self) -> Request:
+        """The request with the model where this machine has it.
+
+        Raises:
+            UserError: it has none, or other weights.
+        """
+        folder, trust = self.request.folder, self.request.options.trust
+        if not self.is_local:
+            folder = locate.locate(folder.name, folder.revision, trust)
+        elif not folder.path.is_dir():
+            raise UserError(f"--model {folder.path}: a worker has no such folder. Put it where every worker sees it.")
+        if locate.model_hash(folder, trust) != self.request.model_hash:
+            raise UserError(f"--model {folder.name} ({folder.revision}): a worker has other weights under this name.")
+        return replace(self.request, folder=folder, config=locate.load_config(folder, trust))
+
+    def load(self) -> Loaded:
+        """Load the model on this machine's device.
+
+        Raises:
+            UserError: as `find`, or it cannot be loaded.
+        """
+        model, structure, device = load(self.find())
+        return Loaded(model, structure, device, self.sample, self.counts, self)
+
+
+class Stage(Protocol):
+    """Units of work as they are sent: small, and pickled."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+
+    @property
+    def units(self) -> int:
+        """How many there are."""
+
+    def files(self, unit: int) -> tuple[str, ...]:
+        """What a unit leaves at its place."""
+
+    def build(self, loaded: Loaded, place: Place) -> Work:
+        """Everything that its units share, made once a worker."""
+
+
+@dataclass(frozen=True)
+class ForwardStage:
+    """Batches of windows through the model: the captured rows of each, in one file."""
+
+    units: int
+    windows_per_batch: int
+    title: str = "forward pass"
+
+    def files(self, unit: int) -> tuple[str, ...]:
+        """The batch's rows."""
+        return (_rows_name(unit),)
+
+    def build(self, loaded: Loaded, place: Place) -> Work:
+        """Capture with the loaded model."""
+        scratch = tempfile.TemporaryDirectory(prefix="rare-tokens-")
+        folder = Path(scratch.name)
+        capture = Capture(folder, loaded.sample.tokens, loaded.model, loaded.structure, loaded.sample.predicted)
+        capture.windows_per_batch = self.windows_per_batch
+
+        def work(batch: int) -> None:
+            residual, activations = capture.compute(batch)
+            path = Path(scratch.name) / "rows.npz"  # by its object, so that the folder lives as long as the work
+            np.savez(path, residual=residual, activations=activations)
+            place.put(path, _rows_name(batch))
+            del residual, activations
+            release_memory()
+
+        return work
+
+
+@dataclass(frozen=True)
+class AblationStage:
+    """Blocks of positions: every neuron ablated, a part of ``fct_effect`` and a baseline of each."""
+
+    manifest: Manifest
+    reference: NDArray[np.float32]  # N
+    positions_per_batch: int  # of the forward stage
+    title: str = "ablation"
+
+    @property
+    def units(self) -> int:
+        """Blocks of the run."""
+        return self.manifest.blocks
+
+    def files(self, unit: int) -> tuple[str, ...]:
+        """The baseline, then the part."""
+        return tuple(path(Path(), unit).as_posix() for path in (baseline_path, effect_path))
+
+    def build(self, loaded: Loaded, place: Place) -> Work:
+        """Ablate what the forward stage left at the place."""
+        scratch = tempfile.TemporaryDirectory(prefix="rare-tokens-")
+        rows = _Rows(place, self.positions_per_batch)
+        captured = Captured(cast("Any", _Column(rows, "residual")), cast("Any", _Column(rows, "activations")))
+        units = effect_units(loaded, self.manifest, Path(scratch.name), captured, torch.from_numpy(self.reference))
+
+        def work(block: int) -> None:
+            units.run(block)
+            for name in self.files(block):
+                path = Path(scratch.name) / name
+                place.put(path, name)
+                path.unlink()
+
+        return work
+
+
+def rows_of(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Residual stream and activations of a batch, from the file of the forward stage."""
+    with np.load(path) as arrays:
+        return arrays["residual"], arrays["activations"]
+
+
+def effect_units(
+    loaded: Loaded, manifest: Manifest, folder: Path, captured: Captured, reference: torch.Tensor, *, say: bool = False
+) -> EffectUnits:
+    """The ablation by moments where the structure allows it, else the dense path; with `say`, what that costs first."""
+    structure, sample, effects = loaded.structure, loaded.sample, tuple(manifest.effects)
+    counts = torch.from_numpy(np.array(loaded.counts))
+    if structure.between:
+        dense = DenseAblation(
+            loaded.model,
+            structure,
+            reference,
+            edit_scope=manifest.options["edit_scope"],
+            effects=effects,
+            unigram_counts=counts,
+        )
+        if say:
+            announce(dense, structure, sample, manifest.neurons)
+        return DenseUnits(folder, dense, captured, sample, manifest.position_block, effects)
+    ablation = Ablation(
+        structure.head,
+        structure.w_out,
+        reference,
+        tolerance=manifest.tolerance,
+        effects=effects,
+        unigram_counts=counts,
+        device=loaded.device,
+    )
+    return EffectUnits(folder, ablation, captured, sample.targets, manifest.position_block, effects)
+
+
+class _Rows:
+    """Captured rows, fetched from where the forward stage left them; those of the last slice are kept."""
+
+    def __init__(self, place: Place, positions_per_batch: int) -> None:
+        self.place, self.step = place, positions_per_batch
+        self._kept: tuple[slice, dict[str, NDArray[np.float32]]] | None = None
+
+    def read(self, rows: slice) -> dict[str, NDArray[np.float32]]:
+        if self._kept is None or self._kept[0] != rows:
+            self._kept = None
+            self._kept = (rows, self._fetched(rows))
+        return self._kept[1]
+
+    def _fetched(self, rows: slice) -> dict[str, NDArray[np.float32]]:
+        batches = range(rows.start // self.step, -(-rows.stop // self.step))
+        with tempfile.TemporaryDirectory(prefix="rare-tokens-") as folder:
+            parts = []
+            for batch in batches:
+                path = Path(folder) / "rows.npz"
+                self.place.get(_rows_name(batch), path)
+                parts.append(rows_of(path))
+                path.unlink()
+        first = batches.start * self.step
+        inside = slice(rows.start - first, rows.stop - first)
+        residual, activations = (np.concatenate(column)[inside] for column in zip(*parts, strict=True))
+        return {"residual": residual, "activations": activations}
+
+
+class _Column:
+    """One array of the captured ones, as far as units look at it: slices of rows."""
+
+    def __init__(self, rows: _Rows, name: str) -> None:
+        self.rows, self.name = rows, name
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        return self.rows.read(rows)[self.name]
+
+
+def _rows_name(batch: int) -> str:
+    return f"capture/{batch:05d}.npz"

@@ -1,0 +1,285 @@
+"""Positions of `--contexts nc-matched`: rare tokens, each matched one-to-one to a common one (SPEC 1, NC A.6).
+
+A pair is a rare and a common token of about the same length that are used alike; a context of it is one occurrence of
+each, in the same domain, part of speech and place in the sentence, in the same syntactic role where it is known and
+there is one. Everything is seeded: documents, candidates and pairs come in an order that the seed decides.
+"""
+
+import hashlib
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from transformers import PreTrainedTokenizerBase
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.parts import schema
+from rare_tokens.ingest.text.corpus import Corpus
+from rare_tokens.ingest.text.counts import COUNT_LIMIT, Frequencies
+from rare_tokens.ingest.text.occurrences import Occurrence, Search
+from rare_tokens.ingest.text.parts_of_speech import load_tagger
+from rare_tokens.ingest.text.windows import Sample, separator_token_id
+
+NC_MATCHED = "nc-matched"
+
+RARE_BELOW, COMMON_ABOVE = 1.776e-7, 1.776e-5  # frequencies: 100 and 10,000 of 563,152,038 (NC A.6)
+LEAST_SOURCE = 10_000_000  # tokens of a source in which such frequencies can be told
+CONTEXTS = 20  # of a pair at most (NC A.6)
+LEAST_PAIRS = 10  # below, a mean over the rare tokens is one of accidents
+LENGTH_SLACK = 1  # characters
+CANDIDATES, LEAST_CANDIDATES = 600, 8  # common tokens looked at: in all, and for each rare one whatever that makes
+CANDIDATE_CONTEXTS = 2 * CONTEXTS  # of a common token in each domain
+
+Kind = tuple[str, bool]  # part of speech, whether the token is the whole word
+Cell = tuple[str, str]  # domain, place in the sentence
+Couple = tuple[Occurrence, Occurrence]  # a context: the rare token's occurrence and the common token's
+
+
+class NothingToMeasureError(UserError):
+    """The corpora hold no positions of the kind asked for; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class TokenTypes:
+    """Tokens of a vocabulary that may be matched: those of letters only.
+
+    Attributes:
+        lengths: characters of each, spaces left out, shape (V,).
+        starts_word: the token begins with a space, shape (V,).
+        rare, common: token ids, ascending.
+    """
+
+    lengths: NDArray[np.int64]
+    starts_word: NDArray[np.bool_]
+    rare: list[int]
+    common: list[int]
+
+    def alike(self, token: int) -> list[int]:
+        """Common tokens of about the same length that begin a word if, and only if, `token` does."""
+        return [
+            other
+            for other in self.common
+            if abs(int(self.lengths[other] - self.lengths[token])) <= LENGTH_SLACK
+            and self.starts_word[other] == self.starts_word[token]
+        ]
+
+
+@dataclass(frozen=True)
+class Usages:
+    """Occurrences of one token of one kind, by cell, in the order of the text."""
+
+    token: int
+    kind: Kind
+    cells: dict[Cell, list[Occurrence]]
+
+
+def draw_contexts(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    counts: Frequencies,
+    tokens: pl.DataFrame,
+    *,
+    positions: int,
+    window: int,
+    seed: int,
+    begin_token: bool = False,
+) -> Sample:
+    """Search a corpus for matched contexts; each is a window of which only the last token is predicted.
+
+    Args:
+        counts: the frequency source.
+        tokens: `dim_token` of the model's vocabulary.
+        positions: at most so many, two a context.
+        window: tokens before a target.
+        seed: of the order of everything.
+        begin_token: the first of them is the begin token.
+
+    Raises:
+        NothingToMeasureError: the frequency source is too small, or there are too few pairs.
+        UserError: the tokenizer cannot be used so, or the hub went out of reach.
+    """
+    types = token_types(counts, tokens)
+    limit = COUNT_LIMIT if corpus.streamed else None
+    search = Search(tokenizer, load_tagger(), window, begin_token, limit)
+    met = _usages(search.occurrences(corpus.documents(seed), dict.fromkeys(types.rare, CONTEXTS)))
+    rare = [usages[0] for usages in met.values()]
+    each = max(LEAST_CANDIDATES, CANDIDATES // max(1, len(rare)))
+    candidates = {other for one in rare for other in _seeded(types.alike(one.token), seed, one.token)[:each]}
+    domains = {domain for one in rare for domain, _ in one.cells}
+    wanted = dict.fromkeys(sorted(candidates), CANDIDATE_CONTEXTS)
+    found = _usages(search.occurrences(corpus.documents(seed), wanted, domains))
+    pairs = {
+        first.token: _contexts(first, second)
+        for first, second in _pairs(rare, [one for usages in found.values() for one in usages], types)
+    }
+    ordered = [pairs[token] for token in _seeded(list(pairs), seed)]
+    chosen = _within(ordered, positions)
+    if len(chosen) < LEAST_PAIRS:
+        raise NothingToMeasureError(
+            f"Too few pairs of a rare and a common token in {corpus.name}: {len(chosen)} of {LEAST_PAIRS} needed. "
+            f"{len(met)} of {len(types.rare)} rare tokens were met; search larger corpora or other domains."
+        )
+    notes = {"rare_tokens": len(types.rare), "rare_tokens_met": len(met)}
+    return replace(_sample(chosen, separator_token_id(tokenizer), notes), warnings=_warnings(ordered))
+
+
+def token_types(counts: Frequencies, tokens: pl.DataFrame) -> TokenTypes:
+    """Tokens that are rare and common in a frequency source, among those of letters only.
+
+    Raises:
+        NothingToMeasureError: the source is too small to tell, or has none that are rare.
+    """
+    total = int(counts.counts.sum())
+    if total < LEAST_SOURCE:
+        raise NothingToMeasureError(
+            f"The frequency source ({counts.name}) has {total:,} tokens; telling tokens rarer than {RARE_BELOW:g} "
+            f"needs {LEAST_SOURCE:,}. Give the counts of a larger one (--frequencies FILE.npy)."
+        )
+    text = [text.strip() for text in tokens["text"]]
+    letters = np.array([word.isalpha() for word in text]) & ~tokens["is_special"].to_numpy()
+    frequency = counts.counts / total
+    rare = np.flatnonzero(letters & (counts.counts > 0) & (frequency < RARE_BELOW))
+    common = np.flatnonzero(letters & (frequency > COMMON_ABOVE))
+    if not len(rare):
+        raise NothingToMeasureError(
+            f"The frequency source ({counts.name}) has no token of letters that is rarer than {RARE_BELOW:g}."
+        )
+    lengths = np.array([len(word) for word in text])
+    spaced = np.array([word[:1].isspace() for word in tokens["text"]])
+    return TokenTypes(lengths, spaced, rare.tolist(), common.tolist())
+
+
+def _usages(occurrences: Iterable[Occurrence]) -> dict[int, list[Usages]]:
+    """The occurrences of each token by kind, the commonest kind first (ties by name)."""
+    by_kind: dict[int, dict[Kind, list[Occurrence]]] = defaultdict(lambda: defaultdict(list))
+    for one in occurrences:
+        by_kind[one.token_id][one.usage.part_of_speech, one.usage.is_whole].append(one)
+    usages: dict[int, list[Usages]] = {}
+    for token, kinds in sorted(by_kind.items()):
+        ranked = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))
+        usages[token] = [Usages(token, kind, _by_cell(kinds[kind])) for kind in ranked]
+    return usages
+
+
+def _by_cell(occurrences: list[Occurrence]) -> dict[Cell, list[Occurrence]]:
+    cells: dict[Cell, list[Occurrence]] = defaultdict(list)
+    for one in occurrences:
+        cells[one.domain, one.usage.place].append(one)
+    return dict(cells)
+
+
+def _pairs(rare: list[Usages], common: list[Usages], types: TokenTypes) -> list[tuple[Usages, Usages]]:
+    """Pair each rare token with a common one of its own so that there are as many contexts in all as can be."""
+    cells = sorted({cell for usages in rare for cell in usages.cells})
+    tokens = sorted({usages.token for usages in common})
+    found = {(usages.token, usages.kind): usages for usages in common}
+    sizes = {key: _sizes(usages, cells) for key, usages in found.items()}
+    score = np.zeros((len(rare), len(tokens)), dtype=np.int64)
+    column = {token: index for index, token in enumerate(tokens)}
+    for row, usages in enumerate(rare):
+        own = _sizes(usages, cells)
+        for other in types.alike(usages.token):
+            if (size := sizes.get((other, usages.kind))) is not None:
+                score[row, column[other]] = min(CONTEXTS, int(np.minimum(own, size).sum()))
+    rows, columns = linear_sum_assignment(score, maximize=True)
+    return [
+        (rare[row], found[tokens[index], rare[row].kind])
+        for row, index in zip(rows.tolist(), columns.tolist(), strict=True)
+        if score[row, index]
+    ]
+
+
+def _sizes(usages: Usages, cells: list[Cell]) -> NDArray[np.int64]:
+    return np.array([len(usages.cells.get(cell, ())) for cell in cells], dtype=np.int64)
+
+
+def _contexts(rare: Usages, common: Usages) -> list[Couple]:
+    """The contexts of a pair: cell by cell in turn, so that domains and places share them, `CONTEXTS` at most."""
+    shared = sorted(rare.cells.keys() & common.cells.keys())
+    couples = [_couples(rare.cells[cell], common.cells[cell]) for cell in shared]
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*couples))
+    return [couple for couple in in_turn if couple is not None][:CONTEXTS]
+
+
+def _couples(rare: list[Occurrence], common: list[Occurrence]) -> list[Couple]:
+    """Occurrences of one cell two by two, those of the same syntactic role first."""
+    left, couples, alone = list(common), [], []
+    for one in rare:
+        same = next((index for index, other in enumerate(left) if other.usage.role == one.usage.role), None)
+        if same is None:
+            alone.append(one)
+        else:
+            couples.append((one, left.pop(same)))
+    return couples + list(zip(alone, left, strict=False))
+
+
+def _within(pairs: list[list[Couple]], positions: int) -> list[list[Couple]]:
+    """As many pairs as `positions` allow at two positions a context, and then as many contexts of each."""
+    kept = pairs[: positions // 2]
+    each = next(
+        each
+        for each in range(CONTEXTS, 0, -1)
+        if each == 1 or 2 * sum(min(each, len(one)) for one in kept) <= positions
+    )
+    return [couples[:each] for couples in kept]
+
+
+def _warnings(pairs: list[list[Couple]]) -> list[str]:
+    found = sum(map(len, pairs))
+    if found == CONTEXTS * len(pairs):
+        return []
+    return [
+        f"{found:,} contexts of {len(pairs)} pairs were found, fewer than {CONTEXTS} a pair; "
+        "rare tokens need large corpora."
+    ]
+
+
+def _seeded(tokens: list[int], *seed: int) -> list[int]:
+    """The tokens in an order that the seed decides, whatever others there are."""
+    return sorted(tokens, key=lambda token: hashlib.sha256(f"{seed} {token}".encode()).digest())
+
+
+def _sample(pairs: list[list[Couple]], separator: int, notes: dict[str, int]) -> Sample:
+    """Windows of the contexts, pair by pair, the rare token's position before the common one's."""
+    rows: list[dict[str, Any]] = []
+    occurrences: list[Occurrence] = []
+    for pair, couples in enumerate(pairs):
+        for context, couple in enumerate(couples):
+            for group, one in zip(("rare", "common"), couple, strict=True):
+                used = one.usage
+                rows.append(
+                    {"position_id": len(rows), "pair_id": pair, "context_id": context, "token_group": group,
+                     "part_of_speech": used.part_of_speech, "sentence_place": used.place,
+                     "is_whole_word": used.is_whole, "syntactic_role": used.role}
+                )  # fmt: skip
+                occurrences.append(one)
+    numbers = sorted({one.drawn.number for one in occurrences})
+    document_ids = np.searchsorted(numbers, [one.drawn.number for one in occurrences])
+    return Sample(
+        tokens=np.stack([one.window for one in occurrences]),
+        document_ids=document_ids[:, None].astype(np.int64),
+        documents=_documents(occurrences, document_ids),
+        separator_token_id=separator,
+        contexts=pl.DataFrame(rows, schema=pl.DataFrame(schema("position_context").empty_table()).schema),
+        notes=notes | {"pairs": len(pairs), "matched_contexts": len(rows) // 2},
+    )
+
+
+def _documents(occurrences: list[Occurrence], document_ids: NDArray[np.int64]) -> pl.DataFrame:
+    """`dim_document` of the documents that contexts lie in, numbered in the order in which they were read."""
+    ids, first = np.unique(document_ids, return_index=True)
+    drawn = [occurrences[position].drawn for position in first.tolist()]
+    rows = {
+        "document_id": ids,
+        "document_hash": [one.document.digest for one in drawn],
+        "domain": [one.document.domain for one in drawn],
+        "tokens": [one.tokens for one in drawn],
+        "first_position": first,
+    }
+    return pl.DataFrame(rows, schema=pl.DataFrame(schema("dim_document").empty_table()).schema)

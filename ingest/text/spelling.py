@@ -1,0 +1,72 @@
+"""What each token id is: its text, whether it is an English word, and whether it begins one (SPEC 1)."""
+
+from functools import cache
+
+import polars as pl
+from spellchecker import SpellChecker
+from transformers import PreTrainedTokenizerBase
+
+from rare_tokens.common.parts import schema
+
+_ANCHORS = ("a", "e", "o", "A", "0")
+
+
+def token_table(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> pl.DataFrame:
+    """One row per token id of the model's vocabulary, in the schema of `dim_token`.
+
+    The text is what the token adds to a text when it is decoded within one, so that a leading space stays; bytes that
+    are no whole character decode to U+FFFD. Ids that the tokenizer does not have (a padded vocabulary) have the text
+    '' and count as special, so that no group takes them.
+    """
+    texts = _token_texts(tokenizer, vocabulary_size)
+    known = {token_id for token_id in tokenizer.get_vocab().values() if token_id < vocabulary_size}
+    added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = added | set(tokenizer.all_special_ids)
+    stripped = [text.strip() for text in texts]
+    is_special = [token_id in special or token_id not in known for token_id in range(vocabulary_size)]
+    rows = {
+        "token_id": range(vocabulary_size),
+        "text": texts,
+        "is_word": [word and not other for word, other in zip(are_words(stripped), is_special, strict=True)],
+        "starts_word": [
+            not other and text[:1].isspace() and bare[:1].isalpha()
+            for text, bare, other in zip(texts, stripped, is_special, strict=True)
+        ],
+        "is_special": is_special,
+    }
+    return pl.DataFrame(rows, schema=pl.DataFrame(schema("dim_token").empty_table()).schema)
+
+
+def are_words(texts: list[str]) -> list[bool]:
+    """Whether each text is an English word: alphabetic, two letters or more, known to pyspellchecker's dictionary.
+
+    Upper and lower case count alike, so that `The` and `LONDON` are words.
+    """
+    dictionary = _dictionary()
+    return [len(text) > 1 and text.isalpha() and text.lower() in dictionary for text in texts]
+
+
+@cache
+def _dictionary() -> frozenset[str]:
+    """The words of the dictionary, in lower case; 0.2 s to load."""
+    return frozenset(SpellChecker())
+
+
+def _token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> list[str]:
+    """The text of each id, '' for ids beyond the tokenizer.
+
+    A sentencepiece decoder drops the space that a text begins with, so each token is decoded after a letter, which is
+    then taken off again.
+    """
+    ids = range(min(len(tokenizer), vocabulary_size))
+    vocabulary = tokenizer.get_vocab()
+    padding = [""] * (vocabulary_size - len(ids))
+    for anchor in _ANCHORS:
+        if anchor in vocabulary and _decode(tokenizer, [[vocabulary[anchor]]]) == [anchor]:
+            pairs = _decode(tokenizer, [[vocabulary[anchor], token_id] for token_id in ids])
+            return [text.removeprefix(anchor) for text in pairs] + padding
+    return _decode(tokenizer, [[token_id] for token_id in ids]) + padding
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, sequences: list[list[int]]) -> list[str]:
+    return tokenizer.batch_decode(sequences, skip_special_tokens=False, clean_up_tokenization_spaces=False)

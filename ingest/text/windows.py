@@ -1,0 +1,233 @@
+"""The sample of a run: documents in seeded order, tokenised, packed into windows (SPEC 1)."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.parts import schema
+from rare_tokens.ingest.text.corpus import Corpus, Document
+
+NO_DOCUMENT = -1
+FEW_DOCUMENTS = 5
+
+_BATCH_DOCUMENTS = 256
+_BATCH_CHARACTERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """A document with its token ids (int64, one per token, no separator)."""
+
+    document: Document
+    ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The tokens that a run predicts.
+
+    Attributes:
+        tokens: windows × (window + 1) token ids, int64; position t of a window has input t and target t + 1.
+        document_ids: windows × predicted, int64: the document of the *target*, -1 where the target is a separator.
+        documents: the documents drawn, in the schema of `dim_document`, numbered in the order of drawing.
+        separator_token_id: the token between documents.
+        warnings: what a reader of the results should know about the sample.
+        contexts: of matched contexts, what each position is in, in the schema of `position_context`.
+        notes: numbers that say how they were found.
+    """
+
+    tokens: NDArray[np.int64]
+    document_ids: NDArray[np.int64]
+    documents: pl.DataFrame
+    separator_token_id: int
+    warnings: list[str] = field(default_factory=list)
+    contexts: pl.DataFrame | None = None
+    notes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def predicted(self) -> int:
+        """Positions of a window that are predicted, its last ones: all of them, but of a matched context one."""
+        return self.document_ids.shape[1]
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """The token to predict at each position, T."""
+        return self.tokens[:, -self.predicted :].reshape(-1)
+
+    @property
+    def inputs(self) -> NDArray[np.int64]:
+        """The token at each position, T."""
+        return self.tokens[:, -self.predicted - 1 : -1].reshape(-1)
+
+
+def separator_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that stands between documents: the end-of-text token, else the begin token (SPEC 1).
+
+    Raises:
+        UserError: the tokenizer has neither.
+    """
+    for token_id in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise UserError(
+        "The tokenizer has neither an end-of-text token nor a begin token to put between documents; "
+        "name one as `eos_token` in its tokenizer_config.json."
+    )
+
+
+def tokenised_documents(documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenised]:
+    """Tokenise each document by itself, without special tokens, in batches (the order stays).
+
+    The name of a special token within a text is text like any other, so that no separator comes from a document.
+    """
+    for batch in _batches(documents):
+        encoded = tokenizer(
+            [document.text for document in batch],
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # no warning that a document is longer than the model's context: windows are cut from it
+        )["input_ids"]
+        for document, ids in zip(batch, encoded, strict=True):
+            yield Tokenised(document, np.asarray(ids, dtype=np.int64))
+
+
+def draw_sample(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    positions: int,
+    window: int,
+    seed: int,
+    begin_token: bool = False,
+) -> Sample:
+    """Draw windows from a corpus until they have `positions` targets; no document is drawn after that.
+
+    Documents follow each other with one separator between them, and the windows follow each other in that stream:
+    window k holds its tokens k · (window + 1) to (k + 1) · (window + 1) - 1. Windows do not overlap, so that no token
+    is a target twice; the first token of a window is an input only.
+
+    With `begin_token` each window is the begin token and then `window` tokens of the stream, all of them targets.
+
+    Raises:
+        UserError: the corpus is too short, or the tokenizer lacks the separator or the begin token.
+    """
+    packer = Packer(tokenizer, positions=positions, window=window, begin_token=begin_token)
+    for tokenised in tokenised_documents(corpus.documents(seed), tokenizer):
+        packer.add(tokenised)
+        if packer.full:
+            break
+    return packer.sample(corpus.name)
+
+
+class Packer:
+    """Packs tokenised documents into the windows of a sample, one document at a time."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, positions: int, window: int, begin_token: bool = False
+    ) -> None:
+        """Prepare for `positions` targets in windows of `window`.
+
+        Raises:
+            UserError: `positions` is no positive multiple of `window`, or a token is lacking.
+        """
+        if window < 1 or positions < 1 or positions % window:
+            raise UserError(f"--tokens {positions} is not a positive multiple of the window, {window}.")
+        if begin_token and tokenizer.bos_token_id is None:
+            raise UserError("--begin-token: the tokenizer has no begin token; leave the option out.")
+        self._separator = separator_token_id(tokenizer)
+        self._begin = int(tokenizer.bos_token_id) if begin_token else None
+        self._positions, self._window = positions, window
+        self._taken = window + (not begin_token)  # tokens of the stream that a window takes
+        self._needed = positions // window * self._taken
+        self._drawn: list[Tokenised] = []
+        self._size = 0  # tokens of the stream so far, separators with them
+
+    @property
+    def full(self) -> bool:
+        """Whether the stream is long enough."""
+        return self._size >= self._needed
+
+    def add(self, tokenised: Tokenised) -> None:
+        """Append a document to the stream; one without any token is left out."""
+        if len(tokenised.ids):
+            self._size += len(tokenised.ids) + bool(self._drawn)
+            self._drawn.append(tokenised)
+
+    def sample(self, corpus_name: str) -> Sample:
+        """Cut the stream into windows.
+
+        Raises:
+            UserError: the stream is too short.
+        """
+        if not self.full:
+            self._refuse(corpus_name)
+        stream, owner = self._stream()
+        windows = self._positions // self._window
+        tokens, owners = stream.reshape(windows, self._taken), owner.reshape(windows, self._taken)
+        if self._begin is None:
+            owners = owners[:, 1:]
+        else:
+            tokens = np.hstack([np.full((windows, 1), self._begin), tokens])
+        document_ids = np.where(tokens[:, 1:] == self._separator, NO_DOCUMENT, owners)
+        documents = self._documents(document_ids)
+        return Sample(tokens, document_ids, documents, self._separator, self._warnings(documents))
+
+    def _stream(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first tokens of the stream, as many as are needed, and the document of each."""
+        pieces: list[NDArray[np.int64]] = []
+        for tokenised in self._drawn:
+            pieces += [np.array([self._separator]), tokenised.ids]
+        lengths = [len(tokenised.ids) for tokenised in self._drawn]
+        owner = np.repeat(np.arange(len(lengths)), [length + 1 for length in lengths])  # with the separator before it
+        # The stream begins with a document, not with a separator.
+        return np.concatenate(pieces)[1 : self._needed + 1], owner[1 : self._needed + 1]
+
+    def _documents(self, document_ids: NDArray[np.int64]) -> pl.DataFrame:
+        sampled, first = np.unique(document_ids, return_index=True)
+        first_position = dict(zip(sampled.tolist(), first.tolist(), strict=True))
+        rows = {
+            "document_id": range(len(self._drawn)),
+            "document_hash": [item.document.digest for item in self._drawn],
+            "domain": [item.document.domain for item in self._drawn],
+            "tokens": [len(item.ids) for item in self._drawn],
+            "first_position": [first_position.get(document) for document in range(len(self._drawn))],
+        }
+        empty = pl.DataFrame(schema("dim_document").empty_table())
+        return pl.DataFrame(rows, schema=empty.schema)
+
+    def _warnings(self, documents: pl.DataFrame) -> list[str]:
+        count = documents["first_position"].count()
+        if count >= FEW_DOCUMENTS:
+            return []
+        return [
+            f"All {self._positions:,} sampled positions come from {count} document{'s' * (count > 1)}; "
+            "a corpus of more and shorter documents is a broader sample."
+        ]
+
+    def _refuse(self, corpus_name: str) -> None:
+        largest = self._size // self._taken * self._window
+        advice = f"Use --tokens {largest} or fewer, or" if largest else "Use a smaller --window or"
+        raise UserError(
+            f"The corpus {corpus_name} has {self._size:,} tokens, enough for {largest:,} positions in windows of "
+            f"{self._window}; --tokens {self._positions} needs {self._needed:,}. {advice} a longer corpus."
+        )
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

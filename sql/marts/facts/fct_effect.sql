@@ -1,0 +1,63 @@
+-- fct_effect: what ablating one neuron does to the loss at one position.
+-- One row per run × neuron × position.
+--   run_id                       the run
+--   layer                        layer of the neuron
+--   neuron                       its index in the layer
+--   position_id                  the position
+--   activation                   of the neuron at the position (input of the output projection)
+--   delta_loss                   loss with the neuron ablated − loss without, nats
+--   direct_delta_loss            the same with the final norm's scale frozen; NULL unless asked for
+--   delta_entropy                change of the prediction's entropy, nats; NULL unless asked for
+--   delta_kl                     change of KL(unigram ‖ prediction), nats; NULL unless asked for
+--   frozen_frequency_delta_loss  delta_loss with the logits' part along log unigram frequency
+--                                frozen; NULL unless asked for
+--
+-- Any part of a run is quick: the rows are sorted, a filter on run_id or neuron skips the rest.
+
+-- Where runs have their facts as Parquet, warehouse/store/parquet_facts.py puts a view over the files here.
+create or replace view store.parquet_effect as
+select
+    *,
+    null::varchar as run_id
+from store.fct_effect
+where false;
+
+create or replace view store.effect as
+select
+    run_key,
+    neuron,
+    position_id,
+    activation,
+    delta_loss,
+    direct_delta_loss,
+    delta_entropy,
+    delta_kl,
+    frozen_frequency_delta_loss
+from store.fct_effect
+union all
+select
+    run_key,
+    neuron,
+    position_id,
+    activation,
+    delta_loss,
+    direct_delta_loss,
+    delta_entropy,
+    delta_kl,
+    frozen_frequency_delta_loss
+from store.parquet_effect;
+
+create or replace view fct_effect as
+select
+    run.run_id,
+    run.layer,
+    effect.neuron,
+    effect.position_id,
+    effect.activation,
+    effect.delta_loss,
+    effect.direct_delta_loss,
+    effect.delta_entropy,
+    effect.delta_kl,
+    effect.frozen_frequency_delta_loss
+from store.effect as effect
+join store.run as run using (run_key);

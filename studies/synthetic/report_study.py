@@ -1,0 +1,136 @@
+"""What `analyze` and the warehouse add to a report, drawn for tests: values, training, slopes, sensitivity, cards."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rare_tokens.analyses.across_runs.comparison import COACTIVATION
+from rare_tokens.analyses.report import ReportInputs, card_neurons
+from studies.synthetic.report_inputs import HOSTILE
+
+CARDS = 3
+
+
+def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
+    """`inputs` with every frame that a report can show."""
+    rng = np.random.default_rng(seed)
+    runs = inputs.runs["run_id"].to_list()
+    last = runs[-1]
+    neurons = card_neurons(inputs.runs, inputs.influence, CARDS)[last]
+    return replace(
+        inputs,
+        values=values(runs),
+        emergence=_emergence(runs),
+        slopes=_slopes(inputs),
+        sensitivity=_sensitivity(runs),
+        contexts=_contexts(last, neurons),
+        targets=_targets(last, neurons, rng),
+        activations=_activations(last, neurons),
+        coactivation=_coactivation(runs),
+    )
+
+
+def value(run_id: str, group: str, measured: float | None, **changes: Any) -> dict[str, Any]:
+    """A row of `measured_value`: what a paper prints and what was measured."""
+    """A row of `measured_value`: by default of ES table 1, with an interval of 0.01 each way."""
+    ends = {} if measured is None else {"low": measured - 0.01, "high": measured + 0.01}
+    return (
+        {"run_id": run_id, "preset": "es", "token_group": "rare", "paper": "ES", "place": "table 1", "k": 50}
+        | {"group_name": group, "quantity": "activation_correlation", "definition": "", "measured_group": group}
+        | {"value": measured, "low": None, "high": None, "spread": None, "reason": None}
+        | {"random_mean": 0.01, "random_sd": 0.002, "p_value": 0.03}
+        | ends
+        | changes
+    )
+
+
+def values(runs: list[str]) -> pl.DataFrame:
+    """`measured_value` of some runs, with every kind of row that the report shows."""
+    rows = []
+    for run_id in runs:
+        rows += [
+            value(run_id, "boost", 0.036),
+            value(run_id, "suppress", None, reason="fewer than 50 neurons suppress"),
+            value(run_id, "random", 0.012, low=None, high=None, spread=0.003),
+            value(run_id, "boost", 1.5, place="table 4", quantity="hill_alpha", definition="mid", low=0.9, high=2.1),
+            value(run_id, "boost", 0.1, place="table 3", quantity="weight_cosine_similarity", low=None, high=None),
+            value(
+                run_id, "plateau_excitatory", 0.4, paper="NC", preset="nc", quantity="signed_modularity",
+                definition="top 1 %", measured_group="top_boost", k=5, low=0.1, high=0.9,
+            ),
+        ]  # fmt: skip
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _emergence(runs: list[str]) -> pl.DataFrame:
+    rows = [
+        {"run_id": run_id, "preset": "es", "token_group": "rare", "training_step": step, "group_name": group}
+        | {"chosen_at": "last", "quantity": rule, "rank": None, "value": 3.0 - step / 10, "low": 2.0, "high": 4.0}
+        for step, run_id in enumerate(runs)
+        for group in ("boost", "suppress", "control")
+        for rule in ("alpha_fix_finger", "alpha_mid")
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"rank": pl.Int64})
+
+
+def _slopes(inputs: ReportInputs) -> pl.DataFrame:
+    key = ["run_id", "preset", "token_group", "rank"]
+    steeper = pl.col("run_id").rank("dense").cast(pl.Float64)  # at each checkpoint
+    slope = -pl.col("rank").cast(pl.Float64).log() / 5 * steeper
+    return inputs.deviations.select(*key).with_columns(local_slope=slope, second_derivative=slope / 3)
+
+
+def _sensitivity(runs: list[str]) -> pl.DataFrame:
+    rows = [
+        {"run_id": run_id, "preset": "es", "token_group": group, "percentile": float(percentile), "positions": 100}
+        | {"kappa": 1.5 - percentile / 100, "decision": "present" if percentile > 30 else "absent", "p_value": 0.2}
+        | {"top_overlap": 0.9, "rank_correlation": 0.95}
+        for run_id in runs
+        for group in ("rare", "common")
+        for percentile in range(5, 51, 5)
+    ]
+    return pl.DataFrame(rows)
+
+
+def _contexts(run_id: str, neurons: list[int]) -> pl.DataFrame:
+    texts = [text[:2000] for text in HOSTILE]
+    rows = [
+        {"run_id": run_id, "neuron": neuron, "direction": side, "place": place, "context": texts[place] + " and then"}
+        | {"target": texts[-place], "loss": 3.0, "delta_loss": sign * (1.0 - place / 10), "activation": 1.5}
+        | {"token_group": "rare" if place % 2 else None}
+        for neuron in neurons
+        for side, sign in (("helps", 1), ("hurts", -1))
+        for place in range(1, 6)
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _targets(run_id: str, neurons: list[int], rng: np.random.Generator) -> pl.DataFrame:
+    rows = [
+        {"run_id": run_id, "neuron": neuron, "text": text[:2000], "positions": 7, "mean_delta_loss": change}
+        for neuron in neurons
+        for text, change in zip(HOSTILE, rng.normal(size=len(HOSTILE)), strict=True)
+    ]
+    return pl.DataFrame(rows)
+
+
+def _activations(run_id: str, neurons: list[int]) -> pl.DataFrame:
+    rows = [
+        {"run_id": run_id, "neuron": neuron, "bin": place, "low": place / 10 - 1, "high": place / 10 - 0.9}
+        | {"positions": 1000 // place, "rare": 100 // place}
+        for neuron in neurons
+        for place in range(1, 41)
+    ]
+    return pl.DataFrame(rows)
+
+
+def _coactivation(runs: list[str]) -> pl.DataFrame:
+    pair = {"run_id": runs[0], "other_run_id": runs[-1], "preset": "es", "positions": 900}
+    rows = [
+        pair | {"group_name": group, "correlation": 0.25, "low": 0.2, "high": 0.3}
+        | {"random_mean": 0.01, "random_sd": 0.02, "p_value": 0.05}
+        for group in ("boost", "suppress")
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=COACTIVATION)

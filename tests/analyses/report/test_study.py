@@ -1,0 +1,392 @@
+"""The report's tables beside the papers, cards, small figures and files: what they say, and where there is nothing."""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rare_tokens.analyses.across_runs.comparison import coactivation, compared_runs, group_activity
+from rare_tokens.analyses.report import ReportInputs, card_neurons, write_report
+from rare_tokens.analyses.report.data.cards import bars
+from rare_tokens.analyses.report.data.content import Content, build_content
+from rare_tokens.analyses.report.data.verdicts import same_model, verdict
+from rare_tokens.analyses.report.page.page import page_data, render_page
+from studies.synthetic.report_inputs import HOSTILE
+from studies.synthetic.report_study import studied, value
+from tests.support.mart_rows import empty_warehouse, given, given_run
+from tests.support.report_page import Page, page_of, small
+
+
+@pytest.fixture(scope="module")
+def inputs() -> ReportInputs:
+    return studied(small(intervals=True))
+
+
+@pytest.fixture(scope="module")
+def content(inputs: ReportInputs) -> Content:
+    return build_content(inputs)
+
+
+@pytest.fixture(scope="module")
+def html(content: Content) -> str:
+    return render_page(content)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+# ---- verdicts ----
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "printed", "effect", "said"),
+    [
+        (0.03, 0.05, {"printed": 0.036}, 0.1, "agrees"),
+        (0.03, 0.05, {"printed": 0.05}, 0.1, "agrees"),  # the end counts
+        (0.03, 0.05, {"printed": 0.06}, 0.1, "differs"),
+        (0.03, 0.05, {"printed": 0.06, "plus_minus": 0.01}, 0.1, "agrees"),
+        (0.03, 0.05, {"printed": 0.07, "plus_minus": 0.01}, 0.1, "differs"),
+        (0.03, 0.05, {"printed": 0.001, "printed_to": 0.03}, 0.1, "agrees"),
+        (0.03, 0.05, {"printed": 0.04}, 0.019, "cannot tell"),  # wider than the effect, though it holds the value
+        (0.03, 0.05, {"printed": 9.0}, 0.019, "cannot tell"),
+        (0.03, 0.05, {"printed": 0.04}, None, "agrees"),
+        (1.2, 1.9, {"printed": 2.0, "relation": "<"}, None, "agrees"),
+        (2.1, 2.9, {"printed": 2.0, "relation": "<"}, None, "differs"),
+        (0.6, 0.9, {"printed": 0.5, "relation": ">"}, None, "agrees"),
+        (0.1, 0.4, {"printed": 0.5, "relation": ">"}, None, "differs"),
+        (None, 0.05, {"printed": 0.04}, 0.1, "cannot tell"),
+    ],
+)
+def test_a_verdict(low: float | None, high: float, printed: dict[str, object], effect: float | None, said: str) -> None:
+    row = {
+        "measured": 0.04,
+        "low": low,
+        "high": high,
+        "printed_to": None,
+        "plus_minus": None,
+        "relation": "=",
+    } | printed
+    found, why = verdict(row, effect)
+    assert found == said
+    assert why
+
+
+def test_nothing_measured_has_its_reason() -> None:
+    assert verdict({"measured": None, "reason": "fewer than 50"}, 0.1) == ("not measured", "fewer than 50")
+
+
+@pytest.mark.parametrize(
+    ("run", "printed", "same"),
+    [
+        ("EleutherAI/pythia-410m", "Pythia-410M", True),
+        ("gpt2-xl", "GPT2-XL", True),
+        ("openai-community/gpt2", "GPT2-Small", True),
+        ("gpt2", "GPT2-XL", False),
+        ("novella", None, False),
+        ("pythia-410m-deduped", "Pythia-410M", False),
+    ],
+)
+def test_which_models_are_the_same(run: str, printed: str | None, same: bool) -> None:
+    assert same_model(run, printed) is same
+
+
+# ---- the papers' tables ----
+
+
+def compared_with(model: str, *rows: dict[str, object]) -> Content:
+    inputs = small(model=model)
+    last = inputs.runs["run_id"][-1]
+    return build_content(replace(inputs, values=pl.DataFrame([row | {"run_id": last} for row in rows])))
+
+
+def shown_tables(content: Content) -> list[dict[str, Any]]:
+    return content.papers[content.series[0].shown.run_id]
+
+
+def test_a_run_of_the_papers_model_is_judged_by_its_own_column() -> None:
+    content = compared_with("EleutherAI/pythia-70m", value("", "boost", 0.028), value("", "suppress", 0.2))
+    table = shown_tables(content)[0]
+    boost, suppress = table["rows"]
+    assert (boost["same_model"], boost["printed"]["Pythia-70M"]["printed"]) == (True, 0.028)
+    # 0.028 against random groups of 0.011: an effect of 0.017, and an interval of 0.02 that is wider.
+    assert (boost["verdict"], suppress["verdict"]) == ("cannot tell", "differs")
+
+
+def test_a_run_of_another_model_is_judged_by_the_range_and_the_page_says_so(page: Page, content: Content) -> None:
+    boost = shown_tables(content)[0]["rows"][0]
+    assert (boost["group_name"], boost["same_model"], len(boost["printed"])) == ("boost", False, 5)
+    assert "No paper measured this model" in page.text
+    assert "(other models)" in page.text
+    table = shown_tables(compared_with("novella", value("", "boost", 0.036, low=0.0355, high=0.0365)))[0]
+    assert table["rows"][0]["verdict"] == "agrees"
+    table = shown_tables(compared_with("novella", value("", "boost", 0.05, low=0.0495, high=0.0505)))[0]
+    assert table["rows"][0]["verdict"] == "differs"
+
+
+def test_random_groups_are_judged_by_their_spread(content: Content) -> None:
+    row = next(row for row in shown_tables(content)[0]["rows"] if row["group_name"] == "random")
+    assert (row["low"], row["high"]) == (pytest.approx(0.012 - 1.96 * 0.003), pytest.approx(0.012 + 1.96 * 0.003))
+
+
+def test_every_checkpoint_has_its_tables_and_only_the_shown_ones_are_seen(content: Content) -> None:
+    series = content.series[0]
+    assert list(content.papers) == [run.run_id for one in content.series for run in one.measured]
+    found = re.findall(r'<div data-run="(\d+)"( hidden)?>\s*<p class="prose note">At (\w+)<', render_page(content))
+    expected = [(str(run.index), " hidden" * (run != series.shown), run.revision) for run in series.measured]
+    assert found == expected
+    assert len(found) > 1
+
+
+def test_the_finding_counts_the_verdicts(page: Page, content: Content) -> None:
+    rows = [row for table in shown_tables(content) for row in table["rows"] if row["measured"] is not None]
+    said = {"agrees": "agree", "differs": "differ", "cannot tell": "cannot be told"}
+    counted = {word: sum(row["verdict"] == name for row in rows) for name, word in said.items()}
+    agree, differ, untold = (f"{count} {word}" for word, count in counted.items())
+    assert (
+        f"Of {len(rows)} rows of the papers’ tables , none of them about this model, {agree}, {differ} and {untold}."
+        in page.text
+    )
+
+
+def test_a_table_without_rows_says_what_makes_them(page: Page) -> None:
+    assert "NC table 2." in page.text
+    assert "ingest --attention measures it" in page.text
+    assert "analyze computes it" in page_of(small()).text
+
+
+def test_a_group_that_could_not_be_formed_shows_its_reason(page: Page) -> None:
+    assert "fewer than 50 neurons suppress" in page.text
+
+
+def test_a_table_number_never_stands_beside_another_tables(content: Content) -> None:
+    compared = content.tables["measured_beside_printed"].filter(pl.col("place").str.starts_with("table"))
+    assert compared.select("paper", "place", "quantity").unique().sort("paper", "place", "quantity").rows() == [
+        ("ES", "table 1", "activation_correlation"),
+        ("ES", "table 3", "weight_cosine_similarity"),
+        ("ES", "table 4", "hill_alpha"),
+        ("NC", "table 1", "signed_modularity"),
+    ]
+
+
+# ---- cards ----
+
+
+def test_cards_are_of_the_first_neurons_of_the_run_shown_first(inputs: ReportInputs, content: Content) -> None:
+    last = inputs.runs["run_id"][-1]
+    first = inputs.influence.filter(pl.col("token_group") == "rare", run_id=last, preset="es").sort("rank")["neuron"]
+    assert card_neurons(inputs.runs, inputs.influence) == {last: first.head(8).to_list()}
+    assert [card["neuron"] for card in content.cards[0]] == first.head(3).to_list()
+    assert [row["revision"] for row in content.cards[0][0]["history"]] == ["step0", "step10"]
+
+
+def test_where_no_position_is_rare_cards_are_of_the_first_on_common_tokens(inputs: ReportInputs) -> None:
+    common = inputs.influence.filter(token_group="common")
+    first = common.filter(run_id=inputs.runs["run_id"][-1], preset="es").sort("rank")["neuron"].head(8).to_list()
+    assert list(card_neurons(inputs.runs, common).values()) == [first]
+    assert card_neurons(inputs.runs, inputs.influence.clear()) == {}
+
+
+def test_hostile_contexts_are_inert(page: Page, html: str, content: Content) -> None:
+    shown = page.text
+    assert "\\x1b[31mred" in shown
+    assert "\\u202eevil" in shown
+    assert "<script>window.hacked" in shown  # as text
+    assert [attributes for attributes, _ in page.scripts] == [{"type": "application/json", "id": "data"}, {}, {}]
+    assert not {"\x1b", "\u202e", "\x00", "\u2028"} & set(html)
+    assert not [item for item in page.attributes if item[1].startswith("on")]
+    assert max(len(row["text"]) for card in content.cards[0] for row in card["contexts"]["helps"]) < 1000
+    assert len(HOSTILE) > 10
+
+
+def test_a_histogram_is_of_logarithmic_heights() -> None:
+    rows = [(-1.0, 99, 9), (0.0, 9, 0), (1.0, 0, 0), (2.0, 1, 1)]
+    found = bars([{"low": low, "high": low + 1, "positions": n, "rare": rare} for low, n, rare in rows])
+    assert found is not None
+    assert found["all"] == [1.0, 0.5, 0.0, pytest.approx(math.log(2) / math.log(100))]
+    assert found["rare"] == [0.5, 0.0, 0.0, pytest.approx(math.log(2) / math.log(100))]
+    assert (found["low"], found["high"], found["positions"], found["zero"]) == (-1.0, 3.0, 109, 0.25)
+    assert bars([]) is None
+
+
+# ---- figures ----
+
+
+def test_every_small_figure_has_its_rows(content: Content) -> None:
+    packed = page_data(content)["series"][0]
+    assert set(packed["sets"]) == {"spread", "slopes", "alpha", "suppress", "sensitivity"}
+    assert set(packed["sets"]) < set(packed["figures"])
+    spread = packed["sets"]["spread"]["es"]
+    assert len(spread["influence"]) == 2 * 2 * 4  # checkpoints × groups × places of the ranking
+    slopes = packed["sets"]["slopes"]["es"]
+    assert slopes["log_rank"][0] == 0
+    assert set(slopes["run"]) == {0, 1}
+
+
+def test_places_of_the_ranking_are_those_of_the_ranks(inputs: ReportInputs, content: Content) -> None:
+    rows = content.sets[0]["spread"]["es"].filter(step="step10", group="rare")
+    ranked = inputs.influence.filter(pl.col("token_group") == "rare", run_id=inputs.runs["run_id"][-1], preset="es")
+    influence = ranked.sort("rank")["influence"]
+    found = dict(rows.select("level", "influence").iter_rows())
+    assert found["the first neuron"] == influence[0]
+    assert found["first 10 %"] == influence[5]  # rank 6 of 64
+    assert found["median"] == influence[31]
+
+
+def test_a_single_run_has_no_figure_over_training(inputs: ReportInputs) -> None:
+    last = pl.col("run_id") == inputs.runs["run_id"][-1]
+    frames = {
+        name: frame for name, frame in vars(inputs).items() if isinstance(frame, pl.DataFrame) and name != "published"
+    }
+    one = replace(inputs, **{name: frame.filter(last) for name, frame in frames.items()})
+    assert set(build_content(one).sets[0]) == {"slopes", "suppress", "sensitivity"}
+    assert "Over training" not in page_of(one).text
+
+
+def test_without_analyses_the_page_is_whole_and_names_what_is_missing() -> None:
+    shown = page_of(small())
+    assert "It cannot be asked of this report" in shown.text
+    assert not [value for _, name, value in shown.attributes if name == "data-figure" and value == "alpha"]
+
+
+def test_figures_are_written_as_svg_and_png(inputs: ReportInputs, tmp_path: Path) -> None:
+    write_report(inputs, tmp_path)
+    run_id = inputs.runs["run_id"][-1]
+    names = {path.name.removeprefix(f"{run_id}-") for path in (tmp_path / "figures").iterdir()}
+    stems = {"influence", "scatter", "kappa", "slopes", "suppress", "sensitivity"}
+    stems |= {
+        f"{name}-{group}" for name in ("steps-influence", "steps-deviation", "spread") for group in ("rare", "common")
+    }
+    stems |= {"alpha-fix-finger", "alpha-half-of-the-spectrum"}
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    svg = (tmp_path / "figures" / f"{run_id}-influence.svg").read_text(encoding="utf-8")
+    assert "#c24e00" in svg
+    assert "var(" not in svg
+    assert svg.count("<path") > 200  # 64 neurons, two groups, two panels
+    assert (tmp_path / "figures" / f"{run_id}-alpha-fix-finger.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ---- several runs on the same positions ----
+
+
+def activity(run_id: str, signal: np.ndarray, rng: np.random.Generator, noise: float = 1.0) -> pl.DataFrame:
+    """Groups whose activity follows a signal; random groups follow nothing."""
+    count = len(signal)
+    parts = []
+    for group, draw, follows in [("boost", 0, 1.0), ("suppress", 0, 0.0)] + [("control", d, 0.0) for d in range(1, 21)]:
+        values = follows * signal + noise * rng.normal(size=count)
+        frame = {"run_id": [run_id] * count, "preset": ["es"] * count, "group_name": [group] * count}
+        frame |= {"draw": [draw] * count, "position_id": np.arange(count), "window_id": np.arange(count) // 10}
+        parts.append(pl.DataFrame(frame | {"activation": values}))
+    return pl.concat(parts)
+
+
+def test_groups_that_follow_the_same_contexts_are_found_and_others_are_not() -> None:
+    rng = np.random.default_rng(3)
+    signal = rng.normal(size=800)
+    found = coactivation(pl.concat([activity("a", signal, rng), activity("b", signal, rng)]))
+    boost, suppress = found.to_dicts()
+    assert (boost["group_name"], boost["positions"]) == ("boost", 800)
+    assert boost["correlation"] == pytest.approx(0.5, abs=0.1)
+    assert boost["low"] < boost["correlation"] < boost["high"]
+    assert 0.03 < boost["high"] - boost["low"] < 0.2
+    assert boost["p_value"] == pytest.approx(1 / 21)
+    assert abs(suppress["correlation"]) < 0.15
+
+
+def test_groups_that_follow_nothing_are_called_so_as_often_as_they_should() -> None:
+    small_p = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        nothing = np.zeros(50)
+        found = coactivation(pl.concat([activity("a", nothing, rng), activity("b", nothing, rng)]), seed)
+        small_p += int((found["p_value"] < 0.1).sum())  # of two groups, 1/21 or 2/21 each
+    assert 3 <= small_p <= 22  # 11.4 of 120 expected
+
+
+def test_coactivation_is_pearsons_over_the_positions_that_both_have() -> None:
+    rng = np.random.default_rng(4)
+    signal = rng.normal(size=100)
+    one, other = activity("a", signal, rng), activity("b", signal, rng).filter(pl.col("position_id") >= 40)
+    row = coactivation(pl.concat([one, other])).row(0, named=True)
+    x = one.filter(group_name="boost", draw=0)["activation"].to_numpy()[40:]
+    y = other.filter(group_name="boost", draw=0)["activation"].to_numpy()
+    assert row["positions"] == 60
+    assert row["correlation"] == pytest.approx(np.corrcoef(x, y)[0, 1])
+
+
+def test_intervals_cover_the_truth_where_windows_move_together() -> None:
+    """Positions of a window share their activity: the interval over windows still covers."""
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        windows = np.repeat(rng.normal(size=(60, 1)), 10, axis=1).ravel()
+        frames = [activity(name, windows, rng, noise=1.0) for name in ("a", "b")]
+        row = coactivation(pl.concat(frames), seed).row(0, named=True)
+        covered += row["low"] <= 0.5 <= row["high"]
+    assert covered >= 51  # of 60, at 95 %
+
+
+def test_activity_is_what_the_macro_gives() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(30, 60)).astype(np.float32)
+    values[:, 7] = 1.0
+    positions = pl.DataFrame({"position_id": np.arange(30) * 2, "window_id": np.arange(30) // 4})
+    neurons = {("boost", 0): range(50), ("control", 1): range(10, 60), ("control", 2): range(5, 55)}
+    groups = pl.concat(
+        pl.DataFrame({"group_name": [name] * 50, "k": [50] * 50, "draw": [draw] * 50, "neuron": list(chosen)})
+        for (name, draw), chosen in neurons.items()
+    )
+    found = group_activity("run", "es", values, positions, groups)
+    with empty_warehouse() as con:
+        given_run(con)
+        con.register("positions", positions)
+        con.register("chosen", groups)
+        wide = [
+            (1, i, int(t), float(v), 0.1)
+            for t, row in zip(positions["position_id"], values, strict=True)
+            for i, v in enumerate(row)
+        ]
+        given(con, "fct_effect", "run_key, neuron, position_id, activation, delta_loss", *wide)
+        con.execute("insert into store.position_group select 1, 'es', 'rare', position_id from positions")
+        con.execute(
+            "insert into store.dim_position by name select 1 as run_key, position_id, window_id, 0 as window_offset,"
+            " 0 as input_token_id, 0 as target_token_id, 0 as loss, 0 as entropy from positions"
+        )
+        con.execute(
+            "insert into store.neuron_group by name select 1 as run_key, 'es' as preset, 'rare' as token_group, *"
+            " from chosen"
+        )
+        stored = con.sql("from group_activation('run', 'es')").pl()
+    key = ["group_name", "draw", "position_id"]
+    both = found.join(stored.cast(found.schema), on=key, suffix="_sql")
+    assert both.height == found.height == stored.height == 90
+    assert both["activation"].to_numpy() == pytest.approx(both["activation_sql"].to_numpy(), abs=1e-9)
+    assert both["window_id"].equals(both["window_id_sql"])
+
+
+def test_activity_of_no_position_or_no_group_is_empty() -> None:
+    positions = pl.DataFrame(schema={"position_id": pl.Int64, "window_id": pl.Int64})
+    groups = pl.DataFrame(
+        {"group_name": ["boost"], "k": [50], "draw": [0], "neuron": [None]}, schema_overrides={"neuron": pl.Int64}
+    )
+    assert group_activity("run", "es", np.zeros((0, 4), dtype=np.float32), positions, groups).is_empty()
+    assert coactivation(group_activity("run", "es", np.zeros((0, 4), dtype=np.float32), positions, groups)).is_empty()
+
+
+def test_of_a_series_the_last_and_a_few_checkpoints_before_it_are_compared() -> None:
+    steps = [0, 1, 2, 4, 8, 16, 32]
+    runs = pl.DataFrame({"run_id": [f"r{step}" for step in steps], "revision": [f"step{step}" for step in steps]})
+    runs = runs.with_columns(model=pl.lit("m"))
+    assert compared_runs(runs) == ["r0", "r2", "r8", "r32"]
+    assert compared_runs(runs.head(1)) == ["r0"]
+
+
+def test_pairs_of_runs_are_named_in_words(page: Page) -> None:
+    assert "novella step0 on c4-sample novella step10 on c4-sample boost 900 0.25 [0.20, 0.30] 0.01 ± 0.02" in page.text

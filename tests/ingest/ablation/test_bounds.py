@@ -1,0 +1,83 @@
+"""The bound of every pair's series is one: on trained heads and hostile ones, whether or not the pair would pass."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rare_tokens.ingest.ablation.ablation import Ablation, centred, reference_effects
+from rare_tokens.ingest.ablation.moments import accumulate
+from rare_tokens.ingest.ablation.series import Estimate, Expectations, Series, h_above, h_below
+from tests.support.ablation_layers import chosen_pairs, every_pair, made_up, trained
+
+
+def series_of_all_pairs(layer: tuple, low: torch.dtype, common_mass: float | None = None) -> tuple[Estimate, Tensor]:
+    """Loss of every pair by the series alone, and the bound on order 2's error."""
+    head, w, reference, x, n, y = layer
+    ablation = Ablation(head, w, reference)
+    folded = ablation.folded
+    if common_mass is not None:
+        folded = folded.ordered_by(ablation._typical_prediction(x), common_mass / 2, common_mass)
+    normed, scale = ablation._norm(x)
+    moments = accumulate(folded, normed, ablation._w, low)
+    factors = ablation._factors(normed, scale, n)
+    rows = folded.gather(y)
+    expected = Expectations(moments, slice(0, len(x)), ablation._w, rows, (normed * rows).sum(1), low)
+    series = Series(expected, factors.u, factors.c, centred(w, head.norm).norm(dim=1).float())
+    return series.loss(), series.order2_error()
+
+
+def share_of_bound(layer: tuple, estimate: Estimate, pairs: Tensor) -> Tensor:
+    """|error| / bound of each pair that has a finite bound."""
+    truth = reference_effects(*layer, pairs)["loss"]
+    t, i = pairs.unbind(1)
+    bound = (estimate.truncation + estimate.rounding)[t, i].double()
+    error = (estimate.value[t, i].double() - truth).abs()
+    usable = bound.isfinite() & (bound < 10)
+    assert usable.any()
+    return (error / bound)[usable]
+
+
+@pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("common_mass", [None, 0.6, 0.95])
+@pytest.mark.parametrize("neurons", [1e-3, 0.03, 0.3])
+@pytest.mark.parametrize("logits", [0.3, 4.0])
+def test_the_bound_holds_on_made_up_heads(
+    low: torch.dtype, common_mass: float | None, neurons: float, logits: float
+) -> None:
+    layer = made_up(11, neurons=neurons, logits=logits)
+    estimate, _ = series_of_all_pairs(layer, low, common_mass)
+    assert share_of_bound(layer, estimate, every_pair(16, 20)).max() <= 1
+
+
+@pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
+def test_the_bound_holds_on_a_trained_head(real_inputs: Path, low: torch.dtype) -> None:
+    layer = trained(real_inputs, "stories260K", 512)
+    estimate, _ = series_of_all_pairs(layer, low, 0.9)
+    pairs = every_pair(*layer[4].shape)[:: 1 if low == torch.bfloat16 else 4]
+    assert share_of_bound(layer, estimate, pairs).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["step0", "step256", "step3979"])
+def test_the_bound_holds_on_every_step_of_novella(real_inputs: Path, step: str) -> None:
+    """40,000 pairs a step, half of them those of largest effect."""
+    layer = trained(real_inputs, f"novella/{step}", 512)
+    estimate, _ = series_of_all_pairs(layer, torch.bfloat16, 0.95)
+    found = Ablation(*layer[:3], sample=layer[3][::4]).block(*layer[3:])
+    assert share_of_bound(layer, estimate, chosen_pairs(found, 40_000)).max() <= 1
+
+
+def test_the_brackets_of_the_rest_hold() -> None:
+    x = torch.linspace(1e-3, 40, 20_000, dtype=torch.float64)
+    for sign in (1, -1):
+        exact = sum(
+            (sign * x) ** k / torch.exp(torch.lgamma(torch.tensor(k + 5.0, dtype=torch.float64))) for k in range(160)
+        )
+        if sign > 0:
+            assert (h_above(x) >= exact * (1 - 1e-12)).all()
+            assert (h_above(x)[x < 2] <= exact[x < 2] * (1 + 2e-3)).all()
+        else:
+            few = x < 15  # beyond, the alternating sum has cancelled away
+            assert (h_below(-x)[few] <= exact[few] * (1 + 1e-9)).all()

@@ -1,0 +1,68 @@
+"""Small warehouses for tests: runs published, parts damaged, contents compared."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rare_tokens import warehouse
+from rare_tokens.common import parts
+from studies.synthetic.runs import make_parts, write_summary
+
+SMALL: dict[str, Any] = {"positions": 128, "neurons": 40, "window": 32, "vocabulary": 60}
+
+
+def parts_of(path: Path, name: str = "run") -> Path:
+    return parts.parts_root(path) / name
+
+
+def published(path: Path, name: str = "run", **given: Any) -> str:
+    make_parts(parts_of(path, name), run_id=name, **(SMALL | given))
+    return warehouse.publish(path, parts_of(path, name))
+
+
+def contents(path: Path, leave_out: tuple[str, ...] = ()) -> dict[str, pl.DataFrame]:
+    """Every public view, rows in a fixed order, without what differs between two times of publishing."""
+    frames = {}
+    with warehouse.open(path) as opened:
+        for table in warehouse.tables(path):
+            if table.kind == "view" and table.name not in leave_out:
+                frame = opened.sql(f"select * from {table.name} order by all")
+                frames[table.name] = frame.drop("published_at", "checked_at", strict=False)
+    return frames
+
+
+def assert_same(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame]) -> None:
+    assert left.keys() == right.keys()
+    for name, frame in left.items():
+        assert frame.equals(right[name]), name
+
+
+def change(relation: str, column: str, row: int, value: Any) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        file = parts.effect_path(folder, 0) if relation == "fct_effect" else parts.relation_path(folder, relation)
+        table = pq.read_table(file)
+        index = table.schema.get_field_index(column)
+        values = table[column].to_pylist()
+        values[row] = value
+        pq.write_table(
+            table.set_column(index, table.schema.field(index), pa.array(values, table.schema.types[index])), file
+        )
+
+    return apply
+
+
+def drop_row(relation: str, row: int) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        file = parts.effect_path(folder, 0) if relation == "fct_effect" else parts.relation_path(folder, relation)
+        table = pq.read_table(file)
+        pq.write_table(pa.concat_tables([table.slice(0, row), table.slice(row + 1)]), file)
+
+    return apply
+
+
+def summary(**values: Any) -> Callable[[Path], None]:
+    return lambda folder: write_summary(folder, **values)

@@ -1,0 +1,86 @@
+"""What relations a warehouse has, what they hold, and how many rows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.warehouse.connection import reading
+from rare_tokens.warehouse.schema import relations
+from rare_tokens.warehouse.schema.relations import Relation
+from rare_tokens.warehouse.store import parquet_facts
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a public relation: name, SQL type and description."""
+
+    name: str
+    type: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A public relation as it stands in a warehouse.
+
+    Attributes:
+        kind: `view` or `macro`.
+        rows: number of rows; None for a macro.
+    """
+
+    name: str
+    kind: str
+    summary: str
+    grain: str
+    rows: int | None
+    columns: tuple[Column, ...]
+
+
+def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Table]:
+    """The public relations of a warehouse, or only the one named; an absent warehouse has them all, empty.
+
+    Raises:
+        UserError: there is no relation of that name.
+    """
+    known = relations.relations()
+    if name is not None and name not in known:
+        raise UserError(f"There is no relation {name}; there are {', '.join(known)}.")
+    with reading(path, wait=wait) as con:
+        types = _types(con)
+        return [
+            _table(con, relation, types.get(relation.name, {}))
+            for relation in known.values()
+            if name in (None, relation.name)
+        ]
+
+
+def _table(con: duckdb.DuckDBPyConnection, relation: Relation, types: dict[str, str]) -> Table:
+    columns = tuple(Column(name, types.get(name, ""), text) for name, text in relation.columns.items())
+    kind = "macro" if relation.is_macro else "view"
+    return Table(relation.name, kind, relation.summary, relation.grain, _rows(con, relation), columns)
+
+
+def _rows(con: duckdb.DuckDBPyConnection, relation: Relation) -> int | None:
+    if relation.is_macro:
+        return None
+    # Counting a stored table is a look at its statistics; counting the view joins every row.
+    stored = con.execute(
+        "select 1 from duckdb_tables() where schema_name = 'store' and table_name = $name", {"name": relation.name}
+    ).fetchall()
+    source = f"store.{relation.name}" if stored else relation.name
+    ((rows,),) = con.execute(f"select count(*) from {source}").fetchall()
+    if relation.name == "fct_effect":
+        rows += sum(file.rows for file in parquet_facts.files(con))
+    return int(rows)
+
+
+def _types(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
+    types: dict[str, dict[str, str]] = {}
+    query = (
+        "select table_name, column_name, data_type from duckdb_columns() where schema_name = 'main' and not internal"
+    )
+    for table, column, kind in con.execute(query).fetchall():
+        types.setdefault(table, {})[column] = kind
+    return types

@@ -1,0 +1,144 @@
+"""Keeping a warehouse in order: making it writable, deleting runs, giving space back."""
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from glob import escape
+from pathlib import Path
+
+import duckdb
+
+from rare_tokens.common import parts
+from rare_tokens.common.errors import LockedError, UserError
+from rare_tokens.common.files import write_atomically
+from rare_tokens.warehouse import locks
+from rare_tokens.warehouse.connection import reading, writing
+from rare_tokens.warehouse.publish import staging
+from rare_tokens.warehouse.publish.runs import clear, clear_unused, remove_orphans
+from rare_tokens.warehouse.runs import find
+from rare_tokens.warehouse.schema import migrations
+from rare_tokens.warehouse.store import parquet_facts, run_records
+
+_WORTH_COPYING = 0.1  # share of the file that is free
+
+
+@dataclass(frozen=True)
+class Space:
+    """Bytes of a warehouse file before and after."""
+
+    before: int
+    after: int
+
+
+def require_writable(path: Path, *, wait: float = 0.0) -> None:
+    """Make sure, before long work, that its results can be written; makes the warehouse where there is none.
+
+    Raises:
+        UserError: the path is no usable warehouse.
+        LockedError: another process has it open after `wait` seconds.
+    """
+    with writing(path, wait=wait):
+        pass
+
+
+def migrate(path: Path, *, wait: float = 0.0) -> list[str]:
+    """Bring a warehouse to this version; returns the names of what was applied, none where it was up to date."""
+    with writing(path, wait=wait, migrating=False) as con:
+        return migrations.migrate(con, path)
+
+
+def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
+    """Remove a run with its facts, marts, parts, and the tokens and frequencies that no other run uses.
+
+    Args:
+        run: a run_id, or the start of one.
+
+    Returns:
+        The id of the run that was removed.
+
+    Raises:
+        UserError: there is no such run, or more than one.
+        LockedError: another process is writing the run, or has the warehouse open.
+    """
+    try:
+        with reading(path, wait=wait) as con:  # an absent warehouse must not be made only to find the run missing
+            run_id = find(con, run)
+    except UserError:
+        remove_orphans(path, wait=wait)  # this very command may have been killed before it removed them
+        raise
+    with writing(path, wait=wait) as con, parquet_facts.swept(con, path):
+        pid = locks.other_holder(run_records.column(con, run_id, "process"))
+        if pid is not None:
+            raise LockedError(f"Process {pid} is writing run {run_id}. Wait for it to end, or stop it.")
+        con.execute("begin")
+        key = run_records.run_key(con, run_id)
+        if key is not None:
+            clear(con, key)
+            con.execute("delete from store.run where run_key = $key", {"key": key})
+            clear_unused(con)
+            parquet_facts.define(con)
+        con.execute("commit")
+        con.execute("checkpoint")
+    for folder in _parts_folders(parts.parts_root(path) / run_id):
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.remove_half_removed(folder)
+    return run_id
+
+
+def vacuum(path: Path, *, wait: float = 0.0) -> Space:
+    """Give back the space of what was deleted, and remove parts of runs that are published.
+
+    Deleting gives back what lies at the end of the file and keeps the rest for later runs. Where much is kept, the
+    warehouse is copied to a new file that then takes its place, so for a while the disk must hold both.
+    """
+    if not path.exists():
+        return Space(0, 0)
+    before = path.stat().st_size
+    with writing(path, wait=wait) as con, parquet_facts.swept(con, path):
+        published = con.execute("select run_id, parts_digest from store.run where status = 'published'").fetchall()
+        con.execute("checkpoint")
+        # Under the lock: no other vacuum is at work, and nobody writes to the old file before the rename.
+        for left_by_a_crash in path.parent.glob(f"{escape(path.name)}.*.partial*"):
+            left_by_a_crash.unlink()
+        if _free_share(con, path) > _WORTH_COPYING:
+            write_atomically(path, partial(_copy, con))
+    for run_id, digest in published:
+        _remove_parts(parts.parts_root(path) / run_id, digest)
+    return Space(before, path.stat().st_size)
+
+
+def remove_parts(path: Path, run_id: str, *, wait: float = 0.0) -> None:
+    """Remove the parts of a published run that a crash or a full disk kept, unless they are another version's."""
+    with reading(path, wait=wait) as con:
+        digest = run_records.column(con, run_id, "parts_digest")
+    _remove_parts(parts.parts_root(path) / run_id, digest)
+    remove_orphans(path, wait=wait)
+
+
+def _remove_parts(folder: Path, digest: str | None) -> None:
+    for half_removed in _parts_folders(folder):
+        staging.remove_half_removed(half_removed)
+    if (folder / parts.SUMMARY).is_file() and staging.digest(folder) == digest:
+        with suppress(OSError):  # another process may be at it
+            staging.remove(folder)
+
+
+def _parts_folders(folder: Path) -> tuple[Path, ...]:
+    """Where parts of a run may lie: its own, and those of what is added to it."""
+    return folder, parts.groups_folder(folder), parts.attention_folder(folder)
+
+
+def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:
+    """Share of the file that holds nothing; of a write that failed it may hold blocks that the engine forgot."""
+    ((used,),) = con.execute("select used_blocks * block_size from pragma_database_size()").fetchall()
+    return float(1 - used / path.stat().st_size)
+
+
+def _copy(con: duckdb.DuckDBPyConnection, new: Path) -> None:
+    ((name,),) = con.execute("select current_database()").fetchall()
+    quoted = str(new).replace("'", "''")
+    name = name.replace('"', '""')
+    con.execute(f"attach '{quoted}' as vacuumed")
+    con.execute(f'copy from database "{name}" to vacuumed')
+    con.execute("detach vacuumed")

@@ -1,0 +1,151 @@
+"""Adding attention, and what its heads do, to a published run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from rare_tokens.common import parts
+from rare_tokens.common.errors import QualityError, UserError
+from rare_tokens.warehouse.connection import reading, writing
+from rare_tokens.warehouse.publish import audit, staging
+from rare_tokens.warehouse.schema import relations
+from rare_tokens.warehouse.store import run_records
+
+ANALYSES = ("attention_routing", "head_ablation", "activation_patching")  # that read it, so that they are due again
+_MART = "attention_impact"
+_CHECKED = "attention_position"  # not kept
+
+
+@dataclass(frozen=True)
+class StoredAttention:
+    """Attention that a run has: what replaced a head's output, and of which layers."""
+
+    head_ablation: str
+    layers: tuple[int, ...]
+    code_version: str
+
+
+def stored_attention(path: Path, run_id: str, *, wait: float = 0.0) -> list[StoredAttention]:
+    """The attention of a run, one for each ablation that it was measured with."""
+    with reading(path, wait=wait) as con:
+        rows = con.execute(
+            "select head_ablation, layers, code_version from dim_attention where run_id = $run_id order by 1",
+            {"run_id": run_id},
+        ).fetchall()
+    return [StoredAttention(ablation, tuple(layers), version) for ablation, layers, version in rows]
+
+
+def require_same_model(path: Path, run_id: str, identity: Mapping[str, Any], *, wait: float = 0.0) -> None:
+    """Refuse to take a run that is not there for new where it is an old one whose weights have changed.
+
+    Args:
+        path: the warehouse.
+        run_id: the run asked for.
+        identity: the values that its id is a hash of.
+        wait: seconds to wait for a process that is writing.
+
+    Raises:
+        UserError: a published run of the same name is the same in everything but the weights.
+    """
+    with reading(path, wait=wait) as con:
+        query = "select run_id, model, identity from store.run where status = 'published' order by created_at"
+        rows = con.execute(query).fetchall()
+    if run_id in (known for known, _, _ in rows):
+        return
+    name = run_id.rpartition("-")[0]
+    for known, model, text in rows:
+        there = json.loads(text)
+        if known.rpartition("-")[0] == name and {**there, "model_hash": ""} == {**identity, "model_hash": ""}:
+            raise UserError(
+                f"--attention: the folder of {model} has changed since run {known} (weights {there['model_hash'][:8]} "
+                f"then, {identity['model_hash'][:8]} now). Nothing can be added to that run. Restore the weights, or "
+                "ingest them as a run of their own first."
+            )
+
+
+def add_attention(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -> int:
+    """Add the attention in a folder to a published run, all or nothing; returns how many rows. The folder is removed.
+
+    What the run has of the same ablation is replaced.
+
+    Raises:
+        UserError: the run is not published.
+        QualityError: the parts are damaged, are of other positions or token groups than the run's, or fail the audit.
+        LockedError: another process has the warehouse open.
+    """
+    files = {relation: parts.relation_path(folder, relation) for relation in parts.ATTENTION_RELATIONS}
+    staging.check_part_files({name: [file] for name, file in files.items()}, run_id)
+    with writing(path, wait=wait) as con:
+        key = run_records.run_key(con, run_id)
+        if key is None or run_records.column(con, run_id, "status") != "published":
+            raise UserError(f"Run {run_id} is not published, so nothing can be added to it. Ingest it first.")
+        con.execute("begin")
+        _refuse_other_positions(con, key, run_id, files)
+        rows = _load(con, key, files)
+        verdicts = audit.attention_verdicts(con, run_id)
+        if failures := audit.failed(verdicts):
+            con.execute("rollback")
+            what = "; ".join(str(failure) for failure in failures)
+            raise QualityError(f"Attention of run {run_id} was refused: {what}. Ingest it again.")
+        audit.record_results(con, key, verdicts, suite=audit.ATTENTION)
+        con.execute(f"delete from store.{_MART} where run_key = $run_key", {"run_key": key})
+        for statement in relations.relations()[_MART].publish:
+            con.execute(statement, {"run_key": key})
+        con.execute("commit")
+        con.execute("checkpoint")
+    staging.remove(folder)
+    return rows
+
+
+def _refuse_other_positions(con: duckdb.DuckDBPyConnection, key: int, run_id: str, files: dict[str, Path]) -> None:
+    """The tokens must be those of the run, and the positions of a cell in the token groups that it says."""
+    part, cell = (f"read_parquet([{staging.literal(files[name])}])" for name in (_CHECKED, "dim_attention_cell"))
+    here = f"select preset, token_group, position_id from {part} join {cell} using (cell)"
+    there = "select preset, token_group, position_id from store.position_group where run_key = $run_key"
+    ((astray,),) = con.execute(
+        f"select count(*) from (({here} except {there}) union all ({there} except {here}))", {"run_key": key}
+    ).fetchall()
+    ((different,),) = con.execute(
+        f"select count(*) from {part} as part full join"
+        " (select * from store.dim_position where run_key = $run_key) as stored using (position_id)"
+        " where (part.input_token_id, part.target_token_id)"
+        " is distinct from (stored.input_token_id, stored.target_token_id)",
+        {"run_key": key},
+    ).fetchall()
+    if different or astray:
+        con.execute("rollback")
+        raise QualityError(
+            f"The text drawn for attention is not that of run {run_id} ({max(different, astray)} positions differ). "
+            "The corpus or the token groups have changed: ingest the run with --again."
+        )
+
+
+def _load(con: duckdb.DuckDBPyConnection, key: int, files: dict[str, Path]) -> int:
+    values = {"run_key": key}
+    parts_of = {relation: f"read_parquet([{staging.literal(file)}])" for relation, file in files.items()}
+    ((ablation,),) = con.execute(f"select head_ablation from {parts_of['dim_attention']}").fetchall()
+    rows = 0
+    for relation in parts.ATTENTION_RELATIONS:
+        if relation == _CHECKED:
+            continue
+        con.execute(
+            f"delete from store.{relation} where run_key = $run_key and head_ablation = $ablation",
+            values | {"ablation": ablation},
+        )
+        named = "" if relation == "dim_attention" else f"'{ablation}' as head_ablation, "
+        con.execute(
+            f"insert into store.{relation} by name select $run_key as run_key, {named}part.*"
+            f" from {parts_of[relation]} as part",
+            values,
+        )
+        ((count,),) = con.execute(f"select count(*) from {parts_of[relation]}").fetchall()
+        rows += int(count)
+    con.execute(
+        "delete from store.analysis where run_key = $run_key and analysis in $analyses",
+        values | {"analyses": list(ANALYSES)},
+    )
+    return rows

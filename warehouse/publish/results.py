@@ -1,0 +1,219 @@
+"""What `analyze` computes: storing it beside the run that it is of, and the activations that it reads.
+
+Result tables carry a run_key like every other table, so publishing a run again and deleting it clear them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.warehouse.client import Warehouse
+from rare_tokens.warehouse.connection import reading, writing
+from rare_tokens.warehouse.store import run_records
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+FACTS_PER_READ = 8_000_000  # about 100 MB while they are sorted
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An analysis of a run that is stored.
+
+    Attributes:
+        code_version: of the program that computed it.
+        parameters: that it was computed with.
+    """
+
+    code_version: str
+    parameters: dict[str, Any]
+
+
+def stored(path: Path, run_id: str, *, wait: float = 0.0) -> dict[str, Stored]:
+    """The analyses of a run that are stored, by name.
+
+    Raises:
+        UserError: the path is no usable warehouse.
+        LockedError: another process is writing.
+    """
+    with reading(path, wait=wait) as con:
+        rows = con.execute(
+            "select analysis.analysis, analysis.code_version, analysis.parameters from store.analysis"
+            " join store.run using (run_key) where run_id = $run_id order by analysis",
+            {"run_id": run_id},
+        ).fetchall()
+    return {name: Stored(version, json.loads(parameters)) for name, version, parameters in rows}
+
+
+def store(
+    path: Path,
+    run_id: str,
+    analysis: str,
+    frames: Mapping[str, "pl.DataFrame"],
+    *,
+    parameters: Mapping[str, Any],
+    code_version: str,
+    seconds: float,
+    published_at: Any = None,
+    wait: float = 0.0,
+) -> int:
+    """Replace what is stored of one analysis of a run, in one transaction; returns the number of rows.
+
+    Args:
+        path: the warehouse.
+        run_id: the run.
+        analysis: its name.
+        frames: the rows of each relation that it fills; NaN and infinity are stored as NULL.
+        parameters: that it was computed with.
+        code_version: of the program that computed it.
+        seconds: that it took.
+        published_at: of the run that was analysed (`dim_run`); None: do not look.
+        wait: seconds to wait for a process that has the warehouse open.
+
+    Raises:
+        UserError: the run is gone, or was published again meanwhile.
+        LockedError: another process has the warehouse open.
+    """
+    with writing(path, wait=wait) as con:
+        con.execute("begin")
+        key = run_records.run_key(con, run_id)
+        if key is None or run_records.column(con, run_id, "status") != "published":
+            raise UserError(f"Run {run_id} was removed while it was analysed; nothing was stored.")
+        if published_at not in (None, run_records.column(con, run_id, "published_at")):
+            raise UserError(f"Run {run_id} was published again while it was analysed. Run `analyze` once more.")
+        for relation, frame in frames.items():
+            _replace(con, relation, frame, key)
+        name = {"key": key, "name": analysis}
+        con.execute("delete from store.analysis where run_key = $key and analysis = $name", name)
+        con.execute(
+            "insert into store.analysis values ($key, $name, $parameters, $version, $seconds, $now)",
+            name
+            | {"parameters": json.dumps(dict(parameters), sort_keys=True)}
+            | {"version": code_version, "seconds": seconds, "now": run_records.now()},
+        )
+        con.execute("commit")
+    return sum(len(frame) for frame in frames.values())
+
+
+def store_published_values(path: Path, frame: "pl.DataFrame", *, wait: float = 0.0) -> bool:
+    """Make `published_value` hold exactly these rows; returns whether it had to be changed."""
+    with reading(path, wait=wait) as con:
+        here = con.sql("select * from published_value").pl()
+    if here.equals(frame.select(here.columns)):
+        return False
+    with writing(path, wait=wait) as con:
+        con.execute("begin")
+        _replace(con, "published_value", frame, None)
+        con.execute("commit")
+    return True
+
+
+def read(
+    path: Path,
+    run_id: str,
+    relation: str,
+    *,
+    preset: str | None = None,
+    token_group: str | None = None,
+    columns: Sequence[str] = (),
+    wait: float = 0.0,
+) -> "pl.DataFrame":
+    """Rows of a run's relation, in an order that repeats.
+
+    Args:
+        path: the warehouse.
+        run_id: the run.
+        relation: a public relation.
+        preset: only its rows; None: of all.
+        token_group: likewise.
+        columns: only these; none: all.
+        wait: seconds to wait for a process that is writing.
+
+    Raises:
+        UserError: the path is no usable warehouse.
+        LockedError: another process is writing.
+    """
+    key = {"run_id": run_id, "preset": preset, "token_group": token_group}
+    chosen = {name: value for name, value in key.items() if value is not None}
+    conditions = " and ".join(f"{name} = ${name}" for name in chosen)
+    query = f"select {', '.join(columns) or '*'} from {relation} where {conditions} order by all"
+    with Warehouse(path, wait=wait) as opened:
+        return opened.sql(query, **chosen)
+
+
+def activations(
+    path: Path, run_id: str, *, preset: str | None = None, token_group: str | None = None, wait: float = 0.0
+) -> "tuple[np.ndarray, np.ndarray]":
+    """Activations of a layer at the positions of a token group.
+
+    Args:
+        path: the warehouse.
+        run_id: the run.
+        preset: of the token group (`position_group`); None: at all positions.
+        token_group: `rare` or `common`.
+        wait: seconds to wait for a process that is writing.
+
+    Returns:
+        Activations, shape (T, N), float32, and the window of each position, shape (T,); T = 0 for an empty group.
+
+    Raises:
+        UserError: the path is no usable warehouse.
+        LockedError: another process is writing.
+    """
+    import numpy as np
+
+    key, chosen = {"run": run_id}, "where run_id = $run"
+    if preset is not None and token_group is not None:
+        key |= {"preset": preset, "token_group": token_group}
+        chosen += _IN_GROUP
+    with Warehouse(path, wait=wait) as opened:
+        ((neurons,),) = opened.sql("select count(*) from dim_neuron where run_id = $run", run=run_id).rows()
+        windows = opened.sql(f"select window_id from dim_position {chosen} order by position_id", **key)["window_id"]
+        count = len(windows)
+        values = np.zeros((neurons, count), dtype=np.float32)
+        step = max(1, FACTS_PER_READ // max(1, count))
+        for first in range(0, neurons if count else 0, step):
+            last = min(first + step, neurons) - 1
+            query = f"select activation from fct_effect {chosen} and neuron between $first and $last"
+            block = opened.sql(f"{query} order by neuron, position_id", **key, first=first, last=last)
+            values[first : last + 1] = block["activation"].to_numpy().reshape(-1, count)
+    return np.ascontiguousarray(values.T), windows.to_numpy().astype(np.int64)
+
+
+_IN_GROUP = """ and position_id in (
+    select position_id from position_group
+    where run_id = $run and preset = $preset and token_group = $token_group
+)"""
+
+
+def _replace(con: duckdb.DuckDBPyConnection, relation: str, frame: "pl.DataFrame", key: int | None) -> None:
+    """Put a frame where the rows of a run, or without a key all rows, of a stored table were."""
+    con.execute(f"delete from store.{relation}" + (" where run_key = $key" if key is not None else ""), _bound(key))
+    con.register("computed", _finite(frame).to_arrow())
+    chosen = "$key as run_key, computed.*" if key is not None else "*"
+    con.execute(f"insert into store.{relation} by name select {chosen} from computed", _bound(key))
+    con.unregister("computed")
+
+
+def _bound(key: int | None) -> dict[str, int]:
+    return {} if key is None else {"key": key}
+
+
+def _finite(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """The frame with NULL for every number that is not finite, in lists too."""
+    import polars as pl
+
+    floats = [name for name, kind in frame.schema.items() if kind.is_float()]
+    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List) and kind.inner.is_float()]
+    finite = pl.when(pl.element().is_finite()).then(pl.element())
+    return frame.with_columns(
+        *(pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name) for name in floats),
+        *(pl.col(name).list.eval(finite) for name in lists),
+    )

@@ -1,0 +1,128 @@
+"""The parts of a run as relations that SQL can read, before anything of them is in the warehouse."""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rare_tokens.common import parts
+from rare_tokens.common.errors import QualityError, UserError
+from rare_tokens.warehouse.store import parquet_facts
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A finished run's parts.
+
+    Attributes:
+        digest: SHA-256 over manifest and summary; tells a published run's leftover parts from new ones.
+    """
+
+    folder: Path
+    manifest: parts.Manifest
+    summary: parts.Summary
+    digest: str
+
+
+def staged_run(folder: Path) -> Staged:
+    """The finished run in a folder.
+
+    Raises:
+        UserError: there is no run in it, or it is not finished.
+    """
+    manifest, summary = parts.read_manifest(folder), parts.read_summary(folder)
+    if manifest is None:
+        raise UserError(f"{folder} holds no parts of a run. Ingest it first.")
+    if manifest.format != parts.FORMAT:
+        raise UserError(f"{folder} has parts of format {manifest.format}, not {parts.FORMAT}. Ingest the run again.")
+    if manifest.position_block < 1 or not set(manifest.effects) <= parts.EFFECT_COLUMNS.keys():
+        raise UserError(f"{folder / parts.MANIFEST} is damaged. Ingest the run again with --again.")
+    if summary is None:
+        raise UserError(f"Run {manifest.run_id} is not finished. Give its ingest command again; it goes on from there.")
+    return Staged(folder, manifest, summary, digest(folder))
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the manifest and the summary of a run's folder."""
+    texts = [(folder / name).read_bytes() for name in (parts.MANIFEST, parts.SUMMARY)]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder of a run's parts, or of parts added to it, and what a kill left of an earlier one."""
+    doomed = parts.removed_folder(folder)
+    remove_half_removed(folder)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_half_removed(folder: Path) -> None:
+    """Remove what a kill left of such a folder while it was removed."""
+    shutil.rmtree(parts.removed_folder(folder), ignore_errors=True)
+
+
+def check_files(staged: Staged) -> None:
+    """Make sure that every part is there, can be read, and has the columns that the contract says.
+
+    Raises:
+        QualityError: naming the part.
+    """
+    check_part_files(_files(staged), staged.manifest.run_id, tuple(staged.manifest.effects))
+
+
+def check_part_files(files: dict[str, list[Path]], run_id: str, effects: tuple[str, ...] = ("loss",)) -> None:
+    """Make sure of the parts of each relation in `files`.
+
+    Raises:
+        QualityError: naming the part.
+    """
+    for relation, paths in files.items():
+        expected = parts.schema(relation, effects)
+        for path in paths:
+            try:
+                found = pq.read_schema(path)
+            except (OSError, ValueError, pa.ArrowException) as error:  # also names that are not UTF-8
+                what = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
+                message = f"Part {path} of run {run_id} {what}. Ingest the run again with --again."
+                raise QualityError(message) from error
+            if not found.equals(expected):
+                raise QualityError(f"Part {path} has other columns than {relation} needs. Ingest the run with --again.")
+
+
+def attach(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Show the parts as relations `staging.NAME`, columns as in the parts.
+
+    Effects that were not asked for are NULL; relations that a run of its kind has no part of are empty.
+    """
+    con.execute("attach ':memory:' as staging")
+    for relation in set(parts.CONTEXT_RELATIONS) - set(_files(staged)):
+        con.register("nothing", parts.schema(relation).empty_table())
+        con.execute(f"create table staging.{relation} as select * from nothing")
+        con.unregister("nothing")
+    for relation, paths in _files(staged).items():
+        here = parts.schema(relation, tuple(staged.manifest.effects)).names
+        every = parts.schema(relation, tuple(parts.EFFECT_COLUMNS)).names
+        columns = ", ".join(f'"{name}"' if name in here else f"null::float as {name}" for name in every)
+        files = ", ".join(literal(path) for path in paths)
+        con.execute(f"create view staging.{relation} as select {columns} from read_parquet([{files}])")
+
+
+def detach(con: duckdb.DuckDBPyConnection) -> None:
+    """Undo `attach`."""
+    con.execute("detach staging")
+
+
+def _files(staged: Staged) -> dict[str, list[Path]]:
+    relations = parts.RELATIONS + (() if staged.manifest.contexts == "sample" else parts.CONTEXT_RELATIONS)
+    files = {relation: [parts.relation_path(staged.folder, relation)] for relation in relations}
+    files["fct_effect"] = [parts.effect_path(staged.folder, block) for block in range(staged.manifest.blocks)]
+    return files
+
+
+def literal(path: Path) -> str:
+    """The path as a SQL text that no pattern character of the engine's file search is left in."""
+    return "'" + parquet_facts.escaped(str(path.resolve())).replace("'", "''") + "'"

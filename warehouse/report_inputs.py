@@ -1,0 +1,101 @@
+"""What the report reads: the relations it shows, and what its cards of neurons tell."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rare_tokens.warehouse.client import Warehouse
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# By the name of the report's input; each a relation, read whole for the runs of a report.
+_RELATIONS = {
+    "influence": "neuron_influence",
+    "fits": "power_law_fit",
+    "deviations": "neuron_deviation",
+    "decisions": "regime_decision",
+    "values": "measured_value",
+    "emergence": "emergence",
+    "slopes": "influence_slope",
+    "sensitivity": "threshold_sensitivity",
+}
+_QUERIES = {
+    "intervals": "from influence_interval where run_id in $runs and neuron is null",
+    "tokens": """
+        select run_id, neuron, direction, rank, text
+        from neuron_token join dim_run using (run_id) join dim_token using (tokenizer_id, token_id)
+        where run_id in $runs
+    """,
+    "quality": """
+        select
+            run_id, suite, relation || ': ' || expectation as check_name, success,
+            observed::varchar as observed, expected,
+            checked_by
+        from quality_result
+        where run_id in $runs
+        order by run_id, suite, relation, expectation
+    """,
+}
+_CARDS = {
+    "contexts": "from neuron_context($run, $neuron)",
+    "targets": """
+        from neuron_target($run, $neuron)
+        qualify row_number() over (order by mean_delta_loss desc, token_id) <= 6
+            or row_number() over (order by mean_delta_loss, token_id) <= 6
+    """,
+    "activations": "from neuron_activation($run, $neuron)",
+}
+
+
+def report_frames(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> "dict[str, pl.DataFrame]":
+    """The relations that a report shows of `runs`, by the name of its input.
+
+    Raises:
+        UserError: the path is no usable warehouse.
+        LockedError: another process is writing.
+    """
+    with Warehouse(path, wait=wait) as opened:
+        frames = {name: opened.read(relation, run_id=list(runs)) for name, relation in _RELATIONS.items()}
+        return frames | {name: opened.sql(query, runs=list(runs)) for name, query in _QUERIES.items()}
+
+
+def card_frames(path: Path, neurons: Mapping[str, Sequence[int]], *, wait: float = 0.0) -> "dict[str, pl.DataFrame]":
+    """What the cards of some neurons of each run tell: contexts, target tokens and activations, by input name.
+
+    Raises:
+        UserError: the path is no usable warehouse.
+        LockedError: another process is writing.
+    """
+    import polars as pl
+
+    pairs = [(run, neuron) for run, chosen in neurons.items() for neuron in chosen]
+    if not pairs:
+        return {}
+    with Warehouse(path, wait=wait) as opened:
+        return {
+            name: pl.concat([opened.sql(query, run=run, neuron=neuron) for run, neuron in pairs])
+            for name, query in _CARDS.items()
+        }
+
+
+def same_positions(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> list[list[str]]:
+    """The runs that were measured at the same positions of the same text, in sets of two or more, in the order given.
+
+    Raises:
+        UserError: the path is no usable warehouse.
+        LockedError: another process is writing.
+    """
+    query = """
+        select run_id, hash(tokenizer_id, list((input_token_id, target_token_id) order by position_id)) as text
+        from dim_position join dim_run using (run_id)
+        where run_id in $runs
+        group by run_id, tokenizer_id
+        order by list_position($runs, run_id)
+    """
+    with Warehouse(path, wait=wait) as opened:
+        rows = opened.sql(query, runs=list(runs)).rows()
+    sets: dict[int, list[str]] = {}
+    for run_id, text in rows:
+        sets.setdefault(text, []).append(run_id)
+    return [members for members in sets.values() if len(members) > 1]

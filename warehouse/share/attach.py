@@ -1,0 +1,330 @@
+"""Taking runs from a folder that `export` wrote into a warehouse.
+
+Runs are copied: the warehouse then needs nothing of the folder, and never removes anything from it. What an analysis or
+an audit computed is taken as it is; `agg_effect`, of which an export holds the sums but not the whole numbers behind
+them, is computed again from the facts, as publishing does.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import duckdb
+import pyarrow.parquet as pq
+
+from rare_tokens.common import parts
+from rare_tokens.common.errors import LockedError, QualityError, UserError
+from rare_tokens.common.files import read_json
+from rare_tokens.warehouse import locks
+from rare_tokens.warehouse.connection import WRITE_CONFIG, connect, reason, writing
+from rare_tokens.warehouse.publish import audit, staging
+from rare_tokens.warehouse.publish.runs import (
+    LOADED,
+    clear,
+    clear_unused,
+    fill,
+    load_facts,
+    load_frequencies,
+    load_tokens,
+    write_facts,
+)
+from rare_tokens.warehouse.schema import migrations
+from rare_tokens.warehouse.share.export import FORMAT, MANIFEST
+from rare_tokens.warehouse.store import parquet_facts, run_records
+
+_FILE = re.compile(r"(\w+)/(?:run_id=([^/\\]+)/)?part\.parquet")
+# Tables with a run_key that an export has no relation of the same rows for.
+_MADE_HERE = {"run", "fct_effect", "fact_file", "effect_cell", "agg_effect", "analysis"}
+_OF_OTHER_CONTENTS = (
+    duckdb.BinderException,
+    duckdb.InvalidInputException,
+    duckdb.ConstraintException,
+    duckdb.ConversionException,
+)
+ATTACHED, PRESENT, LEFT = "attached", "already there", "left out"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folder that `export` wrote.
+
+    Attributes:
+        files: by name within the folder: rows, bytes and SHA-256.
+        runs: by run_id: what no relation shows.
+    """
+
+    folder: Path
+    files: dict[str, dict[str, Any]]
+    runs: dict[str, dict[str, Any]]
+
+    def literal(self, relation: str, run_id: str | None = None) -> str | None:
+        """The file of a relation, or of a run in it, as a SQL text; None where the export has none."""
+        return next(
+            (staging.literal(self.folder / name) for name in self.files if _owner(name) == (relation, run_id)), None
+        )
+
+
+def attach(
+    path: Path, folder: Path, *, store: str = parquet_facts.NATIVE, wait: float = 0.0, quiet: bool = False
+) -> dict[str, str]:
+    """Copy the runs of an export into a warehouse, each in one transaction; the warehouse is made where there is none.
+
+    A run that is there already with the same facts is passed over; so a command that was killed can be given again.
+    What is wrong with the export or with a run that is there is found before the first run is attached, but for what
+    only the audit sees of a run: those before it then stay, each whole.
+
+    Args:
+        path: the warehouse.
+        folder: of the export.
+        store: where the facts go, `native` or `parquet`.
+        wait: seconds to wait for a process that has the warehouse open.
+        quiet: show no progress.
+
+    Returns:
+        What became of each run of the export: `attached`, `already there`, or `left out` (it is not published).
+
+    Raises:
+        UserError: the folder is no export of this version, a file of it is missing or damaged, or a run is there
+            already with other facts.
+        QualityError: the warehouse holds other tokens or frequencies under the same names, or the facts of a run do
+            not pass the audit.
+        LockedError: another process has the warehouse open, or is writing one of the runs.
+    """
+    exported = read_export(folder)
+    verify(exported)
+    with _naming(exported), connect(config=WRITE_CONFIG) as con:
+        rows = _run_rows(con, exported)
+        _check_facts(exported, [run_id for run_id, row in rows.items() if row["status"] == "published"])
+    with writing(path, wait=wait) as con, parquet_facts.swept(con, path), _naming(exported):
+        here = {
+            run_id: _compared(con, path, exported, run_id) for run_id in rows if rows[run_id]["status"] == "published"
+        }
+        outcomes = {}
+        for run_id, row in rows.items():
+            if run_id in here:
+                outcomes[run_id] = here[run_id]
+                if here[run_id] == ATTACHED:
+                    _attach(con, path, exported, row, store, quiet=quiet)
+            else:
+                outcomes[run_id] = _attach_gap(con, row)
+        _attach_published_values(con, exported)
+        con.execute("checkpoint")
+    return outcomes
+
+
+def read_export(folder: Path) -> Exported:
+    """The manifest of an export.
+
+    Raises:
+        UserError: there is none, it is damaged, or it is of another version.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise UserError(f"{folder} is no export: it has no {MANIFEST}. Name a folder that `export` wrote.")
+    try:
+        found = read_json(file)
+        number, schema, newest = found["format"], found["schema"], migrations.known()[-1][0]
+        if (number, schema) != (FORMAT, newest):
+            raise UserError(
+                f"{folder} was exported by another version (format {number}, schema {schema}; this one has {FORMAT} and"
+                f" {newest}). Migrate its warehouse with this version and export it again."
+            )
+        exported = Exported(folder, found["files"], found["runs"])
+        is_whole = all(
+            _FILE.fullmatch(name) and {"rows", "bytes", "sha256"} == set(described)
+            for name, described in exported.files.items()
+        ) and all({"parts_digest", "self_check_pairs", "analyses"} == set(run) for run in exported.runs.values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({str(error).splitlines()[0][:200]}). Export again.") from error
+    if not is_whole:
+        raise UserError(f"{file} is damaged: it lists what no export has. Export again.")
+    return exported
+
+
+def verify(exported: Exported) -> None:
+    """Make sure that every file of an export is there and byte for byte what was exported.
+
+    Raises:
+        UserError: naming the file.
+    """
+    for name, described in exported.files.items():
+        file = exported.folder / name
+        if not file.is_file():
+            raise UserError(f"{file} is missing. Export again, or copy the whole folder again.")
+        if file.stat().st_size != described["bytes"] or parquet_facts.sha256(file) != described["sha256"]:
+            raise UserError(f"{file} is damaged: it is not what was exported. Export again, or copy it again.")
+
+
+@contextmanager
+def _naming(exported: Exported) -> Iterator[None]:
+    """Refuse an export of which a relation is not what its manifest says."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if isinstance(error, _OF_OTHER_CONTENTS) or type(error) is duckdb.Error:  # of the Parquet reader
+            message = f"{exported.folder} does not hold what its manifest says ({reason(error)}). Export again."
+            raise UserError(message) from error
+        raise
+
+
+def _owner(name: str) -> tuple[str, str | None]:
+    """Relation and run of a file of an export."""
+    match = _FILE.fullmatch(name)
+    assert match is not None
+    return match[1], None if match[2] is None else unquote(match[2])
+
+
+def _run_rows(con: duckdb.DuckDBPyConnection, exported: Exported) -> dict[str, dict[str, Any]]:
+    """By run_id, the row of `dim_run` and what else `store.run` has."""
+    literal = exported.literal("dim_run")
+    if literal is None:
+        raise UserError(f"{exported.folder / MANIFEST} is damaged: it lists no dim_run. Export again.")
+    relation = con.sql(f"select * exclude (run_key) from read_parquet({literal}, hive_partitioning = false)")
+    rows = {row[0]: dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()}
+    if rows.keys() != exported.runs.keys():
+        raise UserError(f"{exported.folder / MANIFEST} is damaged: its runs are not those of dim_run. Export again.")
+    for run_id, more in exported.runs.items():
+        rows[run_id] |= {"parts_digest": more["parts_digest"], "self_check_pairs": more["self_check_pairs"]}
+        rows[run_id] |= {"process": None}
+    return rows
+
+
+def _check_facts(exported: Exported, runs: Iterable[str]) -> None:
+    expected = parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS))
+    for run_id in runs:
+        name = next((name for name in exported.files if _owner(name) == ("fct_effect", run_id)), None)
+        if name is None:
+            raise UserError(f"{exported.folder} has no fct_effect of run {run_id}. Export again.")
+        found = {item.name: item.type for item in pq.read_schema(exported.folder / name)}
+        if any(found.get(item.name) != item.type for item in expected):
+            raise UserError(f"{exported.folder / name} has other columns than fct_effect. Export again.")
+
+
+def _compared(con: duckdb.DuckDBPyConnection, path: Path, exported: Exported, run_id: str) -> str:
+    """Whether a published run is to be attached, or is there with the same facts."""
+    pid = locks.other_holder(run_records.column(con, run_id, "process"))
+    if pid is not None:
+        raise LockedError(f"Process {pid} is writing run {run_id}. Wait for it to end, or stop it.")
+    if run_records.column(con, run_id, "status") != "published":
+        return ATTACHED
+    key = run_records.run_key(con, run_id)
+    if run_records.column(con, run_id, "store") == parquet_facts.PARQUET:
+        parquet_facts.verify(con, path, run_id)
+    there = exported.literal("fct_effect", run_id)
+    columns = ", ".join(parquet_facts.COLUMNS)
+    query = f"select count(*), sum(hash({columns})) from {{}}"
+    parquet_facts.define(con, key)
+    (ours,) = con.execute(query.format(f"store.effect where run_key = {key}")).fetchall()
+    (theirs,) = con.execute(query.format(f"read_parquet({there}, hive_partitioning = false)")).fetchall()
+    parquet_facts.define(con)
+    if ours != theirs:
+        raise UserError(
+            f"Run {run_id} is in {path} already, with other facts than {exported.folder} has. Delete it there first, or"
+            " attach to another warehouse."
+        )
+    return PRESENT
+
+
+def _attach(
+    con: duckdb.DuckDBPyConnection, path: Path, exported: Exported, row: Mapping[str, Any], store: str, *, quiet: bool
+) -> None:
+    run_id = row["run_id"]
+    _stage(con, exported, row)
+    con.execute("begin")
+    key = run_records.record(con, dict(row) | {"store": store})
+    manifest = run_records.manifest(con, run_id)
+    clear(con, key)
+    tokenizer_key = load_tokens(con, manifest)
+    source_key = load_frequencies(con, manifest, tokenizer_key)
+    run_records.record(con, {"run_id": run_id, "tokenizer_key": tokenizer_key, "source_key": source_key})
+    clear_unused(con)
+    for table, columns in _tables(con).items():
+        literal = exported.literal(table, run_id)
+        if literal is not None:
+            names, order = ", ".join(f'"{name}"' for name in columns), LOADED.get(table)
+            con.execute(
+                f"insert into store.{table} by name select $key as run_key, {names}"
+                f" from read_parquet({literal}, hive_partitioning = false)" + (f" order by {order}" if order else ""),
+                {"key": key},
+            )
+    for analysis in exported.runs[run_id]["analyses"]:
+        con.execute("insert into store.analysis values (?, ?, ?, ?, ?, ?)", [key, *analysis])
+    if store == parquet_facts.PARQUET:
+        write_facts(con, path, key, manifest, row["parts_digest"], "staging.fct_effect", quiet=quiet)
+    else:
+        load_facts(con, key, manifest, quiet=quiet)
+    parquet_facts.define(con, key)
+    fill(con, "agg_effect", key, manifest)
+    _audit(con, exported, run_id)
+    parquet_facts.define(con)
+    con.execute("commit")
+    staging.detach(con)
+
+
+def _stage(con: duckdb.DuckDBPyConnection, exported: Exported, row: Mapping[str, Any]) -> None:
+    """Show what publishing reads from parts as the relations `staging.NAME`, from the export."""
+    run_id, tokenizer_id, source_id = (row[name] for name in ("run_id", "tokenizer_id", "frequency_source_id"))
+    of_tokens = f"tokenizer_id = {_quoted(tokenizer_id)}"
+    of_source = f"{of_tokens} and frequency_source_id = {_quoted(source_id)}"
+    sources = {
+        "dim_token": (exported.literal("dim_token"), parts.schema("dim_token").names, of_tokens),
+        "token_frequency": (exported.literal("token_frequency"), parts.schema("token_frequency").names, of_source),
+        "fct_effect": (exported.literal("fct_effect", run_id), parquet_facts.COLUMNS, "true"),
+    }
+    con.execute("attach ':memory:' as staging")
+    for relation, (literal, columns, condition) in sources.items():
+        if literal is None:
+            raise UserError(f"{exported.folder} has no {relation} of run {run_id}. Export again.")
+        names = ", ".join(columns)
+        con.execute(
+            f"create view staging.{relation} as select {names} from read_parquet({literal}, hive_partitioning = false)"
+            f" where {condition}"
+        )
+
+
+def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """By stored table of runs that an export has the rows of, its columns but the key."""
+    tables: dict[str, list[str]] = {}
+    for table, column in con.execute(
+        "select table_name, column_name from duckdb_columns() where schema_name = 'store' and table_name in"
+        " (select table_name from duckdb_columns() where schema_name = 'store' and column_name = 'run_key')"
+        " and table_name in (select table_name from duckdb_tables()) order by table_name, column_index"
+    ).fetchall():
+        if table not in _MADE_HERE and column != "run_key":
+            tables.setdefault(table, []).append(column)
+    return tables
+
+
+def _audit(con: duckdb.DuckDBPyConnection, exported: Exported, run_id: str) -> None:
+    """Refuse a run whose relations do not belong together, whatever its manifest says of the files."""
+    verdicts = audit.part_verdicts(con, run_id) + audit.mart_verdicts(con, run_id)
+    broken = [verdict for verdict in audit.failed(verdicts) if verdict.is_integrity]
+    if broken:
+        what = "; ".join(str(verdict) for verdict in broken)
+        raise QualityError(f"Run {run_id} of {exported.folder} was refused: {what}. Export it again.")
+
+
+def _attach_gap(con: duckdb.DuckDBPyConnection, row: Mapping[str, Any]) -> str:
+    """Record a run that cannot be, as a series over training steps shows it; leave out what is no run yet."""
+    if row["status"] != "missing":
+        return LEFT
+    if run_records.run_key(con, row["run_id"]) is not None:
+        return PRESENT
+    run_records.record(con, dict(row) | {"store": parquet_facts.NATIVE})
+    return ATTACHED
+
+
+def _attach_published_values(con: duckdb.DuckDBPyConnection, exported: Exported) -> None:
+    literal = exported.literal("published_value")
+    if literal is not None and not con.execute("select 1 from store.published_value limit 1").fetchall():
+        con.execute(
+            f"insert into store.published_value by name from read_parquet({literal}, hive_partitioning = false)"
+        )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

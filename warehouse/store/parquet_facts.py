@@ -1,0 +1,288 @@
+"""Facts that are kept as Parquet beside the warehouse: their files, and the view that reads them.
+
+The files of a run are ``<warehouse>.facts/run_id=…/run_key=…/block=…/TAG.parquet``, one a block of neurons, sorted by
+neuron, then position. `store.fact_file` lists them with counts and hashes; a file that it does not list is of no run.
+They are written under temporary names, renamed, and only then named in the transaction that publishes the run, so
+whatever happens the warehouse holds all of a run or none of it. A file is never written again: the TAG tells one
+publication of a run from the next. What a kill leaves unlisted is removed by the next command that writes.
+
+The view gets the folder from a variable of the connection, so that a warehouse and its folder can be moved together.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, fields
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import duckdb
+import pyarrow.parquet as pq
+
+from rare_tokens.common import parts
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.files import write_atomically
+
+STORES = NATIVE, PARQUET = "native", "parquet"
+# Long enough that a file's statistics and pages cost little, short enough that one neuron reads little beside itself.
+ROWS_PER_ROW_GROUP = 122_880
+FOLDER, FAULT, _TEMPLATE = "rare_tokens_facts", "rare_tokens_fault", "rare_tokens_template"
+COLUMNS = tuple(parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS)).names)
+NAMED = "Facts in Parquet: file"  # how the message about a file that is not the one that was written begins
+_MAGIC = b"PAR1"
+_HIVE = "hive_partitioning = true, hive_types = {'run_id': varchar, 'run_key': usmallint, 'block': usmallint}"
+_READ_BYTES = 2**20
+# A file that would lie elsewhere must not become readable.
+_NAME = re.compile(r"run_id=[^/\\]+/run_key=\d+/block=\d{5}/[\w-]+\.parquet")
+
+
+@dataclass(frozen=True)
+class FactFile:
+    """A row of `store.fact_file`.
+
+    Attributes:
+        path: within the folder.
+        footer_sha256: of what Parquet keeps at the end of the file: columns, places and statistics of its pages.
+    """
+
+    run_key: int
+    path: str
+    first_neuron: int
+    last_neuron: int
+    rows: int
+    bytes: int
+    sha256: str
+    footer_sha256: str
+
+
+def folder(path: Path) -> Path:
+    """The folder beside a warehouse for the facts of its Parquet-backed runs; it may be a link to another disk."""
+    return path.absolute().with_name(path.name + ".facts")
+
+
+def files(con: duckdb.DuckDBPyConnection, key: int | None = None) -> list[FactFile]:
+    """The files of a run, or of all, in the order of their neurons; none in a warehouse of an earlier schema."""
+    found = "schema_name = 'store' and table_name = 'fact_file'"
+    if not con.execute(f"select 1 from duckdb_tables() where {found}").fetchall():
+        return []
+    columns = ", ".join(item.name for item in fields(FactFile))
+    rows = con.execute(
+        f"select {columns} from store.fact_file where $key is null or run_key = $key order by run_key, first_neuron",
+        {"key": key},
+    ).fetchall()
+    listed = [FactFile(*row) for row in rows]
+    if odd := next((file for file in listed if not _NAME.fullmatch(file.path)), None):
+        raise UserError(f"The warehouse is damaged: it lists the Parquet file {odd.path!r}, which it never wrote.")
+    return listed
+
+
+def write(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    run: tuple[int, str],
+    tag: str,
+    source: str,
+    blocks: Iterable[tuple[int, int]],
+) -> Iterator[int]:
+    """Write a run's facts and list them, within the transaction of `con`; gives the number of neurons after each file.
+
+    Args:
+        con: the warehouse, to write.
+        path: of the warehouse.
+        run: its run_key and run_id.
+        tag: tells this publication of the run from others.
+        source: what to select `COLUMNS` from.
+        blocks: first and last neuron of each file.
+    """
+    key, run_id = run
+    for number, (first, last) in enumerate(blocks):
+        name = f"run_id={quote(run_id, safe='')}/run_key={key}/block={number:05d}/{tag}.parquet"
+        query = (
+            f"select {', '.join(COLUMNS)} from {source} where neuron between {first} and {last}"
+            " order by neuron, position_id"
+        )
+        write_atomically(folder(path) / name, partial(_copy, con, query))
+        written = _described(folder(path) / name, FactFile(key, name, first, last, 0, 0, "", ""))
+        places = ", ".join("?" for _ in fields(FactFile))
+        con.execute(f"insert into store.fact_file values ({places})", list(astuple(written)))
+        yield last + 1 - first
+
+
+def define(con: duckdb.DuckDBPyConnection, key: int | None = None) -> None:
+    """Let `store.parquet_effect` read the listed files, or for a while only those of one run; no file is opened.
+
+    Reading only its own, a run can be published although a file of another is gone.
+    """
+    listed = files(con, key)
+    columns = ", ".join(f'"{name}"' for name in ("run_key", *COLUMNS, "run_id"))
+    if not listed:
+        con.execute(
+            "create or replace view store.parquet_effect as"
+            " select *, null::varchar as run_id from store.fct_effect where false"
+        )
+        return
+    fault = "" if key is not None else f"when getvariable('{FAULT}') is not null then [error(getvariable('{FAULT}'))] "
+    unset = f"Set the variable {FOLDER} to the folder WAREHOUSE.facts first, or open the warehouse with rare-tokens."
+    names = ", ".join(_quoted(file.path) for file in listed)
+    source = (
+        f"case when getvariable('{_TEMPLATE}') is not null then [getvariable('{_TEMPLATE}')] {fault}"
+        f"when getvariable('{FOLDER}') is null then [error({_quoted(unset)})] "
+        f"else list_transform([{names}], lambda file: getvariable('{FOLDER}') || '/' || file) end"
+    )
+    with _template() as template:
+        con.execute(f"set variable {_TEMPLATE} = {_quoted(escaped(str(template)))}")
+        con.execute(
+            f"create or replace view store.parquet_effect as select {columns} from read_parquet({source}, {_HIVE})"
+        )
+        con.execute(f"reset variable {_TEMPLATE}")
+
+
+def bind(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
+    """Tell a connection where the files are; returns them.
+
+    Where one is missing or is not the one that was written, reading facts will fail and name it; the rest works.
+    """
+    con.execute(f"set variable {FOLDER} = {_quoted(escaped(str(folder(path))))}")
+    listed = files(con)
+    fault = next(filter(None, (_fault(con, path, file) for file in listed)), None)
+    if fault is not None:
+        con.execute(f"set variable {FAULT} = {_quoted(fault)}")
+    return [folder(path) / file.path for file in listed]
+
+
+def verify(con: duckdb.DuckDBPyConnection, path: Path, run_id: str) -> None:
+    """Make sure that every file of a run is byte for byte the one that was written.
+
+    Raises:
+        UserError: one is not, naming it.
+    """
+    keys = con.execute("select run_key from store.run where run_id = $run_id", {"run_id": run_id}).fetchall()
+    for key, *_ in keys:
+        for file in files(con, key):
+            fault = _fault(con, path, file)
+            if fault is None and sha256(folder(path) / file.path) != file.sha256:
+                fault = _names(con, path, file, "is damaged: its bytes have changed")
+            if fault is not None:
+                raise UserError(fault)
+
+
+@contextmanager
+def swept(con: duckdb.DuckDBPyConnection, path: Path) -> Iterator[None]:
+    """Remove, when the block has committed or failed, every file that the warehouse does not list."""
+    try:
+        yield
+    except BaseException:
+        with suppress(duckdb.Error):  # no transaction, or an engine that a failing disk has stopped
+            con.execute("rollback")
+        with suppress(duckdb.Error, OSError):  # what stopped the block is what to tell
+            sweep(con, path)
+        raise
+    sweep(con, path)
+
+
+def sweep(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Remove every file of the folder that the warehouse does not list, and folders left empty."""
+    for orphan in orphans(con, path):
+        orphan.chmod(0o644)  # or Windows would refuse
+        orphan.unlink()
+        for above in orphan.relative_to(folder(path)).parents:
+            with suppress(OSError):  # not empty; or the folder itself is a link
+                (folder(path) / above).rmdir()
+
+
+def orphans(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
+    """The files of the folder that the warehouse does not list, of those that it could have written."""
+    listed = {folder(path) / file.path for file in files(con)}
+    found = folder(path).glob("run_id=*/run_key=*/block=*/*.parquet*")
+    return sorted(file for file in found if file not in listed)
+
+
+def escaped(text: str) -> str:
+    """A path that no pattern character of the engine's file search is left in."""
+    for character in "[*?":  # `[` first: the brackets that the others get must stay
+        text = text.replace(character, f"[{character}]")
+    return text
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, hex."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(_READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _copy(con: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
+    # Version 2 has the encodings that fit: differences of positions, floats split by byte. Level 1 is quicker to write
+    # than the default, and what floats leave to compress gets no smaller above it.
+    options = "format parquet, parquet_version v2, compression zstd, compression_level 1"
+    con.execute(f"copy ({query}) to {_quoted(str(file))} ({options}, row_group_size {ROWS_PER_ROW_GROUP})")
+    file.chmod(0o444)
+
+
+def _described(file: Path, entry: FactFile) -> FactFile:
+    rows = pq.read_metadata(file).num_rows
+    size, hashes = file.stat().st_size, (sha256(file), _footer_sha256(file))
+    return FactFile(entry.run_key, entry.path, entry.first_neuron, entry.last_neuron, rows, size, *hashes)
+
+
+def _fault(con: duckdb.DuckDBPyConnection, path: Path, file: FactFile) -> str | None:
+    """What is wrong with a file as far as a glance tells: its size, and the end that says where everything is."""
+    try:
+        size = (folder(path) / file.path).stat().st_size
+        footer = _footer_sha256(folder(path) / file.path) if size == file.bytes else None
+    except OSError as error:
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        return _names(con, path, file, "is missing" if is_missing else f"cannot be read ({error.strerror})")
+    if footer is None:
+        return _names(con, path, file, f"is damaged or another file: it has {size} bytes, not {file.bytes}")
+    if footer != file.footer_sha256:
+        return _names(con, path, file, "is damaged or another file: its contents are not those that were written")
+    return None
+
+
+def _names(con: duckdb.DuckDBPyConnection, path: Path, file: FactFile, what: str) -> str:
+    run = con.execute("select run_id from store.run where run_key = $key", {"key": file.run_key}).fetchall()
+    run_id = run[0][0] if run else file.run_key
+    return (
+        f"{NAMED} {folder(path) / file.path} of run {run_id} {what}."
+        " Put it back from a copy, or remove the run with `delete`."
+    )
+
+
+def _footer_sha256(file: Path) -> str:
+    """SHA-256 of a Parquet file's footer, or of as much of its end as its last bytes claim."""
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - 8))
+        end = opened.read(8)
+        length = int.from_bytes(end[:4], "little") if end.endswith(_MAGIC) else 0
+        opened.seek(max(0, size - 8 - length))
+        return hashlib.sha256(opened.read()).hexdigest()
+
+
+@contextmanager
+def _template() -> Iterator[Path]:
+    """A file without rows that tells the view its columns."""
+    schema = parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS))
+    try:
+        root = Path(tempfile.mkdtemp(prefix="rare-tokens-"))
+    except FileNotFoundError as error:  # it tried to write in each folder there is for temporary files
+        raise UserError("No temporary file can be written: the disk is full or fails. Free some space.") from error
+    try:
+        file = root / "run_id=none" / "run_key=0" / "block=0" / "none.parquet"
+        file.parent.mkdir(parents=True)
+        pq.write_table(schema.empty_table(), file)
+        yield file
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,65 @@
+"""The rows of `store.run`: what is known of each run, whatever became of it."""
+
+import json
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+
+from rare_tokens.common.parts import Manifest, Summary
+
+# Fields of a manifest that are of no use once the run is published.
+_NOT_KEPT = {"position_block", "format"}
+_JSON = {"identity", "options", "packages", "stage_seconds"}
+
+
+def described(manifest: Manifest, summary: Summary | None = None) -> dict[str, Any]:
+    """The columns of `store.run` that a manifest, and the summary where there is one, fill."""
+    values = {name: value for name, value in asdict(manifest).items() if name not in _NOT_KEPT}
+    if summary is not None:
+        values |= asdict(summary)
+    values |= {name: json.dumps(values[name], sort_keys=True) for name in _JSON & values.keys()}
+    started = datetime.fromisoformat(manifest.created_at)
+    return values | {"created_at": started.astimezone(UTC).replace(tzinfo=None)}
+
+
+def record(con: duckdb.DuckDBPyConnection, values: dict[str, Any]) -> int:
+    """Write columns of the run named by ``values["run_id"]``, making its row where there is none; returns its key."""
+    if (key := run_key(con, values["run_id"])) is not None:
+        assignments = ", ".join(f"{name} = ${name}" for name in values if name != "run_id")
+        con.execute(f"update store.run set {assignments} where run_id = $run_id", values)
+        return key
+    ((key,),) = con.execute("select coalesce(max(run_key), 0) + 1 from store.run").fetchall()
+    names = ["run_key", *values]
+    places = ", ".join(f"${name}" for name in names)
+    con.execute(f"insert into store.run ({', '.join(names)}) values ({places})", {"run_key": key, **values})
+    return int(key)
+
+
+def run_key(con: duckdb.DuckDBPyConnection, run_id: str) -> int | None:
+    """Key of a run, or None where it has no row."""
+    rows = con.execute("select run_key from store.run where run_id = $run_id", {"run_id": run_id}).fetchall()
+    return int(rows[0][0]) if rows else None
+
+
+def column(con: duckdb.DuckDBPyConnection, run_id: str, name: str) -> Any:
+    """One column of a run's row, or None where it has no row."""
+    rows = con.execute(f"select {name} from store.run where run_id = $run_id", {"run_id": run_id}).fetchall()
+    return rows[0][0] if rows else None
+
+
+def manifest(con: duckdb.DuckDBPyConnection, run_id: str) -> Manifest:
+    """The manifest of a run that is published, from its row; without what was of use to its parts only."""
+    names = [item.name for item in fields(Manifest) if item.name not in _NOT_KEPT]
+    (row,) = con.execute(
+        f"select {', '.join(names)} from store.run where run_id = $run_id", {"run_id": run_id}
+    ).fetchall()
+    values = dict(zip(names, row, strict=True))
+    values |= {name: json.loads(values[name]) for name in _JSON & values.keys()}
+    return Manifest(**values | {"created_at": values["created_at"].isoformat(), "position_block": values["positions"]})
+
+
+def now() -> datetime:
+    """The time, UTC, without a zone, as the warehouse stores times."""
+    return datetime.now(UTC).replace(tzinfo=None)
