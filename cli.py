@@ -8,7 +8,22 @@ import os
 
 import click
 
-from rare_tokens.commands import analyze, check, demo, explore, housekeeping, ingest, reading, report
+from rare_tokens.commands import (
+    analyze,
+    attach,
+    check,
+    delete,
+    demo,
+    explore,
+    export,
+    ingest,
+    migrate,
+    report,
+    runs,
+    sql,
+    tables,
+    vacuum,
+)
 from rare_tokens.commands.support.settings import group_options, run
 from rare_tokens.common.version import VERSION
 
@@ -29,18 +44,18 @@ def cli() -> None:
 
 for command in (
     ingest.ingest,
-    reading.runs,
-    reading.tables,
-    reading.sql,
+    runs.runs,
+    tables.tables,
+    sql.sql,
     analyze.analyze,
     report.report,
     explore.explore,
     check.check,
-    housekeeping.export,
-    housekeeping.attach,
-    housekeeping.delete,
-    housekeeping.migrate,
-    housekeeping.vacuum,
+    export.export,
+    attach.attach,
+    delete.delete,
+    migrate.migrate,
+    vacuum.vacuum,
     demo.demo,
 ):
     cli.add_command(command)

@@ -9,7 +9,7 @@ import click
 import polars as pl
 
 from rare_tokens import warehouse
-from rare_tokens.commands.reading import published_runs
+from rare_tokens.commands.support.chosen_runs import published_runs
 from rare_tokens.commands.support.completion import run_ids
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show

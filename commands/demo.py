@@ -7,8 +7,8 @@ import polars as pl
 
 from rare_tokens import warehouse
 from rare_tokens.commands.analyze import analyze_all
-from rare_tokens.commands.reading import published_runs
 from rare_tokens.commands.report import REPORT_FOLDER, build_report
+from rare_tokens.commands.support.chosen_runs import published_runs
 from rare_tokens.commands.support.ingest_runs import ingest_all, requested
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import click
 import polars as pl
 
-from rare_tokens.commands.reading import published_runs
+from rare_tokens.commands.support.chosen_runs import published_runs
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.errors import UserError

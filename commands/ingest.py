@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import polars as pl
 
-from rare_tokens.commands.reading import listed_runs
+from rare_tokens.commands.support.chosen_runs import listed_runs
 from rare_tokens.commands.support.executors import Spreading
 from rare_tokens.commands.support.ingest_runs import ingest_all, requested
 from rare_tokens.commands.support.settings import Settings, global_options

@@ -10,7 +10,7 @@ import polars as pl
 
 from rare_tokens import warehouse
 from rare_tokens.commands.analyze import analyze_all
-from rare_tokens.commands.reading import published_runs
+from rare_tokens.commands.support.chosen_runs import published_runs
 from rare_tokens.commands.support.completion import run_ids
 from rare_tokens.commands.support.settings import Settings, global_options, program
 from rare_tokens.commands.support.terminal import show

@@ -1,0 +1,1 @@
+"""Several runs together: training series, and how two checkpoints compare."""

@@ -1,0 +1,1 @@
+"""Do the neurons of a group act together? Activations, weights, graphs, spectra, each beside controls."""

@@ -1,0 +1,1 @@
+"""The distribution of influence: the power law, deviations, regimes, the plateau decision, other thresholds."""

@@ -1,0 +1,1 @@
+"""The report's page: templates, scripts, and writing it."""

@@ -1,0 +1,33 @@
+"""The command `attach`: runs that `export` wrote, into this warehouse."""
+
+from pathlib import Path
+
+import click
+import polars as pl
+
+from rare_tokens import warehouse
+from rare_tokens.commands.support.settings import Settings, global_options
+from rare_tokens.commands.support.terminal import show
+from rare_tokens.common.progress import working
+from rare_tokens.warehouse import STORES
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--store",
+    type=click.Choice(STORES),
+    default=STORES[0],
+    show_default=True,
+    help="Where the facts go: into the warehouse, or into Parquet files beside it.",
+)
+@global_options
+def attach(settings: Settings, folder: Path, store: str) -> None:
+    """Copy the runs of a FOLDER that `export` wrote into the warehouse.
+
+    A run that is there already with the same facts is passed over; with others, nothing is attached.
+    """
+    with working("Attach", quiet=settings.quiet):
+        outcomes = warehouse.attach(settings.warehouse, folder, store=store, wait=settings.wait, quiet=settings.quiet)
+    rows = {"run_id": list(outcomes), "outcome": list(outcomes.values())}
+    show(pl.DataFrame(rows, {"run_id": pl.String, "outcome": pl.String}), settings.form)

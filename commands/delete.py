@@ -1,0 +1,20 @@
+"""The command `delete`: a run and what only it uses."""
+
+import click
+import polars as pl
+
+from rare_tokens import warehouse
+from rare_tokens.commands.support.completion import run_ids
+from rare_tokens.commands.support.outcome import show_outcome
+from rare_tokens.commands.support.settings import Settings, global_options
+from rare_tokens.common.progress import working
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN", shell_complete=run_ids)
+@global_options
+def delete(settings: Settings, run_id: str) -> None:
+    """Remove a run and what only it uses."""
+    with working(f"Remove {run_id}", quiet=settings.quiet):
+        removed = warehouse.delete(settings.warehouse, run_id, wait=settings.wait)
+    show_outcome(settings, f"{removed} is removed.", pl.DataFrame({"run_id": [removed], "status": ["removed"]}))

@@ -1,0 +1,20 @@
+"""The command `runs`: which runs there are, and how far each got."""
+
+import click
+
+from rare_tokens.commands.support.chosen_runs import listed_runs
+from rare_tokens.commands.support.settings import Settings, global_options
+from rare_tokens.commands.support.terminal import show
+
+
+@click.command()
+@global_options
+def runs(settings: Settings) -> None:
+    """List the runs and how far each got.
+
+    With --json everything that is known of them.
+    """
+    found = listed_runs(settings)
+    if found.is_empty():
+        settings.say(f"{settings.warehouse} holds no runs yet. `ingest --model gpt2` makes one, `demo` several.")
+    show(found, settings.form)

@@ -1,0 +1,41 @@
+"""The command `sql`: one query, read-only."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from rare_tokens import warehouse
+from rare_tokens.commands.support.settings import Settings, global_options
+from rare_tokens.commands.support.terminal import FORMATS, show
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.progress import working
+
+
+@click.command()
+@click.argument("query", metavar="SQL|FILE.sql|-")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="How to print the rows [default: table].")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds after which the query is stopped.")
+@global_options
+def sql(settings: Settings, query: str, form: str | None, timeout: float) -> None:
+    """Run one query, read-only.
+
+    The query is the text itself, a path ending in .sql, or `-` for stdin.
+    """
+    text = _query_text(query)
+    with working("Query", quiet=settings.quiet):
+        rows = warehouse.run_sql(settings.warehouse, text, timeout, wait=settings.wait)
+    show(rows, form or settings.form)
+
+
+def _query_text(query: str) -> str:
+    try:
+        if query == "-":
+            return sys.stdin.read()
+        if query.endswith(".sql"):
+            return Path(query).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{query}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{query}: is not UTF-8 text.") from error
+    return query

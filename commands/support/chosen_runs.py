@@ -1,0 +1,28 @@
+"""Which runs a command is about."""
+
+import polars as pl
+
+from rare_tokens import warehouse
+from rare_tokens.commands.support.settings import Settings
+from rare_tokens.common.errors import UserError
+
+_RUN_COLUMNS = ("run_id", "status", "model", "revision", "layer", "positions", "neurons", "corpus", "created_at")
+
+
+def listed_runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataFrame:
+    """The runs, or those wanted: with --json all that is known of each, else what fits a screen."""
+    found = warehouse.runs(settings.warehouse, wait=settings.wait)
+    found = found if wanted is None else found.filter(pl.col("run_id").is_in(wanted))
+    return found if settings.json else found.select(_RUN_COLUMNS)
+
+
+def published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
+    """The published runs, or those named, of which every one must be published (`dim_run`)."""
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        chosen = opened.dim_run(run=list(wanted)) if wanted else opened.dim_run(status="published")
+    if chosen.is_empty():
+        raise UserError(f"{settings.warehouse} holds no published run to report on. `ingest --model gpt2` makes one.")
+    for run_row in chosen.filter(pl.col("status") != "published").iter_rows(named=True):
+        why = f" ({run_row['status_reason']})" if run_row["status_reason"] else ""
+        raise UserError(f"Run {run_row['run_id']} is {run_row['status']}{why}: there is nothing to report on it.")
+    return chosen

@@ -1,0 +1,1 @@
+"""The dense path: what lies behind the neuron is run again for each of them."""

@@ -1,0 +1,1 @@
+"""The model: where it is, what it is made of, and its final norm and unembedding as tensors."""

@@ -1,0 +1,1 @@
+"""Looking at the data of published runs again."""

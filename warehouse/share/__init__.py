@@ -1,0 +1,1 @@
+"""Moving runs between warehouses."""

@@ -1,0 +1,1 @@
+"""Where facts and the records of runs are kept."""
