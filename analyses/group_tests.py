@@ -52,7 +52,7 @@ TESTED = (
 def group_test(results: Mapping[str, pl.DataFrame], level: float = 0.05) -> pl.DataFrame:
     """The primary test of every tested group, for every statistic in `TESTED`: relation `group_test`.
 
-    The Mann–Whitney tests that papers print beside them come from `geometry.pair_tests` and `graph.run_tests`.
+    The Mann–Whitney tests that papers print beside them come from `pair_tests.pair_tests` and `graph.run_tests`.
 
     Args:
         results: name of a relation and its rows, of one run, preset and positions; a relation may be absent.

@@ -19,7 +19,17 @@ import polars as pl
 from rare_tokens.analyses.analysis import ACTIVATIONS, Analysis, Ask, Results, Source
 from rare_tokens.analyses.attention import inputs
 from rare_tokens.analyses.attention.inputs import ATTENTION
-from rare_tokens.analyses.coordination import geometry, graph, mutual_information, neuron_groups, weight_spectra
+from rare_tokens.analyses.coordination import (
+    clusters,
+    correlation,
+    cosine,
+    dimension,
+    graph,
+    mutual_information,
+    neuron_groups,
+    pair_tests,
+    weight_spectra,
+)
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.curve.effect_cells import CELL, MATCHED, PRESETS, RARE, TOKEN_GROUPS, window_sums
 from rare_tokens.analyses.curve.intervals import INFLUENCE_INTERVAL, influence_intervals
@@ -191,19 +201,19 @@ def _of_groups(relation: str, compute: OfGroups) -> Compute:
 
 
 def _correlation(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
-    return geometry.activation_correlation(at.activations, at.groups, **own)
+    return correlation.activation_correlation(at.activations, at.groups, **own)
 
 
 def _cosine(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
-    return geometry.cosine_similarity(at.groups, activations=at.activations, weights=at.weights, **own)
+    return cosine.cosine_similarity(at.groups, activations=at.activations, weights=at.weights, **own)
 
 
 def _dimension(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
-    return geometry.effective_dimension(at.activations, at.groups, **own)
+    return dimension.effective_dimension(at.activations, at.groups, **own)
 
 
 def _clusters(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
-    return geometry.neuron_cluster(at.activations, at.groups, **own)
+    return clusters.neuron_cluster(at.activations, at.groups, **own)
 
 
 def _information(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.DataFrame:
@@ -254,7 +264,7 @@ def _tests(ask: Ask, preset: str, positions: str, level: float) -> list[pl.DataF
     tests = [group_test(found, level)]
     if "activation_correlation" in found:
         at = At(ask, preset, positions, SIGN_GROUPS)
-        tests.append(geometry.pair_tests(at.groups, activations=at.activations, weights=at.weights))
+        tests.append(pair_tests.pair_tests(at.groups, activations=at.activations, weights=at.weights))
     if "graph_modularity" in found:
         tests.append(graph.run_tests(found["graph_modularity"]))
     return tests

@@ -16,8 +16,7 @@ from rare_tokens.ingest.model.structure import decoder_blocks, layer_index, mlp_
 from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
 from rare_tokens.ingest.run.pipeline import choose_device
 from rare_tokens.ingest.run.request import Request
-from rare_tokens.ingest.run.resources import plan
-from rare_tokens.ingest.run.space import bytes_needed, bytes_stored
+from rare_tokens.ingest.run.resources import bytes_needed, bytes_stored, plan
 from rare_tokens.ingest.text.matched import NC_MATCHED
 
 BYTES_A_SUM_STORED = 6.5  # measured: the float is 4, edit, cell and neuron the rest

@@ -1,4 +1,4 @@
-"""Activations of one layer at the chosen positions: what the geometry, graph and information analyses read."""
+"""Activations of one layer at the chosen positions: what the coordination, graph and information analyses read."""
 
 from dataclasses import dataclass
 from functools import cached_property

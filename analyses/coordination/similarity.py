@@ -220,3 +220,36 @@ def _with_controls(similarity: Similarity, stack: Stack, controls: Stack) -> tup
         inside, inner_pairs = _within(similarity, stack.members)
         sums, pairs = sums - 2 * inside, pairs - 2 * inner_pairs
     return sums, pairs
+
+
+INTERVAL: dict[str, Any] = {"low": pl.Float64, "high": pl.Float64, "reason": pl.String}
+
+
+def with_intervals(
+    rows: list[dict[str, Any]],
+    activations: Activations,
+    found: list[Stack],
+    similarity: Similarity,
+    kind: str,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """The rows, those of tested groups (`within` and `groups`) with the interval of their mean."""
+    limits: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for comparison, first, second in comparisons(found):
+        if not first.tested:
+            continue
+        within = comparison == "within"
+        members = np.union1d(first.members[0], second.members[0])
+        known = members[similarity.defined[similarity.rows(members)]]
+        if len(known) < 2:
+            continue
+        resampler = Resampler(activations, known)
+        at = [np.searchsorted(known, np.intersect1d(known, side.members[0])) for side in (first, second)]
+        limits[first.group_name, first.k, second.group_name, second.k] = interval(
+            getattr(resampler, kind), resampler.windows, at[0], None if within else at[1], **options
+        )
+    for row in rows:
+        key = (row["group_name"], row["k"], row["other_group"], row.get("other_k"))
+        if row["comparison"] != "random" and row.get("pairs") and key in limits:
+            row.update(limits[key])
+    return rows

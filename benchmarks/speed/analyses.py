@@ -28,16 +28,14 @@ import polars as pl
 from benchmarks import result
 from benchmarks.memory.head import TreeMemory
 from rare_tokens.analyses.coordination.activations import Activations
-from rare_tokens.analyses.coordination.geometry import (
-    activation_correlation,
-    cosine_similarity,
-    effective_dimension,
-    neuron_cluster,
-    pair_tests,
-)
+from rare_tokens.analyses.coordination.clusters import neuron_cluster
+from rare_tokens.analyses.coordination.correlation import activation_correlation
+from rare_tokens.analyses.coordination.cosine import cosine_similarity
+from rare_tokens.analyses.coordination.dimension import effective_dimension
 from rare_tokens.analyses.coordination.graph import GraphOptions, graph_modularity, run_tests
 from rare_tokens.analyses.coordination.mutual_information import mutual_information
 from rare_tokens.analyses.coordination.neuron_groups import GROUP, with_controls
+from rare_tokens.analyses.coordination.pair_tests import pair_tests
 from rare_tokens.analyses.coordination.weight_spectra import spectral_density, weight_spectrum
 from rare_tokens.analyses.group_tests import group_test
 from rare_tokens.analyses.result_table import FloatArray, table

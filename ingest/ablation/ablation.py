@@ -20,20 +20,14 @@ from torch.linalg import vecdot
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, vocabulary_rows
 from rare_tokens.ingest.ablation.entropy_and_frequency import Mixed, entropy, frozen_frequency
-from rare_tokens.ingest.ablation.exact import (
-    RELATIVE_ROUNDING,
-    Directions,
-    Pairs,
-    Positions,
-    Sizes,
-    exact_effects,
-    exact_rounding,
-    float64_effects,
-)
+from rare_tokens.ingest.ablation.exact import Pairs, exact_effects, float64_effects
+from rare_tokens.ingest.ablation.folded_head import fold
 from rare_tokens.ingest.ablation.moments import Moments, accumulate
 from rare_tokens.ingest.ablation.reference import reference_effects
+from rare_tokens.ingest.ablation.rounding import RELATIVE_ROUNDING, Sizes, exact_rounding
 from rare_tokens.ingest.ablation.series import Estimate, Expectations, Series
-from rare_tokens.ingest.model.head import Head, fold, require_finite, require_matrix, require_shape
+from rare_tokens.ingest.ablation.unablated import Directions, Positions
+from rare_tokens.ingest.model.head import Head, require_finite, require_matrix, require_shape
 
 __all__ = ["EFFECTS", "Ablation", "BlockEffects", "Head", "reference_effects"]
 

@@ -6,85 +6,14 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
+from rare_tokens.ingest.ablation.folded_head import FoldedHead
 from rare_tokens.ingest.ablation.moments import z_block
-from rare_tokens.ingest.model.head import FoldedHead
+from rare_tokens.ingest.ablation.unablated import Directions, Positions
 
 _CHUNK = 1 << 17  # values of δ at a time: they stay in a processor's cache
 _FUSED_CHUNK = 1 << 20  # where they are made in one pass
 _GATHERED = 1 << 13  # rows of w and U at a time
-FLOAT32 = 2.0**-24  # unit roundoff
-# Calibrated, with room to spare, on trained and made-up heads (docs/ablation.md): how many independent float32
-# roundings an error counts as, the error relative to the effect, and what sums over the vocabulary lose anyway (nats)
-ROUNDINGS = 0.5
-RELATIVE_ROUNDING = 2e-5
-FLOOR = 5e-8
 LOG2_E = 1.4426950408889634
-_LARGEST_EXPONENT = 80.0
-
-
-@dataclass(frozen=True)
-class Positions:
-    """The unablated model at B positions."""
-
-    normed: Tensor  # x / σ0, B x d
-    targets: Tensor  # B
-    log_normaliser: Tensor  # log Σ_v exp(z_v + b_v), B
-    target_z: Tensor  # z_y, B
-    loss: Tensor  # B, nats
-    entropy: Tensor  # B, nats
-    origin: Tensor | None = None  # B: what the kept z are counted from
-    kept_z: Tensor | None = None  # B·V, as `Moments.z`
-
-    @staticmethod
-    def of(
-        folded: FoldedHead,
-        normed: Tensor,
-        targets: Tensor,
-        axis: Tensor | None = None,
-        projection: Tensor | None = None,
-    ) -> "Positions":
-        """Pass once over the vocabulary for the normaliser, the loss and the entropy, in the dtype of `normed`.
-
-        With `axis` (V) and `projection` (B), of the logits less their `projection` along the `axis`.
-        """
-        offset = None if axis is None or projection is None else -projection[:, None] * axis[None, :]
-        total = torch.full_like(normed[:, 0], -torch.inf)
-        expected = torch.zeros_like(total)  # E[logit] under the normaliser so far
-        for tokens, U, _ in folded.blocks(normed.dtype):
-            logits = folded.add_bias(tokens, normed @ U.T)
-            if offset is not None:
-                logits = logits + offset[:, tokens]
-            new = torch.logaddexp(total, logits.logsumexp(1))
-            expected = expected * (total - new).exp() + ((logits - new[:, None]).exp() * logits).sum(1)
-            total = new
-        target_z = (normed * folded.gather(targets, normed.dtype)).sum(1)
-        target_logit = folded.add_bias(targets, target_z)
-        if offset is not None:
-            target_logit = target_logit + offset.gather(1, targets[:, None])[:, 0]
-        return Positions(normed, targets, total, target_z, total - target_logit, total - expected)
-
-
-@dataclass(frozen=True)
-class Directions:
-    """What the effects ``kl`` and ``frequency`` measure along."""
-
-    axis: Tensor  # V: centred log unigram frequency, unit norm
-    axis_row: Tensor  # d: Σ_v axis_v U_v, so that a change of residual h moves the logits' projection by h·axis_row
-    unigram_row: Tensor  # d: Σ_v unigram_v U_v, the same for the unigram mean of the logits
-
-    @staticmethod
-    def of(folded: FoldedHead, unigram_counts: Tensor) -> "Directions":
-        """Directions of the add-one smoothed unigram distribution of V counts."""
-        smoothed = unigram_counts.cpu().double() + 1
-        unigram = smoothed / smoothed.sum()
-        axis = unigram.log() - unigram.log().mean()
-        axis = (axis / axis.norm()) if bool(axis.any()) else axis
-        rows = torch.zeros(2, folded.width, dtype=torch.float64)
-        for tokens, U, _ in folded.blocks():
-            ids = tokens.cpu()
-            rows += torch.stack((axis[ids], unigram[ids])) @ U.cpu().double()
-        axis_row, unigram_row = rows.float().to(folded.device)
-        return Directions(axis.float().to(folded.device), axis_row, unigram_row)
 
 
 @dataclass(frozen=True)
@@ -224,36 +153,6 @@ def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor, fused: bool = Tr
     if fused and table.device.type != "mps":  # which has no such kernel
         return torch.nn.functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
     return (table[rows.long()] * weights[..., None]).sum(1)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What float32 rounding errors at each of B positions are proportional to (docs/ablation.md)."""
-
-    row: Tensor  # E ‖U_v‖
-    target_row: Tensor  # ‖U_y‖
-    focus: Tensor  # (Σ p²)^½: independent errors of the logits average out by this factor
-
-    def rounding(self, size: Tensor, spread: Tensor, width: int) -> Tensor:
-        """Error of Δ loss, beside `RELATIVE_ROUNDING`.
-
-        The edit moves the normed residual by `size` and the logits by about `spread`.
-        """
-        focus = (self.focus * (2 * spread).exp()).clamp_max(1)
-        error = size * (self.target_row + focus * self.row) + focus * spread * (width**0.5 * self.row)
-        return error * (ROUNDINGS * FLOAT32) + FLOOR
-
-
-def exact_rounding(folded: FoldedHead, sizes: Sizes, norms: Tensor, pairs: Pairs) -> Tensor:
-    """What float32 rounding can do to each pair's Δ loss on the exact path; infinite where exp(δ) may overflow.
-
-    `sizes` are of the B positions, `norms` the N ‖w_i‖.
-    """
-    size = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs()) * norms[pairs.i] + pairs.u.abs() * folded.width**0.5
-    t = pairs.t
-    here = Sizes(sizes.row[t], sizes.target_row[t], sizes.focus[t])
-    rounding = here.rounding(size, size * here.row / folded.width**0.5, folded.width)
-    return torch.where(2 * size * folded.largest_row <= _LARGEST_EXPONENT, rounding, torch.inf)
 
 
 def float64_effects(

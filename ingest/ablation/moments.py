@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
+from rare_tokens.ingest.ablation.folded_head import RARE, TOP, FoldedHead
 from rare_tokens.ingest.ablation.row_threads import Stripes
-from rare_tokens.ingest.model.head import RARE, TOP, FoldedHead
 
 _POSITIONS = 2048  # whose z and weights are held at a time, by all threads: long products
 _TILE = 256  # of them pass by pass, so that they stay in a processor's cache

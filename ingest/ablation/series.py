@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rare_tokens.ingest.ablation.exact import FLOAT32, RELATIVE_ROUNDING, Sizes
 from rare_tokens.ingest.ablation.moments import Moments, Tier
+from rare_tokens.ingest.ablation.rounding import FLOAT32, RELATIVE_ROUNDING, Sizes
 
 _SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary (docs/ablation.md)
 _BFLOAT16 = 3 * 2.0**-8 + _SUMMED  # of a bfloat16 product: three roundings (two factors and the result), proven

@@ -36,9 +36,9 @@ from rare_tokens.ingest.run.executors import Executor, gather
 from rare_tokens.ingest.run.loading import choose_device as choose_device
 from rare_tokens.ingest.run.loading import load
 from rare_tokens.ingest.run.request import Request
+from rare_tokens.ingest.run.resources import require_space
 from rare_tokens.ingest.run.resuming import agree, resumable
 from rare_tokens.ingest.run.shared_storage import Place
-from rare_tokens.ingest.run.space import require_space
 from rare_tokens.ingest.run.stages import AblationStage, ForwardStage, Loaded, Recipe, effect_units, rows_of
 from rare_tokens.ingest.text import spelling, windows
 from rare_tokens.ingest.text.corpus import parse_sources

@@ -4,12 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rare_tokens.analyses.coordination.geometry import (
-    activation_correlation,
-    cosine_similarity,
-    effective_dimension,
-    neuron_cluster,
-)
+from rare_tokens.analyses.coordination.clusters import neuron_cluster
+from rare_tokens.analyses.coordination.correlation import activation_correlation
+from rare_tokens.analyses.coordination.cosine import cosine_similarity
+from rare_tokens.analyses.coordination.dimension import effective_dimension
 from rare_tokens.analyses.coordination.graph import GraphOptions, graph_modularity
 from rare_tokens.analyses.coordination.mutual_information import mutual_information
 from rare_tokens.analyses.coordination.neuron_groups import with_controls

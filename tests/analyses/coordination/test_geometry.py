@@ -8,15 +8,12 @@ from scipy.cluster.hierarchy import fcluster, ward
 from scipy.spatial.distance import squareform
 
 from rare_tokens.analyses.coordination.activations import Activations
-from rare_tokens.analyses.coordination.geometry import (
-    ACTIVATION_CORRELATION,
-    activation_correlation,
-    cosine_similarity,
-    effective_dimension,
-    neuron_cluster,
-    pair_tests,
-)
+from rare_tokens.analyses.coordination.clusters import neuron_cluster
+from rare_tokens.analyses.coordination.correlation import ACTIVATION_CORRELATION, activation_correlation
+from rare_tokens.analyses.coordination.cosine import cosine_similarity
+from rare_tokens.analyses.coordination.dimension import effective_dimension
 from rare_tokens.analyses.coordination.neuron_groups import GROUP, with_controls
+from rare_tokens.analyses.coordination.pair_tests import pair_tests
 from rare_tokens.analyses.result_table import table
 from rare_tokens.analyses.statistics import group_tests, jackknife_interval
 from tests.support.layers import drawn, group, random_draws, real_layer

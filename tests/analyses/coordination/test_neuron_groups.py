@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from rare_tokens.analyses.coordination.activations import Activations
-from rare_tokens.analyses.coordination.geometry import activation_correlation
+from rare_tokens.analyses.coordination.correlation import activation_correlation
 from rare_tokens.analyses.coordination.neuron_groups import (
     GROUP,
     plateau_groups,

@@ -126,7 +126,7 @@ def test_finite_is_looked_at_block_by_block():
 def test_a_run_that_the_disk_does_not_hold_is_refused_with_what_the_dry_run_says(commands, inputs, monkeypatch):
     (said,) = json.loads(commands(*asked(inputs), "--dry-run", "--json").out)
     disk = type("Disk", (), {"free": said["disk_bytes"] - 1})
-    monkeypatch.setattr("rare_tokens.ingest.run.space.shutil.disk_usage", lambda _folder: disk)
+    monkeypatch.setattr("rare_tokens.ingest.run.resources.shutil.disk_usage", lambda _folder: disk)
     ended = commands(*asked(inputs))
     assert ended.code == 2
     assert f"{said['disk_bytes'] / 1e9:.1f} GB of disk" in ended.err

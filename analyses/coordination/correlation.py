@@ -1,0 +1,39 @@
+"""Correlation of activations within and between groups (ES §3.3, §4.2, table 1)."""
+
+import polars as pl
+
+from rare_tokens.analyses.coordination.activations import Activations
+from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
+from rare_tokens.analyses.coordination.similarity import (
+    INTERVAL,
+    PAIR_MEAN,
+    Similarity,
+    pair_means,
+    with_intervals,
+)
+from rare_tokens.analyses.result_table import table
+
+ACTIVATION_CORRELATION = PAIR_MEAN | {"mean_correlation": pl.Float64} | INTERVAL
+
+
+def activation_correlation(
+    activations: Activations, groups: pl.DataFrame, *, resamples: int = 1_000, seed: int = 0
+) -> pl.DataFrame:
+    """Mean Pearson correlation within and between groups (ES table 1): relation `activation_correlation`.
+
+    Args:
+        activations: T × N at the chosen positions.
+        groups: `GROUP`, tested groups and controls.
+        resamples: bootstrap samples of an interval (BCa, over windows).
+        seed: of the bootstrap.
+
+    Returns:
+        `ACTIVATION_CORRELATION`; which pairs a row is over: `similarity.pair_means`. Constant neurons have no
+        correlation and make no pair; a row without a pair is NULL with its reason.
+    """
+    found = stacks(groups)
+    moments = activations.moments(used_neurons(found, activations.neurons))
+    similarity = Similarity(moments.neurons, moments.correlation, moments.defined)
+    rows = pair_means(similarity, found, "mean_correlation", activations.positions)
+    rows = with_intervals(rows, activations, found, similarity, "correlation", resamples=resamples, seed=seed)
+    return table(rows, ACTIVATION_CORRELATION)

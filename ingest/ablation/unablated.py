@@ -1,0 +1,73 @@
+"""The unablated model at some positions, and the directions in the logits that effects are measured along."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rare_tokens.ingest.ablation.folded_head import FoldedHead
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The unablated model at B positions."""
+
+    normed: Tensor  # x / σ0, B x d
+    targets: Tensor  # B
+    log_normaliser: Tensor  # log Σ_v exp(z_v + b_v), B
+    target_z: Tensor  # z_y, B
+    loss: Tensor  # B, nats
+    entropy: Tensor  # B, nats
+    origin: Tensor | None = None  # B: what the kept z are counted from
+    kept_z: Tensor | None = None  # B·V, as `Moments.z`
+
+    @staticmethod
+    def of(
+        folded: FoldedHead,
+        normed: Tensor,
+        targets: Tensor,
+        axis: Tensor | None = None,
+        projection: Tensor | None = None,
+    ) -> "Positions":
+        """Pass once over the vocabulary for the normaliser, the loss and the entropy, in the dtype of `normed`.
+
+        With `axis` (V) and `projection` (B), of the logits less their `projection` along the `axis`.
+        """
+        offset = None if axis is None or projection is None else -projection[:, None] * axis[None, :]
+        total = torch.full_like(normed[:, 0], -torch.inf)
+        expected = torch.zeros_like(total)  # E[logit] under the normaliser so far
+        for tokens, U, _ in folded.blocks(normed.dtype):
+            logits = folded.add_bias(tokens, normed @ U.T)
+            if offset is not None:
+                logits = logits + offset[:, tokens]
+            new = torch.logaddexp(total, logits.logsumexp(1))
+            expected = expected * (total - new).exp() + ((logits - new[:, None]).exp() * logits).sum(1)
+            total = new
+        target_z = (normed * folded.gather(targets, normed.dtype)).sum(1)
+        target_logit = folded.add_bias(targets, target_z)
+        if offset is not None:
+            target_logit = target_logit + offset.gather(1, targets[:, None])[:, 0]
+        return Positions(normed, targets, total, target_z, total - target_logit, total - expected)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What the effects ``kl`` and ``frequency`` measure along."""
+
+    axis: Tensor  # V: centred log unigram frequency, unit norm
+    axis_row: Tensor  # d: Σ_v axis_v U_v, so that a change of residual h moves the logits' projection by h·axis_row
+    unigram_row: Tensor  # d: Σ_v unigram_v U_v, the same for the unigram mean of the logits
+
+    @staticmethod
+    def of(folded: FoldedHead, unigram_counts: Tensor) -> "Directions":
+        """Directions of the add-one smoothed unigram distribution of V counts."""
+        smoothed = unigram_counts.cpu().double() + 1
+        unigram = smoothed / smoothed.sum()
+        axis = unigram.log() - unigram.log().mean()
+        axis = (axis / axis.norm()) if bool(axis.any()) else axis
+        rows = torch.zeros(2, folded.width, dtype=torch.float64)
+        for tokens, U, _ in folded.blocks():
+            ids = tokens.cpu()
+            rows += torch.stack((axis[ids], unigram[ids])) @ U.cpu().double()
+        axis_row, unigram_row = rows.float().to(folded.device)
+        return Directions(axis.float().to(folded.device), axis_row, unigram_row)
