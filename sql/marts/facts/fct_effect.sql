@@ -14,7 +14,7 @@
 --
 -- Any part of a run is quick: the rows are sorted, a filter on run_id or neuron skips the rest.
 
--- Where runs have their facts as Parquet, warehouse/store/parquet_facts.py puts a view over the files here.
+-- Where runs have their facts as Parquet, `parquet_facts` puts a view over the files here.
 create or replace view store.parquet_effect as
 select
     *,
