@@ -10,7 +10,7 @@ from rare_tokens import warehouse
 from rare_tokens.commands.support.executors import HERE, Spreading
 from rare_tokens.commands.support.settings import Settings
 from rare_tokens.common.errors import UserError
-from rare_tokens.common.parts import EFFECT_COLUMNS, attention_folder, groups_folder, parts_root
+from rare_tokens.common.parts import attention_folder, groups_folder, parts_root
 from rare_tokens.common.progress import working
 from rare_tokens.common.version import VERSION
 
@@ -126,9 +126,8 @@ def _extended(request: "Request", settings: Settings) -> "Request":
         found = opened.dim_run(run_id=request.run_id, status="published")
     if found.is_empty():
         return request
-    effects = {*request.options.effects, *found.row(0, named=True)["effects"]}
-    names = tuple(name for name in EFFECT_COLUMNS if name in effects)
-    return replace(request, options=replace(request.options, effects=names))
+    effects = (*request.options.effects, *found.row(0, named=True)["effects"])
+    return replace(request, options=replace(request.options, effects=effects))
 
 
 def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *, recomputed: bool) -> list["Group"]:
