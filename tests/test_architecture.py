@@ -158,7 +158,7 @@ def test_one_place_alone_catches_whatever_comes():
 
 
 def test_tests_and_benchmarks_are_no_library_of_each_other():
-    """What both need is in studies/synthetic. Only tests/benchmarks, the mirror of benchmarks/, imports what it tests."""
+    """What both need is in studies/synthetic. Only tests/benchmarks imports what it tests."""
     for folder, other in (("tests", "benchmarks"), ("benchmarks", "tests"), ("studies", "tests")):
         for path in sorted((REPOSITORY / folder).rglob("*.py")):
             if path.is_relative_to(REPOSITORY / "tests" / "benchmarks"):
