@@ -12,7 +12,7 @@ from rare_tokens.common.progress import working
 @click.command()
 @global_options
 def migrate(settings: Settings) -> None:
-    """Bring the warehouse to this schema."""
+    """Update the warehouse to this version's schema."""
     require_file(settings)
     with working("Migrate", quiet=settings.quiet):
         applied = warehouse.migrate(settings.warehouse, wait=settings.wait)

@@ -60,15 +60,16 @@ EVERY_EFFECT = "--effects loss,direct,entropy,kl,frequency"
 RUNS = {
     "last layer": f"{STORIES} --tokens 1024 --window 64 {EVERY_EFFECT} --attention --group groups.json",
     "layer below": f"{STORIES} --tokens 256 --window 64 {EVERY_EFFECT} --layer -2",
-    "series, Parquet": f"{NOVELLA} --revisions step1024..step3072:1024 --tokens 512 --window 64 --store parquet"
+    "series, Parquet": f"{NOVELLA} --revisions step1024..step3072:1024 --tokens 1024 --window 64 --store parquet"
     " --effects loss,kl,frequency --frequencies {data}/frequencies/novella-training.npy",
-    "dense last layer": f"--model small-gemma2 {SMALL} --tokens 512 {EVERY_EFFECT} --ablation zero --begin-token --seed 1",
+    "dense last layer": f"--model small-gemma2 {SMALL} --tokens 512 {EVERY_EFFECT}"
+    " --ablation zero --begin-token --seed 1",
     "one position": f"--model small-gpt2 {SMALL} --tokens 256 --layer 0 --edit-scope position --frequencies counts.npy",
     "matched": f"{MATCHED} --corpus news=news.txt --corpus literature=novel.txt {EVERY_EFFECT}",
     "matched, too few": f"{MATCHED} --corpus few.txt",
 }
 NOT_ANALYSED = ("layer below",)  # to save time; all else of such a run is compared
-STORED_GROUPS = f"{RUNS['last layer']} --group boost --group nc:suppress"  # groups that `analyze` made
+STORED_GROUPS = f"{RUNS['last layer']} --group boost --group nc:boost"  # groups that `analyze` made
 
 # How each public macro is called; {run} stands for each published run in turn.
 MACROS = {
