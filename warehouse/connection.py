@@ -12,6 +12,7 @@ import duckdb
 from rare_tokens.common.errors import LockedError, RareTokensError, UserError
 from rare_tokens.common.files import is_utf8
 from rare_tokens.common.interrupts import stoppable
+from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store import parquet_facts
 
@@ -119,9 +120,9 @@ def _lock(con: duckdb.DuckDBPyConnection, readable: list[Path]) -> None:
     ((is_locked,),) = con.execute("select current_setting('lock_configuration')").fetchall()
     if is_locked:  # by another connection of this process, which shares the engine with this one
         return
-    names = sorted({name for file in readable for name in (str(file), parquet_facts.escaped(str(file)))})
+    names = sorted({name for file in readable for name in (str(file), literals.unpatterned(file))})
     if names:
-        quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+        quoted = ", ".join(map(literals.text, names))
         con.execute(f"set allowed_paths = [{quoted}]")
     con.execute("set enable_external_access = false")
     con.execute("set lock_configuration = true")

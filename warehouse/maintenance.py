@@ -12,10 +12,11 @@ import duckdb
 from rare_tokens.common import parts
 from rare_tokens.common.errors import LockedError, UserError
 from rare_tokens.common.files import write_atomically
-from rare_tokens.warehouse import locks
+from rare_tokens.warehouse import literals, locks
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import staging
-from rare_tokens.warehouse.publish.runs import clear, clear_unused, remove_orphans
+from rare_tokens.warehouse.publish.loading import clear, clear_unused
+from rare_tokens.warehouse.publish.runs import remove_orphans
 from rare_tokens.warehouse.runs import find
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store import parquet_facts, run_records
@@ -137,8 +138,6 @@ def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:
 
 def _copy(con: duckdb.DuckDBPyConnection, new: Path) -> None:
     ((name,),) = con.execute("select current_database()").fetchall()
-    quoted = str(new).replace("'", "''")
-    name = name.replace('"', '""')
-    con.execute(f"attach '{quoted}' as vacuumed")
-    con.execute(f'copy from database "{name}" to vacuumed')
+    con.execute(f"attach {literals.text(new)} as vacuumed")
+    con.execute(f"copy from database {literals.name(name)} to vacuumed")
     con.execute("detach vacuumed")

@@ -110,9 +110,9 @@ def command_line(*arguments: str) -> Callable[[], int]:
 def _ingest(*more: str) -> int:
     """Small parts, so that there are many moments to be disturbed at."""
     from rare_tokens.ingest.ablation import capture, parts
-    from rare_tokens.warehouse.publish import runs
+    from rare_tokens.warehouse.publish import loading
 
-    runs.FACTS_PER_STATEMENT = 1  # a file for each 64 neurons
+    loading.FACTS_PER_STATEMENT = 1  # a file for each 64 neurons
     parts.PAIRS_PER_PART = 20_480
     capture.POSITIONS_PER_BATCH = 256
     options = ["--tokens", "1024", "--window", "64", "--device", "cpu"]

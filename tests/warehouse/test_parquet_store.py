@@ -14,7 +14,8 @@ import pytest
 
 from rare_tokens import warehouse
 from rare_tokens.common.errors import UserError
-from rare_tokens.warehouse.publish import runs
+from rare_tokens.warehouse import literals
+from rare_tokens.warehouse.publish import loading
 from rare_tokens.warehouse.store import parquet_facts
 from studies.synthetic.runs import make_parts
 from tests.support.warehouses import SMALL, assert_same, contents, parts_of
@@ -40,14 +41,14 @@ def relations_of(path: Path) -> dict[str, pl.DataFrame]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file for each 64 neurons, as a run of many positions has."""
-    monkeypatch.setattr(runs, "FACTS_PER_STATEMENT", 1)
+    monkeypatch.setattr(loading, "FACTS_PER_STATEMENT", 1)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "FACTS_PER_STATEMENT", 1)
+        patch.setattr(loading, "FACTS_PER_STATEMENT", 1)
         for name, stores in (("native", ("native", "native")), ("mixed", ("native", "parquet"))):
             (folder / name).mkdir()
             publish(folder / name / "w.duckdb", "one", stores[0], seed=1)
@@ -83,7 +84,7 @@ def test_every_relation_equals_the_native_store_bit_for_bit(both: tuple[Path, Pa
 
 
 def test_a_filter_skips_files_and_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "FACTS_PER_STATEMENT", 1)
+    monkeypatch.setattr(loading, "FACTS_PER_STATEMENT", 1)
     monkeypatch.setattr(parquet_facts, "ROWS_PER_ROW_GROUP", 2048)
     path = tmp_path / "w.duckdb"
     for number in range(1, 5):
@@ -392,6 +393,6 @@ def test_plain_duckdb_reads_them_once_told_where_they_are(both: tuple[Path, Path
     with duckdb.connect(mixed, read_only=True) as con:
         with pytest.raises(duckdb.Error, match=r"Set the variable rare_tokens_facts to the folder"):
             con.execute("select count(*) from fct_effect")
-        where = str(parquet_facts.escaped(str(parquet_facts.folder(mixed)))).replace("'", "''")
-        con.execute(f"set variable rare_tokens_facts = '{where}'")
+        where = literals.text(literals.unpatterned(parquet_facts.folder(mixed)))
+        con.execute(f"set variable rare_tokens_facts = {where}")
         assert con.execute("select count(*) from fct_effect").fetchall() == [(2 * 128 * 130,)]

@@ -12,7 +12,7 @@ import pytest
 from rare_tokens import warehouse
 from rare_tokens.common import parts
 from rare_tokens.warehouse import connection
-from rare_tokens.warehouse.publish import runs
+from rare_tokens.warehouse.publish import loading
 from studies.synthetic.runs import make_parts, write_summary
 from tests.support.warehouses import SMALL, assert_same, change, contents, parts_of, published
 
@@ -109,7 +109,7 @@ def test_marts_are_the_same_bit_for_bit_on_any_number_of_threads(
 def test_marts_do_not_depend_on_how_the_facts_were_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     for block, facts in ((50, 1), (128, 10**9)):
-        monkeypatch.setattr(runs, "FACTS_PER_STATEMENT", facts)
+        monkeypatch.setattr(loading, "FACTS_PER_STATEMENT", facts)
         path = tmp_path / f"{block}.duckdb"
         make_parts(parts_of(path), run_id="run", position_block=128, **(SMALL | {"neurons": 150}))
         _cut(parts_of(path), block)

@@ -19,19 +19,10 @@ import pyarrow.parquet as pq
 from rare_tokens.common import parts
 from rare_tokens.common.errors import LockedError, QualityError, UserError
 from rare_tokens.common.files import read_json
-from rare_tokens.warehouse import locks
+from rare_tokens.warehouse import literals, locks
 from rare_tokens.warehouse.connection import WRITE_CONFIG, connect, reason, writing
-from rare_tokens.warehouse.publish import audit, staging
-from rare_tokens.warehouse.publish.runs import (
-    LOADED,
-    clear,
-    clear_unused,
-    fill,
-    load_facts,
-    load_frequencies,
-    load_tokens,
-    write_facts,
-)
+from rare_tokens.warehouse.publish import audit, marts, staging
+from rare_tokens.warehouse.publish.loading import LOADED, clear, load_shared, store_facts
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.share.export import FORMAT, MANIFEST
 from rare_tokens.warehouse.store import parquet_facts, run_records
@@ -64,7 +55,7 @@ class Exported:
     def literal(self, relation: str, run_id: str | None = None) -> str | None:
         """The file of a relation, or of a run in it, as a SQL text; None where the export has none."""
         return next(
-            (staging.literal(self.folder / name) for name in self.files if _owner(name) == (relation, run_id)), None
+            (literals.file(self.folder / name) for name in self.files if _owner(name) == (relation, run_id)), None
         )
 
 
@@ -238,10 +229,7 @@ def _attach(
     key = run_records.record(con, dict(row) | {"store": store})
     manifest = run_records.manifest(con, run_id)
     clear(con, key)
-    tokenizer_key = load_tokens(con, manifest)
-    source_key = load_frequencies(con, manifest, tokenizer_key)
-    run_records.record(con, {"run_id": run_id, "tokenizer_key": tokenizer_key, "source_key": source_key})
-    clear_unused(con)
+    load_shared(con, manifest)
     for table, columns in _tables(con).items():
         literal = exported.literal(table, run_id)
         if literal is not None:
@@ -253,12 +241,8 @@ def _attach(
             )
     for analysis in exported.runs[run_id]["analyses"]:
         con.execute("insert into store.analysis values (?, ?, ?, ?, ?, ?)", [key, *analysis])
-    if store == parquet_facts.PARQUET:
-        write_facts(con, path, key, manifest, row["parts_digest"], "staging.fct_effect", quiet=quiet)
-    else:
-        load_facts(con, key, manifest, quiet=quiet)
-    parquet_facts.define(con, key)
-    fill(con, "agg_effect", key, manifest)
+    store_facts(con, path, key, manifest, row["parts_digest"], store, quiet=quiet)
+    marts.fill(con, "agg_effect", key, manifest)
     _audit(con, exported, run_id)
     parquet_facts.define(con)
     con.execute("commit")
@@ -268,8 +252,8 @@ def _attach(
 def _stage(con: duckdb.DuckDBPyConnection, exported: Exported, row: Mapping[str, Any]) -> None:
     """Show what publishing reads from parts as the relations `staging.NAME`, from the export."""
     run_id, tokenizer_id, source_id = (row[name] for name in ("run_id", "tokenizer_id", "frequency_source_id"))
-    of_tokens = f"tokenizer_id = {_quoted(tokenizer_id)}"
-    of_source = f"{of_tokens} and frequency_source_id = {_quoted(source_id)}"
+    of_tokens = f"tokenizer_id = {literals.text(tokenizer_id)}"
+    of_source = f"{of_tokens} and frequency_source_id = {literals.text(source_id)}"
     sources = {
         "dim_token": (exported.literal("dim_token"), parts.schema("dim_token").names, of_tokens),
         "token_frequency": (exported.literal("token_frequency"), parts.schema("token_frequency").names, of_source),
@@ -324,7 +308,3 @@ def _attach_published_values(con: duckdb.DuckDBPyConnection, exported: Exported)
         con.execute(
             f"insert into store.published_value by name from read_parquet({literal}, hive_partitioning = false)"
         )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from rare_tokens.common import parts
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import write_atomically
+from rare_tokens.warehouse import literals
 
 STORES = NATIVE, PARQUET = "native", "parquet"
 # Long enough that a file's statistics and pages cost little, short enough that one neuron reads little beside itself.
@@ -128,14 +129,14 @@ def define(con: duckdb.DuckDBPyConnection, key: int | None = None) -> None:
         return
     fault = "" if key is not None else f"when getvariable('{FAULT}') is not null then [error(getvariable('{FAULT}'))] "
     unset = f"Set the variable {FOLDER} to the folder WAREHOUSE.facts first, or open the warehouse with rare-tokens."
-    names = ", ".join(_quoted(file.path) for file in listed)
+    names = ", ".join(literals.text(file.path) for file in listed)
     source = (
         f"case when getvariable('{_TEMPLATE}') is not null then [getvariable('{_TEMPLATE}')] {fault}"
-        f"when getvariable('{FOLDER}') is null then [error({_quoted(unset)})] "
+        f"when getvariable('{FOLDER}') is null then [error({literals.text(unset)})] "
         f"else list_transform([{names}], lambda file: getvariable('{FOLDER}') || '/' || file) end"
     )
     with _template() as template:
-        con.execute(f"set variable {_TEMPLATE} = {_quoted(escaped(str(template)))}")
+        con.execute(f"set variable {_TEMPLATE} = {literals.text(literals.unpatterned(template))}")
         con.execute(
             f"create or replace view store.parquet_effect as select {columns} from read_parquet({source}, {_HIVE})"
         )
@@ -147,11 +148,11 @@ def bind(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
 
     Where one is missing or is not the one that was written, reading facts will fail and name it; the rest works.
     """
-    con.execute(f"set variable {FOLDER} = {_quoted(escaped(str(folder(path))))}")
+    con.execute(f"set variable {FOLDER} = {literals.text(literals.unpatterned(folder(path)))}")
     listed = files(con)
     fault = next(filter(None, (_fault(con, path, file) for file in listed)), None)
     if fault is not None:
-        con.execute(f"set variable {FAULT} = {_quoted(fault)}")
+        con.execute(f"set variable {FAULT} = {literals.text(fault)}")
     return [folder(path) / file.path for file in listed]
 
 
@@ -202,13 +203,6 @@ def orphans(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
     return sorted(file for file in found if file not in listed)
 
 
-def escaped(text: str) -> str:
-    """A path that no pattern character of the engine's file search is left in."""
-    for character in "[*?":  # `[` first: the brackets that the others get must stay
-        text = text.replace(character, f"[{character}]")
-    return text
-
-
 def sha256(file: Path) -> str:
     """SHA-256 of a file, hex."""
     digest = hashlib.sha256()
@@ -222,7 +216,7 @@ def _copy(con: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
     # Version 2 has the encodings that fit: differences of positions, floats split by byte. Level 1 is quicker to write
     # than the default, and what floats leave to compress gets no smaller above it.
     options = "format parquet, parquet_version v2, compression zstd, compression_level 1"
-    con.execute(f"copy ({query}) to {_quoted(str(file))} ({options}, row_group_size {ROWS_PER_ROW_GROUP})")
+    con.execute(f"copy ({query}) to {literals.text(file)} ({options}, row_group_size {ROWS_PER_ROW_GROUP})")
     file.chmod(0o444)
 
 
@@ -282,7 +276,3 @@ def _template() -> Iterator[Path]:
         yield file
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
