@@ -60,11 +60,16 @@ def reading(path: Path, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnect
 
 
 @contextmanager
-def writing(path: Path, *, wait: float = 0.0, migrating: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a warehouse to write, creating it where there is none, and bringing it to this version if `migrating`.
+def writing(path: Path, *, wait: float = 0.0, any_version: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a warehouse to write, making it where there is none.
+
+    Args:
+        path: the warehouse.
+        wait: seconds to wait for a process that has it open.
+        any_version: also one that another version wrote: the caller brings it up to date (`marts.bring_up_to_date`).
 
     Raises:
-        UserError: the path is no usable warehouse, or a newer version wrote it.
+        UserError: the path is no usable warehouse of this version.
         LockedError: another process has it open after `wait` seconds.
     """
     with engine_errors(path):
@@ -74,8 +79,8 @@ def writing(path: Path, *, wait: float = 0.0, migrating: bool = True) -> Iterato
         con = _connect_waiting(path, wait, WRITE_CONFIG, read_only=False)
         try:
             parquet_facts.bind(con, path)
-            if migrating:
-                migrations.migrate(con, path)
+            if not any_version:
+                migrations.make_or_check(con, path)
             yield con
         finally:
             con.close()

@@ -84,6 +84,7 @@ def publish(
     path: Path,
     folder: Path,
     *,
+    line: marts.Line,
     wait: float = 0.0,
     anyway: str | None = None,
     store: str | None = None,
@@ -96,6 +97,7 @@ def publish(
     Args:
         path: the warehouse; made where there is none.
         folder: the run's parts.
+        line: fits the power law of the run's curves.
         wait: seconds to wait for a process that has the warehouse open.
         anyway: reason to publish although checks fail; stored. Not for what the marts would fail on or get wrong.
         store: where the facts go, `native` (into the warehouse) or `parquet` (into files beside it); None: where those
@@ -117,7 +119,7 @@ def publish(
                 audit.note(verdicts, run_id, anyway, _kept(staged))
             with writing(path, wait=wait) as con, parquet_facts.swept(con, path):
                 with _naming_damage(staged):
-                    _load(con, path, staged, verdicts, anyway, store=store, quiet=quiet)
+                    _load(con, path, staged, verdicts, anyway, line=line, store=store, quiet=quiet)
                 with _timed("checkpoint"):
                     con.execute("checkpoint")
         except QualityError as refusal:
@@ -191,6 +193,7 @@ def _load(
     verdicts: list[audit.Verdict],
     anyway: str | None,
     *,
+    line: marts.Line,
     store: str | None,
     quiet: bool,
 ) -> None:
@@ -216,7 +219,7 @@ def _load(
         store_facts(con, path, key, staged.manifest, staged.digest, store, quiet=quiet)
     for mart in marts.of_run():
         with _timed(mart):
-            marts.fill(con, mart, key, staged.manifest)
+            marts.fill(con, mart, key, staged.manifest, line)
     with _timed("second audit"):
         _audit_marts(con, key, staged, verdicts, anyway)
     parquet_facts.define(con)

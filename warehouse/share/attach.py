@@ -60,17 +60,25 @@ class Exported:
 
 
 def attach(
-    path: Path, folder: Path, *, store: str = parquet_facts.NATIVE, wait: float = 0.0, quiet: bool = False
+    path: Path,
+    folder: Path,
+    *,
+    line: marts.Line,
+    store: str = parquet_facts.NATIVE,
+    wait: float = 0.0,
+    quiet: bool = False,
 ) -> dict[str, str]:
     """Copy the runs of an export into a warehouse, each in one transaction; the warehouse is made where there is none.
 
-    A run that is there already with the same facts is passed over; so a command that was killed can be given again.
-    What is wrong with the export or with a run that is there is found before the first run is attached, but for what
-    only the audit sees of a run: those before it then stay, each whole.
+    A warehouse of an earlier version is brought up to date first. A run that is there already with the same facts is
+    passed over; so a command that was killed can be given again. What is wrong with the export or with a run that is
+    there is found before the first run is attached, but for what only the audit sees of a run: those before it then
+    stay, each whole.
 
     Args:
         path: the warehouse.
         folder: of the export.
+        line: fits the power law, where a run that is there needs it anew.
         store: where the facts go, `native` or `parquet`.
         wait: seconds to wait for a process that has the warehouse open.
         quiet: show no progress.
@@ -90,6 +98,8 @@ def attach(
     with _naming(exported), connect(config=WRITE_CONFIG) as con:
         rows = _run_rows(con, exported)
         _check_facts(exported, [run_id for run_id, row in rows.items() if row["status"] == "published"])
+    with writing(path, wait=wait, any_version=True) as con:
+        marts.bring_up_to_date(con, path, line)
     with writing(path, wait=wait) as con, parquet_facts.swept(con, path), _naming(exported):
         here = {
             run_id: _compared(con, path, exported, run_id) for run_id in rows if rows[run_id]["status"] == "published"
