@@ -126,6 +126,7 @@ def _ingest_into_parquet() -> int:
 def _publish() -> int:
     """What ends an ingest, here of a run that replaces one published before."""
     from rare_tokens import warehouse
+    from rare_tokens.analyses.curve.power_law import power_law_line
     from rare_tokens.common.errors import RareTokensError
     from rare_tokens.common.parts import parts_root
     from rare_tokens.warehouse.publish import staging
@@ -134,7 +135,7 @@ def _publish() -> int:
     try:
         if staging.parts.read_manifest(folder) is None and warehouse.status(Path(WAREHOUSE), "run") == "published":
             return 0
-        warehouse.publish(Path(WAREHOUSE), folder, quiet=True)
+        warehouse.publish(Path(WAREHOUSE), folder, line=power_law_line, quiet=True)
     except RareTokensError as error:
         print(error, file=sys.stderr)
         return error.exit_code

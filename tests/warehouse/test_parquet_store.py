@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.publish import loading
@@ -25,7 +26,7 @@ EFFECTS = ("loss", "entropy")
 
 def publish(path: Path, name: str, store: str | None, seed: int = 1, neurons: int = 130) -> None:
     make_parts(parts_of(path, name), run_id=name, seed=seed, **(SMALL | {"neurons": neurons, "effects": EFFECTS}))
-    warehouse.publish(path, parts_of(path, name), store=store)
+    warehouse.publish(path, parts_of(path, name), line=power_law_line, store=store)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -225,7 +226,7 @@ def test_a_failure_while_writing_leaves_the_state_before(
     monkeypatch.setattr(parquet_facts, "sha256", made)
     assert {file: file.read_bytes() for file in files_of(mixed)} == files
     assert_same(contents(mixed), before)
-    warehouse.publish(mixed, parts_of(mixed, "two"))
+    warehouse.publish(mixed, parts_of(mixed, "two"), line=power_law_line)
     assert len(files_of(mixed)) == 3
     assert not set(files) & set(files_of(mixed))
 
