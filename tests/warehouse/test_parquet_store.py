@@ -349,7 +349,7 @@ def test_a_listed_file_outside_the_folder_makes_nothing_readable(both: tuple[Pat
 
 def _facts(path: Path, run: str) -> pl.DataFrame:
     with warehouse.open(path) as opened:
-        return opened.fct_effect(run_id=run).sort("neuron", "position_id").select("run_id", *parquet_facts.COLUMNS)
+        return opened.fct_effect(run_id=run).sort("neuron", "position_id").select("run_id", *parquet_facts.columns())
 
 
 def test_polars_reads_the_same_facts_lazily(both: tuple[Path, Path]) -> None:
@@ -362,7 +362,7 @@ def test_polars_reads_the_same_facts_lazily(both: tuple[Path, Path]) -> None:
         hive_schema={"run_id": pl.String, "run_key": pl.UInt16, "block": pl.UInt16},
     )
     found = (
-        lazy.filter(pl.col("run_id") == "two").sort("neuron", "position_id").select("run_id", *parquet_facts.COLUMNS)
+        lazy.filter(pl.col("run_id") == "two").sort("neuron", "position_id").select("run_id", *parquet_facts.columns())
     )
     assert "run_id=two" in found.explain()
     assert "run_id=three" not in found.explain(), "the other run's files are not opened"
@@ -381,7 +381,7 @@ def test_pyarrow_reads_the_same_facts(both: tuple[Path, Path]) -> None:
     )
     one = ds.field("run_id") == "three"
     assert len(list(dataset.get_fragments(filter=one))) == 3
-    table = dataset.to_table(columns=["run_id", *parquet_facts.COLUMNS], filter=one).sort_by(
+    table = dataset.to_table(columns=["run_id", *parquet_facts.columns()], filter=one).sort_by(
         [("neuron", "ascending"), ("position_id", "ascending")]
     )
     found = pl.from_arrow(table)

@@ -216,7 +216,7 @@ def _compared(con: duckdb.DuckDBPyConnection, path: Path, exported: Exported, ru
     if run_records.column(con, run_id, "store") == parquet_facts.PARQUET:
         parquet_facts.verify(con, path, run_id)
     there = exported.literal("fct_effect", run_id)
-    columns = ", ".join(parquet_facts.COLUMNS)
+    columns = ", ".join(parquet_facts.columns())
     query = f"select count(*), sum(hash({columns})) from {{}}"
     parquet_facts.define(con, key)
     (ours,) = con.execute(query.format(f"store.effect where run_key = {key}")).fetchall()
@@ -267,7 +267,7 @@ def _stage(con: duckdb.DuckDBPyConnection, exported: Exported, row: Mapping[str,
     sources = {
         "dim_token": (exported.literal("dim_token"), parts.schema("dim_token").names, of_tokens),
         "token_frequency": (exported.literal("token_frequency"), parts.schema("token_frequency").names, of_source),
-        "fct_effect": (exported.literal("fct_effect", run_id), parquet_facts.COLUMNS, "true"),
+        "fct_effect": (exported.literal("fct_effect", run_id), parquet_facts.columns(), "true"),
     }
     con.execute("attach ':memory:' as staging")
     for relation, (literal, columns, condition) in sources.items():
