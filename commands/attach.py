@@ -27,7 +27,11 @@ def attach(settings: Settings, folder: Path, store: str) -> None:
 
     A run that is already here with the same facts is skipped. If its facts differ, nothing is attached.
     """
+    from rare_tokens.analyses.curve.power_law import power_law_line
+
     with working("Attach", quiet=settings.quiet):
-        outcomes = warehouse.attach(settings.warehouse, folder, store=store, wait=settings.wait, quiet=settings.quiet)
+        outcomes = warehouse.attach(
+            settings.warehouse, folder, line=power_law_line, store=store, wait=settings.wait, quiet=settings.quiet
+        )
     rows = {"run_id": list(outcomes), "outcome": list(outcomes.values())}
     show(pl.DataFrame(rows, {"run_id": pl.String, "outcome": pl.String}), settings.form)

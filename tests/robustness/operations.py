@@ -46,9 +46,9 @@ def command_line(*arguments: str) -> Callable[[], int]:
 def _ingest(*more: str) -> int:
     """Small parts, so that there are many moments to be disturbed at."""
     from rare_tokens.ingest.ablation import capture, parts
-    from rare_tokens.warehouse.publish import runs
+    from rare_tokens.warehouse.publish import loading
 
-    runs.FACTS_PER_STATEMENT = 1  # a file for each 64 neurons
+    loading.FACTS_PER_STATEMENT = 1  # a file for each 64 neurons
     parts.PAIRS_PER_PART = 20_480
     capture.POSITIONS_PER_BATCH = 256
     options = ["--tokens", "1024", "--window", "64", "--device", "cpu"]
@@ -62,6 +62,7 @@ def _ingest_into_parquet() -> int:
 def _publish() -> int:
     """What ends an ingest, here of a run that replaces one published before."""
     from rare_tokens import warehouse
+    from rare_tokens.analyses.curve.power_law import power_law_line
     from rare_tokens.common.errors import RareTokensError
     from rare_tokens.common.parts import parts_root
     from rare_tokens.warehouse.publish import staging
@@ -70,7 +71,7 @@ def _publish() -> int:
     try:
         if staging.parts.read_manifest(folder) is None and warehouse.status(Path(WAREHOUSE), "run") == "published":
             return 0
-        warehouse.publish(Path(WAREHOUSE), folder, quiet=True)
+        warehouse.publish(Path(WAREHOUSE), folder, line=power_law_line, quiet=True)
     except RareTokensError as error:
         print(error, file=sys.stderr)
         return error.exit_code
