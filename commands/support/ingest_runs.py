@@ -47,12 +47,13 @@ def ingest_all(
     spreading: Spreading = HERE,
 ) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
+    from rare_tokens.analyses.curve.power_law import power_law_line
     from rare_tokens.ingest.groups import check_groups, group_effects
     from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
     from rare_tokens.ingest.run.pipeline import Workbench, execute
     from rare_tokens.ingest.text.matched import NothingToMeasureError
 
-    warehouse.require_writable(settings.warehouse, wait=settings.wait)
+    warehouse.require_writable(settings.warehouse, line=power_law_line, wait=settings.wait)
     workbench = Workbench()
     ids = []
     with ExitStack() as running:
@@ -91,6 +92,7 @@ def ingest_all(
                         warehouse.publish(
                             settings.warehouse,
                             folder,
+                            line=power_law_line,
                             wait=settings.wait,
                             anyway=publish_anyway,
                             store=store,
