@@ -15,7 +15,7 @@ A run's folder is ``<warehouse>.parts/<run_id>/``::
     summary.json               written last: what is known only at the end (`Summary`); its presence means staged
 
 Every file appears whole (temporary name, then rename), so a file that is there is finished: it is its own completion
-marker, and a run that was cut off goes on with the first file that is missing.
+marker, and a run that was cut off resumes with the first file that is missing.
 
 Groups of neurons ablated at once are added to a run that is published. Their parts are
 ``<run_id>.groups/NAME.parquet``, ``fct_group_effect`` the last of them. Attention is added in the same way, from
@@ -55,8 +55,8 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
     ],
     "dim_token": [
         ("token_id", pa.uint32()),
-        ("text", pa.string()),  # decoded token, as it is (with its leading space, say)
-        ("is_word", pa.bool_()),  # SPEC 1: stripped, alphabetic, two letters or more, known to the dictionary
+        ("text", pa.string()),  # decoded token, as it is (with its leading space, for example)
+        ("is_word", pa.bool_()),  # stripped, alphabetic, two letters or more, known to the dictionary
         ("starts_word", pa.bool_()),
         ("is_special", pa.bool_()),  # a separator, begin or other special token
     ],
@@ -88,7 +88,7 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("neuron", pa.uint16()),
         ("mean_activation", pa.float64()),  # the reference of the ablation, n-bar
         ("w_out_norm", pa.float32()),
-        ("null_space_share", pa.float32()),  # SPEC 10
+        ("null_space_share", pa.float32()),
         ("logit_variance", pa.float32()),
         ("frequency_correlation", pa.float32()),  # NULL where undefined
     ],
@@ -291,7 +291,7 @@ class Manifest:
 class Summary:
     """What a run knows only when it is done.
 
-    The self-check's errors are in units of their tolerance: at most 1 (SPEC 2.1).
+    The self-check's errors are in units of their tolerance: at most 1.
     """
 
     device: str

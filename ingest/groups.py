@@ -1,4 +1,4 @@
-"""Groups of neurons ablated at once (SPEC 2.1): who is in them, and the exact effect of each at every position.
+"""Groups of neurons ablated at once: who is in them, and the exact effect of each at every position.
 
 In the last layer of a plain decoder the edit is Σ a_i w_i, added to the captured residual stream, and the loss is taken
 in float64; everywhere else the dense path runs the model again with all of the group replaced.

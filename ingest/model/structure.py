@@ -2,8 +2,9 @@
 
 One short probe (a forward pass over eight tokens) shows what feeds what: the final norm is the module whose output *is*
 the unembedding's input; a norm's kind is the formula that reproduces its output; the neurons are the input of the
-MLP's output projection (SPEC 0). What lies between the MLP and the loss beside addition, norm and unembedding is named:
-it decides for the dense path (SPEC 2.1). What cannot be confirmed is refused, with what is missing.
+MLP's output projection (docs/definitions.md, "Words"). What lies between the MLP and the loss beside addition, norm and
+unembedding is named: it decides whether the dense path is taken. What cannot be confirmed is refused, with what is
+missing.
 """
 
 from collections.abc import Callable, Iterator
@@ -72,8 +73,8 @@ def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
         layer: block whose MLP is meant; negative ones count from the last.
 
     Raises:
-        UserError: there is no such layer, or a piece is missing or does not behave as SPEC 2 needs; the message names
-            the architecture and it.
+        UserError: there is no such layer, or a piece is missing or does not act as the ablation needs; the message names
+            the architecture and the piece.
     """
     mlp = mlp_modules(model, layer)
     unembedding = model.get_output_embeddings()

@@ -207,10 +207,10 @@ def versions() -> dict[str, str]:
 def execute(
     prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False, place: Place | None = None
 ) -> Manifest:
-    """Compute a run into its folder, going on where an interrupted one stopped; returns its manifest.
+    """Compute a run into its folder, resuming an interrupted one; returns its manifest.
 
     A run that is staged already is left as it is; `afresh` computes everything again. With a `place`, that is where
-    units leave their files and where an interrupted run is gone on from; the folder gets them from there.
+    units leave their files and where an interrupted run is resumed from; the folder gets them from there.
 
     Raises:
         UserError: not enough disk, values that are not finite, the place cannot be used, or the self-check fails.

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import schema
+from rare_tokens.common.presets import PRESETS
 from rare_tokens.ingest.text.corpus import Corpus
 from rare_tokens.ingest.text.counts import Frequencies
 from rare_tokens.ingest.text.occurrences import Finder, Occurrence, Search
@@ -28,9 +29,12 @@ from rare_tokens.ingest.text.reading import read_documents, read_limit, separato
 from rare_tokens.ingest.text.windows import Sample
 
 NC_MATCHED = "nc-matched"
-
-RARE_BELOW, COMMON_ABOVE = 1.776e-7, 1.776e-5  # frequencies: 100 and 10,000 of 563,152,038 (NC A.6)
-LEAST_SOURCE = 10_000_000  # tokens of a source in which such frequencies can be told
+_PRESET = PRESETS[NC_MATCHED]
+assert _PRESET.rare_below is not None
+assert _PRESET.common_above is not None
+assert _PRESET.least_source is not None
+RARE_BELOW, COMMON_ABOVE = _PRESET.rare_below, _PRESET.common_above  # frequencies: 100 and 10,000 of 563,152,038
+LEAST_SOURCE = _PRESET.least_source  # tokens of a source in which such frequencies can be told
 CONTEXTS = 20  # of a pair at most (NC A.6)
 LEAST_PAIRS = 10  # below, a mean over the rare tokens is one of accidents
 LENGTH_SLACK = 1  # characters

@@ -1,4 +1,4 @@
-"""The dense path: Δ of every pair of a whole ingest against a hooked float64 model, at any layer (SPEC 2.1, 12.2)."""
+"""The dense path: Δ of every pair of a whole ingest against a hooked float64 model, at any layer."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The sample: how documents become windows, against a reading of SPEC 1 in plain Python."""
+"""The sample: how documents become windows, against the definition in plain Python."""
 
 import hashlib
 import os
