@@ -43,7 +43,7 @@ def demo(settings: Settings, out: Path) -> None:
         frequencies=str(FREQUENCIES),
         tokens=DEMO_TOKENS,
     )
-    published = ingest_all(requested(options, None), settings, again=False, publish_anyway=None)
+    published = ingest_all(requested(options, None), settings)
     _analyze(settings, published)
     index = build_report(settings, tuple(published), out)
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:

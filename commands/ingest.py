@@ -9,7 +9,7 @@ import polars as pl
 
 from rare_tokens.commands.support.chosen_runs import listed_runs
 from rare_tokens.commands.support.executors import Spreading
-from rare_tokens.commands.support.ingest_runs import ingest_all, requested
+from rare_tokens.commands.support.ingest_runs import Asked, ingest_all, requested
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.effects import EFFECTS, LOSS
@@ -160,7 +160,7 @@ def ingest(
     if dry_run:
         _show_estimates(requests, heads, settings)
         return
-    published = ingest_all(requests, settings, again, publish_anyway, groups, heads, store, spreading)
+    published = ingest_all(requests, settings, Asked(again, publish_anyway, groups, heads, store, spreading))
     show(listed_runs(settings, published), settings.form)
 
 

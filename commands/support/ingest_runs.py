@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,76 +36,119 @@ def requested(options: "Options", series: str | None) -> "Iterator[Request | Mis
     return one_ahead(checkpoints(options, series))
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks for beside the runs themselves.
+
+    Attributes:
+        again: compute published runs again.
+        publish_anyway: why a run that fails its checks is published all the same; None: it is not.
+        groups: to ablate at once, as `--group` spells them.
+        attention: the options about attention; None: none is measured.
+        store: where the facts go; None: where they are, or into the warehouse.
+        spreading: who computes.
+    """
+
+    again: bool = False
+    publish_anyway: str | None = None
+    groups: tuple[str, ...] = ()
+    attention: "AttentionOptions | None" = None
+    store: str | None = None
+    spreading: Spreading = HERE
+
+
 def ingest_all(
-    requests: "Iterator[Request | MissingCheckpoint]",
-    settings: Settings,
-    again: bool,
-    publish_anyway: str | None,
-    spelled: tuple[str, ...] = (),
-    heads: "AttentionOptions | None" = None,
-    store: str | None = None,
-    spreading: Spreading = HERE,
+    requests: "Iterator[Request | MissingCheckpoint]", settings: Settings, asked: Asked | None = None
 ) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
     from rare_tokens.analyses.curve.power_law import power_law_line
-    from rare_tokens.ingest.groups import check_groups, group_effects
     from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
-    from rare_tokens.ingest.run.pipeline import Workbench, execute
-    from rare_tokens.ingest.text.matched import NothingToMeasureError
 
     warehouse.require_writable(settings.warehouse, line=power_law_line, wait=settings.wait)
-    workbench = Workbench()
     ids = []
     with ExitStack() as running:
-        executor: Executor | None = None  # not started where nothing is to be computed
+        ingest = _Ingest(settings, asked or Asked(), running)
         for request in requests:
             ids.append(request.run_id)
             if isinstance(request, MissingCheckpoint):
                 settings.say(f"{request.run_id} is missing. {request.why}")
                 warehouse.record_missing(settings.warehouse, **asdict(request), wait=settings.wait)
-                continue
-            there = not again and _is_there(request, settings)
-            if there and store is not None:
-                _keep(request.run_id, store, settings)
-            groups = _groups(request, spelled, settings, recomputed=not there)
-            attention = _attention(request, heads, settings, recomputed=not there)
-            folder = parts_root(settings.warehouse) / request.run_id
-            place = spreading.place(folder)
-            if there and not groups and not attention:
-                warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
-                _clear(place, folder)
-                continue
-            executor = executor or running.enter_context(spreading.started(settings))
-            request = request if again else _extended(request, settings)
-            with warehouse.claim(folder, wait=settings.wait):
-                try:
-                    with working(f"Prepare {request.run_id}", quiet=settings.quiet):
-                        prepared = workbench.prepare(request, whole=bool(attention), units=executor.least_units)
-                except NothingToMeasureError as reason:
-                    _record_missing(request, settings, str(reason))
-                    continue
-                check_groups(groups, prepared.structure.neurons)
-                if not there:
-                    warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
-                    execute(prepared, folder, executor, afresh=again, place=place)
-                    with working(f"Check and publish {request.run_id}", quiet=settings.quiet):
-                        warehouse.publish(
-                            settings.warehouse,
-                            folder,
-                            line=power_law_line,
-                            wait=settings.wait,
-                            anyway=publish_anyway,
-                            store=store,
-                            quiet=settings.quiet,
-                        )
-                    _clear(place, folder)
-                if groups:
-                    group_effects(prepared, groups, groups_folder(folder), executor, quiet=settings.quiet)
-                    warehouse.add_groups(settings.warehouse, request.run_id, groups_folder(folder), wait=settings.wait)
-                    settings.say(f"{request.run_id} has the groups {', '.join(group.name for group in groups)}.")
-                for wanted in attention:
-                    _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
+            else:
+                ingest.answer(request)
     return ids
+
+
+class _Ingest:
+    """Answers the requests of one command, one after the other."""
+
+    def __init__(self, settings: Settings, asked: Asked, running: ExitStack) -> None:
+        """What is started to compute runs as long as `running`."""
+        from rare_tokens.ingest.run.pipeline import Workbench
+
+        self.settings, self.asked, self.running = settings, asked, running
+        self.workbench = Workbench()
+        self._executor: Executor | None = None  # not started where nothing is to be computed
+
+    def answer(self, request: "Request") -> None:
+        """Compute, extend or keep the run that a request asks for."""
+        settings, asked = self.settings, self.asked
+        there = not asked.again and _is_there(request, settings)
+        if there and asked.store is not None:
+            _keep(request.run_id, asked.store, settings)
+        groups = _groups(request, asked.groups, settings, recomputed=not there)
+        attention = _attention(request, asked.attention, settings, recomputed=not there)
+        folder = parts_root(settings.warehouse) / request.run_id
+        place = asked.spreading.place(folder)
+        if there and not groups and not attention:
+            warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
+            _clear(place, folder)
+            return
+        self._executor = executor = self._executor or self.running.enter_context(asked.spreading.started(settings))
+        request = request if asked.again else _extended(request, settings)
+        with warehouse.claim(folder, wait=settings.wait):
+            if (prepared := self._prepared(request, groups, executor, whole=bool(attention))) is None:
+                return
+            if not there:
+                self._publish(prepared, folder, executor, place)
+            if groups:
+                _add_groups(prepared, groups, groups_folder(folder), executor, settings)
+            for wanted in attention:
+                _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
+
+    def _prepared(
+        self, request: "Request", groups: list["Group"], executor: "Executor", *, whole: bool
+    ) -> "Prepared | None":
+        """The run, ready to begin; None, with the reason recorded, where there is nothing to measure."""
+        from rare_tokens.ingest.groups import check_groups
+        from rare_tokens.ingest.text.matched import NothingToMeasureError
+
+        try:
+            with working(f"Prepare {request.run_id}", quiet=self.settings.quiet):
+                prepared = self.workbench.prepare(request, whole=whole, units=executor.least_units)
+        except NothingToMeasureError as reason:
+            _record_missing(request, self.settings, str(reason))
+            return None
+        check_groups(groups, prepared.structure.neurons)
+        return prepared
+
+    def _publish(self, prepared: "Prepared", folder: Path, executor: "Executor", place: "Place | None") -> None:
+        from rare_tokens.analyses.curve.power_law import power_law_line
+        from rare_tokens.ingest.run.pipeline import execute
+
+        settings = self.settings
+        warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
+        execute(prepared, folder, executor, afresh=self.asked.again, place=place)
+        with working(f"Check and publish {prepared.manifest.run_id}", quiet=settings.quiet):
+            warehouse.publish(
+                settings.warehouse,
+                folder,
+                line=power_law_line,
+                wait=settings.wait,
+                anyway=self.asked.publish_anyway,
+                store=self.asked.store,
+                quiet=settings.quiet,
+            )
+        _clear(place, folder)
 
 
 def _clear(place: "Place | None", folder: Path) -> None:
@@ -163,6 +206,17 @@ def _attention(
     if asked is not None and not due:
         settings.say(f"{request.run_id} has that attention already.")
     return due
+
+
+def _add_groups(
+    prepared: "Prepared", groups: list["Group"], folder: Path, executor: "Executor", settings: Settings
+) -> None:
+    from rare_tokens.ingest.groups import group_effects
+
+    run_id = prepared.manifest.run_id
+    group_effects(prepared, groups, folder, executor, quiet=settings.quiet)
+    warehouse.add_groups(settings.warehouse, run_id, folder, wait=settings.wait)
+    settings.say(f"{run_id} has the groups {', '.join(group.name for group in groups)}.")
 
 
 def _add_attention(

@@ -127,14 +127,7 @@ class Ablation:
             UserError: shapes do not fit, values are not finite, an effect is unknown or lacks its counts, or the
                 tolerance is below what float32 can hold.
         """
-        head.check()
-        N, d = require_matrix("the output projection", w_out)
-        V = head.unembedding.shape[0]
-        if d != head.unembedding.shape[1]:
-            raise UserError(f"The output projection is {d} wide and the unembedding {head.unembedding.shape[1]}.")
-        require_shape("the reference activations", reference, (N,))
-        require_finite("the output projection", w_out)
-        require_finite("the reference activations", reference)
+        N, d, V = _require_layer(head, w_out, reference)
         require_tolerance(tolerance)
         self.effects = chosen_effects(effects)
         self.head, self.w_out, self.reference = head, w_out, reference
@@ -328,3 +321,16 @@ class Ablation:
         require_finite("the activations", activations)
         if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
             raise UserError(f"A target is no token of the vocabulary of {self.folded.vocabulary}.")
+
+
+def _require_layer(head: Head, w_out: Tensor, reference: Tensor) -> tuple[int, int, int]:
+    """(N, d, V) of a layer whose pieces fit together and are finite; UserError otherwise."""
+    head.check()
+    V, width = head.unembedding.shape
+    N, d = require_matrix("the output projection", w_out)
+    if d != width:
+        raise UserError(f"The output projection is {d} wide and the unembedding {width}.")
+    require_shape("the reference activations", reference, (N,))
+    require_finite("the output projection", w_out)
+    require_finite("the reference activations", reference)
+    return N, d, V

@@ -5,6 +5,7 @@ of one pair or a few, as they share their two tokens. The windows whose loss is 
 their own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -109,27 +110,32 @@ def make_cells(
     rest = np.setdiff1d(np.arange(len(together)), chosen)
     inside = _split(together, chosen, min(per, max(1, len(chosen) // (LEAST_UNITS // 2))))
     units = (*inside, *_split(together, rest, per))
-    of_position = np.full((windows, predicted), NO_CELL, dtype=np.int64)
+    of_position, table = _cells(units, classes, len(inside))
+    table = table.join(kinds, on="kind").sort("cell", "preset", "token_group")
+    table = table.select("cell", "preset", "token_group", "window_id", "positions", "has_loss")
+    largest = max(len(unit) for unit in units)
+    return Cells(units, frozenset(range(len(inside))), partner, of_position, table, largest)
+
+
+def _cells(
+    units: Sequence[NDArray[np.int64]], classes: NDArray[np.int64], inside: int
+) -> tuple[NDArray[np.int64], pl.DataFrame]:
+    """The cell of each position (windows × P), and a row per cell; the first `inside` units are of the subsample.
+
+    `classes` is each position's kind, windows × P.
+    """
+    of_position = np.full(classes.shape, NO_CELL, dtype=np.int64)
     rows: list[tuple[int, int, int, int, bool]] = []
     for unit, members in enumerate(units):
         here = classes[members]
         for kind in np.unique(here[here > 0]):
             cell = len(rows)
             of_position[members] = np.where(here == kind, cell, of_position[members])
-            rows.append((cell, int(kind), int(members[0]), int((here == kind).sum()), unit < len(inside)))
-    table = pl.DataFrame(
-        rows,
-        schema={
-            "cell": pl.UInt32, "kind": pl.Int64, "window_id": pl.UInt32, "positions": pl.UInt32,
-            "has_loss": pl.Boolean,
-        },
-        orient="row",
-    ).join(kinds, on="kind")  # fmt: skip
-    table = table.sort("cell", "preset", "token_group").select(
-        "cell", "preset", "token_group", "window_id", "positions", "has_loss"
-    )
-    largest = max(len(unit) for unit in units)
-    return Cells(units, frozenset(range(len(inside))), partner, of_position, table, largest)
+            rows.append((cell, int(kind), int(members[0]), int((here == kind).sum()), unit < inside))
+    form = {
+        "cell": pl.UInt32, "kind": pl.Int64, "window_id": pl.UInt32, "positions": pl.UInt32, "has_loss": pl.Boolean,
+    }  # fmt: skip
+    return of_position, pl.DataFrame(rows, schema=form, orient="row")
 
 
 def positions_with_cells(cells: Cells, sample: Sample) -> pl.DataFrame:
