@@ -73,8 +73,8 @@ def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
         layer: block whose MLP is meant; negative ones count from the last.
 
     Raises:
-        UserError: there is no such layer, or a piece is missing or does not act as the ablation needs; the message names
-            the architecture and the piece.
+        UserError: there is no such layer, or a piece is missing or does not act as the ablation needs; the message
+            names the architecture and the piece.
     """
     mlp = mlp_modules(model, layer)
     unembedding = model.get_output_embeddings()

@@ -67,7 +67,8 @@ class Options:
         if self.contexts == SAMPLE and (self.tokens < 1 or self.tokens % self.window):
             nearest = max(1, round(self.tokens / self.window)) * self.window
             raise UserError(
-                f"--tokens {self.tokens} is not a positive multiple of the window, {self.window}. Use {nearest}, for example."
+                f"--tokens {self.tokens} is not a positive multiple of the window, {self.window}. "
+                f"Use {nearest}, for example."
             )
         require_tolerance(self.tolerance)
         if self.edit_scope not in EDIT_SCOPES:
