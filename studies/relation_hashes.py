@@ -111,18 +111,14 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a relation; of a macro that is not in `MACROS` only that it is there.
-
-    Attributes:
-        error: why it could not be read or called.
-    """
+    """What is kept of a relation; of a macro that is not in `MACROS` only that it is there."""
 
     rows: int | None = None
     exact: str | None = None
     rounded: str | None = None
     columns: dict[str, str] | None = None
     sums: dict[str, tuple[float, float]] | None = None
-    error: str | None = None
+    error: str | None = None  # why it could not be read or called
 
 
 def main() -> int:
@@ -178,11 +174,7 @@ def hash_relations(warehouse: Path, kinds: dict[str, str]) -> Found:
 
 
 class Cli:
-    """The command line of a checkout, in a folder of its own.
-
-    Attributes:
-        seconds: how long each command took.
-    """
+    """The command line of a checkout, in a folder of its own; `seconds` says how long each command took."""
 
     def __init__(self, checkout: Path, folder: Path) -> None:
         self.program, self.folder = checkout / "cli.py", folder
@@ -220,13 +212,8 @@ def make_runs(cli: Cli, data: Path, folder: Path) -> dict[str, list[str]]:
         return listed
 
     made = {name: ingest(name, arguments) for name, arguments in RUNS.items()}
-    analysed = [
-        row["run_id"]
-        for name, rows in made.items()
-        for row in rows
-        if name not in NOT_ANALYSED and row["status"] == "published"
-    ]
-    cli("analyze", *analysed, name="analyze")
+    wanted = [row for name, rows in made.items() if name not in NOT_ANALYSED for row in rows]
+    cli("analyze", *(row["run_id"] for row in wanted if row["status"] == "published"), name="analyze")
     ingest("stored groups", STORED_GROUPS)
     cli("check", name="check")
     return {name: [row["run_id"] for row in rows] for name, rows in made.items()}
@@ -326,12 +313,9 @@ def _sums(con: duckdb.DuckDBPyConnection, query: str, columns: list[str]) -> dic
     """For each column the sum of its finite values, and that of their absolute values."""
     if not columns:
         return {}
-    parts = [
-        f'coalesce({function}) filter (isfinite("{column}")), 0)'
-        for column in columns
-        for function in (f'fsum("{column}"', f'fsum(abs("{column}")')
-    ]
-    values = con.execute(f"select {', '.join(parts)} from ({query})").fetchall()[0]
+    both = 'coalesce(fsum("{0}") filter (isfinite("{0}")), 0), coalesce(fsum(abs("{0}")) filter (isfinite("{0}")), 0)'
+    asked = ", ".join(both.format(column) for column in columns)
+    values = con.execute(f"select {asked} from ({query})").fetchall()[0]
     return {column: (values[2 * at], values[2 * at + 1]) for at, column in enumerate(columns)}
 
 
@@ -379,11 +363,7 @@ def _changed_sums(old: dict[str, list[float]], new: dict[str, list[float]]) -> l
 
 
 def _inputs(checkout: Path) -> Path:
-    """The folder of real models, corpora and counts.
-
-    Raises:
-        CannotRunError: it is not there.
-    """
+    """The folder of real models, corpora and counts."""
     given = os.environ.get(DATA_VARIABLE)
     data = Path(given).resolve() if given else checkout.parent / "shared" / "data"
     if not (data / "models").is_dir():

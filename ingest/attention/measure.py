@@ -1,4 +1,6 @@
-"""Attention and its heads, added to a run that is there: summaries, ablations, controls and patches.
+"""Attention and its heads, added to a published run: summaries, ablations, controls, patches.
+
+What each is: docs/definitions.md, "Attention".
 
 Activations are measured at every sampled position and kept as sums over *cells*: the positions of a few windows that
 are in the same token groups, so that any group of neurons chosen later is a query and windows can be resampled. The
