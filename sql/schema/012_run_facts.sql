@@ -1,6 +1,9 @@
 -- What was found or chosen for a run, apart from the options that the command was given.
 alter table store.run add column facts json;
 
+update store.run set facts = '{}'
+where options is not null;
+
 -- Both were in `options` before; what the command has no option for goes over.
 update store.run set
     facts = json_merge_patch(
@@ -26,4 +29,6 @@ update store.run set
         '{"path": null, "tagger": null, "rare_tokens": null, "rare_tokens_met": null,
           "pairs": null, "matched_contexts": null}'
     )
-where options is not null;
+where
+    (options ->> '$.path') is not null
+    or (options ->> '$.frequencies') like 'counted over %';
