@@ -1,6 +1,6 @@
-"""Mutual information of the neurons of a group: what correlation does not see (SPEC 5)."""
+"""Mutual information of the neurons of a group: what correlation does not see (docs/definitions.md, "Coordination")."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from itertools import repeat
 from typing import Any, Literal
@@ -10,8 +10,10 @@ import polars as pl
 from scipy.spatial import cKDTree
 from scipy.special import digamma
 
+from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import Stack, comparisons, stacks, used_neurons
+from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
 from rare_tokens.analyses.coordination.similarity import NO_PAIR, PAIR_MEAN
 from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray, table
 
@@ -189,3 +191,18 @@ def _standardised(values: FloatArray, seed: int) -> FloatArray:
     spread = rows.std(axis=1, keepdims=True)
     rows = (rows - rows.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
     return rows + _JITTER * np.random.default_rng(seed).standard_normal(rows.shape)
+
+
+def _compute(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.DataFrame:
+    return mutual_information(at.activations, at.groups, pool=pool, **own)
+
+
+ANALYSIS = of_groups(
+    "mutual_information",
+    MUTUAL_INFORMATION,
+    _compute,
+    reads=(ACTIVATIONS,),
+    parameters=ES | {"estimators": ["binned", "ksg"], "bins": 16, "neighbours": 3, "contexts": 1_000, "seed": 0},
+    shares_work=True,
+    tested=[Tested("mean_information", ("estimator", "comparison"))],
+)

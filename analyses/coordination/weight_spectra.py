@@ -1,17 +1,20 @@
-"""Eigenvalue spectra of groups' weights and the exponent of their tails (SPEC 7; ES §2.2, 3.4, 4.3, table 4).
+"""Eigenvalue spectra of groups' weights and the exponent of their tails (ES §2.2, 3.4, 4.3, table 4).
 
 Ξ_G = W_G W_Gᵀ / d (ES eq. 10) of a group, and of the whole layer, whose Wᵀ W of eq. 2 has the same non-zero
 eigenvalues times d, so the same exponents. Zero eigenvalues (duplicated neurons, a group larger than d) are left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
+from rare_tokens.analyses.analysis import Tested
 from rare_tokens.analyses.coordination.neuron_groups import Stack, stacks, used_neurons
+from rare_tokens.analyses.coordination.of_groups import WEIGHTS, At, of_groups
 from rare_tokens.analyses.coordination.similarity import CHUNK
 from rare_tokens.analyses.result_table import FloatArray, IntArray, table
 from rare_tokens.analyses.statistics import CONTROL, LAYER
@@ -277,3 +280,30 @@ def _nonzero(ascending: FloatArray) -> FloatArray:
     """Eigenvalues above what rounding leaves of a zero one, descending."""
     floor = len(ascending) * np.finfo(np.float64).eps * max(0.0, float(ascending[-1])) if len(ascending) else 0.0
     return ascending[ascending > floor][::-1]
+
+
+def _compute_spectrum(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return weight_spectrum(at.weights, at.groups, **own)
+
+
+def _compute_density(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return spectral_density(at.weights, at.groups, **own)
+
+
+ANALYSES = (
+    of_groups(
+        "weight_spectrum",
+        WEIGHT_SPECTRUM,
+        _compute_spectrum,
+        reads=("neuron_weight",),
+        parameters=WEIGHTS | {"standardised": False, "rules": list(RULES), "seed": 0},
+        tested=[Tested("alpha", ("matrix", "standardised", "rule"), ("alpha_low", "alpha_high"))],
+    ),
+    of_groups(
+        "spectral_density",
+        SPECTRAL_DENSITY,
+        _compute_density,
+        reads=("neuron_weight",),
+        parameters=WEIGHTS | {"standardised": False, "bins": BINS},
+    ),
+)
