@@ -55,7 +55,8 @@ OF_SERIES: tuple[SeriesAnalysis, ...] = (series.ANALYSIS,)
 
 def relations() -> dict[str, Schema]:
     """Every relation that `analyze` fills, with its columns besides the run's."""
-    return {name: schema for analysis in (*REGISTRY, *OF_SERIES) for name, schema in analysis.relations.items()}
+    every: tuple[Analysis | SeriesAnalysis, ...] = (*REGISTRY, *OF_SERIES)
+    return {name: schema for analysis in every for name, schema in analysis.relations.items()}
 
 
 def needed(analysis: SeriesAnalysis) -> list[str]:
