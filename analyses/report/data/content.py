@@ -12,7 +12,6 @@ from rare_tokens.analyses.report.data import cards, papers, provenance, summary,
 from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.points import Points, pack_points
 from rare_tokens.analyses.report.data.series import Series, group_runs, presets
-from rare_tokens.analyses.report.data.text import visible
 from rare_tokens.analyses.report.data.verdicts import comparisons
 from rare_tokens.analyses.report.figures import charts, figures
 from rare_tokens.analyses.report.figures.charts import Extent
@@ -143,7 +142,7 @@ def build_content(inputs: ReportInputs) -> Content:
 
 def _figures(one: Series, extent: Extent, summaries: pl.DataFrame, sets: dict[str, figures.Rows]) -> dict[str, Row]:
     """The specification of every figure of a series that there is anything to draw in."""
-    names = [visible(run.revision) for run in one.measured]
+    names = [run.label for run in one.measured]
     if not names:
         return {}
     made = {"influence": charts.influence_figure(extent), "scatter": charts.scatter_figure(extent)}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from rare_tokens.analyses.across_runs.emergence import with_gaps_placed
+from rare_tokens.analyses.report.data.text import shortened
 
 _SAME = ("model", "layer", "corpus", "corpus_hash", "frequency_source_id", "positions", "window_length", "seed")
 _SAME_SETTINGS = (*_SAME, "ablation", "dtype")
@@ -29,6 +30,11 @@ class Run:
     def revision(self) -> str:
         """The checkpoint's name."""
         return str(self.row["revision"])
+
+    @property
+    def label(self) -> str:
+        """The checkpoint's name as figures and the page's script show it."""
+        return shortened(self.revision)
 
 
 @dataclass(frozen=True)

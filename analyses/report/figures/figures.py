@@ -15,7 +15,6 @@ from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.points import curve_ranks
 from rare_tokens.analyses.report.data.series import Series
 from rare_tokens.analyses.report.data.summary import GROUPS
-from rare_tokens.analyses.report.data.text import visible
 from rare_tokens.analyses.report.figures import charts
 from rare_tokens.analyses.report.figures.charts import AXIS_WIDTH, COMMON, INK, MUTED, RARE, SIGNED_LABEL, Extent
 
@@ -236,7 +235,7 @@ def _step(names: list[str]) -> alt.X:
 def _of(one: Series, frame: pl.DataFrame) -> pl.DataFrame:
     """The rows of a series' runs, with `step` (the checkpoint's name) and `run` (its number in the report)."""
     runs = pl.DataFrame(
-        [{"run_id": run.run_id, "step": visible(run.revision), "run": run.index} for run in one.measured],
+        [{"run_id": run.run_id, "step": run.label, "run": run.index} for run in one.measured],
         schema={"run_id": pl.String, "step": pl.String, "run": pl.Int64},
     )
     return frame.join(runs, on="run_id").sort("run", maintain_order=True)

@@ -39,7 +39,7 @@ def page_data(content: Content) -> dict[str, Any]:
     order = [run for one in content.series for run in one.runs]
     packed = content.points.packed
     runs = [
-        points | {"revision": text.visible(run.revision), "fits": content.fits(run.run_id)}
+        points | {"revision": run.label, "fits": content.fits(run.run_id)}
         for run, points in zip(order, packed["runs"], strict=True)
     ]
     return packed | {
@@ -74,7 +74,7 @@ def _resource(name: str) -> str:
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,
-        finalize=lambda value: text.visible(value, 2000) if type(value) is str else value,
+        finalize=lambda value: text.shortened(value, 2000) if type(value) is str else value,
         loader=jinja2.FunctionLoader(_resource),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

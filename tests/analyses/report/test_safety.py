@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 from rare_tokens.analyses.report import ReportInputs, write_report
 from rare_tokens.analyses.report.data.content import Content, build_content
 from rare_tokens.analyses.report.data.points import curve_ranks, pack_points, sample_ranks
-from rare_tokens.analyses.report.data.text import inline_json, number, visible, visible_token
+from rare_tokens.analyses.report.data.text import inline_json, number, shortened, visible_token
 from rare_tokens.analyses.report.page.page import page_data, render_page
 from rare_tokens.common.errors import UserError
 from studies.synthetic.report_inputs import HOSTILE, make_inputs
@@ -106,7 +106,7 @@ def test_hostile_names_are_inert_too() -> None:
 @settings(deadline=None)
 @given(st.text(max_size=60))
 def test_visible_leaves_no_character_that_hides_or_reorders(text: str) -> None:
-    shown = visible(text)
+    shown = shortened(text)
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]", shown)
     shown.encode("utf-8")
     assert len(shown) <= 32 * 10 + 40
