@@ -86,7 +86,7 @@ def pair_summaries(inputs: ReportInputs) -> pl.DataFrame:
     both = both.join(inputs.runs.select("run_id", "neurons"), on="run_id")
     both = both.with_columns(k=pl.col("neurons").map_elements(top_count, return_dtype=pl.Int64))
     in_both = (pl.col("rank") <= pl.col("k")) & (pl.col("rank_common") <= pl.col("k"))
-    return both.group_by("run_id", "preset").agg(
+    return both.group_by("run_id", "preset", maintain_order=True).agg(
         pl.col("k").first(),
         shared=in_both.sum(),
         by_chance=(pl.col("k") ** 2 / pl.col("neurons")).first(),

@@ -13,8 +13,8 @@ import pytest
 from rare_tokens.analyses.across_runs.comparison import coactivation, compared_runs, group_activity
 from rare_tokens.analyses.report import ReportInputs, card_neurons, write_report
 from rare_tokens.analyses.report.data.cards import bars
-from rare_tokens.analyses.report.data.content import Content, build_content
 from rare_tokens.analyses.report.data.verdicts import same_model, verdict
+from rare_tokens.analyses.report.page.content import Content, build_content
 from rare_tokens.analyses.report.page.page import page_data, render_page
 from studies.synthetic.report_inputs import HOSTILE
 from studies.synthetic.report_study import studied, value
@@ -220,13 +220,33 @@ def test_a_histogram_is_of_logarithmic_heights() -> None:
 
 def test_every_small_figure_has_its_rows(content: Content) -> None:
     packed = page_data(content)["series"][0]
-    assert set(packed["sets"]) == {"spread", "slopes", "alpha", "suppress", "sensitivity"}
+    assert set(packed["sets"]) == {"kappa", "spread", "slopes", "alpha", "suppress", "sensitivity"}
     assert set(packed["sets"]) < set(packed["figures"])
     spread = packed["sets"]["spread"]["es"]
     assert len(spread["influence"]) == 2 * 2 * 4  # checkpoints × groups × places of the ranking
     slopes = packed["sets"]["slopes"]["es"]
     assert slopes["log_rank"][0] == 0
     assert set(slopes["run"]) == {0, 1}
+
+
+def test_kappa_is_that_of_the_fits_at_every_checkpoint(inputs: ReportInputs, content: Content) -> None:
+    rows = content.sets[0]["kappa"]["es"]
+    assert rows.select("step", "group").rows() == [
+        (step, group) for step in ("step0", "step10") for group in ("rare", "common")
+    ]
+    fits = dict(inputs.fits.select(pl.col("run_id") + pl.col("token_group"), "kappa").iter_rows())
+    ids = dict(zip(("step0", "step10"), inputs.runs["run_id"], strict=True))
+    for row in rows.iter_rows(named=True):
+        kappa = fits[ids[row["step"]] + row["group"]]
+        assert (row["kappa"], row["low"], row["high"]) == pytest.approx((kappa, kappa - 0.05, kappa + 0.06))
+
+
+def test_every_row_of_a_figure_over_training_is_at_a_checkpoint_of_the_series(content: Content) -> None:
+    names = {run.label for run in content.series[0].measured}
+    for name, rows in content.sets[0].items():
+        for frame in rows.values():
+            if "step" in frame.columns:
+                assert set(frame["step"]) == names, name
 
 
 def test_places_of_the_ranking_are_those_of_the_ranks(inputs: ReportInputs, content: Content) -> None:
