@@ -19,15 +19,19 @@ from rare_tokens.warehouse import STORES
     type=click.Choice(STORES),
     default=STORES[0],
     show_default=True,
-    help="Where the facts go: into the warehouse, or into Parquet files beside it.",
+    help="Store the facts in the warehouse file, or in Parquet files beside it.",
 )
 @global_options
 def attach(settings: Settings, folder: Path, store: str) -> None:
-    """Copy the runs of a FOLDER that `export` wrote into the warehouse.
+    """Copy runs that `export` wrote to FOLDER into this warehouse.
 
-    A run that is there already with the same facts is passed over; with others, nothing is attached.
+    A run that is already here with the same facts is skipped. If its facts differ, nothing is attached.
     """
+    from rare_tokens.analyses.curve.power_law import power_law_line
+
     with working("Attach", quiet=settings.quiet):
-        outcomes = warehouse.attach(settings.warehouse, folder, store=store, wait=settings.wait, quiet=settings.quiet)
+        outcomes = warehouse.attach(
+            settings.warehouse, folder, line=power_law_line, store=store, wait=settings.wait, quiet=settings.quiet
+        )
     rows = {"run_id": list(outcomes), "outcome": list(outcomes.values())}
     show(pl.DataFrame(rows, {"run_id": pl.String, "outcome": pl.String}), settings.form)

@@ -17,14 +17,20 @@ QUALITY_FOLDER = "rare_tokens_quality"
 
 @click.command()
 @click.argument("wanted", nargs=-1, metavar="[RUN]...", shell_complete=run_ids)
-@click.option("--explain", is_flag=True, help="Every expectation with what was observed and what is expected.")
-@click.option("--out", default=QUALITY_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--explain", is_flag=True, help="List every expectation, with what was observed and what is expected.")
+@click.option(
+    "--out",
+    default=QUALITY_FOLDER,
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the pages.",
+)
 @global_options
 def check(settings: Settings, wanted: tuple[str, ...], explain: bool, out: Path) -> None:
-    """Check the data of runs.
+    """Check the stored data of runs.
 
-    Of all runs, the refused ones too, or those named, with Great Expectations: results go to quality_result, its pages
-    to a folder. Ends with 3 where a run fails.
+    Checks all runs, or those named, with Great Expectations; refused runs are checked too. Writes the results to
+    quality_result and pages to a folder. The exit code is 3 if a run fails.
     """
     with working("Check", quiet=settings.quiet):
         checked, page = warehouse.check(settings.warehouse, wanted, out, wait=settings.wait)

@@ -14,7 +14,7 @@ from rare_tokens.common.progress import working
 @click.argument("run_id", metavar="RUN", shell_complete=run_ids)
 @global_options
 def delete(settings: Settings, run_id: str) -> None:
-    """Remove a run and what only it uses."""
+    """Delete a run and everything that only it uses."""
     with working(f"Remove {run_id}", quiet=settings.quiet):
         removed = warehouse.delete(settings.warehouse, run_id, wait=settings.wait)
     show_outcome(settings, f"{removed} is removed.", pl.DataFrame({"run_id": [removed], "status": ["removed"]}))

@@ -19,13 +19,18 @@ CHEAP = ("regimes", "influence_slope", "influence_interval", "threshold_sensitiv
 
 
 @click.command()
-@click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--out",
+    default=REPORT_FOLDER,
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the report.",
+)
 @global_options
 def demo(settings: Settings, out: Path) -> None:
-    """Show the whole story, offline.
+    """Show the whole workflow on a small built-in model, offline.
 
-    Ingests the checkpoints of the embedded model on the built-in text, analyses them (the last one in full), writes the
-    report.
+    Ingests the checkpoints of the model on built-in text, analyses them (the last one in full), and writes the report.
     """
     with working("Find the model and the text", quiet=settings.quiet):
         from rare_tokens.ingest.embedded import FREQUENCIES, MODEL_FOLDER, REVISIONS

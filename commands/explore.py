@@ -22,27 +22,27 @@ NOTEBOOK = Path(__file__).with_name("notebook.py")
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="Port to serve at [default: a free one].")
-@click.option("--no-browser", is_flag=True, help="Print the address; open no browser.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to serve on [default: a free one].")
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 @click.option(
     "--edit",
     "copy",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.py",
-    help="Copy the notebook to this new file and open it to be changed.",
+    help="Copy the notebook to this new file and open it for editing.",
 )
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.html",
-    help="Run it once and write what it shows as a page, without a browser.",
+    help="Run it once and write the result as a page, without a browser.",
 )
 @global_options
 def explore(settings: Settings, port: int | None, no_browser: bool, copy: Path | None, html: Path | None) -> None:
-    """Open a notebook on the warehouse, read-only.
+    """Open a read-only notebook on the warehouse.
 
-    Pick a run, move the percentile, and ranking, deviations and regimes follow; SQL beside it. Needs the extra
-    `explore`. It is served on this machine alone, to whoever has the address with its token.
+    Pick a run and move the percentile: the ranking, the deviations and the regimes follow, with SQL beside them. Needs
+    the extra `explore`. It is served on this machine only, and the address holds an access token.
     """
     if copy and html:
         raise UserError("--edit and --html: give one of the two.")

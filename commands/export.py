@@ -15,7 +15,7 @@ from rare_tokens.common.progress import working
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @global_options
 def export(settings: Settings, folder: Path) -> None:
-    """Write every relation as Parquet to a FOLDER."""
+    """Write every relation to FOLDER as Parquet files."""
     with working("Export", quiet=settings.quiet):
         rows = warehouse.export(settings.warehouse, folder, wait=settings.wait)
     show(pl.DataFrame({"relation": list(rows), "rows": list(rows.values())}), settings.form)

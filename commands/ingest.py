@@ -12,7 +12,7 @@ from rare_tokens.commands.support.executors import Spreading
 from rare_tokens.commands.support.ingest_runs import ingest_all, requested
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
-from rare_tokens.common.parts import EFFECT_COLUMNS
+from rare_tokens.common.effects import EFFECTS, LOSS
 from rare_tokens.common.progress import working
 from rare_tokens.warehouse import STORES
 
@@ -64,10 +64,10 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option("--ablation", type=click.Choice(["mean", "zero"]), default="mean", show_default=True)
 @click.option(
     "--effects",
-    default="loss",
+    default=LOSS,
     show_default=True,
     callback=_names,
-    help=f"Of {', '.join(EFFECT_COLUMNS)}; with commas.",
+    help=f"Of {', '.join(EFFECTS)}; with commas.",
 )
 @click.option(
     "--group",

@@ -10,9 +10,9 @@ from rare_tokens.commands.support.terminal import show
 @click.command()
 @global_options
 def runs(settings: Settings) -> None:
-    """List the runs and how far each got.
+    """List the runs and their status.
 
-    With --json everything that is known of them.
+    --json prints all that is known about each.
     """
     found = listed_runs(settings)
     if found.is_empty():

@@ -14,13 +14,13 @@ from rare_tokens.common.progress import working
 
 @click.command()
 @click.argument("query", metavar="SQL|FILE.sql|-")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="How to print the rows [default: table].")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds after which the query is stopped.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Format of the rows [default: table].")
+@click.option("--timeout", default=60.0, show_default=True, help="Stop the query after this many seconds.")
 @global_options
 def sql(settings: Settings, query: str, form: str | None, timeout: float) -> None:
-    """Run one query, read-only.
+    """Run one read-only query.
 
-    The query is the text itself, a path ending in .sql, or `-` for stdin.
+    Give the query itself, the path of a .sql file, or `-` to read it from stdin.
     """
     text = _query_text(query)
     with working("Query", quiet=settings.quiet):

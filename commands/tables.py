@@ -17,7 +17,7 @@ from rare_tokens.commands.support.terminal import show
 def tables(settings: Settings, name: str | None) -> None:
     """List the relations, or describe one.
 
-    With NAME its columns, their types and what they mean.
+    With NAME, list its columns, their types and what they mean.
     """
     found = warehouse.tables(settings.warehouse, name, wait=settings.wait)
     if name is None:

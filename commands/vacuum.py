@@ -12,7 +12,7 @@ from rare_tokens.common.progress import working
 @click.command()
 @global_options
 def vacuum(settings: Settings) -> None:
-    """Give deleted runs' space back."""
+    """Free the disk space of deleted runs."""
     require_file(settings)
     with working("Vacuum", quiet=settings.quiet):
         space = warehouse.vacuum(settings.warehouse, wait=settings.wait)

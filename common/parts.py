@@ -15,7 +15,7 @@ A run's folder is ``<warehouse>.parts/<run_id>/``::
     summary.json               written last: what is known only at the end (`Summary`); its presence means staged
 
 Every file appears whole (temporary name, then rename), so a file that is there is finished: it is its own completion
-marker, and a run that was cut off goes on with the first file that is missing.
+marker, and a run that was cut off resumes with the first file that is missing.
 
 Groups of neurons ablated at once are added to a run that is published. Their parts are
 ``<run_id>.groups/NAME.parquet``, ``fct_group_effect`` the last of them. Attention is added in the same way, from
@@ -33,6 +33,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
+from rare_tokens.common.effects import EFFECTS
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import read_json, write_json
 
@@ -54,8 +55,8 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
     ],
     "dim_token": [
         ("token_id", pa.uint32()),
-        ("text", pa.string()),  # decoded token, as it is (with its leading space, say)
-        ("is_word", pa.bool_()),  # SPEC 1: stripped, alphabetic, two letters or more, known to the dictionary
+        ("text", pa.string()),  # decoded token, as it is (with its leading space, for example)
+        ("is_word", pa.bool_()),  # stripped, alphabetic, two letters or more, known to the dictionary
         ("starts_word", pa.bool_()),
         ("is_special", pa.bool_()),  # a separator, begin or other special token
     ],
@@ -87,7 +88,7 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("neuron", pa.uint16()),
         ("mean_activation", pa.float64()),  # the reference of the ablation, n-bar
         ("w_out_norm", pa.float32()),
-        ("null_space_share", pa.float32()),  # SPEC 10
+        ("null_space_share", pa.float32()),
         ("logit_variance", pa.float32()),
         ("frequency_correlation", pa.float32()),  # NULL where undefined
     ],
@@ -184,23 +185,12 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("neuron", pa.uint16()),
         ("position_id", pa.uint32()),
         ("activation", pa.float32()),
-        ("delta_loss", pa.float32()),  # nats
-        # Only in runs that asked for them (`Manifest.effects`); absent columns read as NULL:
-        ("direct_delta_loss", pa.float32()),
-        ("delta_entropy", pa.float32()),
-        ("delta_kl", pa.float32()),
-        ("frozen_frequency_delta_loss", pa.float32()),
+        # One column per effect that the run holds (`Manifest.effects`); absent columns read as NULL
+        *((effect.column, pa.float32()) for effect in EFFECTS.values()),
     ],
 }
 
-# Which optional column of fct_effect each effect of `--effects` fills; `loss` fills the one that is always there.
-EFFECT_COLUMNS = {
-    "loss": "delta_loss",
-    "direct": "direct_delta_loss",
-    "entropy": "delta_entropy",
-    "kl": "delta_kl",
-    "frequency": "frozen_frequency_delta_loss",
-}
+EFFECT_COLUMNS = {effect.name: effect.column for effect in EFFECTS.values()}  # of fct_effect, by effect
 CONTEXT_RELATIONS = ("position_context",)  # only of runs whose contexts are not `sample`
 GROUP_RELATIONS = ("dim_group", "fct_group_effect", "group_position")  # in a folder of their own (`groups_folder`)
 ATTENTION_RELATIONS = (  # likewise (`attention_folder`)
@@ -255,7 +245,11 @@ def effect_path(folder: Path, block: int) -> Path:
 class Manifest:
     """What a run is, known before the first forward pass.
 
-    `identity` holds the values that the run's id is a hash of; `options` the whole command as given.
+    Attributes:
+        identity: the values that the run's id is a hash of.
+        options: what the command was given, by the names of its options, defaults included; folders of a path are left
+            out. The command with these options makes the run again.
+        facts: what was found or chosen for the run instead: which path it takes and why, device, tagger, pairs.
     """
 
     run_id: str
@@ -283,6 +277,7 @@ class Manifest:
     contexts: str = "sample"  # what the positions are: `sample` or `nc-matched`
     identity: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)  # versions of what the numbers depend on
     format: int = FORMAT
 
@@ -296,7 +291,7 @@ class Manifest:
 class Summary:
     """What a run knows only when it is done.
 
-    The self-check's errors are in units of their tolerance: at most 1 (SPEC 2.1).
+    The self-check's errors are in units of their tolerance: at most 1.
     """
 
     device: str

@@ -33,8 +33,9 @@ def commands() -> str:
         "# Commands",
         "",
         f"Every command takes the global options, before or after its name. The file `{DEFAULT_CONFIG}` in the",
-        "current folder, or that of `--config`, may set any of them, and a command's own in a table of its name.",
-        "The environment (`RARE_TOKENS_WAREHOUSE`) stands above the file, what is typed above both.",
+        "current folder, or the one that `--config` names, may set any of them, and a command's own options in a",
+        "table with its name. The environment (`RARE_TOKENS_WAREHOUSE`) overrides the file, and what is typed",
+        "overrides both.",
         "",
         _help(cli.cli, "rare-tokens"),
     ]

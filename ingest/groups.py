@@ -1,4 +1,4 @@
-"""Groups of neurons ablated at once (SPEC 2.1): who is in them, and the exact effect of each at every position.
+"""Groups of neurons ablated at once: who is in them, and the exact effect of each at every position.
 
 In the last layer of a plain decoder the edit is Σ a_i w_i, added to the captured residual stream, and the loss is taken
 in float64; everywhere else the dense path runs the model again with all of the group replaced.
@@ -185,10 +185,7 @@ def _plain(
 
 def exact_loss(head: Head, residual: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy (P) of targets (P) from the residual stream before the final norm (P × d), in its own dtype."""
-    x = residual - residual.mean(1, keepdim=True) if head.norm == "layer" else residual
-    normed = x / (x.square().mean(1, keepdim=True) + head.eps).sqrt() * head.gain.to(x)
-    if head.norm_bias is not None:
-        normed = normed + head.norm_bias.to(x)
+    normed = head.norm(residual)
     total = torch.full_like(normed[:, 0], -torch.inf)
     for start in range(0, len(head.unembedding), ROWS):
         logits = _logits(head, normed, slice(start, start + ROWS))

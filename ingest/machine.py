@@ -1,6 +1,7 @@
-"""The machine: how fast it multiplies matrices, which every estimate of time is made from, and its memory."""
+"""The machine: in which precision and how fast it multiplies matrices, and its memory."""
 
 import ctypes
+import functools
 import platform
 import time
 
@@ -10,7 +11,10 @@ _SIZE = 1536
 
 
 def matrix_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations a second of a matrix product on the device, measured in well under a second."""
+    """Floating-point operations per second of a matrix product on the device, measured in well under a second.
+
+    Every estimate of time is made from it.
+    """
     left = torch.randn(_SIZE, _SIZE, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(4):
@@ -18,6 +22,21 @@ def matrix_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
         float((left @ left)[0, 0])
         best = min(best, time.perf_counter() - start)
     return 2 * _SIZE**3 / best
+
+
+@functools.cache
+def reduced_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it itself (CUDA; avx512_bf16 or amx_bf16 on a CPU), else float32.
+
+    Asked of the processor and not timed: a timing on a busy machine would choose differently from one run to the next,
+    and the same command would no longer give the same bits.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        return torch.float32
+    found = torch.cpu.get_capabilities()
+    return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32
 
 
 def release_memory() -> None:

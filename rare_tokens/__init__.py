@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # In a checkout the rooms lie beside this folder, and are links within it. Where links were not checked out (Windows
 # without developer mode) they are files, and the rooms are found beside this folder.
 if not Path(__file__).with_name("warehouse").is_dir():
-    __path__.append(str(Path(__file__).resolve().parents[1]))
+    __path__.insert(0, str(Path(__file__).resolve().parents[1]))
 
 _ERRORS = ("LockedError", "QualityError", "RareTokensError", "UserError")
 _DOORS = ("Warehouse", "open", "runs", "tables")

@@ -10,14 +10,15 @@ out. Then every public relation is read from the warehouse file, and every publi
 - `rounded`: the same with floats to 6 significant digits;
 - `rows`, `columns` with their types, and for each float column its sum and the sum of its absolute values.
 
-Where `exact` differs and `rounded` does not, only last digits have changed. Values that were close to where rounding
-goes the other way can make `rounded` differ as well: the largest change of a column's sum, which is shown as a part of
-the sum of absolute values, then tells noise (below 1e-6, say) from a change.
+Where `exact` differs and `rounded` does not, only last digits have changed. Where both differ it may still be so: among
+many values some lie where rounding goes the other way. The largest change of a column's sum is shown too, as a part of
+the sum of absolute values, but one wrong value among many hardly moves it. To see which rows differ, keep both
+warehouses with `--folder DIR` and compare the relation's rows in DuckDB (`attach`, `except`).
 
-Both sides must be made on one machine with the same packages and nothing may be left out on one side. Models, corpora
-and counts are taken from the folder `RARE_TOKENS_TEST_DATA` (default: `../shared/data` beside the checkout); small
-random models are made here with fixed seeds. `--folder DIR` keeps the warehouse for a closer look. Takes three to four
-minutes on two cores. Exit 0: nothing differs or nothing was compared; 1: something differs; 2: it could not run.
+Make both sides on one machine with the same packages. Models, corpora and counts are read from the folder that
+`RARE_TOKENS_TEST_DATA` names (default: `../shared/data`, seen from the checkout); small random models are made here
+with fixed seeds. On two free cores it takes three to four minutes. Exit 0: nothing differs, or nothing was compared;
+1: something differs; 2: it could not run.
 """
 
 import argparse
@@ -49,6 +50,7 @@ DROPPED = {
     "stage_seconds": "how long it took, by stage",
     "code_version": "changes with every release",
     "packages": "versions of what is installed; kept apart, as `packages`",
+    "path": "of a Parquet file in `fact_file`: part of its name is random; its SHA-256 is compared",
 }
 
 # What is ingested: both paths, both stores, every effect, attention, groups, a series with a gap, matched contexts.
@@ -60,15 +62,16 @@ EVERY_EFFECT = "--effects loss,direct,entropy,kl,frequency"
 RUNS = {
     "last layer": f"{STORIES} --tokens 1024 --window 64 {EVERY_EFFECT} --attention --group groups.json",
     "layer below": f"{STORIES} --tokens 256 --window 64 {EVERY_EFFECT} --layer -2",
-    "series, Parquet": f"{NOVELLA} --revisions step1024..step3072:1024 --tokens 512 --window 64 --store parquet"
+    "series, Parquet": f"{NOVELLA} --revisions step1024..step3072:1024 --tokens 1024 --window 64 --store parquet"
     " --effects loss,kl,frequency --frequencies {data}/frequencies/novella-training.npy",
-    "dense last layer": f"--model small-gemma2 {SMALL} --tokens 512 {EVERY_EFFECT} --ablation zero --begin-token --seed 1",
+    "dense last layer": f"--model small-gemma2 {SMALL} --tokens 512 {EVERY_EFFECT}"
+    " --ablation zero --begin-token --seed 1",
     "one position": f"--model small-gpt2 {SMALL} --tokens 256 --layer 0 --edit-scope position --frequencies counts.npy",
     "matched": f"{MATCHED} --corpus news=news.txt --corpus literature=novel.txt {EVERY_EFFECT}",
     "matched, too few": f"{MATCHED} --corpus few.txt",
 }
 NOT_ANALYSED = ("layer below",)  # to save time; all else of such a run is compared
-STORED_GROUPS = f"{RUNS['last layer']} --group boost --group nc:suppress"  # groups that `analyze` made
+STORED_GROUPS = f"{RUNS['last layer']} --group boost --group nc:boost"  # groups that `analyze` made
 
 # How each public macro is called; {run} stands for each published run in turn.
 MACROS = {
@@ -115,6 +118,7 @@ class Fingerprint:
     rounded: str | None = None
     columns: dict[str, str] | None = None
     sums: dict[str, tuple[float, float]] | None = None
+    error: str | None = None  # why it could not be read or called
 
 
 def main() -> int:
@@ -129,7 +133,7 @@ def main() -> int:
         old = json.loads(given.compare.read_text(encoding="utf-8")) if given.compare else None
         with _work_folder(given.folder) as folder:
             found = measure(given.checkout.resolve(), folder)
-    except (CannotRunError, OSError, ValueError) as error:
+    except (CannotRunError, OSError, ValueError, duckdb.Error) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     _show(found)
@@ -146,23 +150,31 @@ def measure(checkout: Path, folder: Path) -> Found:
     """Make the runs with a checkout in an empty folder, and hash what they left."""
     cli = Cli(checkout, folder)
     made = make_runs(cli, _inputs(checkout), folder)
-    relations = {one["name"]: one["kind"] for one in json.loads(cli("tables", "--json"))}
+    kinds = {one["name"]: one["kind"] for one in json.loads(cli("tables", "--json"))}
     start = time.perf_counter()
-    with duckdb.connect(folder / WAREHOUSE, read_only=True) as con:
-        # Where facts in Parquet files are, as the documentation of the store says
-        con.execute(f"set variable rare_tokens_facts = '{folder / WAREHOUSE}.facts'")
-        fingerprints = {name: asdict(_fingerprint(con, name, kind)) for name, kind in sorted(relations.items())}
-        packages = con.execute("select any_value(packages)::varchar from dim_run").fetchall()[0][0]
+    found = hash_relations(folder / WAREHOUSE, kinds)
     cli.seconds["hashes"] = round(time.perf_counter() - start, 1)
-    return {"packages": json.loads(packages), "runs": made, "seconds": cli.seconds, "relations": fingerprints}
+    return {"runs": made, "seconds": cli.seconds, **found}
+
+
+def hash_relations(warehouse: Path, kinds: dict[str, str]) -> Found:
+    """The fingerprint of each relation, of which `kinds` says whether it is a view or a macro; and the packages."""
+    facts = f"{warehouse}.facts".replace("'", "''")
+    with duckdb.connect(warehouse, read_only=True) as con:
+        # Where Parquet facts are has to be said to a connection that the program did not open (docs/storage.md)
+        con.execute(f"set variable rare_tokens_facts = '{facts}'")
+        relations = {}
+        for name, kind in sorted(kinds.items()):
+            try:
+                relations[name] = asdict(_fingerprint(con, name, kind))
+            except duckdb.Error as error:  # a macro that takes other arguments, say: the others still tell something
+                relations[name] = asdict(Fingerprint(error=str(error).splitlines()[0]))
+        ((packages,),) = con.execute("select any_value(packages)::varchar from dim_run").fetchall()
+    return {"packages": json.loads(packages), "relations": relations}
 
 
 class Cli:
-    """The command line of a checkout, in a folder of its own.
-
-    Attributes:
-        seconds: how long each command took.
-    """
+    """The command line of a checkout, in a folder of its own; `seconds` says how long each command took."""
 
     def __init__(self, checkout: Path, folder: Path) -> None:
         self.program, self.folder = checkout / "cli.py", folder
@@ -200,13 +212,8 @@ def make_runs(cli: Cli, data: Path, folder: Path) -> dict[str, list[str]]:
         return listed
 
     made = {name: ingest(name, arguments) for name, arguments in RUNS.items()}
-    analysed = [
-        row["run_id"]
-        for name, rows in made.items()
-        for row in rows
-        if name not in NOT_ANALYSED and row["status"] == "published"
-    ]
-    cli("analyze", *analysed, name="analyze")
+    wanted = [row for name, rows in made.items() if name not in NOT_ANALYSED for row in rows]
+    cli("analyze", *(row["run_id"] for row in wanted if row["status"] == "published"), name="analyze")
     ingest("stored groups", STORED_GROUPS)
     cli("check", name="check")
     return {name: [row["run_id"] for row in rows] for name, rows in made.items()}
@@ -306,12 +313,9 @@ def _sums(con: duckdb.DuckDBPyConnection, query: str, columns: list[str]) -> dic
     """For each column the sum of its finite values, and that of their absolute values."""
     if not columns:
         return {}
-    parts = [
-        f'coalesce({function}) filter (isfinite("{column}")), 0)'
-        for column in columns
-        for function in (f'fsum("{column}"', f'fsum(abs("{column}")')
-    ]
-    values = con.execute(f"select {', '.join(parts)} from ({query})").fetchall()[0]
+    both = 'coalesce(fsum("{0}") filter (isfinite("{0}")), 0), coalesce(fsum(abs("{0}")) filter (isfinite("{0}")), 0)'
+    asked = ", ".join(both.format(column) for column in columns)
+    values = con.execute(f"select {asked} from ({query})").fetchall()[0]
     return {column: (values[2 * at], values[2 * at + 1]) for at, column in enumerate(columns)}
 
 
@@ -320,8 +324,8 @@ def compare(old: Found, new: Found) -> list[str]:
     if old["packages"] != new["packages"]:
         changed = sorted(name for name, _ in set(old["packages"].items()) ^ set(new["packages"].items()))
         print(f"\nOther versions of {', '.join(dict.fromkeys(changed))}: numbers may differ for that reason alone.")
-    lines = [f"runs: {name}: {old['runs'].get(name)} -> {ids}" for name, ids in new["runs"].items()
-             if old["runs"].get(name) != ids]  # fmt: skip
+    runs = {name: (old["runs"].get(name), ids) for name, ids in new["runs"].items()}
+    lines = [f"run {name}: is {ids}, was {had}" for name, (had, ids) in runs.items() if had != ids]
     before, after = old["relations"], new["relations"]
     for name in sorted(before.keys() | after.keys()):
         if name not in after or name not in before:
@@ -333,6 +337,9 @@ def compare(old: Found, new: Found) -> list[str]:
 
 def _differences(old: Found, new: Found) -> list[str]:
     """How two fingerprints of one relation differ."""
+    if new["error"] or old["error"]:
+        told = f"cannot be read: {new['error']}" if new["error"] else "can be read now"
+        return [] if new["error"] == old["error"] else [told]
     found = []
     was, is_now = old["columns"] or {}, new["columns"] or {}
     found += [f"column {name} is missing" for name in was if name not in is_now]
@@ -356,11 +363,7 @@ def _changed_sums(old: dict[str, list[float]], new: dict[str, list[float]]) -> l
 
 
 def _inputs(checkout: Path) -> Path:
-    """The folder of real models, corpora and counts.
-
-    Raises:
-        CannotRunError: it is not there.
-    """
+    """The folder of real models, corpora and counts."""
     given = os.environ.get(DATA_VARIABLE)
     data = Path(given).resolve() if given else checkout.parent / "shared" / "data"
     if not (data / "models").is_dir():
@@ -387,6 +390,7 @@ def _show(found: Found) -> None:
     print(f"{'relation':{width}}  {'rows':>9}  {'exact':12}  rounded")
     for name, one in found["relations"].items():
         rows = "not called" if one["rows"] is None else f"{one['rows']:,}"
+        rows = "error" if one["error"] else rows
         print(f"{name:{width}}  {rows:>9}  {(one['exact'] or '–')[:12]:12}  {(one['rounded'] or '–')[:12]}")
     print(f"{sum(found['seconds'].values()):.0f} s: {found['seconds']}")
 

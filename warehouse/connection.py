@@ -12,6 +12,7 @@ import duckdb
 from rare_tokens.common.errors import LockedError, RareTokensError, UserError
 from rare_tokens.common.files import is_utf8
 from rare_tokens.common.interrupts import stoppable
+from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store import parquet_facts
 
@@ -59,11 +60,16 @@ def reading(path: Path, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnect
 
 
 @contextmanager
-def writing(path: Path, *, wait: float = 0.0, migrating: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a warehouse to write, creating it where there is none, and bringing it to this version if `migrating`.
+def writing(path: Path, *, wait: float = 0.0, any_version: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a warehouse to write, making it where there is none.
+
+    Args:
+        path: the warehouse.
+        wait: seconds to wait for a process that has it open.
+        any_version: also one that another version wrote: the caller brings it up to date (`marts.bring_up_to_date`).
 
     Raises:
-        UserError: the path is no usable warehouse, or a newer version wrote it.
+        UserError: the path is no usable warehouse of this version.
         LockedError: another process has it open after `wait` seconds.
     """
     with engine_errors(path):
@@ -73,8 +79,8 @@ def writing(path: Path, *, wait: float = 0.0, migrating: bool = True) -> Iterato
         con = _connect_waiting(path, wait, WRITE_CONFIG, read_only=False)
         try:
             parquet_facts.bind(con, path)
-            if migrating:
-                migrations.migrate(con, path)
+            if not any_version:
+                migrations.make_or_check(con, path)
             yield con
         finally:
             con.close()
@@ -119,9 +125,9 @@ def _lock(con: duckdb.DuckDBPyConnection, readable: list[Path]) -> None:
     ((is_locked,),) = con.execute("select current_setting('lock_configuration')").fetchall()
     if is_locked:  # by another connection of this process, which shares the engine with this one
         return
-    names = sorted({name for file in readable for name in (str(file), parquet_facts.escaped(str(file)))})
+    names = sorted({name for file in readable for name in (str(file), literals.unpatterned(file))})
     if names:
-        quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+        quoted = ", ".join(map(literals.text, names))
         con.execute(f"set allowed_paths = [{quoted}]")
     con.execute("set enable_external_access = false")
     con.execute("set lock_configuration = true")

@@ -1,6 +1,5 @@
 """Keeping a warehouse in order: making it writable, deleting runs, giving space back."""
 
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +11,13 @@ import duckdb
 from rare_tokens.common import parts
 from rare_tokens.common.errors import LockedError, UserError
 from rare_tokens.common.files import write_atomically
-from rare_tokens.warehouse import locks
+from rare_tokens.warehouse import literals, locks
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import staging
-from rare_tokens.warehouse.publish.runs import clear, clear_unused, remove_orphans
+from rare_tokens.warehouse.publish.loading import clear, clear_unused
+from rare_tokens.warehouse.publish.marts import Line, bring_up_to_date
+from rare_tokens.warehouse.publish.runs import remove_orphans
 from rare_tokens.warehouse.runs import find
-from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store import parquet_facts, run_records
 
 _WORTH_COPYING = 0.1  # share of the file that is free
@@ -31,21 +31,35 @@ class Space:
     after: int
 
 
-def require_writable(path: Path, *, wait: float = 0.0) -> None:
-    """Make sure, before long work, that its results can be written; makes the warehouse where there is none.
+def require_writable(path: Path, *, line: Line, wait: float = 0.0) -> None:
+    """Make sure, before long work, that its results can be written.
+
+    Makes the warehouse where there is none, and brings one of an earlier version up to date (see `migrate`).
 
     Raises:
         UserError: the path is no usable warehouse.
         LockedError: another process has it open after `wait` seconds.
     """
-    with writing(path, wait=wait):
-        pass
+    migrate(path, line=line, wait=wait)
 
 
-def migrate(path: Path, *, wait: float = 0.0) -> list[str]:
-    """Bring a warehouse to this version; returns the names of what was applied, none where it was up to date."""
-    with writing(path, wait=wait, migrating=False) as con:
-        return migrations.migrate(con, path)
+def migrate(path: Path, *, line: Line, wait: float = 0.0) -> list[str]:
+    """Bring a warehouse to this version: its schema, and what its runs then lack.
+
+    Args:
+        path: the warehouse.
+        line: fits the power law.
+        wait: seconds to wait for a process that has it open.
+
+    Returns:
+        The names of what was applied; none where it was up to date.
+
+    Raises:
+        UserError: the path is no usable warehouse, or a newer version wrote it.
+        LockedError: another process has it open after `wait` seconds.
+    """
+    with writing(path, wait=wait, any_version=True) as con:
+        return bring_up_to_date(con, path, line)
 
 
 def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
@@ -81,8 +95,9 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
         con.execute("commit")
         con.execute("checkpoint")
     for folder in _parts_folders(parts.parts_root(path) / run_id):
-        shutil.rmtree(folder, ignore_errors=True)
         staging.remove_half_removed(folder)
+        if folder.is_dir():
+            _try_to_remove(folder)
     return run_id
 
 
@@ -120,8 +135,12 @@ def _remove_parts(folder: Path, digest: str | None) -> None:
     for half_removed in _parts_folders(folder):
         staging.remove_half_removed(half_removed)
     if (folder / parts.SUMMARY).is_file() and staging.digest(folder) == digest:
-        with suppress(OSError):  # another process may be at it
-            staging.remove(folder)
+        _try_to_remove(folder)
+
+
+def _try_to_remove(folder: Path) -> None:
+    with suppress(OSError):  # another process may be at it
+        staging.remove(folder)
 
 
 def _parts_folders(folder: Path) -> tuple[Path, ...]:
@@ -137,8 +156,6 @@ def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:
 
 def _copy(con: duckdb.DuckDBPyConnection, new: Path) -> None:
     ((name,),) = con.execute("select current_database()").fetchall()
-    quoted = str(new).replace("'", "''")
-    name = name.replace('"', '""')
-    con.execute(f"attach '{quoted}' as vacuumed")
-    con.execute(f'copy from database "{name}" to vacuumed')
+    con.execute(f"attach {literals.text(new)} as vacuumed")
+    con.execute(f"copy from database {literals.name(name)} to vacuumed")
     con.execute("detach vacuumed")

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from rare_tokens.common.errors import LockedError, RareTokensError, UserError
 from rare_tokens.common.files import IMPORT_ROOT
+from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.connection import WRITE_CONFIG, Config, open_read_only, reason
 from rare_tokens.warehouse.schema import migrations
 
@@ -200,7 +201,7 @@ def to_arrow(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, A
         names, types = relation.columns, [str(kind) for kind in relation.types]
         odd = [bool(_ODD_TYPES.search(kind)) for kind in types]
         if any(odd) and len(set(names)) == len(names):
-            quoted = ['"' + name.replace('"', '""') + '"' for name in names]
+            quoted = [literals.name(name) for name in names]
             texts = [f"{name}::varchar as {name}" if is_odd else name for name, is_odd in zip(quoted, odd, strict=True)]
             relation = relation.project(", ".join(texts))
         elif any(odd):

@@ -1,7 +1,7 @@
 """Effects summed over cells of alike positions (`agg_effect`): which cells a threshold selects, and their sums.
 
-What moves a percentile or resamples windows reads these sums instead of the facts (SPEC 3). A bucket stands for a
-percentile wherever that is compared with a multiple of 5 up to 50, so those are the thresholds there are.
+What moves a percentile or resamples windows reads these sums instead of the facts. A bucket stands for a percentile
+wherever that is compared with a multiple of 5 up to 50, so those are the thresholds there are.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.result_table import FloatArray, IntArray
+from rare_tokens.common import presets
 from rare_tokens.common.errors import UserError
 
-PRESETS = {"es": 50.0, "nc": 50.0, "ds": 15.0}  # and the percentile at which each draws its line (SPEC 1)
-MATCHED = "nc-matched"  # no line is drawn: each rare token has a common one, in runs of matched contexts alone
+# Presets that draw a line, with the percentile where it is; and the one that draws none, in runs of matched contexts.
+PRESETS = {name: one.percentile for name, one in presets.PRESETS.items() if one.percentile is not None}
+(MATCHED,) = presets.PRESETS.keys() - PRESETS.keys()
 RARE, COMMON = "rare", "common"
 TOKEN_GROUPS = (RARE, COMMON)
 STEP, LARGEST = 5, 50
@@ -36,10 +38,12 @@ def check_percentile(percentile: float) -> None:
 
 
 def in_group(preset: str, token_group: str, percentile: float | None = None) -> pl.Expr:
-    """Which cells a preset calls rare or common with its line at `percentile` (SPEC 1).
+    """Which cells a preset calls rare or common with its line at `percentile`.
+
+    The rule is that of the SQL macro `token_group_of`, for cells as they lie in memory.
 
     Args:
-        preset: `es`, `nc`, `ds` or `nc-matched`.
+        preset: a name in `common.presets.PRESETS`.
         token_group: `rare` or `common`.
         percentile: a multiple of 5 up to 50; None: the preset's own.
 
@@ -49,23 +53,24 @@ def in_group(preset: str, token_group: str, percentile: float | None = None) -> 
     Raises:
         UserError: an unknown preset or group, or a percentile that cells cannot answer.
     """
-    if preset not in (*PRESETS, MATCHED) or token_group not in TOKEN_GROUPS:
+    rule = presets.PRESETS.get(preset)
+    if rule is None or token_group not in TOKEN_GROUPS:
         raise UserError(
-            f"No token group {preset} {token_group}: presets are {', '.join([*PRESETS, MATCHED])}, groups rare, common."
+            f"No token group {preset} {token_group}: presets are {', '.join(presets.PRESETS)}, groups rare, common."
         )
-    if preset == MATCHED:
+    if rule.percentile is None:
         if percentile is not None:
-            raise UserError(f"Preset {MATCHED} has no percentile: its tokens were matched at ingest.")
+            raise UserError(f"Preset {preset} has no percentile: its tokens were matched at ingest.")
         return pl.col("matched_group") == token_group
-    line = PRESETS[preset] if percentile is None else percentile
+    line = rule.percentile if percentile is None else percentile
     check_percentile(line)
-    rare = token_group == RARE
-    if preset == "nc":
-        return pl.col("occurrence_bucket") < line if rare else pl.col("occurrence_bucket") >= line
-    if preset == "es":
-        return (pl.col("percentile_bucket") < line) & pl.col("is_word") if rare else pl.col("percentile_bucket") >= line
-    side = pl.col("percentile_bucket") < line if rare else pl.col("percentile_bucket") > line
-    return side & ~pl.col("is_elbow")
+    place = pl.col("occurrence_bucket" if rule.occurrences else "percentile_bucket")
+    if token_group == RARE:
+        side = place < line
+        side = side & pl.col("is_word") if rule.words else side
+    else:
+        side = place > line if rule.strict else place >= line
+    return side if rule.elbow else side & ~pl.col("is_elbow")
 
 
 @dataclass(frozen=True)

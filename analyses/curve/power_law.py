@@ -1,22 +1,38 @@
-"""The curve of influence against rank: its power law, how far neurons stand off it, and its local slope (SPEC 3).
+"""The curve of influence against rank: its power law, how far neurons stand off it, and its local slope.
 
 A *curve* is log influence in descending order, shape (n,): the neuron of rank r is entry r − 1, and neurons without
-influence are left out. Everything is in natural logarithms, one point a rank, unweighted. The SQL marts
-`power_law_fit` and `neuron_deviation` compute the same; this module is the oracle they are tested against.
+influence are left out. Everything is in natural logarithms, one point a rank, unweighted. `power_law_line` is what
+publishing a run calls to fill the relation `power_law_fit`. Definitions: docs/definitions.md, "Influence and the power
+law".
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import polars as pl
 
-from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
+from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray, table
 
 GRID = 40  # break candidates
 LEAST_RANKS = 10  # ranks of the shortest piece
 PAPER_WINDOW = (122, 181)  # the authors' log-rank 4.8 to 5.2
 SLOPE_REACH = 0.25  # half-width of the local slope's window, in ln rank
 LEAST_SLOPE_RANKS = 5
+
+POWER_LAW_FIT: dict[str, Any] = {
+    "preset": pl.String,
+    "token_group": pl.String,
+    "rank_window": pl.String,
+    "kappa": pl.Float64,
+    "beta": pl.Float64,
+    "r2": pl.Float64,
+    "first_rank": pl.Int64,
+    "last_rank": pl.Int64,
+    "ranks": pl.Int64,  # neurons with an influence above 0
+    "reason": pl.String,  # why there is no fit
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,28 @@ class Line:
     def deviation(self, curve: FloatArray) -> FloatArray:
         """δ(rank) = log influence − (−κ ln rank + β), shape (n,) (ES §4.1)."""
         return curve - (self.beta - self.kappa * log_rank(len(curve)))
+
+
+def power_law_line(influence: pl.DataFrame) -> pl.DataFrame:
+    """The power law of each curve of a run, on the window `auto`.
+
+    Args:
+        influence: `neuron_influence` of one run: preset, token_group, influence; other columns are left alone.
+
+    Returns:
+        `POWER_LAW_FIT`, one row per preset × token_group in the order in which they come; NULL with a reason where
+        fewer than 30 neurons have an influence.
+    """
+    rows: list[dict[str, Any]] = []
+    for (preset, token_group), group in influence.group_by("preset", "token_group", maintain_order=True):
+        curve = influence_curve(group["influence"].to_numpy())
+        row = {"preset": preset, "token_group": token_group, "rank_window": "auto", "ranks": len(curve)}
+        if len(curve) < 3 * LEAST_RANKS:
+            few = f"fewer than {3 * LEAST_RANKS} neurons with an influence above 0 ({len(curve)})"
+            rows.append(row | {"reason": few})
+        else:
+            rows.append(row | asdict(fit_line(curve, *auto_window(curve).tolist())))
+    return table(rows, POWER_LAW_FIT)
 
 
 def log_rank(n: int) -> FloatArray:
@@ -73,14 +111,14 @@ def fit_line(curve: FloatArray, first_rank: int, last_rank: int) -> Line:
 
 
 def break_grid(n: int) -> IntArray:
-    """The 40 log-spaced ranks at which a curve of n ranks may break, ends kept free for a piece (SPEC 3)."""
+    """The 40 log-spaced ranks at which a curve of n ranks may break, ends kept free for a piece."""
     if n < 2 * LEAST_RANKS:
         return np.zeros(0, dtype=np.int64)
     return np.unique(np.rint(np.exp(np.linspace(np.log(LEAST_RANKS), np.log(n - LEAST_RANKS), GRID))).astype(np.int64))
 
 
 def auto_window(curves: FloatArray) -> IntArray:
-    """The window `auto`: the middle piece of the least-squares continuous three-piece fit on ln rank (SPEC 3).
+    """The window `auto`: the middle piece of the least-squares continuous three-piece fit on ln rank.
 
     A piece ends at its break: pieces are ranks 1 … b1, b1 + 1 … b2, b2 + 1 … n, each of at least 10 ranks, b1 and b2
     of `break_grid`. Equal squared errors go to the smaller b1, then b2.

@@ -25,6 +25,7 @@ import torch
 from benchmarks import result
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.model.head import Head
+from rare_tokens.ingest.model.norms import NormForm
 
 INTERVAL = 0.05  # seconds between looks
 
@@ -103,7 +104,8 @@ def mapped(folder: Path, name: str, rows: int, columns: int, scale: float) -> to
 def ablated(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Ablate every neuron of a random head at `positions` positions, and watch the memory."""
     V, d, N, T = options.vocabulary, options.width, options.neurons, options.positions
-    head = Head(mapped(folder, "unembedding", V, d, d**-0.5), None, "rms", torch.ones(d), None, 1e-5)
+    norm = NormForm(False, torch.ones(d), None, 1e-5)
+    head = Head(mapped(folder, "unembedding", V, d, d**-0.5), None, norm)
     w, x, n = (
         mapped(folder, name, *shape, scale)
         for name, shape, scale in (("w_out", (N, d), 0.15), ("residual", (T, d), 1.0), ("activations", (T, N), 0.3))
@@ -113,10 +115,10 @@ def ablated(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     with TreeMemory(mapped_files=False) as memory:
         before = memory.now_gb()
         ablation = Ablation(head, w, torch.zeros(N), sample=x[:64], memory=options.memory)
-        step = ablation.preferred_positions(T)
+        block = ablation.preferred_positions(T)
         exact = 0
-        for k in range(0, T, step):
-            found = ablation.block(x[k : k + step], n[k : k + step], targets[k : k + step])
+        for k in range(0, T, block):
+            found = ablation.block(x[k : k + block], n[k : k + block], targets[k : k + block])
             exact += found.exact_pairs
             del found
     return {
@@ -124,7 +126,7 @@ def ablated(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "width": d,
         "neurons": N,
         "positions": T,
-        "position_block": step,
+        "position_block": block,
         "memory_option_gb": options.memory / 1e9,
         "peak_above_start_gb": round(memory.peak_gb - before, 3),
         "seconds": round(time.perf_counter() - start, 1),

@@ -32,8 +32,8 @@ INTERVAL = 0.01  # seconds between looks
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A model and a run of it."""
+class Case:
+    """A model of random weights and a run of it."""
 
     positions: int  # T
     neurons: int  # N
@@ -47,23 +47,23 @@ class Shape:
     gated: bool = True
 
 
-SHAPES = {
-    "small": Shape(4_096, 512, 256, 8_192),
-    "many positions": Shape(65_536, 1_024, 256, 8_192),
-    "gpt2-small": Shape(4_096, 3_072, 768, 50_257, gated=False),
-    "gpt2-small from bfloat16": Shape(4_096, 3_072, 768, 50_257, layers=12, file="bfloat16", gated=False),
-    "the same, off-loaded": Shape(4_096, 3_072, 768, 50_257, 12, file="bfloat16", offload="always", gated=False),
-    "llama-3.2-1b": Shape(512, 8_192, 2_048, 128_256, file="bfloat16", dtype="bfloat16"),
-    "llama-3.2-1b in float32": Shape(512, 8_192, 2_048, 128_256, file="bfloat16"),
-    "llama-3-8b": Shape(256, 14_336, 4_096, 128_256, file="bfloat16", dtype="bfloat16"),
-    "largest": Shape(256, 14_336, 3_584, 256_000, layers=1, file="bfloat16", dtype="bfloat16"),
+CASES = {
+    "small": Case(4_096, 512, 256, 8_192),
+    "many positions": Case(65_536, 1_024, 256, 8_192),
+    "gpt2-small": Case(4_096, 3_072, 768, 50_257, gated=False),
+    "gpt2-small from bfloat16": Case(4_096, 3_072, 768, 50_257, layers=12, file="bfloat16", gated=False),
+    "the same, off-loaded": Case(4_096, 3_072, 768, 50_257, 12, file="bfloat16", offload="always", gated=False),
+    "llama-3.2-1b": Case(512, 8_192, 2_048, 128_256, file="bfloat16", dtype="bfloat16"),
+    "llama-3.2-1b in float32": Case(512, 8_192, 2_048, 128_256, file="bfloat16"),
+    "llama-3-8b": Case(256, 14_336, 4_096, 128_256, file="bfloat16", dtype="bfloat16"),
+    "largest": Case(256, 14_336, 3_584, 256_000, layers=1, file="bfloat16", dtype="bfloat16"),
 }
 
 
 def main() -> None:
     """Parse, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--folder", type=Path, help="where to work [default: the system's temporary folder]")
     given = parser.parse_args()
@@ -72,7 +72,7 @@ def main() -> None:
         found["shapes"] = json.loads(RESULTS.read_text())["shapes"]
     for name in given.shapes:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-            found["shapes"][name] = row = measured(Path(folder), SHAPES[name], given.threads)
+            found["shapes"][name] = row = measured(Path(folder), CASES[name], given.threads)
         print(name, json.dumps(row))
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     PAGE.write_text(page(found["shapes"]), encoding="utf-8")
@@ -90,12 +90,12 @@ def page(shapes: dict[str, dict[str, Any]]) -> str:
     return between(PAGE.read_text(encoding="utf-8"), BEGIN, table(head, rows))
 
 
-def measured(folder: Path, shape: Shape, threads: int) -> dict[str, Any]:
+def measured(folder: Path, case: Case, threads: int) -> dict[str, Any]:
     """What the dry run says of a shape, and what the ingest takes."""
-    make_model(folder / "model", shape)
+    make_model(folder / "model", case)
     options = {
-        "--model": folder / "model", "--tokens": shape.positions, "--window": shape.window, "--dtype": shape.dtype,
-        "--offload": shape.offload, "--warehouse": folder / "w.duckdb",
+        "--model": folder / "model", "--tokens": case.positions, "--window": case.window, "--dtype": case.dtype,
+        "--offload": case.offload, "--warehouse": folder / "w.duckdb",
     }  # fmt: skip
     command = [*COMMAND, *(str(part) for pair in options.items() for part in pair)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
@@ -108,8 +108,8 @@ def measured(folder: Path, shape: Shape, threads: int) -> dict[str, Any]:
             peak = max(peak, own_pages(process.pid))
             time.sleep(INTERVAL)
     if process.returncode:
-        raise SystemExit(f"the ingest of {shape} ended with {process.returncode}")
-    return asdict(shape) | {
+        raise SystemExit(f"the ingest of {case} ended with {process.returncode}")
+    return asdict(case) | {
         "said_gb": round(said["memory_bytes"] / 1e9, 2),
         "measured_gb": round(peak / 1e9, 2),
         "said_over_measured": round(said["memory_bytes"] / peak, 2),
@@ -126,25 +126,25 @@ def own_pages(process: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def make_model(folder: Path, shape: Shape) -> None:
+def make_model(folder: Path, case: Case) -> None:
     """A model of random weights with the embedded model's tokenizer, which has fewer tokens than it has rows."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    heads = max(1, shape.width // 64)
-    torch.set_default_dtype(getattr(torch, shape.file))
+    heads = max(1, case.width // 64)
+    torch.set_default_dtype(getattr(torch, case.file))
     model: Any
-    if shape.gated:
+    if case.gated:
         config = LlamaConfig(
-            vocab_size=shape.vocabulary, hidden_size=shape.width, intermediate_size=shape.neurons,
-            num_hidden_layers=shape.layers, num_attention_heads=heads, num_key_value_heads=heads,
+            vocab_size=case.vocabulary, hidden_size=case.width, intermediate_size=case.neurons,
+            num_hidden_layers=case.layers, num_attention_heads=heads, num_key_value_heads=heads,
             tie_word_embeddings=False,
         )  # fmt: skip
         model = LlamaForCausalLM(config)
     else:
-        sizes = {"n_embd": shape.width, "n_inner": shape.neurons, "n_layer": shape.layers, "n_head": heads}
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=shape.vocabulary, **sizes))
+        sizes = {"n_embd": case.width, "n_inner": case.neurons, "n_layer": case.layers, "n_head": heads}
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=case.vocabulary, **sizes))
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder)
     for file in (MODEL_FOLDER / REVISIONS[-1]).glob("tokenizer*"):

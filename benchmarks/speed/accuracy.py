@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.layers import Layer
-from rare_tokens.ingest.ablation.ablation import RELATIVE_TOLERANCE, centred, reference_effects
+from rare_tokens.ingest.ablation.reference import reference_effects
+from rare_tokens.ingest.ablation.rounding import RELATIVE_TOLERANCE
 
 TOLERANCE = 1e-6
 _ROWS, _PAIRS = 1024, 128  # vocabulary entries and pairs at a time
@@ -15,7 +16,7 @@ _ROWS, _PAIRS = 1024, 128  # vocabulary entries and pairs at a time
 def errors(layer: Layer, reference: Tensor, found: Tensor, pairs: Tensor) -> dict[str, Any]:
     """Largest error, and largest error over tolerance, of some of the T x N losses `found`.
 
-    The float64 losses come from SPEC 2.1's exact change of the logits; 32 of them are compared with the definition.
+    The float64 losses come from the exact change of the logits; 32 of them are compared with the definition.
     """
     wanted = exact_losses(layer, reference, pairs)
     some = torch.linspace(0, len(pairs) - 1, 32).long()
@@ -53,17 +54,17 @@ def exact_losses(layer: Layer, reference: Tensor, pairs: Tensor) -> Tensor:
     head = layer.head
     rows, t = pairs[:, 0].unique(return_inverse=True)
     neurons, i = pairs[:, 1].unique(return_inverse=True)
-    x, w = centred(layer.residual[rows], head.norm), centred(layer.w_out[neurons], head.norm)
-    before = (x.square().mean(1) + head.eps).sqrt()
+    x, w = (head.norm.centre(values.double()) for values in (layer.residual[rows], layer.w_out[neurons]))
+    before = head.norm.scale_of_centred(x)[:, 0]
     a = reference[neurons].double()[i] - layer.activations[rows][t, neurons[i]].double()
     growth = (2 * a * (x[t] * w[i]).sum(1) + a * a * w[i].square().sum(1)) / x.shape[1]
     after = (before[t].square() + growth).sqrt()
     u, c = -growth / (after * (before[t] + after)), a / after
     normed = x / before[:, None]
-    gain, W_U = head.gain.double(), head.unembedding
+    gain, beta, W_U = head.norm.gain.double(), head.norm.bias, head.unembedding
     bias = torch.zeros(len(W_U), dtype=torch.float64) if head.logit_bias is None else head.logit_bias.double()
-    if head.norm_bias is not None:
-        bias = bias + torch.cat([part.double() @ head.norm_bias.double() for part in W_U.split(_ROWS)])
+    if beta is not None:
+        bias = bias + torch.cat([part.double() @ beta.double() for part in W_U.split(_ROWS)])
     target = layer.targets[rows]
     U_y = W_U[target].double() * gain
     shift = u * (normed * U_y).sum(1)[t] + c * (w[i] * U_y[t]).sum(1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rare_tokens.ingest.model.head import Head
+from rare_tokens.ingest.model.norms import NormForm
 
 _WIDEST_LOGITS = 4.5  # largest standard deviation of z over the vocabulary
 _LOGIT_EFFECTS = 400_000_000  # neurons x vocabulary whose spread is looked at
@@ -38,19 +39,18 @@ class Layer:
         rows = torch.arange(0, T, max(1, T // positions))
         some = slice(None, None, -(-self.w_out.shape[0] * len(head.unembedding) // _LOGIT_EFFECTS))
         x, w, n = self.residual[rows].double(), self.w_out[some].double(), self.activations[:, some].double()
-        if head.norm == "layer":
-            x, w = x - x.mean(1, keepdim=True), w - w.mean(1, keepdim=True)
-        scale = (x.square().mean(1, keepdim=True) + head.eps).sqrt()
+        x, w = head.norm.centre(x), head.norm.centre(w)
+        scale = head.norm.scale_of_centred(x)
         a = (n.mean(0) - n[rows]) / scale
         x = x / scale
         growth = a * (2 * (x @ w.T) + a * w.square().sum(1)) / x.shape[1]
         ratio = (1 + growth).sqrt()
         u, c = -growth / (ratio * (1 + ratio)), a / ratio
-        U = head.unembedding.float() * head.gain
+        U = head.unembedding.float() * head.norm.gain
         z = x.float() @ U.T
         logits = z if head.logit_bias is None else z + head.logit_bias
-        if head.norm_bias is not None:
-            logits = logits + head.unembedding.float() @ head.norm_bias
+        if head.norm.bias is not None:
+            logits = logits + head.unembedding.float() @ head.norm.bias
         log_p = logits.log_softmax(1)
 
         def spread(values: Tensor) -> Tensor:
@@ -92,7 +92,8 @@ def captured(data: Path, positions: int, step: str = "step3979") -> Layer:
     norm.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
     with torch.no_grad():
         model(windows[:, :-1])
-    head = Head(model.lm_head.weight.detach(), None, "layer", norm.weight.detach(), norm.bias.detach(), norm.eps)
+    form = NormForm(True, norm.weight.detach(), norm.bias.detach(), norm.eps)
+    head = Head(model.lm_head.weight.detach(), None, form)
     return Layer(
         head,
         project.weight.detach().T.contiguous(),
@@ -140,7 +141,7 @@ def synthetic(real: Layer, vocabulary: int, width: int, neurons: int, positions:
     rest = (1 - share**2 - match["mean_share"] ** 2).clamp_min(0).sqrt()
     x[:, seen + 1 : seen + 1 + _UNSEEN] = unseen / unseen.norm(dim=1, keepdim=True) * rest[:, None]
     x *= width**0.5 * match["scale"][old_t][:, None]
-    head = Head(U, bias, "rms", torch.ones(width), None, 1e-5)
+    head = Head(U, bias, NormForm(False, torch.ones(width), None, 1e-5))
     logits = x[: min(positions, 4096)] / match["scale"][old_t][: min(positions, 4096), None]
     targets = torch.cat(
         [torch.multinomial((part @ U.T + bias).softmax(1), 1, generator=generator)[:, 0] for part in logits.split(128)]
@@ -151,21 +152,21 @@ def synthetic(real: Layer, vocabulary: int, width: int, neurons: int, positions:
 
 def _measure(real: Layer) -> dict[str, Tensor]:
     head, d = real.head, real.head.unembedding.shape[1]
-    x = real.residual - real.residual.mean(1, keepdim=True)
-    scale = (x.square().mean(1) + head.eps).sqrt()
+    x = head.norm.centre(real.residual)
+    scale = head.norm.scale_of_centred(x)[:, 0]
     normed = x / scale[:, None]
     W_U = head.unembedding.float()
-    U = W_U * head.gain
-    assert head.norm_bias is not None
+    U = W_U * head.norm.gain
+    assert head.norm.bias is not None
     mean_p = torch.zeros(len(U))
     entropy = []
     for part in normed.split(512):
-        log_p = (part @ U.T + W_U @ head.norm_bias).log_softmax(1)
+        log_p = (part @ U.T + W_U @ head.norm.bias).log_softmax(1)
         mean_p += log_p.exp().sum(0) / len(normed)
         entropy.append(-(log_p.exp() * log_p).sum(1))
     order = mean_p.argsort(descending=True)
     U = U - mean_p @ U
-    w = real.w_out - real.w_out.mean(1, keepdim=True)
+    w = head.norm.centre(real.w_out)
     m_spread = ((w @ U.T).square() @ mean_p).sqrt()
     mean_x = normed.mean(0)
     return {

@@ -32,6 +32,7 @@ from benchmarks.memory.head import TreeMemory
 from benchmarks.warehouse import growth_report, marts
 from benchmarks.warehouse.synthetic_runs import Stages, another, machine, make_run, seconds, use_threads
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
 from rare_tokens.warehouse import connection
 from rare_tokens.warehouse.store import parquet_facts
@@ -159,7 +160,7 @@ def published(path: Path, parts: Path, store: str) -> dict[str, Any]:
     """Publish a run and watch the memory."""
     stages = Stages()
     with TreeMemory(mapped_files=False) as memory:
-        wall = seconds(lambda: warehouse.publish(path, parts, store=store, quiet=True))
+        wall = seconds(lambda: warehouse.publish(path, parts, line=power_law_line, store=store, quiet=True))
     return {
         "publish, s": wall,
         "publish, GB": round(memory.peak_gb, 3),

@@ -27,6 +27,7 @@ from benchmarks.warehouse.synthetic_runs import machine, make_run, use_threads
 from rare_tokens import warehouse
 from rare_tokens.analyses import registry
 from rare_tokens.analyses.analysis import Source
+from rare_tokens.analyses.curve.power_law import power_law_line
 
 RESULTS = result("marts")
 POSITIONS, SMALL = 25_088, 1_024
@@ -111,7 +112,7 @@ def publish(path: Path, run: str, neurons: int) -> None:
     """Draw a run and publish it."""
     parts = path.with_name(path.name + ".parts") / run
     make_run(parts, POSITIONS, neurons, run, seed=len(run))
-    warehouse.publish(path, parts, quiet=True)
+    warehouse.publish(path, parts, line=power_law_line, quiet=True)
     print(f"published {run}", file=sys.stderr)
 
 

@@ -22,6 +22,7 @@ import duckdb
 from benchmarks import result
 from benchmarks.warehouse.synthetic_runs import Stages, machine, make_run, seconds, use_threads
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 
 RESULTS = result("publishing")
 MEAN = "select neuron, avg(abs(delta_loss)) from fct_effect where run_id = {} group by 1"
@@ -67,14 +68,14 @@ def measure(folder: Path, positions: int, neurons: int, runs: int, threads: int)
     found: dict[str, Any] = machine(threads) | {"runs": runs, "pairs of a run": pairs}
     for number in range(runs, 0, -1):  # the one that is queried comes last
         make_run(parts, positions, neurons, f"run-{number}", seed=number)
-        found["publish, seconds"] = seconds(lambda: warehouse.publish(path, parts, quiet=True))
+        found["publish, seconds"] = seconds(lambda: warehouse.publish(path, parts, line=power_law_line, quiet=True))
         found["stages, wall-clock and processor seconds"] = dict(stages.seconds)
     found["peak memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     found["facts, M rows a second"] = round(pairs / stages.seconds["facts"][0] / 1e6, 1)
     found["file, bytes a pair"] = round(path.stat().st_size / pairs / runs, 2)
     make_run(parts, positions, neurons, "run-1", code_version="again")
     found["baseline: unsorted insert, seconds"] = seconds(lambda: _baseline(folder, threads))
-    found["publish again, seconds"] = seconds(lambda: warehouse.publish(path, parts, quiet=True))
+    found["publish again, seconds"] = seconds(lambda: warehouse.publish(path, parts, line=power_law_line, quiet=True))
     with warehouse.open(path) as opened:
         (cells,) = opened.sql("select count(*) as n from store.agg_effect")["n"]
         found["agg_effect, rows of a run"] = cells // runs

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks import result
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts
 
@@ -50,7 +51,9 @@ def soak(path: Path, runs: int, kept: int, positions: int, neurons: int) -> dict
     for number in range(runs):
         folder = parts_root(path) / f"run-{number}"
         make_parts(folder, positions=positions, neurons=neurons, seed=number % 7, run_id=f"run-{number}")
-        measured["publish, seconds"].append(_seconds(lambda: warehouse.publish(path, folder, quiet=True)))  # noqa: B023
+        measured["publish, seconds"].append(
+            _seconds(lambda: warehouse.publish(path, folder, line=power_law_line, quiet=True))  # noqa: B023
+        )
         if number >= kept:
             gone = f"run-{number - kept}"
             measured["delete, seconds"].append(_seconds(lambda: warehouse.delete(path, gone)))  # noqa: B023

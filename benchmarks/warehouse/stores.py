@@ -20,6 +20,7 @@ import polars as pl
 from benchmarks import result
 from benchmarks.warehouse.synthetic_runs import machine, make_run, seconds, use_threads
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.warehouse.store import parquet_facts
 
 RESULTS = result("stores")
@@ -61,16 +62,22 @@ def measure(folder: Path, positions: int, neurons: int, runs: int, threads: int)
     for number in range(1, runs + 1):
         parts = folder / "native.duckdb.parts" / "run"
         make_run(parts, positions, neurons, f"run-{number}", seed=number)
-        found["publish, seconds"] = {"native": seconds(lambda: warehouse.publish(native, parts, quiet=True))}  # noqa: B023
+        found["publish, seconds"] = {
+            "native": seconds(lambda: warehouse.publish(native, parts, line=power_law_line, quiet=True))  # noqa: B023
+        }
     found["export, seconds"] = seconds(lambda: warehouse.export(native, folder / "out"))
     found["attach to Parquet, seconds"] = seconds(
-        lambda: warehouse.attach(parquet, folder / "out", store=parquet_facts.PARQUET, quiet=True)
+        lambda: warehouse.attach(parquet, folder / "out", line=power_law_line, store=parquet_facts.PARQUET, quiet=True)
     )
     warehouse.delete(parquet, RUN)
     make_run(folder / "parquet.duckdb.parts" / "run", positions, neurons, RUN, seed=2)
     found["publish, seconds"]["parquet"] = seconds(
         lambda: warehouse.publish(
-            parquet, folder / "parquet.duckdb.parts" / "run", store=parquet_facts.PARQUET, quiet=True
+            parquet,
+            folder / "parquet.duckdb.parts" / "run",
+            line=power_law_line,
+            store=parquet_facts.PARQUET,
+            quiet=True,
         )
     )
     for path in (native, parquet):

@@ -10,7 +10,7 @@ from rare_tokens import warehouse
 from rare_tokens.commands.support.executors import HERE, Spreading
 from rare_tokens.commands.support.settings import Settings
 from rare_tokens.common.errors import UserError
-from rare_tokens.common.parts import EFFECT_COLUMNS, attention_folder, groups_folder, parts_root
+from rare_tokens.common.parts import attention_folder, groups_folder, parts_root
 from rare_tokens.common.progress import working
 from rare_tokens.common.version import VERSION
 
@@ -47,12 +47,13 @@ def ingest_all(
     spreading: Spreading = HERE,
 ) -> list[str]:
     """Compute and publish what is not there yet; returns the ids of the runs asked for."""
+    from rare_tokens.analyses.curve.power_law import power_law_line
     from rare_tokens.ingest.groups import check_groups, group_effects
     from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
     from rare_tokens.ingest.run.pipeline import Workbench, execute
     from rare_tokens.ingest.text.matched import NothingToMeasureError
 
-    warehouse.require_writable(settings.warehouse, wait=settings.wait)
+    warehouse.require_writable(settings.warehouse, line=power_law_line, wait=settings.wait)
     workbench = Workbench()
     ids = []
     with ExitStack() as running:
@@ -91,6 +92,7 @@ def ingest_all(
                         warehouse.publish(
                             settings.warehouse,
                             folder,
+                            line=power_law_line,
                             wait=settings.wait,
                             anyway=publish_anyway,
                             store=store,
@@ -126,9 +128,8 @@ def _extended(request: "Request", settings: Settings) -> "Request":
         found = opened.dim_run(run_id=request.run_id, status="published")
     if found.is_empty():
         return request
-    effects = {*request.options.effects, *found.row(0, named=True)["effects"]}
-    names = tuple(name for name in EFFECT_COLUMNS if name in effects)
-    return replace(request, options=replace(request.options, effects=names))
+    effects = (*request.options.effects, *found.row(0, named=True)["effects"])
+    return replace(request, options=replace(request.options, effects=effects))
 
 
 def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *, recomputed: bool) -> list["Group"]:

@@ -58,12 +58,12 @@ class Settings:
 
 _OPTIONS = (
     click.option("--warehouse", type=click.Path(path_type=Path), help="The DuckDB file [default: rare_tokens.duckdb]."),
-    click.option("--json", is_flag=True, default=None, help="Results as JSON."),
-    click.option("--quiet", is_flag=True, default=None, help="No progress and no remarks on stderr."),
-    click.option("--verbose", is_flag=True, default=None, help="Say more on stderr."),
-    click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the log to this file."),
+    click.option("--json", is_flag=True, default=None, help="Print results as JSON."),
+    click.option("--quiet", is_flag=True, default=None, help="Print neither progress nor remarks."),
+    click.option("--verbose", is_flag=True, default=None, help="Print more remarks."),
+    click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Write a log to this file."),
     click.option("--wait", type=click.FloatRange(min=0), help="Seconds to wait for a locked warehouse [default: 0]."),
-    click.option("--debug", is_flag=True, default=None, help="Show a traceback where something fails."),
+    click.option("--debug", is_flag=True, default=None, help="Show a traceback on errors."),
 )
 
 
@@ -110,9 +110,9 @@ def group_options(function: Function) -> Function:
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     path = click.Path(path_type=Path, dir_okay=False)
-    return click.option("--config", type=path, help=f"TOML file of options [default: {DEFAULT_CONFIG} if there].")(
-        decorated
-    )
+    return click.option(
+        "--config", type=path, help=f"Read options from this TOML file [default: {DEFAULT_CONFIG}, where there is one]."
+    )(decorated)
 
 
 def read_config(path: Path | None, context: click.Context) -> dict[str, Any]:
@@ -179,7 +179,10 @@ class _Inert(logging.Formatter):
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and end the process with the exit code of DESIGN 4: 0, 1 (a bug), 2, 3, 4 or 130."""
+    """Run a command and end the process with its exit code.
+
+    0 done, 1 a bug, 2 the user's input, 3 refused by data quality, 4 locked by another process, 130 interrupted.
+    """
     arguments = _hoisted(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:
@@ -189,9 +192,9 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
-        _fail("Interrupted. Run the same command again to go on where it stopped.", INTERRUPTED, debug)
+        _fail("Interrupted. Run the same command again to resume it.", INTERRUPTED, debug)
     except KeyboardInterrupt:
-        _fail("Interrupted. Run the same command again to go on where it stopped.", INTERRUPTED, debug)
+        _fail("Interrupted. Run the same command again to resume it.", INTERRUPTED, debug)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -206,7 +209,7 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
         _report_bug(error, debug)
     except RuntimeError as error:
         if str(error) == _QUERY_STOPPED:
-            _fail("Interrupted. Run the same command again to go on where it stopped.", INTERRUPTED, debug)
+            _fail("Interrupted. Run the same command again to resume it.", INTERRUPTED, debug)
         _report_bug(error, debug)
     except Exception as error:  # the one place: whatever reaches it is a bug of ours
         _report_bug(error, debug)
@@ -215,11 +218,11 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
 def _refusal(error: OSError) -> str | None:
     """What an error of the system means to a user, where it is the disk's or a path's and not ours."""
     if error.errno in _NO_SPACE:
-        return "The disk is full. Free some space and run the same command again: it goes on where it stopped."
+        return "The disk is full. Free some space and run the same command again: it resumes."
     name = str(error.filename or "A file")
     name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
     if error.errno in _UNUSABLE:
-        return f"{name} cannot be used ({error.strerror}). Check the disk and its rights."
+        return f"{name} cannot be used ({error.strerror}). Check the disk and its permissions."
     if error.errno in _NO_PATH:
         return f"{name} cannot be used ({error.strerror}). Name another file."
     return None
@@ -229,7 +232,7 @@ def _require_text(values: list[Any], where: str) -> None:
     """The system refuses a null character in a path or name, and what stores names refuses what is not UTF-8."""
     for value in [value for value in values if isinstance(value, str)]:
         if "\0" in value:
-            raise UserError(f"A value in {where} holds a null character. Leave it out.")
+            raise UserError(f"A value in {where} holds a null character. Remove it.")
         if not is_utf8(value):
             raise UserError(f"{value!r} in {where} is not UTF-8. Rename the file, or leave it out.")
 
@@ -270,6 +273,6 @@ def _report_bug(error: BaseException, debug: bool) -> NoReturn:
     logging.getLogger("rare_tokens").debug("bug %s\n%s", identity, text)
     if debug:
         sys.stderr.write(text)
-    hint = "" if debug else " Run it again with --debug and send us what it prints."
+    hint = "" if debug else " Please run it again with --debug and report what it prints."
     first = str(error).splitlines()[0][:200] if str(error) else ""
-    _fail(f"This is a bug of ours (report {identity}: {type(error).__name__}: {first}).{hint}", 1, False)
+    _fail(f"This is a bug in rare-tokens (report {identity}: {type(error).__name__}: {first}).{hint}", 1, False)

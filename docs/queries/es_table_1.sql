@@ -1,5 +1,5 @@
 -- ES table 1: mean correlation of activations, measured beside printed. Rare positions, preset es.
--- Of the tested groups with a 95 % interval over windows; of random groups mean ± standard deviation over 100.
+-- Tested groups have a 95 % interval over windows, random groups the mean ± standard deviation over 100.
 with measured as (
     select
         run_id,

@@ -1,5 +1,5 @@
 -- ES table 2: effective dimension as % of the group's size, by both definitions, measured beside printed.
--- With a 95 % interval over windows; of random groups mean ± standard deviation over 100. p: control groups, Holm.
+-- Tested groups have a 95 % interval over windows, random ones mean ± standard deviation over 100. p: controls, Holm.
 with measured as (
     select
         run_id,

@@ -1,5 +1,5 @@
 -- ES table 3: mean cosine similarity of output weights, measured beside printed. Preset es.
--- Weights have no windows, so no interval: each value stands beside the spread of 100 random groups. p: Holm.
+-- Weights do not depend on windows and have no interval: each value stands beside the spread of 100 random groups. p: Holm.
 with measured as (
     select
         run_id,

@@ -1,5 +1,5 @@
 -- ES table 4: Hill's α of the spectrum of output weights, by each rule for the tail, measured beside printed.
--- The interval is that of independent Pareto draws; of random groups mean ± standard deviation over 100. p: Holm.
+-- The interval assumes independent Pareto draws; random groups have the mean ± standard deviation over 100. p: Holm.
 with measured as (
     select
         run_id,

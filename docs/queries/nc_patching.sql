@@ -1,5 +1,5 @@
 -- NC A.5: a layer's attention output, or a head's, taken from another window: the activation of the plateau neurons (or
--- the top 1 %) and the loss at rare tokens of the subsample. Of heads the one with the largest change.
+-- the top 1 %) and the loss at rare tokens of the subsample. Heads: the one with the largest change.
 select
     run.model, run.revision, run.corpus, k, target, attention_layer, arg_max(head, impact) as head,
     arg_max(printf('%.1f [%.1f, %.1f]', 100 * activation_change, 100 * change_low, 100 * change_high), impact) as change,

@@ -1,6 +1,6 @@
--- NC table 2: what ablating heads does to the activation of the plateau neurons, at rare tokens, of each run that has
+-- NC table 2: what ablating heads does to the activation of the plateau neurons, at rare tokens, for each run that has
 -- attention. change: mean over the neurons of the relative change of their mean activation, %, and its 95 % interval
--- over windows; effect_size: Cohen's d over windows; share: of what all single heads change, beside random groups'.
+-- over windows; effect_size: Cohen's d over windows; share: of the change by all single heads, beside random groups'.
 with measured as (
     select
         run_id, model, revision, corpus, created_at, group_name, k, head_ablation, target, attention_layer, head,

@@ -1,5 +1,5 @@
--- A series over its training steps: κ and the plateau of rare words, what the first 1 % carry, and α of the groups of
--- the last step (half of the spectrum) against random groups of the same size.
+-- A series over its training steps: κ and the plateau of rare words, the share of the first 1 %, and α of the last step's
+-- groups (half of the spectrum) against random groups of the same size.
 with quantity as (
     select
         run_id,

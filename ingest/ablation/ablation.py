@@ -1,63 +1,94 @@
-"""Every neuron of a layer ablated at every position, pair by pair, for about the price of a forward pass (SPEC 2.1).
+"""Every neuron of a layer ablated at every position, pair by pair, for about the price of a forward pass.
 
-Ablating neuron i at position t adds a·w_i to the residual stream x_t, with a = n̄_i − n_{t,i}. Behind the residual
-stream lie only the final norm and the unembedding U, so the logits change by
+Ablating neuron i at position t adds a·w_i to the residual stream x_t, with a = n̄_i − n_{t,i} (mean ablation: Liu et
+al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Behind the residual stream lie only the final norm and the
+unembedding U, so the logits change by
 
-    δ_v = u z_v + c m_{i,v}        z = U x_t / σ0,   m_i = U w_i,   u = σ0/σ1 − 1,   c = a/σ1
+    δ_v = u z_v + c m_v            z = U x_t / σ0,   m = U w_i,   u = σ0/σ1 − 1,   c = a/σ1
 
 with σ0, σ1 the norm's scale before and after, and the loss of the target y by
 
-    Δ = log Σ_v p_v exp(δ_v − δ_y)                                 p = softmax of the unablated logits.
+    Δ = log Σ_v p_v exp(δ_v) − δ_y                                 p = softmax of the unablated logits.
+
+Each pair (t, i) is computed in the cheapest of three ways that keeps the tolerance (docs/definitions.md, "The
+algorithm"): a series in the moments of δ under p, which are matrix products over all pairs at once; a sum over the
+whole vocabulary; the edited residual unembedded anew in float64. T, N, V, d and the other symbols are those of
+docs/definitions.md, "Symbols".
 """
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
+from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, vocabulary_rows
-from rare_tokens.ingest.ablation.entropy_and_frequency import Mixed, entropy, frozen_frequency
-from rare_tokens.ingest.ablation.exact import Pairs, exact_effects, float64_effects
+from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
+from rare_tokens.ingest.ablation.effects import AXIS, FORMULAS, LOG_P, functions_along
+from rare_tokens.ingest.ablation.exact import exact_effects, float64_effects
+from rare_tokens.ingest.ablation.factors import Factors, Pairs
 from rare_tokens.ingest.ablation.folded_head import fold
-from rare_tokens.ingest.ablation.moments import Moments, accumulate
-from rare_tokens.ingest.ablation.reference import reference_effects
-from rare_tokens.ingest.ablation.rounding import RELATIVE_ROUNDING, Sizes, exact_rounding
-from rare_tokens.ingest.ablation.series import Estimate, Expectations, Series
+from rare_tokens.ingest.ablation.moments import accumulate
+from rare_tokens.ingest.ablation.paths import Expansion
+from rare_tokens.ingest.ablation.rounding import (
+    LARGEST_RISE,
+    RELATIVE_ROUNDING,
+    RELATIVE_TOLERANCE,
+    SMALLEST_RATIO,
+    Sizes,
+    exact_rounding,
+    require_tolerance,
+)
+from rare_tokens.ingest.ablation.series import CentralMoments, Estimate, Series
+from rare_tokens.ingest.ablation.sums import Sums
 from rare_tokens.ingest.ablation.unablated import Directions, Positions
+from rare_tokens.ingest.machine import reduced_precision
 from rare_tokens.ingest.model.head import Head, require_finite, require_matrix, require_shape
 
-__all__ = ["EFFECTS", "Ablation", "BlockEffects", "Head", "reference_effects"]
-
-EFFECTS = ("loss", "direct", "entropy", "kl", "frequency")
-SMALLEST_TOLERANCE = 1e-7
-RELATIVE_TOLERANCE = 1e-4
 # Of the typical prediction: the tokens whose third moments are in float32; whose fourth ones are computed, and the
 # second ones in float32
 TOP_MASS, COMMON_MASS = 0.8, 0.985
-SMALLEST_RATIO = 0.1  # of σ1 / σ0: below it float32 loses the norm of the edited residual
-FLOAT64_PAIRS = 512  # settled at a time
-LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss: below them the exact path is in float64
-ENTROPY_ROUNDINGS = 4  # roundings of the entropy for one of the loss
+FLOAT64_PAIRS = 512  # computed at a time
+
+
+@dataclass(frozen=True)
+class SeriesReport:
+    """How near the series came, on request."""
+
+    share_of_tolerance: Tensor  # B x N: a loss's bound over its tolerance; inf where the series was not used
+    order2_pairs: int  # for which the series to order 2 would have done
 
 
 @dataclass(frozen=True)
 class BlockEffects:
     """Effects of ablating each of N neurons at each of B positions, in nats."""
 
-    delta_loss: Tensor  # B x N float32
+    effects: dict[str, Tensor]  # by name (`common.effects`), B x N float32
     loss: Tensor  # B float32, of the unablated model
     entropy: Tensor  # B float32, of the unablated model's prediction
-    direct_delta_loss: Tensor | None  # B x N float32, with the final norm's scale frozen; None unless asked for
-    delta_entropy: Tensor | None
-    delta_kl: Tensor | None  # of KL(unigram ‖ model)
-    frozen_frequency_delta_loss: Tensor | None  # with the logits' projection on the log-unigram direction frozen
     exact_pairs: int  # pairs computed over the whole vocabulary
-    order2_pairs: int
-    order3_pairs: int
-    share_of_tolerance: Tensor | None = None  # B x N: a loss's bound over its tolerance, if kept; inf where exact
+    report: SeriesReport | None = None
+
+    @property
+    def delta_loss(self) -> Tensor:
+        """Δ, B x N float32."""
+        return self.effects[LOSS]
+
+
+@dataclass
+class Block:
+    """B positions whose neurons are ablated: what was captured there, the unablated model, and the effects so far."""
+
+    residual: Tensor  # B x d
+    activations: Tensor  # B x N
+    scale: Tensor  # B, σ0
+    positions: Positions
+    sizes: Sizes
+    effects: dict[str, Tensor]
+    bounds: Tensor | None
+    order2_pairs: int = 0
+    left: list[Pairs] = field(default_factory=list)  # pairs that the series leaves over, not settled yet
 
 
 class Ablation:
@@ -70,27 +101,27 @@ class Ablation:
         reference: Tensor,
         *,
         tolerance: float = 1e-6,
-        effects: tuple[str, ...] = ("loss",),
+        effects: tuple[str, ...] = (LOSS,),
         unigram_counts: Tensor | None = None,
         device: str = "cpu",
         memory: int = MEMORY,
         sample: Tensor | None = None,
-        keep_bounds: bool = False,
+        report: bool = False,
     ) -> None:
         """Fold the head and check what will not change from block to block.
 
         Args:
             head: final norm and unembedding.
             w_out: N x d, the output projection's rows w_i. A row of zeros gives effects of exactly 0.
-            reference: N, the value each activation is replaced by.
+            reference: N, n̄: the value each activation is replaced by.
             tolerance: largest error of a pair is `tolerance` + 1e-4 |effect|, in nats.
-            effects: which of `EFFECTS` to compute; ``loss`` always is.
+            effects: names of those to compute (`common.effects`); the loss always is.
             unigram_counts: V, how often each token occurs; needed by ``kl`` and ``frequency``.
             device: torch device to compute on.
             memory: bytes that a block may take beside its inputs and results.
             sample: S x d, residuals of some positions of the run, which tell common tokens from rare ones. Without
                 them the counts do, and without either all tokens count as common; only the cost depends on it.
-            keep_bounds: hand back the series' bound of every pair too, for tests and benchmarks.
+            report: hand back a `SeriesReport` too, for tests and benchmarks.
 
         Raises:
             UserError: shapes do not fit, values are not finite, an effect is unknown or lacks its counts, or the
@@ -98,44 +129,33 @@ class Ablation:
         """
         head.check()
         N, d = require_matrix("the output projection", w_out)
+        V = head.unembedding.shape[0]
         if d != head.unembedding.shape[1]:
             raise UserError(f"The output projection is {d} wide and the unembedding {head.unembedding.shape[1]}.")
         require_shape("the reference activations", reference, (N,))
         require_finite("the output projection", w_out)
         require_finite("the reference activations", reference)
-        if not tolerance >= SMALLEST_TOLERANCE:
-            raise UserError(
-                f"A tolerance of {tolerance:g} nats is below what float32 results can hold; the smallest is "
-                f"{SMALLEST_TOLERANCE:g}."
-            )
-        unknown = sorted(set(effects) - set(EFFECTS))
-        if unknown:
-            raise UserError(f"Unknown effects: {', '.join(unknown)}. Known are {', '.join(EFFECTS)}.")
-        self.tolerance = tolerance
-        self.effects = tuple(name for name in EFFECTS if name in effects or name == "loss")
+        require_tolerance(tolerance)
+        self.effects = chosen_effects(effects)
+        self.head, self.w_out, self.reference = head, w_out, reference
+        self.tolerance, self.memory, self.report = tolerance, memory, report
         self.device = torch.device(device)
-        self.head = head
-        self.w_out = w_out
-        self.reference = reference
-        self.memory = memory
-        self.keep_bounds = keep_bounds
-        V = head.unembedding.shape[0]
-        self.low = low_precision(self.device)
-        rows = vocabulary_rows(V, d, N)
-        self._bytes = BlockBytes.of(N, d, V, rows, self.effects)
-        self.folded = fold(head, self.device, rows)
-        w = centred(w_out.cpu(), head.norm)
-        self._norms = w.square().sum(1).sqrt().float().to(self.device)
+        self.reduced = reduced_precision(self.device)
+        K = piece_size(V, d, N)
+        self._bytes = BlockBytes.of(N, d, V, K, self.effects)
+        w = head.norm.centre(w_out.cpu().double())
+        self._w_norm = w.square().sum(1).sqrt().float().to(self.device)
         self._w = w.float().to(self.device)
         self._reference = reference.float().to(self.device)
+        self.folded = fold(head, self.device, K)
         if sample is not None:
             self.folded = self.folded.ordered_by(self._typical_prediction(sample), TOP_MASS, COMMON_MASS)
         elif unigram_counts is not None:
             self.folded = self.folded.ordered_by(unigram_counts.cpu().double() + 1e-3, TOP_MASS, COMMON_MASS)
         self.directions: Directions | None = None
-        if {"kl", "frequency"} & set(self.effects):
+        if needing := [name for name in self.effects if EFFECTS[name].needs_counts]:
             if unigram_counts is None:
-                raise UserError("The effects kl and frequency need the tokens' counts; none were given.")
+                raise UserError(f"The effects {' and '.join(needing)} need the tokens' counts; none were given.")
             require_shape("the tokens' counts", unigram_counts, (V,))
             self.directions = Directions.of(self.folded, unigram_counts)
 
@@ -156,168 +176,148 @@ class Ablation:
                 and the norm adds none.
         """
         self._check(residual, activations, targets)
-        targets = targets.to(self.device, torch.int64)
+        B = len(residual)
         normed, scale = self._norm(residual)
-        axis = self.directions.axis if self.directions is not None and "frequency" in self.effects else None
-        B, N = activations.shape
-        moments = accumulate(
-            self.folded,
-            normed,
-            self._w,
-            self.low,
-            surprise="entropy" in self.effects,
-            axis=axis,
-            keep_z=self.effects == ("loss",) and self._bytes.keeps_z(B, self.memory),
-        )
-        positions = self._positions(normed, targets, moments)
-        found = {name: torch.empty(B, N, device=self.device) for name in self.effects}
-        bounds = torch.empty(B, N, device=self.device) if self.keep_bounds else None
-        weight = moments.weight
-        target_row = self.folded.gather(targets).norm(dim=1)
-        sizes = Sizes(moments.row / weight, target_row, moments.squares.sqrt() / weight)
-        settle = functools.partial(self._settle, found, positions, sizes, residual, activations)
-        left: list[Pairs] = []
-        exact = order2 = 0
+        sums = self._sums(normed)
+        block = self._begin(residual, activations, targets.to(self.device, torch.int64), normed, scale, sums)
+        exact_pairs = 0
         for start in range(0, B, CHUNK):
-            rows = slice(start, min(start + CHUNK, B))
-            over, within = self._expand(moments, positions, (normed, scale, activations), found, bounds, rows)
-            left.append(over)
-            order2 += within
-            exact += len(over)
-            if sum(map(len, left)) > EXACT_PAIRS:  # so that they take no more memory where nearly all are left
-                settle(Pairs.concatenate(left))
-                left = []
-        del moments
-        if left:
-            settle(Pairs.concatenate(left))
-        return BlockEffects(
-            delta_loss=found["loss"],
-            loss=positions.loss,
-            entropy=positions.entropy,
-            direct_delta_loss=found.get("direct"),
-            delta_entropy=found.get("entropy"),
-            delta_kl=found.get("kl"),
-            frozen_frequency_delta_loss=found.get("frequency"),
-            exact_pairs=exact,
-            order2_pairs=order2,
-            order3_pairs=B * N - order2 - exact,
-            share_of_tolerance=bounds,
-        )
+            left = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
+            exact_pairs += len(left)
+            block.left.append(left)
+            if sum(map(len, block.left)) > EXACT_PAIRS:  # so that they take no more memory where nearly all are left
+                self._settle_left(block)
+        del sums
+        self._settle_left(block)
+        report = None if block.bounds is None else SeriesReport(block.bounds, block.order2_pairs)
+        return BlockEffects(block.effects, block.positions.loss, block.positions.entropy, exact_pairs, report)
 
-    def _expand(
-        self,
-        moments: Moments,
-        positions: Positions,
-        edit: tuple[Tensor, Tensor, Tensor],
-        found: dict[str, Tensor],
-        bounds: Tensor | None,
-        rows: slice,
-    ) -> tuple[Pairs, int]:
-        """Fill in the series' effects, and bounds, at the positions `rows`.
+    # --- the unablated model --------------------------------------------------------------------------------------
 
-        `edit` is the normed residual, its scale and the activations of all B. Returns the pairs that are over the
-        tolerance, and how many would not be with order 2 alone.
-        """
-        factors = self._factors(*(value[rows] for value in edit))
-        estimates, second_order_error = self._estimates(moments, positions, rows, factors)
-        good, good2 = self._within(estimates, second_order_error, factors)
-        for name, estimate in estimates.items():
-            found[name][rows] = estimate.value
-        if bounds is not None:
-            loss = estimates["loss"]
-            allowed = self.tolerance + RELATIVE_TOLERANCE * loss.value.abs()
-            bounds[rows] = ((loss.truncation + loss.rounding) / allowed).masked_fill_(~good, torch.inf)
-        t, i = (~good).nonzero().unbind(1)
-        return Pairs(t + rows.start, i, factors.u[t, i], factors.c[t, i], factors.frozen_c[t, i]), int(good2.sum())
-
-    def _estimates(
-        self, moments: Moments, positions: Positions, rows: slice, factors: "Factors"
-    ) -> tuple[dict[str, Estimate], Tensor]:
-        """Every effect's series at the positions `rows`, and the bound on the loss's error at order 2."""
-        u, c = factors.u, factors.c
-        target_rows = self.folded.gather(positions.targets[rows])
-        expected = Expectations(moments, rows, self._w, target_rows, positions.target_z[rows], self.low)
-        series = Series(expected, u, c, self._norms)
-        found = {"loss": series.loss()}
-        if "direct" in self.effects:
-            still = Series(expected, torch.zeros_like(u), factors.frozen_c, self._norms)
-            found["direct"] = still.loss()
-        if moments.surprise is not None:
-            found["entropy"] = entropy(series, Mixed(moments, moments.surprise, rows, self._w, expected))
-        if self.directions is not None and "kl" in self.effects:
-            row = self.directions.unigram_row
-            shift = u * (positions.target_z[rows] - positions.normed[rows] @ row)[:, None]
-            shift += c * ((target_rows - row) @ self._w.T)
-            loss = found["loss"]
-            found["kl"] = Estimate(loss.value + shift, loss.truncation, 2 * loss.rounding)
-        if self.directions is not None and moments.axis is not None:
-            row = self.directions.axis_row
-            projection = u * (positions.normed[rows] @ row)[:, None] + c * (self._w @ row)
-            found["frequency"] = frozen_frequency(
-                series,
-                Mixed(moments, moments.axis, rows, self._w, expected),
-                projection,
-                self.directions.axis[positions.targets[rows], None],
+    def _norm(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """x / σ0 (B x d, x centred for LayerNorm) and σ0 (B)."""
+        x = self.head.norm.centre(residual.cpu().double())
+        scale = self.head.norm.scale_of_centred(x)
+        if bool((scale == 0).any()):
+            raise UserError(
+                f"The residual stream at position {int((scale == 0).nonzero()[0, 0])} of the block has no variance and "
+                "the final norm's eps is 0, so its logits are undefined."
             )
-        return found, series.order2_error()
+        return (x / scale).float().to(self.device), scale[:, 0].float().to(self.device)
 
-    def _within(
-        self, estimates: dict[str, Estimate], second_order_error: Tensor, factors: "Factors"
-    ) -> tuple[Tensor, Tensor]:
-        """Which pairs are within tolerance for every effect, and which would be with order 2 alone."""
+    def _sums(self, normed: Tensor) -> Sums:
+        """What the moments of all pairs are made of: one pass over the vocabulary."""
+        along = functions_along(self.effects)
+        axis = self.directions.axis if self.directions is not None and AXIS in along else None
+        keep_z = self.effects == (LOSS,) and self._bytes.keeps_z(len(normed), self.memory)
+        return accumulate(self.folded, normed, self._w, self.reduced, log_p=LOG_P in along, axis=axis, keep_z=keep_z)
+
+    def _begin(
+        self, residual: Tensor, activations: Tensor, targets: Tensor, normed: Tensor, scale: Tensor, sums: Sums
+    ) -> Block:
+        """The unablated model at B positions, and room for their effects."""
+        target_rows = self.folded.gather(targets)
+        target_z = vecdot(normed, target_rows)
+        weight = sums.weight
+        log_normaliser = weight.log() + sums.pivot
+        loss = log_normaliser - self.folded.add_bias(targets, target_z)
+        entropy = weight.log() - sums.logit / weight
+        positions = Positions(normed, targets, log_normaliser, target_z, loss, entropy, sums.origin, sums.z)
+        sizes = Sizes(sums.length / weight, target_rows.norm(dim=1), sums.squares.sqrt() / weight)
+        shape = tuple(activations.shape)
+        effects = {name: torch.empty(shape, device=self.device) for name in self.effects}
+        bounds = torch.empty(shape, device=self.device) if self.report else None
+        return Block(residual, activations, scale, positions, sizes, effects, bounds)
+
+    def _typical_prediction(self, sample: Tensor) -> Tensor:
+        """Mean prediction over some positions (S x d): V probabilities."""
+        normed, _ = self._norm(sample)
+        total = Positions.of(self.folded, normed, torch.zeros(len(sample), dtype=torch.int64, device=self.device))
+        mean = torch.zeros(self.folded.vocabulary, device=self.device)
+        for ids, U, _ in self.folded.pieces():
+            logits = self.folded.add_bias(ids, normed @ U.T)
+            mean[ids] = (logits - total.log_normaliser[:, None]).exp().mean(0)
+        return mean
+
+    # --- by the series --------------------------------------------------------------------------------------------
+
+    def _by_series(self, block: Block, sums: Sums, at: slice) -> Pairs:
+        """Fill in the series' effects at the positions `at`; returns the pairs that it cannot do within tolerance."""
+        factors = self._factors(block, at)
+        expansion = self._expansion(block, sums, at, factors)
         good = factors.ratio > SMALLEST_RATIO
-        good2 = good.clone()
-        for name, estimate in estimates.items():
-            error = estimate.truncation + estimate.rounding
-            allowed = self.tolerance + RELATIVE_TOLERANCE * (estimate.value.abs() - error).clamp_(min=0)
-            good &= error <= allowed  # false where either is NaN
-            if name == "loss":
-                good2 &= second_order_error + estimate.rounding <= allowed
-        return good, good & good2
-
-    def _settle(
-        self,
-        found: dict[str, Tensor],
-        positions: Positions,
-        sizes: Sizes,
-        residual: Tensor,
-        activations: Tensor,
-        pairs: Pairs,
-    ) -> None:
-        """Fill in the pairs that the series leaves over: over the whole vocabulary, in float64 where it takes that."""
-        if not len(pairs):
-            return
-        values = exact_effects(self.folded, positions, self._w, pairs, self.effects, self.directions)
-        rounding = exact_rounding(self.folded, sizes, self._norms, pairs)
-        # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold; the entropy divides by it
-        hard = values["loss"] < (LARGEST_RISE_FOR_ENTROPY if "entropy" in self.effects else LARGEST_RISE)
-        hard |= ~(pairs.u < 1 / SMALLEST_RATIO - 1)  # u = σ0/σ1 − 1
-        allowed = RELATIVE_TOLERANCE - RELATIVE_ROUNDING
         for name in self.effects:
-            value = values[name]
-            share = ENTROPY_ROUNDINGS if name == "entropy" else 1
-            hard |= ~(share * rounding <= self.tolerance + allowed * value.abs())
-            hard |= ~value.isfinite() | (value < LARGEST_RISE)
-            found[name][pairs.t, pairs.i] = value
-        place = torch.device("cpu") if self.device.type == "mps" else self.device
-        folded = self.folded.on(place)
-        for rows in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
-            t, i = pairs.t[rows], pairs.i[rows]
-            x, w = (centred(value.to(place), self.head.norm) for value in (residual[t.cpu()], self.w_out[i.cpu()]))
-            n = activations[t.cpu(), i.cpu()].double()
-            edited = x + (self.reference[i.cpu()].double() - n).to(place)[:, None] * w
-            targets = positions.targets[t].to(place)
-            exact = float64_effects(folded, x, edited, targets, self.head.eps, self.effects, self.directions)
-            for name in self.effects:
-                found[name][t, i] = exact[name].float().to(self.device)
+            estimate = FORMULAS[name].series(expansion)
+            block.effects[name][at] = estimate.value
+            good &= estimate.truncation + estimate.rounding <= self._allowed(estimate)  # false where either is NaN
+        if block.bounds is not None:
+            self._add_to_report(block, at, expansion, good)
+        return Pairs.where(~good, factors, at.start)
 
-    def _positions(self, normed: Tensor, targets: Tensor, moments: Moments) -> Positions:
-        target_z = vecdot(normed, self.folded.gather(targets))
-        weight = moments.weight.log()
-        normaliser = weight + moments.reference
-        loss = normaliser - self.folded.add_bias(targets, target_z)
-        entropy = weight - moments.logit / moments.weight
-        return Positions(normed, targets, normaliser, target_z, loss, entropy, moments.origin, moments.z)
+    def _factors(self, block: Block, at: slice) -> Factors:
+        """u and c of the positions `at` and all neurons, from e / σ0² with e = (2a x·w + a²‖w‖²) / d."""
+        a = (self._reference - block.activations[at].to(self.device, torch.float32)) / block.scale[at, None]
+        normed = block.positions.normed[at]
+        growth = a * (2 * (normed @ self._w.T) + a * self._w_norm.square()) / self.folded.width
+        ratio = (1 + growth).clamp_(min=0).sqrt()
+        return Factors(-growth / (ratio * (1 + ratio)), a / ratio, a, ratio)
+
+    def _expansion(self, block: Block, sums: Sums, at: slice, factors: Factors) -> Expansion:
+        """The series of δ at the positions `at`, which every effect's own is made of."""
+        here = block.positions.at(at)
+        target_rows = self.folded.gather(here.targets)
+        moments = CentralMoments(sums, at, self._w, target_rows, here.target_z, self.reduced)
+        series = Series(moments, factors.u, factors.c, self._w_norm)
+        return Expansion(series, factors, sums, at, self._w, here, target_rows, self.directions)
+
+    def _allowed(self, estimate: Estimate) -> Tensor:
+        """The tolerance of b x N pairs, whatever their errors are up to their bounds."""
+        error = estimate.truncation + estimate.rounding
+        return self.tolerance + RELATIVE_TOLERANCE * (estimate.value.abs() - error).clamp_(min=0)
+
+    def _add_to_report(self, block: Block, at: slice, expansion: Expansion, good: Tensor) -> None:
+        loss, order2_error = expansion.loss, expansion.series.order2_error()
+        assert block.bounds is not None
+        allowed = self.tolerance + RELATIVE_TOLERANCE * loss.value.abs()
+        block.bounds[at] = ((loss.truncation + loss.rounding) / allowed).masked_fill_(~good, torch.inf)
+        block.order2_pairs += int((good & (order2_error + loss.rounding <= self._allowed(loss))).sum())
+
+    # --- what the series leaves over ------------------------------------------------------------------------------
+
+    def _settle_left(self, block: Block) -> None:
+        if any(map(len, block.left)):
+            self._settle(block, Pairs.concatenate(block.left))
+        block.left.clear()
+
+    def _settle(self, block: Block, pairs: Pairs) -> None:
+        """Fill in P pairs: over the whole vocabulary, in float64 where float32 may not hold them."""
+        values = exact_effects(self.folded, block.positions, self._w, pairs, self.effects, self.directions)
+        rounding = exact_rounding(self.folded, block.sizes, self._w_norm, pairs)
+        # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
+        hard = values[LOSS] < max(FORMULAS[name].largest_rise for name in self.effects)
+        hard |= ~(pairs.u < 1 / SMALLEST_RATIO - 1)  # u = σ0/σ1 − 1
+        for name, value in values.items():
+            allowed = self.tolerance + (RELATIVE_TOLERANCE - RELATIVE_ROUNDING) * value.abs()
+            hard |= ~(FORMULAS[name].roundings * rounding <= allowed)
+            hard |= ~value.isfinite() | (value < LARGEST_RISE)
+            block.effects[name][pairs.t, pairs.i] = value
+        for few in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
+            self._settle_in_float64(block, pairs.t[few], pairs.i[few])
+
+    def _settle_in_float64(self, block: Block, t: Tensor, i: Tensor) -> None:
+        """Fill in the pairs (t, i): the residual stream is edited and unembedded anew."""
+        place = torch.device("cpu") if self.device.type == "mps" else self.device
+        centre, on_cpu = self.head.norm.centre, (t.cpu(), i.cpu())
+        x = centre(block.residual[on_cpu[0]].to(place).double())
+        w = centre(self.w_out[on_cpu[1]].to(place).double())
+        a = self.reference[on_cpu[1]].double() - block.activations[on_cpu].double()
+        edited = x + a.to(place)[:, None] * w
+        targets = block.positions.targets[t].to(place)
+        exact = float64_effects(self.folded.on(place), x, edited, targets, self.effects, self.directions)
+        for name, value in exact.items():
+            block.effects[name][t, i] = value.float().to(self.device)
+
+    # --- input ----------------------------------------------------------------------------------------------------
 
     def _check(self, residual: Tensor, activations: Tensor, targets: Tensor) -> None:
         B, _ = require_matrix("the residual stream", residual)
@@ -328,62 +328,3 @@ class Ablation:
         require_finite("the activations", activations)
         if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
             raise UserError(f"A target is no token of the vocabulary of {self.folded.vocabulary}.")
-
-    def _norm(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """x / σ0 (B x d, x centred for LayerNorm) and σ0 (B)."""
-        x = centred(residual.cpu(), self.head.norm)
-        scale = (x.square().mean(1) + self.head.eps).sqrt()
-        if bool((scale == 0).any()):
-            raise UserError(
-                f"The residual stream at position {int((scale == 0).nonzero()[0])} of the block has no variance and "
-                "the final norm's eps is 0, so its logits are undefined."
-            )
-        return (x / scale[:, None]).float().to(self.device), scale.float().to(self.device)
-
-    def _factors(self, normed: Tensor, scale: Tensor, activations: Tensor) -> "Factors":
-        """SPEC 2.1's factors of b positions and all neurons."""
-        a = (self._reference - activations.to(self.device, torch.float32)) / scale[:, None]
-        growth = a * (2 * (normed @ self._w.T) + a * self._norms.square()) / self.folded.width  # e / σ0²
-        ratio = (1 + growth).clamp_(min=0).sqrt()
-        return Factors(-growth / (ratio * (1 + ratio)), a / ratio, a, ratio)
-
-    def _typical_prediction(self, sample: Tensor) -> Tensor:
-        """Mean prediction over some positions: V probabilities."""
-        normed, _ = self._norm(sample)
-        total = Positions.of(self.folded, normed, torch.zeros(len(sample), dtype=torch.int64, device=self.device))
-        mean = torch.zeros(self.folded.vocabulary, device=self.device)
-        for tokens, U, _ in self.folded.blocks():
-            logits = self.folded.add_bias(tokens, normed @ U.T)
-            mean[tokens] = (logits - total.log_normaliser[:, None]).exp().mean(0)
-        return mean
-
-
-@dataclass(frozen=True)
-class Factors:
-    """What an edit does to the logits of b positions and N neurons, b x N each: δ = u z + c m."""
-
-    u: Tensor
-    c: Tensor
-    frozen_c: Tensor  # a/σ0: c with the norm's scale frozen
-    ratio: Tensor  # σ1/σ0
-
-
-def centred(values: Tensor, norm: str) -> Tensor:
-    """Rows in float64, less their mean where the norm takes it away."""
-    values = values.double()
-    return values - values.mean(1, keepdim=True) if norm == "layer" else values
-
-
-@functools.cache
-def low_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it itself (CUDA; avx512_bf16 or amx_bf16 on a CPU), else float32.
-
-    Asked of the processor and not timed: a timing on a busy machine would choose otherwise from one run to the next,
-    and the same command would no longer give the same bits.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # an older torch
-        return torch.float32
-    found = torch.cpu.get_capabilities()
-    return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32

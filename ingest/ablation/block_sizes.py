@@ -1,7 +1,8 @@
-"""How large the ablation's blocks of positions and of the vocabulary are, and what memory they take."""
+"""How large the blocks of positions and the pieces of the vocabulary are, and what memory they take."""
 
 from dataclasses import dataclass
 
+from rare_tokens.ingest.ablation.effects import functions_along
 from rare_tokens.ingest.ablation.moments import workspace
 
 CHUNK = 64  # positions whose series are summed at a time
@@ -11,8 +12,8 @@ MOST_POSITIONS = 8192  # in a block
 MEMORY = 2 << 30  # bytes that a block may take beside its inputs and results
 
 
-def vocabulary_rows(V: int, d: int, N: int) -> int:
-    """Vocabulary entries in a block: fixed by the shape, so that sums are taken alike however much memory there is."""
+def piece_size(V: int, d: int, N: int) -> int:
+    """Tokens in a piece of the vocabulary: fixed by the shape, so that sums are taken alike whatever the memory."""
     return max(128, min(V, 2048, (1 << 29) // (16 * N + 12 * d)))
 
 
@@ -26,18 +27,19 @@ class BlockBytes:
     z: int
 
     @staticmethod
-    def of(N: int, d: int, V: int, rows: int, effects: tuple[str, ...]) -> "BlockBytes":
-        """Of blocks of the vocabulary of `rows` tokens."""
-        along = 4 * len({"entropy", "frequency"} & set(effects)) * (N + 4 * d)
-        each = 4 * (9 * N + len(effects) * N + 8 * d) + along + 8 * rows
+    def of(N: int, d: int, V: int, K: int, effects: tuple[str, ...]) -> "BlockBytes":
+        """With pieces of the vocabulary of K tokens."""
+        along = 4 * len(functions_along(effects)) * (N + 4 * d)
+        each = 4 * (9 * N + len(effects) * N + 8 * d) + along + 8 * K
         pairs = EXACT_PAIRS + CHUNK * N
-        return BlockBytes(N, workspace(N, d, rows) + 4 * CHUNK * 40 * N + _PAIR * pairs, each, 4 * V)
+        return BlockBytes(N, workspace(N, d, K) + 4 * CHUNK * 40 * N + _PAIR * pairs, each, 4 * V)
 
     def preferred_positions(self, positions: int, memory: int = MEMORY) -> int:
         """How many of `positions` positions to take at a time: as many as the memory allows.
 
         W Uᵀ is built anew for every block, so larger blocks cost less for each position; smaller ones may leave room
-        for z, which the exact path then need not build again. In units of z's products, W Uᵀ costs N a block, twice.
+        for z, which need not be built again then for the pairs over the whole vocabulary. In units of z's products,
+        W Uᵀ costs N a block, twice.
         """
         bare, keeping = (
             max(CHUNK, min(positions, MOST_POSITIONS, (memory - self.fixed) // size))

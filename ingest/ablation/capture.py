@@ -1,6 +1,6 @@
 """One forward pass over the sample: the residual stream before the final norm and the activations, memory-mapped.
 
-The unembedding is left out: the ablation needs U x_t anyway, and pays for it once (SPEC 2.1).
+The unembedding is left out: the ablation needs U x_t anyway, and pays for it once.
 """
 
 import os
@@ -37,7 +37,7 @@ class Captured:
 class Capture:
     """Runs batches of windows through the decoder and keeps what the ablation needs.
 
-    Each batch that is on disk has a marker beside the arrays, so a capture that was cut off goes on where it stopped.
+    Each batch that is on disk has a marker beside the arrays, so a capture that was cut off resumes.
     Of each window only the last `predicted` positions are kept: all of them (None) or, of matched contexts, the one
     that they are about.
     """

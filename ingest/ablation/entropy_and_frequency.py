@@ -1,31 +1,30 @@
-"""The series of the other effects that CR measures: along a further function of the token, beside z and m.
+"""The series of the effects that need a further function of the token, beside z and m (from Stolfo et al., 2024).
 
-Direct effect and KL need nothing new (`ablation`); the entropy needs the log-probability's moments with δ, the
-frozen frequency the log-unigram axis's. Proofs of the bounds: docs/ablation.md.
+The entropy needs the log-probability's moments with δ, the frozen frequency those of the log-unigram axis.
 """
 
 import torch
 from torch import Tensor
 
-from rare_tokens.ingest.ablation.moments import Along, Moments
-from rare_tokens.ingest.ablation.series import Estimate, Expectations, Series, h_above, h_below
+from rare_tokens.ingest.ablation.series import CentralMoments, Estimate, Series, h_above, h_below
+from rare_tokens.ingest.ablation.sums import AlongSums, Sums
 
 
-class Mixed:
-    """Central moments of a further function a of the token with z and m, for b positions and N neurons."""
+class MixedMoments:
+    """Central moments of a further function a of the token with z and m: b x 1 or, with m, b x N."""
 
-    def __init__(self, moments: Moments, along: Along, rows: slice, w: Tensor, expected: Expectations) -> None:
-        """Centre the sums of the positions `rows`."""
-        column = 1 / moments.weight[rows, None]
-        a, az, azz, aa, aaz, aaa, aaaa = along.scalar[:, rows, None] * column
-        am, azm, aam = ((sums[rows] * column) @ w.T for sums in (along.u, along.zu, along.au))
-        z, m = expected.z, expected.m
+    def __init__(self, sums: Sums, along: AlongSums, at: slice, w: Tensor, moments: CentralMoments) -> None:
+        """Centre the sums of the positions `at`."""
+        scale = 1 / sums.weight[at, None]
+        a, az, azz, aa, aaz, aaa, aaaa = along.scalar[:, at, None] * scale
+        am, azm, aam = ((rows[at] * scale) @ w.T for rows in (along.row, along.z_row, along.a_row))
+        z, m = moments.raw_z, moments.raw_m
         self.mean = a
-        self.low, self.high = along.range[:, rows, None] - a
+        self.smallest, self.largest = along.range[:, at, None] - a
         self.az, self.am = az - a * z, am - a * m
-        self.azz = azz - a * expected.zz - 2 * z * self.az
-        self.azm = azm - a * expected.zm - z * self.am - m * self.az
-        self.amm = along.m2[rows] * column - a * expected.mm - 2 * m * self.am
+        self.azz = azz - a * moments.raw_zz - 2 * z * self.az
+        self.azm = azm - a * moments.raw_zm - z * self.am - m * self.az
+        self.amm = along.m2[at] * scale - a * moments.raw_mm - 2 * m * self.am
         self.aa = (aa - a * a).clamp_(min=0)
         self.aaz = aaz - z * aa - 2 * a * self.az
         self.aam = aam - m * aa - 2 * a * self.am
@@ -41,7 +40,7 @@ class Mixed:
         return u * (u * self.azz + 2 * c * self.azm) + c * c * self.amm
 
 
-def entropy(series: Series, surprise: Mixed) -> Estimate:
+def entropy(series: Series, log_p: MixedMoments) -> Estimate:
     """Change of the prediction's entropy: log A − E[e^δ̃ (L̃ + δ̃)] / A with A = E e^δ̃ and L the log-probability.
 
     E[e^δ̃ δ̃] = κ2 + μ3/2 + E[δ̃⁴ k(δ̃)] and E[e^δ̃ L̃] = E[L̃δ̃] + E[L̃δ̃²]/2 + E[L̃ δ̃³ k(δ̃)], where
@@ -49,19 +48,19 @@ def entropy(series: Series, surprise: Mixed) -> Estimate:
     """
     u, c = series.u, series.c
     growth, error = series.growth()
-    k = series.high.exp() / 6
+    k = series.largest.exp() / 6
     fourth = series.fourth_moment()
-    tilt = series.second + series.third / 2 + fourth * k / 2
-    score = surprise.first(u, c) + surprise.second(u, c) / 2
-    left_out = fourth * k / 2 + k * surprise.aaaa.sqrt().sqrt_() * fourth.pow(0.75)
-    left_out += 3 * series.low_precision
+    tilt = series.kappa2 + series.mu3 / 2 + fourth * k / 2
+    score = log_p.first(u, c) + log_p.second(u, c) / 2
+    left_out = fourth * k / 2 + k * log_p.aaaa.sqrt().sqrt_() * fourth.pow(0.75)
+    left_out += 3 * series.reduced
     total = growth + 1
     value = growth.log1p() - (score + tilt) / total
     truncation = error * (1 + (score + tilt).abs()) + left_out
-    return Estimate(value, truncation, series.rounding * (2 + surprise.aa.sqrt()))
+    return Estimate(value, truncation, series.rounding * (2 + log_p.aa.sqrt()))
 
 
-def frozen_frequency(series: Series, axis: Mixed, projection: Tensor, target_axis: Tensor) -> Estimate:
+def frozen_frequency(series: Series, axis: MixedMoments, projection: Tensor, target_axis: Tensor) -> Estimate:
     """Change of loss with the logits' projection on the log-unigram axis f frozen: δ − φ f in place of δ.
 
     Args:
@@ -70,21 +69,22 @@ def frozen_frequency(series: Series, axis: Mixed, projection: Tensor, target_axi
         projection: φ = Σ_v δ_v f_v, b x N.
         target_axis: b x 1, f_y.
     """
-    u, c, expected = series.u, series.c, series.expected
+    u, c, moments = series.u, series.c, series.moments
     square, size = projection * projection, projection.abs()
-    second = series.second - 2 * projection * axis.first(u, c) + square * axis.aa
-    second.clamp_(min=0)
-    third = series.third - 3 * projection * axis.second(u, c)
-    third += 3 * square * (u * axis.aaz + c * axis.aam) - square * projection * axis.aaa
-    low = series.low - size * axis.high.maximum(-axis.low)
-    high = series.high + size * axis.high.maximum(-axis.low)
+    kappa2 = series.kappa2 - 2 * projection * axis.first(u, c) + square * axis.aa
+    kappa2.clamp_(min=0)
+    mu3 = series.mu3 - 3 * projection * axis.second(u, c)
+    mu3 += 3 * square * (u * axis.aaz + c * axis.aam) - square * projection * axis.aaa
+    smallest = series.smallest - size * axis.largest.maximum(-axis.smallest)
+    largest = series.largest + size * axis.largest.maximum(-axis.smallest)
     along = size * axis.aaaa.sqrt().sqrt_()
-    z_norm, m_most, m_least = expected.fourth_norms(u, c)
-    most = (z_norm + m_most + along).square().square_() * h_above(high)
-    least = (torch.maximum(z_norm - m_most, m_least - z_norm) - along).clamp_(min=0).square().square_() * h_below(low)
-    rare = u.abs() * expected.rare.z2.sqrt() + c.abs() * expected.rare.m2.sqrt() + size * axis.aa.sqrt()
-    most += rare.square().minimum(second) * (high.square() * h_above(high)).maximum(low.square() / 24)
-    error = (most - least) / 2 + series.low_precision
-    first = u * expected.z_target + c * expected.m_target - projection * (axis.mean - target_axis)
-    value = first + (second / 2 + third / 6 + (most + least) / 2).log1p()
+    z_norm, m_most, m_least = moments.fourth_norms(u, c)
+    most = (z_norm + m_most + along).square().square_() * h_above(largest)
+    least = (torch.maximum(z_norm - m_most, m_least - z_norm) - along).clamp_(min=0).square().square_()
+    least = least * h_below(smallest)
+    rare = u.abs() * moments.rare.z2.sqrt() + c.abs() * moments.rare.m2.sqrt() + size * axis.aa.sqrt()
+    most += rare.square().minimum(kappa2) * (largest.square() * h_above(largest)).maximum(smallest.square() / 24)
+    error = (most - least) / 2 + series.reduced
+    first = u * moments.z_target + c * moments.m_target - projection * (axis.mean - target_axis)
+    value = first + (kappa2 / 2 + mu3 / 6 + (most + least) / 2).log1p()
     return Estimate(value, error, 2 * series.rounding)

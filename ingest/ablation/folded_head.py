@@ -1,4 +1,4 @@
-"""The final norm folded into the unembedding, which is never whole: it comes block by block of the vocabulary."""
+"""The final norm folded into the unembedding U, which is never whole: it comes piece by piece of the vocabulary."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from rare_tokens.ingest.model.head import Head
 
-_ALIGNED = 64  # a block's size is a multiple of it, where it can be: products into aligned rows are faster by a third
+_ALIGNED = 64  # a piece's size is a multiple of it, where it can be: products into aligned rows are faster by a third
 TOP, COMMON, RARE = range(3)  # tiers of the vocabulary, by the typical prediction
 
 
 @dataclass(frozen=True)
 class FoldedHead:
-    """The head as SPEC 2.1 uses it: ``logits = (U x) / σ + b`` with x centred for LayerNorm.
+    """The head as the algorithm uses it: ``logits = (U x) / σ + b`` with x centred for LayerNorm.
 
-    U = W_U diag(γ) less one row, `centre` (softmax does not see it), is never whole: `blocks` yields it, the common
+    U = W_U diag(γ) less one row, `centre` (softmax does not see it), is never whole: `pieces` yields it, the common
     tokens first.
     """
 
@@ -29,7 +29,7 @@ class FoldedHead:
     top: int  # how many of them count as top tokens
     common: int  # how many as common ones, the top ones among them
     device: torch.device
-    rows: int  # vocabulary entries in a block, at most
+    piece_size: int  # tokens in a piece of the vocabulary, at most
 
     @property
     def vocabulary(self) -> int:
@@ -41,33 +41,33 @@ class FoldedHead:
         """d, the width of the residual stream."""
         return self.head.unembedding.shape[1]
 
-    def gather(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def gather(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Rows of U for K token ids: K x d."""
-        rows = self.head.unembedding[tokens.to(self.head.unembedding.device)]
+        rows = self.head.unembedding[ids.to(self.head.unembedding.device)]
         # In float64 up to the last step: the centre can be far larger than what is left of a row. (MPS has none.)
         place = "cpu" if self.device.type == "mps" else self.device
-        folded = rows.to(place, torch.float64) * self.head.gain.to(place, torch.float64) - self.centre.to(place)
+        folded = rows.to(place, torch.float64) * self.head.norm.gain.to(place, torch.float64) - self.centre.to(place)
         return folded.to(dtype).to(self.device)
 
-    def blocks(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Yield (K token ids, their rows of U, their tier: `TOP`, `COMMON`, `RARE`) in order; K is at most `rows`."""
+    def pieces(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Yield (K token ids, their rows of U, their tier: `TOP`, `COMMON`, `RARE`) in order; K ≤ `piece_size`."""
         bounds = (0, self.top, self.common, self.vocabulary)
         for tier, (first, last) in enumerate(itertools.pairwise(bounds)):
-            size = last - first
-            rows = -(-size // max(1, -(-size // self.rows)))
-            rows = min(self.rows, -(-rows // _ALIGNED) * _ALIGNED)
-            for start in range(first, last, max(1, rows)):
-                part = slice(start, min(start + rows, last))
-                yield self.order[part], self.gather(self.order[part], dtype), tier
+            tokens = last - first
+            size = -(-tokens // max(1, -(-tokens // self.piece_size)))
+            size = min(self.piece_size, -(-size // _ALIGNED) * _ALIGNED)
+            for start in range(first, last, max(1, size)):
+                ids = self.order[start : min(start + size, last)]
+                yield ids, self.gather(ids, dtype), tier
 
-    def add_bias(self, tokens: Tensor, z: Tensor) -> Tensor:
+    def add_bias(self, ids: Tensor, z: Tensor) -> Tensor:
         """Logits (up to a constant) from z = U x / σ of K token ids, ... x K; they may be z itself."""
-        bias = self.bias_of(tokens, z.dtype)
+        bias = self.bias_of(ids, z.dtype)
         return z if bias is None else z + bias
 
-    def bias_of(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor | None:
+    def bias_of(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor | None:
         """The bias of K tokens; None where it is zero."""
-        return None if self.bias is None else self.bias[tokens].to(dtype)
+        return None if self.bias is None else self.bias[ids].to(dtype)
 
     def on(self, device: torch.device) -> "FoldedHead":
         """The same head, computing on another device."""
@@ -85,8 +85,8 @@ class FoldedHead:
         mass = probability[order].cumsum(0) / probability.sum()
         top, common = (min(int((mass < part).sum()) + 1, self.vocabulary) for part in (top_mass, common_mass))
         shift = torch.zeros(self.width, dtype=torch.float64)
-        for tokens, U, _ in self.blocks():
-            shift += (probability[tokens.cpu()].float().to(self.device) @ U).double().cpu() / float(probability.sum())
+        for ids, U, _ in self.pieces():
+            shift += (probability[ids.cpu()].float().to(self.device) @ U).double().cpu() / float(probability.sum())
         return replace(
             self,
             centre=self.centre + shift.to(self.centre.device),
@@ -97,20 +97,21 @@ class FoldedHead:
         )
 
 
-def fold(head: Head, device: torch.device, rows: int) -> FoldedHead:
-    """Fold a head's gain and bias into its unembedding, with at most `rows` x d values of it at a time."""
+def fold(head: Head, device: torch.device, piece_size: int) -> FoldedHead:
+    """Fold a head's gain and bias into its unembedding, with at most `piece_size` x d values of it at a time."""
     W_U = head.unembedding
     V, d = W_U.shape
     total = torch.zeros(d, dtype=torch.float64)
     bias = torch.zeros(V, dtype=torch.float64) if head.logit_bias is None else head.logit_bias.cpu().double()
-    gain, beta = head.gain.cpu().double(), None if head.norm_bias is None else head.norm_bias.cpu().double()
+    gain = head.norm.gain.cpu().double()
+    beta = None if head.norm.bias is None else head.norm.bias.cpu().double()
     largest = 0.0
-    for start in range(0, V, rows):
-        block = W_U[start : start + rows].cpu().double()
-        total += block.sum(0)
-        largest = max(largest, float((block * gain).square().sum(1).max()) ** 0.5)
+    for start in range(0, V, piece_size):
+        rows = W_U[start : start + piece_size].cpu().double()
+        total += rows.sum(0)
+        largest = max(largest, float((rows * gain).square().sum(1).max()) ** 0.5)
         if beta is not None:
-            bias[start : start + rows] += block @ beta
+            bias[start : start + piece_size] += rows @ beta
     centre = total * gain / V
     bias = bias - bias.mean()
     place = torch.device("cpu") if device.type == "mps" else device
@@ -123,5 +124,5 @@ def fold(head: Head, device: torch.device, rows: int) -> FoldedHead:
         0,
         V,
         device,
-        rows,
+        piece_size,
     )

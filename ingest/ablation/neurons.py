@@ -1,6 +1,7 @@
-"""What can be read off the weights of each neuron: norms, null space, logit lens, tie to token frequency (SPEC 10).
+"""What can be read off the weights of each neuron: norms, null space, logit lens, tie to token frequency.
 
-The measures are those of Stolfo et al. (2024), on the unembedding with the final norm's gain folded in.
+The measures are those of Stolfo et al. (2024), on the unembedding with the final norm's gain folded in
+(docs/definitions.md, "Entropy and frequency neurons").
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rare_tokens.common.parts import schema
-from rare_tokens.ingest.ablation.block_sizes import vocabulary_rows
+from rare_tokens.ingest.ablation.block_sizes import piece_size
+from rare_tokens.ingest.ablation.unigram import log_unigram
 from rare_tokens.ingest.model.head import ROWS, Head
 from rare_tokens.ingest.model.structure import Structure
 
@@ -41,11 +43,11 @@ def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArr
     """
     head, w_out = structure.head, structure.w_out.float()
     w_out = w_out.cpu() if w_out.device.type == "mps" else w_out  # which has no float64
-    centred = w_out - w_out.mean(1, keepdim=True) if head.norm == "layer" else w_out
+    centred = head.norm.centre(w_out)
     log_frequency = log_unigram(torch.from_numpy(counts).to(w_out.device))
     effects = _Effects(centred, log_frequency)
     gram = torch.zeros(w_out.shape[1], w_out.shape[1], dtype=torch.float64, device=w_out.device)
-    for start, rows in _folded_rows(head, vocabulary_rows(len(log_frequency), *reversed(w_out.shape)), w_out.device):
+    for start, rows in _folded_rows(head, piece_size(len(log_frequency), *reversed(w_out.shape)), w_out.device):
         effects.add(start, rows)
         gram += _square(rows)
     neurons = np.arange(len(w_out), dtype=np.uint16)
@@ -69,12 +71,6 @@ def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArr
     )
 
 
-def log_unigram(counts: Tensor) -> Tensor:
-    """log of the add-one smoothed unigram distribution, V, float64 (SPEC 2)."""
-    smoothed = counts.double() + 1
-    return smoothed.log() - smoothed.sum().log()
-
-
 def null_space_share(head: Head, gram: Tensor, w_out: Tensor) -> Tensor:
     """‖V0ᵀ w‖ / ‖w‖ per neuron (N): V0 spans the d / 64 least singular directions of the folded unembedding.
 
@@ -84,7 +80,7 @@ def null_space_share(head: Head, gram: Tensor, w_out: Tensor) -> Tensor:
     """
     width = len(gram)
     directions = max(1, width // NULL_SPACE_DIVISOR)
-    if head.norm == "layer":
+    if head.norm.centred:
         gram -= gram.mean(0, keepdim=True)
         gram -= gram.mean(1, keepdim=True)
         gram += gram.trace() / width  # lifts the constant direction, of eigenvalue 0, above the least ones
@@ -98,7 +94,7 @@ def null_space_share(head: Head, gram: Tensor, w_out: Tensor) -> Tensor:
 
 def _folded_rows(head: Head, size: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
     """(first token, rows of the folded unembedding centred over the vocabulary: K × d float32), K at most `size`."""
-    gain = head.gain.to(device).double()
+    gain = head.norm.gain.to(device).double()
     total = torch.zeros_like(gain)
     for rows in head.unembedding.split(size):
         total += rows.to(device).double().sum(0)

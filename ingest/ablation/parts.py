@@ -1,8 +1,7 @@
 """The work of one unit of the ablation stage: a block of positions becomes one sorted Parquet part."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +9,9 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from rare_tokens.common.effects import EFFECTS
 from rare_tokens.common.files import write_atomically
-from rare_tokens.common.parts import EFFECT_COLUMNS, NEURONS_PER_ROW_GROUP, effect_path, relation_path, schema
+from rare_tokens.common.parts import NEURONS_PER_ROW_GROUP, effect_path, relation_path, schema
 from rare_tokens.ingest.ablation.ablation import Ablation, BlockEffects
 from rare_tokens.ingest.ablation.capture import Captured
 from rare_tokens.ingest.machine import release_memory
@@ -57,27 +57,27 @@ class EffectUnits:
         release_memory()
 
     def _write(self, block: int) -> None:
-        rows = slice(block * self.position_block, min((block + 1) * self.position_block, len(self.targets)))
-        activations = np.array(self.captured.activations[rows])
-        effects = self.compute(rows)
-        loss, entropy = effects.loss.float().cpu().numpy(), effects.entropy.float().cpu().numpy()
+        at = slice(block * self.position_block, min((block + 1) * self.position_block, len(self.targets)))
+        activations = np.array(self.captured.activations[at])
+        found = self.compute(at)
+        loss, entropy = found.loss.float().cpu().numpy(), found.entropy.float().cpu().numpy()
         write_atomically(
             baseline_path(self.folder, block),
-            lambda path: _save_baseline(path, Baseline(loss, entropy, effects.exact_pairs)),
+            lambda path: _save_baseline(path, Baseline(loss, entropy, found.exact_pairs)),
         )
         write_atomically(
             effect_path(self.folder, block),
-            lambda path: write_effects(path, rows.start, activations, effects, self.effects),
+            lambda path: write_effects(path, at.start, activations, found, self.effects),
         )
 
-    def compute(self, rows: slice) -> BlockEffects:
-        """Effects at the positions `rows`, as many at a time as the ablation's memory allows."""
+    def compute(self, at: slice) -> BlockEffects:
+        """Effects at the positions `at`, as many at a time as the ablation's memory allows."""
         assert self.ablation is not None
-        step = self.ablation.preferred_positions(rows.stop - rows.start)
-        arrays = (np.array(self.captured.residual[rows]), np.array(self.captured.activations[rows]), self.targets[rows])
-        pieces = zip(*(torch.from_numpy(array).split(step) for array in arrays), strict=True)
-        parts = [self.ablation.block(*piece) for piece in pieces]
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        size = self.ablation.preferred_positions(at.stop - at.start)
+        arrays = (np.array(self.captured.residual[at]), np.array(self.captured.activations[at]), self.targets[at])
+        some = zip(*(torch.from_numpy(array).split(size) for array in arrays), strict=True)
+        found = [self.ablation.block(*one) for one in some]
+        return found[0] if len(found) == 1 else _joined(found)
 
 
 def position_block(positions: int, neurons: int, least: int = 1) -> int:
@@ -89,15 +89,13 @@ def position_block(positions: int, neurons: int, least: int = 1) -> int:
     return min(positions, max(_SMALLEST_BLOCK, wanted // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
 
 
-def _joined(parts: list[BlockEffects]) -> BlockEffects:
-    values: dict[str, Any] = {}
-    for item in fields(BlockEffects):
-        column = [getattr(part, item.name) for part in parts]
-        if column[0] is None:
-            values[item.name] = None
-        else:
-            values[item.name] = torch.cat(column) if isinstance(column[0], torch.Tensor) else sum(column)
-    return BlockEffects(**values)
+def _joined(found: list[BlockEffects]) -> BlockEffects:
+    return BlockEffects(
+        effects={name: torch.cat([one.effects[name] for one in found]) for name in found[0].effects},
+        loss=torch.cat([one.loss for one in found]),
+        entropy=torch.cat([one.entropy for one in found]),
+        exact_pairs=sum(one.exact_pairs for one in found),
+    )
 
 
 def baseline_path(folder: Path, block: int) -> Path:
@@ -107,11 +105,11 @@ def baseline_path(folder: Path, block: int) -> Path:
 
 def read_baselines(folder: Path, blocks: int) -> Baseline:
     """Loss and entropy of all T positions, and the pairs of all blocks that took the exact path."""
-    parts = [np.load(baseline_path(folder, block)) for block in range(blocks)]
+    found = [np.load(baseline_path(folder, block)) for block in range(blocks)]
     return Baseline(
-        np.concatenate([part["loss"] for part in parts]),
-        np.concatenate([part["entropy"] for part in parts]),
-        sum(int(part["exact_pairs"]) for part in parts),
+        np.concatenate([one["loss"] for one in found]),
+        np.concatenate([one["entropy"] for one in found]),
+        sum(int(one["exact_pairs"]) for one in found),
     )
 
 
@@ -126,23 +124,22 @@ def _save_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def write_effects(
-    path: Path, first: int, activations: NDArray[np.float32], effects: BlockEffects, names: tuple[str, ...]
+    path: Path, first: int, activations: NDArray[np.float32], found: BlockEffects, effects: tuple[str, ...]
 ) -> None:
-    """Write a part of ``fct_effect``: a row group a block of neurons; in it neuron by neuron, position by position.
+    """Write a part of ``fct_effect``: a row group per block of neurons; in it neuron by neuron, position by position.
 
     Args:
         path: where.
         first: position of its first row.
         activations: B × N.
-        effects: of the same B positions.
-        names: the effects that are stored.
+        found: the effects at the same B positions.
+        effects: names of those that are stored.
     """
-    form = schema("fct_effect", names)
+    form = schema("fct_effect", effects)
     positions = np.arange(first, first + len(activations), dtype=np.uint32)
     values = {"activation": activations}
-    for name in names:
-        column = EFFECT_COLUMNS[name]
-        values[column] = getattr(effects, column).cpu().numpy()
+    for name in effects:
+        values[EFFECTS[name].column] = found.effects[name].cpu().numpy()
     # The floats are noise to a compressor; neuron and position are runs, which their encodings make vanish.
     with pq.ParquetWriter(
         path,

@@ -1,6 +1,8 @@
-"""The effects of an ablation by their definition (SPEC 2), in float64: what the fast path is checked against.
+"""The effects of an ablation by their definition, in float64: what the fast path is checked against.
 
-Nothing here is shared with the fast path: the residual is edited, normed, unembedded and scored.
+Nothing here is shared with the fast path: the residual is edited, normed, unembedded and scored. For that reason the
+final norm, the smoothed unigram distribution and each effect are written here once more, on purpose, instead of using
+`NormForm`, `Unigram` and `Formula`; an error in one of those shows as a difference from this.
 """
 
 import torch
@@ -23,7 +25,7 @@ def reference_effects(
     *,
     unigram_counts: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Every effect of SPEC 2 for some (position, neuron) pairs, by its definition, in float64 on the CPU.
+    """Every effect for some (position, neuron) pairs, in float64 on the CPU (docs/definitions.md, "Neuron effect").
 
     Args:
         head: final norm and unembedding.
@@ -40,45 +42,45 @@ def reference_effects(
     """
     final = _FinalStep(head)
     unigram = None if unigram_counts is None else _log_unigram(unigram_counts)
-    parts = []
-    for rows in pairs.cpu().split(max(1, VALUES // final.unembedding.shape[0])):
-        t, i = rows[:, 0], rows[:, 1]
+    found = []
+    for few in pairs.cpu().split(max(1, VALUES // final.unembedding.shape[0])):
+        t, i = few[:, 0], few[:, 1]
         x = _float64(residual, t)
         n = activations[t.to(activations.device), i.to(activations.device)].cpu().double()
         edit = (reference.cpu().double()[i] - n)[:, None] * _float64(w_out, i)
-        parts.append(_effects(final, x, x + edit, targets.cpu()[t], unigram))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        found.append(_effects(final, x, x + edit, targets.cpu()[t], unigram))
+    return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
 
 class _FinalStep:
     """Final norm and unembedding in float64."""
 
     def __init__(self, head: Head) -> None:
-        self.norm, self.eps = head.norm, head.eps
+        self.is_layer_norm, self.eps = head.norm.centred, head.norm.eps
         self.unembedding = head.unembedding
-        self.gain = head.gain.cpu().double()
-        self.norm_bias = None if head.norm_bias is None else head.norm_bias.cpu().double()
+        self.gain = head.norm.gain.cpu().double()
+        self.norm_bias = None if head.norm.bias is None else head.norm.bias.cpu().double()
         self.logit_bias = 0.0 if head.logit_bias is None else head.logit_bias.cpu().double()
 
     def logits(self, x: Tensor) -> Tensor:
         """P x d residuals to P x V logits."""
-        if self.norm == "layer":
+        if self.is_layer_norm:
             return self._unembed(layer_norm(x, x.shape[1:], self.gain, self.norm_bias, self.eps))
         normed = self.gain * x / (x.square().mean(1, keepdim=True) + self.eps).sqrt()
         return self._unembed(normed if self.norm_bias is None else normed + self.norm_bias)
 
     def logits_with_scale_of(self, scaled_as: Tensor, x: Tensor) -> Tensor:
         """Logits of `x` with the norm's scale frozen at that of `scaled_as`."""
-        if self.norm == "layer":
+        if self.is_layer_norm:
             scaled_as = scaled_as - scaled_as.mean(1, keepdim=True)
             x = x - x.mean(1, keepdim=True)
         normed = self.gain * x / (scaled_as.square().mean(1, keepdim=True) + self.eps).sqrt()
         return self._unembed(normed if self.norm_bias is None else normed + self.norm_bias)
 
     def _unembed(self, normed: Tensor) -> Tensor:
-        # Block by block: in float64 the largest unembeddings take many gigabytes
-        blocks = [normed @ rows.cpu().double().T for rows in self.unembedding.split(ROWS)]
-        return torch.cat(blocks, dim=1) + self.logit_bias
+        # A few rows at a time: in float64 the largest unembeddings take many gigabytes
+        logits = [normed @ rows.cpu().double().T for rows in self.unembedding.split(ROWS)]
+        return torch.cat(logits, dim=1) + self.logit_bias
 
 
 def _effects(
@@ -110,5 +112,5 @@ def _log_unigram(counts: Tensor) -> Tensor:
     return smoothed.log() - smoothed.sum().log()
 
 
-def _float64(values: Tensor, rows: Tensor) -> Tensor:
-    return values[rows.to(values.device)].cpu().double()
+def _float64(values: Tensor, chosen: Tensor) -> Tensor:
+    return values[chosen.to(values.device)].cpu().double()

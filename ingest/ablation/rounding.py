@@ -1,6 +1,7 @@
 """What float32 rounding can do to an effect: a model of its errors, and every constant that was calibrated.
 
-How they were calibrated, and by how much they hold: docs/ablation/accuracy.md.
+How the constants were calibrated, and by how much they hold: docs/definitions.md, "What is proven and what is
+calibrated". The tolerance that all of it serves stands here too.
 """
 
 from dataclasses import dataclass
@@ -8,43 +9,69 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rare_tokens.ingest.ablation.exact import Pairs
+from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.ablation.factors import Pairs
 from rare_tokens.ingest.ablation.folded_head import FoldedHead
 
+# The tolerance: |error| ≤ absolute + RELATIVE_TOLERANCE · |effect|. What float32 can hold of a loss difference of order
+# 1 is the smallest absolute term; below it no pair's error can be promised.
+SMALLEST_TOLERANCE = 1e-7  # nats
+RELATIVE_TOLERANCE = 1e-4
+
 FLOAT32 = 2.0**-24  # unit roundoff
-# Calibrated, with room to spare, on trained and made-up heads (docs/ablation.md): how many independent float32
-# roundings an error counts as, the error relative to the effect, and what sums over the vocabulary lose anyway (nats)
+# Calibrated, with room to spare, on trained and made-up heads: how many independent float32 roundings an error counts
+# as, the error relative to the effect, and what sums over the vocabulary lose anyway (nats)
 ROUNDINGS = 0.5
 RELATIVE_ROUNDING = 2e-5
 FLOOR = 5e-8
-_LARGEST_EXPONENT = 80.0
+SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary
+# Relative error of a product over the vocabulary by the dtype of its factors. Of bfloat16 three roundings (two factors
+# and the result), proven.
+PRODUCT = {torch.float32: SUMMED, torch.bfloat16: 3 * 2.0**-8 + SUMMED}
+ENTROPY_ROUNDINGS = 4  # roundings of the entropy for one of the loss
+# Where float32 may not hold a pair at all
+LARGEST_EXPONENT = 80.0  # of exp(δ)
+LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss, and below
+SMALLEST_RATIO = 0.1  # of σ1/σ0: below it the norm of the edited residual is lost
+
+
+def require_tolerance(tolerance: float) -> None:
+    """Refuse an absolute tolerance that is none, or that float32 results cannot hold.
+
+    Raises:
+        UserError: naming it and the smallest.
+    """
+    if not tolerance > 0:
+        raise UserError(f"--tolerance {tolerance:g} must be above 0; the default is 1e-6.")
+    if tolerance < SMALLEST_TOLERANCE:
+        raise UserError(f"--tolerance {tolerance:g} is below what float32 can hold, {SMALLEST_TOLERANCE:g} nats.")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What float32 rounding errors at each of B positions are proportional to (docs/ablation.md)."""
+    """What float32 rounding errors at each of B positions are proportional to."""
 
-    row: Tensor  # E ‖U_v‖
-    target_row: Tensor  # ‖U_y‖
+    row_length: Tensor  # E ‖U_v‖
+    target_length: Tensor  # ‖U_y‖
     focus: Tensor  # (Σ p²)^½: independent errors of the logits average out by this factor
 
     def rounding(self, size: Tensor, spread: Tensor, width: int) -> Tensor:
-        """Error of Δ loss, beside `RELATIVE_ROUNDING`.
+        """Error of Δ loss in nats, beside `RELATIVE_ROUNDING`.
 
-        The edit moves the normed residual by `size` and the logits by about `spread`.
+        The edit moves the normed residual by `size` and the logits by about `spread`; `width` is d.
         """
         focus = (self.focus * (2 * spread).exp()).clamp_max(1)
-        error = size * (self.target_row + focus * self.row) + focus * spread * (width**0.5 * self.row)
+        error = size * (self.target_length + focus * self.row_length) + focus * spread * (width**0.5 * self.row_length)
         return error * (ROUNDINGS * FLOAT32) + FLOOR
 
 
-def exact_rounding(folded: FoldedHead, sizes: Sizes, norms: Tensor, pairs: Pairs) -> Tensor:
-    """What float32 rounding can do to each pair's Δ loss on the exact path; infinite where exp(δ) may overflow.
+def exact_rounding(folded: FoldedHead, sizes: Sizes, w_norm: Tensor, pairs: Pairs) -> Tensor:
+    """What float32 rounding can do to each pair's Δ loss over the whole vocabulary, nats; inf if exp(δ) may overflow.
 
-    `sizes` are of the B positions, `norms` the N ‖w_i‖.
+    `sizes` are of the B positions, `w_norm` the N ‖w_i‖.
     """
-    size = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs()) * norms[pairs.i] + pairs.u.abs() * folded.width**0.5
+    size = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs()) * w_norm[pairs.i] + pairs.u.abs() * folded.width**0.5
     t = pairs.t
-    here = Sizes(sizes.row[t], sizes.target_row[t], sizes.focus[t])
-    rounding = here.rounding(size, size * here.row / folded.width**0.5, folded.width)
-    return torch.where(2 * size * folded.largest_row <= _LARGEST_EXPONENT, rounding, torch.inf)
+    here = Sizes(sizes.row_length[t], sizes.target_length[t], sizes.focus[t])
+    rounding = here.rounding(size, size * here.row_length / folded.width**0.5, folded.width)
+    return torch.where(2 * size * folded.largest_row <= LARGEST_EXPONENT, rounding, torch.inf)

@@ -1,10 +1,10 @@
-"""The self-check of every ingest: stored effects against the definition, and against the hooked model (SPEC 2.1).
+"""The self-check of every ingest: stored effects against the definition, and against the hooked model.
 
 (a) numeric: captured residual streams and activations through final norm and unembedding in float64, at the tolerance.
 (b) structural: the model itself with a neuron's activation replaced by a hook, in its own dtype. In the last layer an
 edit at one position reaches no other position's logits, so one forward pass of a window checks a neuron at each.
 
-Errors are in units of their tolerance: at most 1.
+Errors are in units of their tolerance: at most 1 (docs/definitions.md, "Self-check").
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import NEURONS_PER_ROW_GROUP, effect_path
 from rare_tokens.ingest.ablation.capture import Captured
 from rare_tokens.ingest.ablation.reference import reference_effects
+from rare_tokens.ingest.ablation.rounding import RELATIVE_TOLERANCE
 from rare_tokens.ingest.model.structure import Structure, hooked
 
 NUMERIC_PAIRS = 256
 STRUCTURAL_WINDOWS = 2
 LEAST_POSITIONS = 32  # looked at structurally, where a window has few
-RELATIVE_TOLERANCE = 1e-4
 _LOGIT_ROWS = 32  # positions whose logits are copied at a time
 _CANDIDATES = 64  # neurons drawn at a position; the one with the largest edit is checked
 
@@ -98,12 +98,12 @@ def require_passed(subject: Subject, checked: Checked) -> None:
     if not checked.structural <= 1:
         raise UserError(
             f"{name} is not supported: effects differ from the hooked model by {checked.structural:.3g} times what its "
-            f"precision explains, so its MLP does not act as SPEC 2 needs. Nothing was published."
+            f"precision explains, so its MLP does not act as the ablation assumes. Nothing was published."
         )
 
 
 def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: np.random.Generator) -> NDArray[Any]:
-    """A neuron a position. At even positions any; at odd ones the largest edit among a few, which can show an error."""
+    """A neuron per position: at even positions any, at odd ones the largest edit among a few, which can show errors."""
     total = subject.structure.neurons
     drawn = generator.integers(0, total, size=(len(positions), min(_CANDIDATES, total)))
     activations = np.take_along_axis(np.asarray(subject.captured.activations[positions]), drawn, axis=1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.folded_head import FoldedHead
+from rare_tokens.ingest.ablation.unigram import Unigram
 
 
 @dataclass(frozen=True)
@@ -13,13 +14,18 @@ class Positions:
     """The unablated model at B positions."""
 
     normed: Tensor  # x / σ0, B x d
-    targets: Tensor  # B
+    targets: Tensor  # y, B
     log_normaliser: Tensor  # log Σ_v exp(z_v + b_v), B
     target_z: Tensor  # z_y, B
     loss: Tensor  # B, nats
     entropy: Tensor  # B, nats
     origin: Tensor | None = None  # B: what the kept z are counted from
-    kept_z: Tensor | None = None  # B·V, as `Moments.z`
+    kept_z: Tensor | None = None  # B·V, as `Sums.z`
+
+    def at(self, some: slice) -> "Positions":
+        """Some of the positions, without their z."""
+        values = (self.normed, self.targets, self.log_normaliser, self.target_z, self.loss, self.entropy)
+        return Positions(*(value[some] for value in values))
 
     @staticmethod
     def of(
@@ -36,10 +42,10 @@ class Positions:
         offset = None if axis is None or projection is None else -projection[:, None] * axis[None, :]
         total = torch.full_like(normed[:, 0], -torch.inf)
         expected = torch.zeros_like(total)  # E[logit] under the normaliser so far
-        for tokens, U, _ in folded.blocks(normed.dtype):
-            logits = folded.add_bias(tokens, normed @ U.T)
+        for ids, U, _ in folded.pieces(normed.dtype):
+            logits = folded.add_bias(ids, normed @ U.T)
             if offset is not None:
-                logits = logits + offset[:, tokens]
+                logits = logits + offset[:, ids]
             new = torch.logaddexp(total, logits.logsumexp(1))
             expected = expected * (total - new).exp() + ((logits - new[:, None]).exp() * logits).sum(1)
             total = new
@@ -52,7 +58,7 @@ class Positions:
 
 @dataclass(frozen=True)
 class Directions:
-    """What the effects ``kl`` and ``frequency`` measure along."""
+    """Directions in the logits: the log-unigram axis, and the mean under the unigram distribution."""
 
     axis: Tensor  # V: centred log unigram frequency, unit norm
     axis_row: Tensor  # d: Σ_v axis_v U_v, so that a change of residual h moves the logits' projection by h·axis_row
@@ -61,13 +67,10 @@ class Directions:
     @staticmethod
     def of(folded: FoldedHead, unigram_counts: Tensor) -> "Directions":
         """Directions of the add-one smoothed unigram distribution of V counts."""
-        smoothed = unigram_counts.cpu().double() + 1
-        unigram = smoothed / smoothed.sum()
-        axis = unigram.log() - unigram.log().mean()
-        axis = (axis / axis.norm()) if bool(axis.any()) else axis
-        rows = torch.zeros(2, folded.width, dtype=torch.float64)
-        for tokens, U, _ in folded.blocks():
-            ids = tokens.cpu()
-            rows += torch.stack((axis[ids], unigram[ids])) @ U.cpu().double()
-        axis_row, unigram_row = rows.float().to(folded.device)
-        return Directions(axis.float().to(folded.device), axis_row, unigram_row)
+        unigram = Unigram.of(unigram_counts)
+        both = torch.zeros(2, folded.width, dtype=torch.float64)
+        for ids, U, _ in folded.pieces():
+            some = ids.cpu()
+            both += torch.stack((unigram.axis[some], unigram.probability[some])) @ U.cpu().double()
+        axis_row, unigram_row = both.float().to(folded.device)
+        return Directions(unigram.axis.float().to(folded.device), axis_row, unigram_row)

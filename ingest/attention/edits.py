@@ -1,4 +1,4 @@
-"""What silencing, levelling or swapping attention heads does to the analysed neurons and to the loss (SPEC 8).
+"""What silencing, levelling or swapping attention heads does to the analysed neurons and to the loss.
 
 A head is edited at every position of its window: its slice z_h of the output projection's input becomes 0 (`zero`), its
 mean over the sampled positions (`mean`), or what even attention to all visible positions gives (`uniform`: the scores

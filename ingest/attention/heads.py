@@ -1,4 +1,4 @@
-"""Where the attention heads of a decoder are, and whether they feed the neurons: found by structure (SPEC 8).
+"""Where the attention heads of a decoder are, and whether they feed the neurons: found by structure.
 
 A probe over a few tokens shows it. Attention weights are what comes out of a softmax over positions; the module in
 which it is called is the attention; the heads' outputs lie side by side in the input of its output projection, which is

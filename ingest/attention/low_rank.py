@@ -51,7 +51,7 @@ class Reader:
         self.clean.clear()
 
         def keep_scale(_module: nn.Module, args: Any) -> None:
-            self.clean_scale = self.form.scale(args[0])
+            self.clean_scale = self.form.fast_scale(args[0])
 
         def keep(module: nn.Module, _args: Any, output: Tensor) -> None:
             self.clean[module] = output.detach().clone()
@@ -62,7 +62,7 @@ class Reader:
         """A hook that sees the scale of what is edited."""
 
         def keep_scale(_module: nn.Module, args: Any) -> None:
-            self._scale = self.form.scale(args[0])
+            self._scale = self.form.fast_scale(args[0])
 
         return (self.norm, "before", keep_scale)
 
@@ -108,11 +108,11 @@ def find_readers(model: PreTrainedModel, layer: AttentionLayer, tokens: Tensor) 
         if not same_logits((before.reshape(change[:1].shape) + change).reshape(after.shape), after):
             continue
         form = norm_form(norm, before, clean.outputs[norm])
-        if not same_logits(form(before), clean.outputs[norm]):
+        if not same_logits(form(before.double()), clean.outputs[norm]):
             continue
         reader = Reader(norm, form, {linear: _product(weight, linear, form) for linear in maps})
         reader.clean = {linear: clean.outputs[linear] for linear in maps}
-        reader.clean_scale, reader._scale = form.scale(before), form.scale(after)
+        reader.clean_scale, reader._scale = form.fast_scale(before), form.fast_scale(after)
         for linear, theirs in ((linear, edited.outputs[linear]) for linear in maps):
             if not same_logits(reader.output(linear, shift, 0).reshape(theirs.shape), theirs):
                 del reader.maps[linear]
@@ -158,11 +158,8 @@ class _Seen:
 
 def _product(weight: Tensor, linear: nn.Module, form: NormForm) -> Tensor:
     """H × (d_head + 1) × out of a map A: W_h diag(g) Aᵀ, and c = A b_norm + b_A as a last row."""
-    exact = weight.double()
-    if form.centred:
-        exact = exact - exact.mean(-1, keepdim=True)
     columns = linear_weight(linear).double().T
-    product = (exact * form.gain) @ columns
+    product = (form.centre(weight.double()) * form.gain) @ columns
     bias = getattr(linear, "bias", None)
     constant = torch.zeros_like(columns[0]) if bias is None else bias.detach().double()
     if form.bias is not None:

@@ -1,4 +1,6 @@
-"""Attention and its heads, added to a run that is there (SPEC 8): summaries, ablations, controls and patches.
+"""Attention and its heads, added to a published run: summaries, ablations, controls, patches.
+
+What each is: docs/definitions.md, "Attention".
 
 Activations are measured at every sampled position and kept as sums over *cells*: the positions of a few windows that
 are in the same token groups, so that any group of neurons chosen later is a query and windows can be resampled. The
@@ -96,7 +98,7 @@ def attention_due(
 def measure_attention(
     prepared: Prepared, groups: pl.DataFrame, folder: Path, request: AttentionRequest, executor: Executor
 ) -> None:
-    """Measure attention and write its parts to a folder, going on where an interrupted measurement stopped.
+    """Measure attention and write its parts to a folder, resuming an interrupted measurement.
 
     Args:
         prepared: the run's model and sample; the run itself is left as it is.
@@ -206,7 +208,7 @@ def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _begin(folder: Path, prepared: Prepared, request: AttentionRequest, layers: Sequence[AttentionLayer]) -> None:
-    """Start afresh where the folder holds another measurement's units, else go on."""
+    """Start afresh where the folder holds another measurement's units, else resume."""
     plan = {
         "identity": prepared.manifest.identity,
         "ablation": request.ablation,

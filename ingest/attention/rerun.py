@@ -1,4 +1,4 @@
-"""A window run once, then again with edits: many edits a batch, what no edit can change played back (SPEC 8).
+"""A window run once, then again with edits: many edits a batch, what no edit can change played back.
 
 The first run records, for each edited module, the outputs of everything that an edit of it leaves as it is. A rerun
 hands those out, lets the edited module give what it is told, and stops at the analysed neurons unless logits are

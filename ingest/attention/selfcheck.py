@@ -17,7 +17,8 @@ from rare_tokens.ingest.model.structure import hooked
 def structural_error(edits: HeadEdits, tokens: NDArray[np.int64], cells: Cells) -> float:
     """Largest error of the edits of whole layers, and of the head of each that does most, in one window.
 
-    In units of SPEC 2.1's structural tolerance: 32 roundings of the largest value about, and 2 % of the effect.
+    In units of the structural tolerance (docs/definitions.md, "Self-check"): 32 roundings of the largest value nearby,
+    and 2 % of the effect.
     """
     window = int(cells.units[0][0])
     one = tokens[window : window + 1]

@@ -75,7 +75,7 @@ class UnitSums:
 
 
 def summarised(seen: Weights, predicted: int) -> dict[str, Tensor]:
-    """Attention of the last P positions of each window, in numbers (SPEC 8).
+    """Attention of the last P positions of each window, in numbers (docs/definitions.md, "Attention").
 
     Returns:
         `gini_sum`, `entropy_sum` (nats) and `first_sum` (weight on the window's first token), each n × H × P; and

@@ -1,4 +1,4 @@
-"""The dense path (SPEC 2.1): what lies between an edit and the loss is run again, batched over neurons or groups.
+"""The dense path: what lies between an edit and the loss is run again, batched over neurons or groups.
 
 It serves what the ablation by moments cannot: layers below the last, a norm after the MLP, soft-capped logits. The
 definition of an effect is the same; only U z + c m is replaced by the model itself, one forward pass from the edit on
@@ -10,7 +10,7 @@ It computes one precision above the model's own, because a difference of two los
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -20,8 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rare_tokens.common.effects import EFFECTS, LOSS
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.ablation.effects import FORMULAS
+from rare_tokens.ingest.ablation.paths import Prediction
+from rare_tokens.ingest.ablation.unigram import Unigram
 from rare_tokens.ingest.dense.replay import Replay, Unrounded
+from rare_tokens.ingest.model.norms import NormForm
 from rare_tokens.ingest.model.structure import PROBE_TOKENS, Structure, hooked, linear_weight, same_logits
 
 WIDER = {torch.float32: torch.float64, torch.float64: torch.float64}  # half precisions: float32
@@ -39,6 +44,23 @@ class WindowEffects:
     entropy: NDArray[np.float32]  # T
 
 
+@dataclass(frozen=True)
+class _Base:
+    """The unablated model at the predicted positions of a window, from its position `first` on."""
+
+    first: int
+    before: Prediction
+
+    def at(self, place: int) -> "_Base":
+        """The same at one of the positions."""
+        return _Base(self.first + place, self.before.at(slice(place, place + 1)))
+
+    def effects(self, logits: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """Effects of S edits, each S × T, from their logits (S × T × V)."""
+        after = Prediction(logits, self.before.targets)
+        return {name: FORMULAS[name].dense(self.before, after) for name in names}
+
+
 class DenseAblation:
     """Ablates neurons, or groups of them, by running the model again from the edit on."""
 
@@ -49,7 +71,7 @@ class DenseAblation:
         reference: Tensor,
         *,
         edit_scope: str = "window",
-        effects: tuple[str, ...] = ("loss",),
+        effects: tuple[str, ...] = (LOSS,),
         unigram_counts: Tensor | None = None,
         memory: int = MEMORY,
     ) -> None:
@@ -60,8 +82,8 @@ class DenseAblation:
             structure: the layer in it.
             reference: N, the value each activation is replaced by.
             edit_scope: `window`, or `position` (the same thing in the last layer, which other positions do not read).
-            effects: of `loss`, `direct`, `entropy`, `kl`, `frequency`.
-            unigram_counts: V, needed by `kl` and `frequency`.
+            effects: names of those to compute (`common.effects`).
+            unigram_counts: V, needed by some of them.
             memory: bytes that a batch may take.
         """
         self.model, (edited, norm) = widened(model, structure.out_projection, structure.final_norm)
@@ -70,11 +92,13 @@ class DenseAblation:
         self.at_once = edit_scope == "window" or structure.layer == structure.depth - 1
         self._reference = reference.to(self.device, self.dtype)
         self._rows = linear_weight(edited).T  # N × d
-        self._axes = None
-        if {"kl", "frequency"} & set(effects):
+        self._unigram: Unigram | None = None
+        if any(EFFECTS[name].needs_counts for name in effects):
             assert unigram_counts is not None
-            self._axes = _Axes.of(unigram_counts, self.device, self.dtype)
-        self._frozen = _FrozenNorm(norm, structure.head.norm, structure.head.eps)
+            self._unigram = Unigram.of(unigram_counts).to(self.device, self.dtype)
+        self._frozen_effects = [name for name in effects if FORMULAS[name].frozen_scale]
+        self._plain_effects = [name for name in effects if not FORMULAS[name].frozen_scale]
+        self._frozen = _FrozenNorm(norm, structure.head.norm)
         with Unrounded():
             self._replay = Replay(self.model, edited, _probe_tokens(self.model, structure))
         self._vocabulary, self._heads = structure.vocabulary_size, _heads(model)
@@ -92,65 +116,67 @@ class DenseAblation:
         Raises:
             UserError: an effect is NaN or infinite.
         """
-        ids = torch.from_numpy(tokens).to(self.device)
         with Unrounded(), torch.inference_mode():
-            with self._frozen.watching():
-                logits = self._replay.record(ids[:-1], prefixes=not self.at_once)
-            base = _Base.of(logits, ids[1:], self._axes, predicted or len(logits))
+            base, shift = self._record(tokens, predicted)
             members = _members(len(self._rows), groups, self.device)
-            shift = self._reference - self._replay.activations  # window × N: n̄ − n
             one = self._over_window if self.at_once else self._over_positions
-            parts = [one(shift, few, base) for few in members.split(self._batch(len(ids) - 1))]
-        found = {name: torch.cat([part[name] for part in parts], dim=1) for name in self.effects}
+            batches = [one(shift, few, base) for few in members.split(self._batch(len(shift)))]
+        found = {name: torch.cat([batch[name] for batch in batches], dim=1) for name in self.effects}
         for name, values in found.items():
             if not bool(torch.isfinite(values).all()):
                 raise UserError(f"An ablation's {name} is NaN or infinite. Try --dtype float32, or check the weights.")
         return WindowEffects(
             {name: values.float().cpu().numpy() for name, values in found.items()},
-            base.loss.float().cpu().numpy(),
-            base.entropy.float().cpu().numpy(),
+            base.before.loss.float().cpu().numpy(),
+            base.before.entropy.float().cpu().numpy(),
         )
 
     def seconds_per_row(self, tokens: NDArray[np.int64]) -> float:
         """Time that a position run again takes, measured on one batch at a window (window + 1 ids) or its middle."""
-        ids = torch.from_numpy(tokens).to(self.device)
         with Unrounded(), torch.inference_mode():
-            with self._frozen.watching():
-                logits = self._replay.record(ids[:-1], prefixes=not self.at_once)
-            base = _Base.of(logits, ids[1:], self._axes, len(logits))
-            shift = self._reference - self._replay.activations
-            members = _members(len(self._rows), None, self.device)[: self._batch(len(logits))]
-            one, rows = self._over_window, len(members) * len(logits)
+            base, shift = self._record(tokens, None)
+            length = len(shift)
+            members = _members(len(self._rows), None, self.device)[: self._batch(length)]
+            one, rows = self._over_window, len(members) * length
             if not self.at_once:
-                middle = len(logits) // 2
+                middle = length // 2
                 one, base, shift, rows = self._over_positions, base.at(middle), shift[: middle + 1], len(members)
             best = float("inf")
             for _ in range(2):
                 start = time.perf_counter()
-                one(shift, members, base)["loss"].cpu()
+                one(shift, members, base)[LOSS].cpu()
                 best = min(best, time.perf_counter() - start)
         return best / rows
 
-    def _over_window(self, shift: Tensor, members: Tensor, base: "_Base") -> dict[str, Tensor]:
+    def _record(self, tokens: NDArray[np.int64], predicted: int | None) -> tuple[_Base, Tensor]:
+        """Run a window unedited: the model at its last `predicted` positions, and n̄ − n at all, window × N."""
+        ids = torch.from_numpy(tokens).to(self.device)
+        with self._frozen.watching():
+            logits = self._replay.record(ids[:-1], prefixes=not self.at_once)
+        first = len(logits) - (predicted or len(logits))
+        before = Prediction(logits[first:], ids[1 + first :], self._unigram)
+        return _Base(first, before), self._reference - self._replay.activations
+
+    def _over_window(self, shift: Tensor, members: Tensor, base: _Base) -> dict[str, Tensor]:
         edits = self._edits(shift, members).transpose(0, 1)
-        found = base.effects(self._replay.logits(edits)[:, base.first :], self.effects)
-        if "direct" in self.effects:
+        found = base.effects(self._replay.logits(edits)[:, base.first :], self._plain_effects)
+        if self._frozen_effects:
             with self._frozen.frozen(None):
-                found["direct"] = base.effects(self._replay.logits(edits)[:, base.first :], ("loss",))["loss"]
+                found |= base.effects(self._replay.logits(edits)[:, base.first :], self._frozen_effects)
         return {name: values.T for name, values in found.items()}
 
-    def _over_positions(self, shift: Tensor, members: Tensor, base: "_Base") -> dict[str, Tensor]:
-        parts = []
+    def _over_positions(self, shift: Tensor, members: Tensor, base: _Base) -> dict[str, Tensor]:
+        found_at = []
         for place, position in enumerate(range(base.first, len(shift))):
             edits = self._edits(shift[position : position + 1], members)[0]
             here = base.at(place)
-            found = here.effects(self._replay.logits_at(position, edits)[:, None], self.effects)
-            if "direct" in self.effects:
+            found = here.effects(self._replay.logits_at(position, edits)[:, None], self._plain_effects)
+            if self._frozen_effects:
                 with self._frozen.frozen(position):
                     logits = self._replay.logits_at(position, edits)
-                found["direct"] = here.effects(logits[:, None], ("loss",))["loss"]
-            parts.append({name: values.T for name, values in found.items()})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+                found |= here.effects(logits[:, None], self._frozen_effects)
+            found_at.append({name: values.T for name, values in found.items()})
+        return {name: torch.cat([found[name] for found in found_at]) for name in found_at[0]}
 
     def _edits(self, shift: Tensor, members: Tensor) -> Tensor:
         """Change of the MLP's output at some positions by S sets of neurons: T × S × d."""
@@ -252,79 +278,11 @@ def _members(neurons: int, groups: Sequence[Sequence[int]] | None, device: torch
     return torch.tensor([[*group, *[neurons] * (most - len(group))] for group in groups], device=device)
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """Of the add-one smoothed unigram distribution: itself, and the unit direction of its centred logarithm (V)."""
-
-    unigram: Tensor
-    direction: Tensor
-
-    @staticmethod
-    def of(counts: Tensor, device: torch.device, dtype: torch.dtype) -> "_Axes":
-        smoothed = counts.cpu().double() + 1
-        unigram = smoothed / smoothed.sum()
-        direction = unigram.log() - unigram.log().mean()
-        norm = float(direction.norm())
-        direction = direction / norm if norm > 0 else direction
-        return _Axes(unigram.to(device, dtype), direction.to(device, dtype))
-
-
-@dataclass(frozen=True)
-class _Base:
-    """The unablated model at T positions of a window, and what edits of it change."""
-
-    first: int  # of the window's positions
-    logits: Tensor  # T × V
-    targets: Tensor  # T
-    axes: _Axes | None
-    loss: Tensor
-    entropy: Tensor
-
-    @staticmethod
-    def of(logits: Tensor, targets: Tensor, axes: _Axes | None, predicted: int) -> "_Base":
-        first = len(logits) - predicted
-        logits, targets = logits[first:], targets[first:]
-        return _Base(first, logits, targets, axes, _loss(logits, targets), _entropy(logits))
-
-    def at(self, position: int) -> "_Base":
-        """The same at one position."""
-        here = slice(position, position + 1)
-        return _Base(
-            self.first + position, self.logits[here], self.targets[here], self.axes, self.loss[here], self.entropy[here]
-        )
-
-    def effects(self, edited: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """Effects of S edits, each S × T, from their logits (S × T × V); `direct` needs logits of its own."""
-        found = {}
-        if "loss" in names:
-            found["loss"] = _loss(edited, self.targets) - self.loss
-        if "entropy" in names:
-            found["entropy"] = _entropy(edited) - self.entropy
-        if self.axes is not None and "kl" in names:
-            change = edited.logsumexp(-1) - self.logits.logsumexp(-1)
-            found["kl"] = change - (edited @ self.axes.unigram - self.logits @ self.axes.unigram)
-        if self.axes is not None and "frequency" in names:
-            along = edited @ self.axes.direction - self.logits @ self.axes.direction
-            found["frequency"] = _loss(edited - along[..., None] * self.axes.direction, self.targets) - self.loss
-        return found
-
-
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy, … × T, from … × T × V logits."""
-    index = targets.expand(logits.shape[:-1])[..., None]
-    return logits.logsumexp(-1) - logits.gather(-1, index)[..., 0]
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    log_p = logits.log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1)
-
-
 class _FrozenNorm:
-    """The final norm, which can be made to keep the scale that it had in the unablated model (effect `direct`)."""
+    """The final norm, which can be made to keep the scale that it had in the unablated model."""
 
-    def __init__(self, module: nn.Module, kind: str, eps: float) -> None:
-        self.module, self.kind, self.eps = module, kind, eps
+    def __init__(self, module: nn.Module, form: NormForm) -> None:
+        self.module, self.form = module, form
         self._scale = torch.empty(0)  # T × 1
 
     def watching(self) -> AbstractContextManager[None]:
@@ -338,13 +296,9 @@ class _FrozenNorm:
             kept = self._scale if position is None else self._scale[position]
             shift = getattr(self.module, "bias", None)
             shift = torch.zeros((), device=output.device) if shift is None else shift
-            return (output - shift) * (self._of(args[0]) / kept) + shift
+            return (output - shift) * (self.form.scale(args[0]) / kept) + shift
 
         return hooked((self.module, "after", rescale))
 
     def _keep(self, _module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._scale = self._of(args[0])[0]
-
-    def _of(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True) if self.kind == "layer" else x
-        return (centred.square().mean(-1, keepdim=True) + self.eps).sqrt()
+        self._scale = self.form.scale(args[0])[0]

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rare_tokens.common.parts import EFFECT_COLUMNS
+from rare_tokens.common.effects import LOSS
 from rare_tokens.ingest.ablation.ablation import BlockEffects
 from rare_tokens.ingest.ablation.capture import Captured
+from rare_tokens.ingest.ablation.effects import FORMULAS
 from rare_tokens.ingest.ablation.parts import EffectUnits
 from rare_tokens.ingest.dense.ablation import DenseAblation
 from rare_tokens.ingest.model.structure import Structure, decoder_blocks
@@ -38,27 +39,19 @@ class DenseUnits(EffectUnits):
         super().__init__(folder, None, captured, sample.targets, position_block, effects)
         self.dense, self.sample = dense, sample
 
-    def compute(self, rows: slice) -> BlockEffects:
-        """Effects at the positions `rows`, window by window."""
+    def compute(self, at: slice) -> BlockEffects:
+        """Effects at the positions `at`, window by window."""
         each = self.sample.predicted
-        some = self.sample.tokens[rows.start // each : rows.stop // each]
+        some = self.sample.tokens[at.start // each : at.stop // each]
         windows = [self.dense.window(tokens, predicted=each) for tokens in some]
-        joined = {
-            EFFECT_COLUMNS[name]: torch.from_numpy(np.concatenate([one.effects[name] for one in windows]))
-            for name in self.effects
+        effects = {
+            name: torch.from_numpy(np.concatenate([one.effects[name] for one in windows])) for name in self.effects
         }
-        pairs = joined["delta_loss"].numel()
         return BlockEffects(
-            delta_loss=joined["delta_loss"],
+            effects=effects,
             loss=torch.from_numpy(np.concatenate([one.loss for one in windows])),
             entropy=torch.from_numpy(np.concatenate([one.entropy for one in windows])),
-            direct_delta_loss=joined.get("direct_delta_loss"),
-            delta_entropy=joined.get("delta_entropy"),
-            delta_kl=joined.get("delta_kl"),
-            frozen_frequency_delta_loss=joined.get("frozen_frequency_delta_loss"),
-            exact_pairs=pairs,
-            order2_pairs=0,
-            order3_pairs=0,
+            exact_pairs=effects[LOSS].numel(),
         )
 
 
@@ -89,13 +82,13 @@ class DenseCost:
     operations: float
 
 
-def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str, ...] = ("loss",)) -> DenseCost:
+def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str, ...] = (LOSS,)) -> DenseCost:
     """The cost of `rows` positions run again from a layer on; the weights need not be there."""
     above = list(decoder_blocks(model))[layer + 1 :]
     unembedding = model.get_output_embeddings()
     assert isinstance(unembedding, nn.Linear)
     parameters = sum(weight.numel() for block in above for weight in block.parameters()) + unembedding.weight.numel()
-    passes = 2 if "direct" in effects else 1  # the norm's frozen scale is a pass of its own
+    passes = 2 if any(FORMULAS[name].frozen_scale for name in effects) else 1  # the frozen scale takes its own
     return DenseCost(rows, len(above), 2.0 * passes * rows * parameters)
 
 

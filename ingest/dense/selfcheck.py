@@ -1,4 +1,4 @@
-"""The self-check of a run on the dense path (SPEC 2.1): whole forward passes with a neuron replaced by a hook.
+"""The self-check of a run on the dense path: whole forward passes with a neuron replaced by a hook.
 
 (a) numeric: the model at the precision that computed, at the tolerance. Nothing is played back, cached or batched.
 (b) structural: the model itself, in its own dtype.
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rare_tokens.ingest.ablation.selfcheck import RELATIVE_TOLERANCE, Checked, Subject, require_passed, stored_effects
+from rare_tokens.ingest.ablation.rounding import RELATIVE_TOLERANCE
+from rare_tokens.ingest.ablation.selfcheck import Checked, Subject, require_passed, stored_effects
 from rare_tokens.ingest.dense.ablation import widened
 from rare_tokens.ingest.dense.replay import Unrounded
 from rare_tokens.ingest.model.structure import MANY, hooked
@@ -71,7 +72,7 @@ def dense_self_check(subject: Subject) -> Checked:
 def structural_error(
     model: PreTrainedModel, projection: nn.Module, tokens: NDArray[np.int64], edit: Edit, stored: NDArray[np.float64]
 ) -> float:
-    """Largest error of stored effects of an edit against the hooked model, in units of SPEC 2.1's tolerance (b)."""
+    """Largest error of stored effects of an edit against the hooked model, in units of its tolerance (b)."""
     delta, scale = hooked_effect(model, projection, tokens, edit)
     allowed = 32 * torch.finfo(model.dtype).eps * scale + 0.02 * np.abs(delta)
     return float((np.abs(stored - delta) / allowed).max())

@@ -1,12 +1,12 @@
 """The final norm and the unembedding, between the residual stream and the logits; and what tensors must be."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.model.norms import NormForm
 
 ROWS = 8_192  # of the unembedding that are copied at a time, into another precision or beside its gain
 _VALUES = 1 << 22  # of a tensor looked at at a time
@@ -14,35 +14,30 @@ _VALUES = 1 << 22  # of a tensor looked at at a time
 
 @dataclass(frozen=True)
 class Head:
-    """The final norm and the unembedding of a model: ``logits = W_U (γ · norm(x) + β) + b_U``."""
+    """The final norm and the unembedding of a model: ``logits = W_U norm(x) + b_U``."""
 
     unembedding: Tensor  # W_U, V x d
     logit_bias: Tensor | None  # b_U, V
-    norm: Literal["layer", "rms"]
-    gain: Tensor  # γ, d (Gemma's 1 + weight already added)
-    norm_bias: Tensor | None  # β, d
-    eps: float  # added to the variance
+    norm: NormForm
 
     def check(self) -> None:
         """Refuse shapes that do not fit together, and values that are not finite.
 
         Raises:
-            UserError: a tensor has the wrong shape, holds NaN or infinity, or `eps` or `norm` cannot be used.
+            UserError: a tensor has the wrong shape, holds NaN or infinity, or the norm's `eps` cannot be used.
         """
         V, d = require_matrix("the unembedding", self.unembedding)
         for name, value, size in (
             ("the unembedding's bias", self.logit_bias, V),
-            ("the final norm's gain", self.gain, d),
-            ("the final norm's bias", self.norm_bias, d),
+            ("the final norm's gain", self.norm.gain, d),
+            ("the final norm's bias", self.norm.bias, d),
         ):
             if value is not None:
                 require_shape(name, value, (size,))
                 require_finite(name, value)
         require_finite("the unembedding", self.unembedding)
-        if self.norm not in ("layer", "rms"):
-            raise UserError(f"The final norm {self.norm!r} is not known; it must be 'layer' or 'rms'.")
-        if not (0 <= self.eps < float("inf")):
-            raise UserError(f"The final norm's eps is {self.eps}; it must be zero or a positive number.")
+        if not (0 <= self.norm.eps < float("inf")):
+            raise UserError(f"The final norm's eps is {self.norm.eps}; it must be zero or a positive number.")
 
 
 def require_matrix(name: str, value: Tensor) -> tuple[int, int]:

@@ -1,4 +1,8 @@
-"""What a norm does, read off its input and output: a LayerNorm or an RMSNorm, with its gain and bias."""
+"""What a norm does: a LayerNorm or an RMSNorm, its gain, bias and variance floor, read off its input and output.
+
+Every norm in the project is a `NormForm`, except that of ``ingest/ablation/reference.py``, the definition that the
+others are checked against.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +13,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class NormForm:
-    """``gain · (x − mean) / σ + bias``, σ² the mean square of what is divided by it, plus `eps`; float64.
+    """``γ · x / σ + β`` with x centred over its width d for a LayerNorm, and σ² = ‖x‖²/d + ε.
 
     Attributes:
-        centred: whether the mean over the width is subtracted (LayerNorm), or not (RMSNorm).
-        gain: d; Gemma's 1 + weight already added.
-        bias: d, or None.
-        eps: added to the mean square.
+        centred: whether the mean over the width is subtracted (LayerNorm) or not (RMSNorm).
+        gain: γ, d; Gemma's 1 + weight already added.
+        bias: β, d, or None.
+        eps: ε, added to the mean square.
     """
 
     centred: bool
@@ -23,22 +27,33 @@ class NormForm:
     bias: Tensor | None
     eps: float
 
+    def centre(self, x: Tensor) -> Tensor:
+        """What σ divides: rows of x (… x d) less their mean for a LayerNorm, x itself for an RMSNorm."""
+        return x - x.mean(-1, keepdim=True) if self.centred else x
+
     def scale(self, x: Tensor) -> Tensor:
-        """σ of each row of x, with a last dimension of 1, in x's dtype."""
-        centred = x - x.mean(-1, keepdim=True) if self.centred else x
-        # Several times as fast as the variance, which torch sums one number after the other
+        """σ of each row of x, … x 1, in x's dtype."""
+        return self.scale_of_centred(self.centre(x))
+
+    def scale_of_centred(self, x: Tensor) -> Tensor:
+        """σ of rows that `centre` gave, … x 1."""
+        return (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def fast_scale(self, x: Tensor) -> Tensor:
+        """`scale` up to rounding in one pass over memory, for batches of many edits."""
+        centred = self.centre(x)
         size = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
         return (size.square() / x.shape[-1] + self.eps).sqrt()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The norm of x, float64."""
-        x = x.double()
-        centred = x - x.mean(-1, keepdim=True) if self.centred else x
-        return centred / self.scale(x) * self.gain + (0.0 if self.bias is None else self.bias)
+        """The norm of x (… x d), in x's dtype and on its device."""
+        centred = self.centre(x)
+        normed = centred / self.scale_of_centred(centred) * self.gain.to(x)
+        return normed if self.bias is None else normed + self.bias.to(x)
 
 
 def norm_form(norm: nn.Module, x: Tensor, output: Tensor) -> NormForm:
-    """The form that comes nearest to what a norm made of x; whether that is near enough is the caller's to say.
+    """The form, in float64, that comes nearest to what a norm made of x; whether it is near enough the caller decides.
 
     The nearest, not the first that is near enough: in bfloat16 a LayerNorm and an RMSNorm may both be.
     """
@@ -49,7 +64,7 @@ def norm_form(norm: nn.Module, x: Tensor, output: Tensor) -> NormForm:
     bias = None if shift is None else shift.detach().double()
     kinds: list[tuple[bool, Tensor]] = [(True, gain), (False, gain), (False, 1 + gain)]
     forms = [NormForm(centred, factor, bias, _epsilon(norm)) for centred, factor in kinds]
-    return min(forms, key=lambda form: float((form(x) - output.double()).square().sum()))
+    return min(forms, key=lambda form: float((form(x.double()) - output.double()).square().sum()))
 
 
 def may_be_norm(module: nn.Module) -> bool:

@@ -2,8 +2,9 @@
 
 One short probe (a forward pass over eight tokens) shows what feeds what: the final norm is the module whose output *is*
 the unembedding's input; a norm's kind is the formula that reproduces its output; the neurons are the input of the
-MLP's output projection (SPEC 0). What lies between the MLP and the loss beside addition, norm and unembedding is named:
-it decides for the dense path (SPEC 2.1). What cannot be confirmed is refused, with what is missing.
+MLP's output projection (docs/definitions.md, "Words"). What lies between the MLP and the loss beside addition, norm and
+unembedding is named: it decides whether the dense path is taken. What cannot be confirmed is refused, with what is
+missing.
 """
 
 from collections.abc import Callable, Iterator
@@ -72,8 +73,8 @@ def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
         layer: block whose MLP is meant; negative ones count from the last.
 
     Raises:
-        UserError: there is no such layer, or a piece is missing or does not behave as SPEC 2 needs; the message names
-            the architecture and it.
+        UserError: there is no such layer, or a piece is missing or does not act as the ablation needs; the message
+            names the architecture and the piece.
     """
     mlp = mlp_modules(model, layer)
     unembedding = model.get_output_embeddings()
@@ -248,16 +249,14 @@ def _final_norm(model: nn.Module, probe: _Probe) -> nn.Module:
 def _head(model: nn.Module, unembedding: nn.Linear, norm: nn.Module, probe: _Probe) -> Head:
     """Fold the probe's evidence into a Head: the norm's kind is the formula that reproduces what it did."""
     form = norm_form(norm, probe.inputs[norm], probe.outputs[norm])
-    if not _close(form(probe.inputs[norm]), probe.outputs[norm]):
+    if not _close(form(probe.inputs[norm].double()), probe.outputs[norm]):
         raise _refused(model, f"its final norm ({type(norm).__name__}) is neither a LayerNorm nor an RMSNorm")
     dtype = torch.promote_types(unembedding.weight.dtype, torch.float32)
+    bias = None if form.bias is None else form.bias.to(dtype)
     return Head(
         unembedding=unembedding.weight.detach(),
         logit_bias=None if unembedding.bias is None else unembedding.bias.detach(),
-        norm="layer" if form.centred else "rms",
-        gain=form.gain.to(dtype),
-        norm_bias=None if form.bias is None else form.bias.to(dtype),
-        eps=form.eps,
+        norm=replace(form, gain=form.gain.to(dtype), bias=bias),
     )
 
 
@@ -288,8 +287,9 @@ def _with_scale(model: nn.Module, head: Head, unembedding: nn.Linear, probe: _Pr
     scale = float((plain * logits).sum() / plain.square().sum())
     if not _close(scale * plain, probe.logits, FEW):
         return head, True
-    biases = [None if bias is None else scale * bias for bias in (head.norm_bias, head.logit_bias)]
-    return replace(head, gain=scale * head.gain, norm_bias=biases[0], logit_bias=biases[1]), False
+    biases = [None if bias is None else scale * bias for bias in (head.norm.bias, head.logit_bias)]
+    norm = replace(head.norm, gain=scale * head.norm.gain, bias=biases[0])
+    return replace(head, norm=norm, logit_bias=biases[1]), False
 
 
 def _is_added(model: PreTrainedModel, found: Structure, probe: _Probe) -> bool:

@@ -37,7 +37,7 @@ class Executor(Protocol):
         """Have units of a stage computed into a place, with what is loaded or by its recipe; yields those done.
 
         Raises:
-            UserError: what a unit says, or a worker is lost time and again.
+            UserError: what a unit says, or a worker is lost again and again.
         """
 
 

@@ -1,5 +1,7 @@
 """A model on the device that computes, its structure confirmed: here, or on a worker of a cluster."""
 
+from dataclasses import dataclass
+
 import torch
 from transformers import PreTrainedModel
 
@@ -11,8 +13,18 @@ from rare_tokens.ingest.run.request import Request
 from rare_tokens.ingest.run.resources import planned
 
 
-def load(request: Request, *, whole: bool = False) -> tuple[PreTrainedModel, Structure, str]:
-    """The model of a run, its structure, and the device that it is on; `whole`: none of it may wait off the device.
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, its structure, the device that computes, and the bytes of its weights that wait elsewhere."""
+
+    model: PreTrainedModel
+    structure: Structure
+    device: str
+    offloaded: int
+
+
+def load(request: Request, *, whole: bool = False) -> LoadedModel:
+    """The model of a run; `whole`: none of it may wait off the device.
 
     Raises:
         UserError: the device is not there, the memory does not hold it, the weights cannot be used, there is no such
@@ -27,7 +39,7 @@ def load(request: Request, *, whole: bool = False) -> tuple[PreTrainedModel, Str
     structure = find_structure(model, options.layer)
     if structure.between:
         confirm_replay(model, structure, options.edit_scope)
-    return model, structure, device
+    return LoadedModel(model, structure, device, held.offloaded)
 
 
 def choose_device(wanted: str) -> str:

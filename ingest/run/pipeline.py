@@ -33,19 +33,16 @@ from rare_tokens.ingest.dense.parts import dense_position_block
 from rare_tokens.ingest.dense.selfcheck import dense_self_check
 from rare_tokens.ingest.model.structure import Structure
 from rare_tokens.ingest.run.executors import Executor, gather
+from rare_tokens.ingest.run.loading import LoadedModel, load
 from rare_tokens.ingest.run.loading import choose_device as choose_device
-from rare_tokens.ingest.run.loading import load
 from rare_tokens.ingest.run.request import Request
 from rare_tokens.ingest.run.resources import require_space
 from rare_tokens.ingest.run.resuming import agree, resumable
 from rare_tokens.ingest.run.shared_storage import Place
 from rare_tokens.ingest.run.stages import AblationStage, ForwardStage, Loaded, Recipe, effect_units, rows_of
-from rare_tokens.ingest.text import spelling, windows
-from rare_tokens.ingest.text.corpus import parse_sources
-from rare_tokens.ingest.text.counts import Frequencies, count_corpus, read_count_file, sample_and_count
-from rare_tokens.ingest.text.matched import NC_MATCHED, draw_contexts
+from rare_tokens.ingest.text.matched import NC_MATCHED
+from rare_tokens.ingest.text.material import Material, draw_material
 from rare_tokens.ingest.text.parts_of_speech import tagger_name
-from rare_tokens.ingest.text.windows import Sample
 
 log = logging.getLogger("rare_tokens")
 
@@ -60,15 +57,6 @@ PACKAGES = (
     "torch",
     "transformers",
 )
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the sample of a run is made of; the same for every checkpoint of a series."""
-
-    sample: Sample
-    counts: Frequencies
-    tokens: pl.DataFrame  # dim_token
 
 
 @dataclass(frozen=True)
@@ -124,11 +112,12 @@ class Workbench:
             UserError: the memory does not hold it, the corpus is too short, the count file does not fit, there is no
                 such layer, or the architecture is not supported.
         """
-        model, structure, device = load(request, whole=whole)
-        material = self._material(request, structure.vocabulary_size)
-        recipe = Recipe.of(request, material.sample, material.counts.counts)
-        loaded = Loaded(model, structure, device, material.sample, material.counts.counts, recipe)
-        return Prepared(_manifest(request, structure, material, device, units), material, loaded)
+        found = load(request, whole=whole)
+        material = self._material(request, found.structure.vocabulary_size)
+        sample, counts = material.sample, material.counts.counts
+        recipe = Recipe.of(request, sample, counts)
+        loaded = Loaded(found.model, found.structure, found.device, sample, counts, recipe)
+        return Prepared(_manifest(request, found, material, units), material, loaded)
 
     def _material(self, request: Request, vocabulary_size: int) -> Material:
         key = (request.tokenizer_id, request.frequency_source_id, vocabulary_size)
@@ -139,55 +128,43 @@ class Workbench:
 
 def _draw(request: Request, vocabulary_size: int) -> Material:
     options = request.options
-    how: dict[str, Any] = {
-        "positions": options.tokens,
-        "window": options.window,
-        "seed": options.seed,
-        "begin_token": options.begin_token,
-    }
-    tokens = spelling.token_table(request.tokenizer, vocabulary_size)
-    counts = _counts(request, vocabulary_size)
-    if options.contexts == NC_MATCHED:
-        if counts is None:
-            counts = count_corpus(request.corpus, request.tokenizer, vocabulary_size=vocabulary_size, seed=options.seed)
-        sample = draw_contexts(request.corpus, request.tokenizer, counts, tokens, **how)
-    elif counts is None:
-        sample, counts = sample_and_count(request.corpus, request.tokenizer, vocabulary_size=vocabulary_size, **how)
-    else:
-        sample = windows.draw_sample(request.corpus, request.tokenizer, **how)
-    if (largest := int(sample.tokens.max())) >= vocabulary_size:
+    found = draw_material(
+        request.corpus,
+        request.tokenizer,
+        vocabulary_size=vocabulary_size,
+        contexts=options.contexts,
+        frequencies=options.frequencies,
+        positions=options.tokens,
+        window=options.window,
+        seed=options.seed,
+        begin_token=options.begin_token,
+    )
+    if (largest := int(found.sample.tokens.max())) >= vocabulary_size:
         raise UserError(
             f"The tokenizer of {request.folder.name} gave token {largest}, but its unembedding has {vocabulary_size} "
             "rows: tokenizer and weights do not belong together."
         )
-    for warning in (*sample.warnings, *counts.warnings):
+    for warning in (*found.sample.warnings, *found.counts.warnings):
         log.warning("Warning: %s", warning)
-    return Material(sample, counts, tokens)
+    return found
 
 
-def _counts(request: Request, vocabulary_size: int) -> Frequencies | None:
-    """The published counts that were named; None where the corpus itself is to be counted."""
-    if request.options.frequencies == "corpus":
-        return None
-    path = Path(request.options.frequencies).expanduser()
-    return read_count_file(path, vocabulary_size, len(request.tokenizer))
+def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[str, Any]:
+    """What was found or chosen for a run, as against what it was asked for with."""
+    between = loaded.structure.between
+    facts: dict[str, Any] = {
+        "path": "dense" if between else "moments",
+        "between": list(between),
+        "device": loaded.device,
+        "offloaded_bytes": loaded.offloaded,
+    }
+    if request.options.contexts == NC_MATCHED:
+        facts |= {"tagger": tagger_name(), **material.sample.notes}
+    return facts
 
 
-def _manifest(request: Request, structure: Structure, material: Material, device: str, units: int) -> Manifest:
-    options = request.options
-    shown = {
-        "model": request.folder.name, "corpus": [source.shown for source in parse_sources(options.corpus)],
-        "frequencies": request.frequency_source, "tokens": options.tokens, "window": options.window,
-        "begin_token": options.begin_token, "ablation": options.ablation, "effects": list(options.effects),
-        "tolerance": options.tolerance, "device": device, "dtype": options.dtype, "seed": options.seed,
-        "offload": options.offload, "revision": request.folder.revision, "layer": structure.layer,
-        "edit_scope": options.edit_scope,
-        "path": "; ".join(["dense", *structure.between]) if structure.between else "moments",
-        "contexts": options.contexts, "allow_pickle": options.trust.pickle,
-        "trust_remote_code": options.trust.remote_code,
-    }  # fmt: skip
-    if options.contexts == NC_MATCHED:
-        shown |= {"contexts": NC_MATCHED, "tagger": tagger_name(), **material.sample.notes}
+def _manifest(request: Request, loaded: LoadedModel, material: Material, units: int) -> Manifest:
+    options, structure = request.options, loaded.structure
     block = position_block(len(material.sample.targets), structure.neurons, units)
     if structure.between:
         block = dense_position_block(material.sample, structure.neurons, units)
@@ -216,7 +193,8 @@ def _manifest(request: Request, structure: Structure, material: Material, device
         contexts=options.contexts,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=request.identity,
-        options=shown,
+        options=options.given(request.folder.revision),
+        facts=_facts(request, loaded, material),
         packages=versions(),
     )
 
@@ -229,10 +207,10 @@ def versions() -> dict[str, str]:
 def execute(
     prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False, place: Place | None = None
 ) -> Manifest:
-    """Compute a run into its folder, going on where an interrupted one stopped; returns its manifest.
+    """Compute a run into its folder, resuming an interrupted one; returns its manifest.
 
     A run that is staged already is left as it is; `afresh` computes everything again. With a `place`, that is where
-    units leave their files and where an interrupted run is gone on from; the folder gets them from there.
+    units leave their files and where an interrupted run is resumed from; the folder gets them from there.
 
     Raises:
         UserError: not enough disk, values that are not finite, the place cannot be used, or the self-check fails.

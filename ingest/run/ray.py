@@ -205,7 +205,7 @@ class RayExecutor(LocalExecutor):
         except errors.RayError as error:
             raise UserError(
                 f"A worker was lost more than {RESTARTS} times, or could not be started ({_first_line(error)}). "
-                "Run the same command again to go on."
+                "Run the same command again to resume."
             ) from error
 
 
@@ -242,7 +242,7 @@ def _imported() -> Any:
 
 
 def _require_answer(address: str) -> None:
-    """Ray itself goes on trying for minutes.
+    """Ray itself keeps trying for minutes.
 
     Raises:
         UserError: nothing listens there.

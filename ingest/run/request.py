@@ -1,26 +1,26 @@
-"""What a user asks of ingest, checked, and the identity of the run that answers it (DESIGN 4)."""
+"""What a user asks of ingest, checked, and the identity of the run that answers it."""
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from rare_tokens.common.effects import LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
-from rare_tokens.common.parts import EFFECT_COLUMNS
+from rare_tokens.ingest.ablation.rounding import require_tolerance
 from rare_tokens.ingest.model import locate
 from rare_tokens.ingest.model.locate import ModelFolder, Trust
 from rare_tokens.ingest.model.structure import layer_index
-from rare_tokens.ingest.text.corpus import Corpus, open_corpus
-from rare_tokens.ingest.text.counts import COUNT_LIMIT
+from rare_tokens.ingest.text.corpus import Corpus, open_corpus, parse_sources
 from rare_tokens.ingest.text.matched import NC_MATCHED
+from rare_tokens.ingest.text.material import FROM_CORPUS
 from rare_tokens.ingest.text.parts_of_speech import tagger_name
+from rare_tokens.ingest.text.reading import STREAM_LIMIT
 
-# What float32 can hold of a loss difference of order 1: below this, no pair's error can be promised.
-SMALLEST_TOLERANCE = 1e-7
 EDIT_SCOPES = ("window", "position")
 SAMPLE = "sample"
 CONTEXTS = (SAMPLE, NC_MATCHED)
@@ -34,13 +34,13 @@ class Options:
     `tokens` is T, the number of predicted positions (the largest, of matched contexts); `window` the positions of one
     window, or the tokens before the one position of a matched context. `layer` counts from 0, or from the last where
     it is negative; `edit_scope` says where a neuron below the last layer is replaced: at every position of the
-    `window`, or at one `position` at a time (SPEC 2.1).
+    `window`, or at one `position` at a time.
     """
 
     model: str
     revisions: tuple[str, ...] = ()
     corpus: tuple[str, ...] = ("c4",)
-    frequencies: str = "corpus"
+    frequencies: str = FROM_CORPUS
     tokens: int = 25_088
     window: int = 256
     seed: int = 0
@@ -49,7 +49,7 @@ class Options:
     layer: int = -1
     edit_scope: str = "window"
     ablation: str = "mean"
-    effects: tuple[str, ...] = ("loss",)
+    effects: tuple[str, ...] = (LOSS,)
     tolerance: float = 1e-6
     device: str = "auto"
     dtype: str = "float32"
@@ -67,21 +67,33 @@ class Options:
         if self.contexts == SAMPLE and (self.tokens < 1 or self.tokens % self.window):
             nearest = max(1, round(self.tokens / self.window)) * self.window
             raise UserError(
-                f"--tokens {self.tokens} is not a positive multiple of the window, {self.window}. Use {nearest}, say."
+                f"--tokens {self.tokens} is not a positive multiple of the window, {self.window}. "
+                f"Use {nearest}, for example."
             )
-        if not self.tolerance > 0:
-            raise UserError(f"--tolerance {self.tolerance:g} must be above 0; the default is 1e-6.")
-        if self.tolerance < SMALLEST_TOLERANCE:
-            raise UserError(f"--tolerance {self.tolerance:g} is below what float32 can hold, {SMALLEST_TOLERANCE:g}.")
+        require_tolerance(self.tolerance)
         if self.edit_scope not in EDIT_SCOPES:
             raise UserError(f"--edit-scope {self.edit_scope}: unknown. There are {' and '.join(EDIT_SCOPES)}.")
         if self.offload not in OFFLOAD:
             raise UserError(f"--offload {self.offload}: unknown. There are {', '.join(OFFLOAD)}.")
-        if unknown := set(self.effects) - set(EFFECT_COLUMNS):
-            raise UserError(f"--effects {','.join(sorted(unknown))}: unknown. There are {', '.join(EFFECT_COLUMNS)}.")
-        # The loss is always computed: every mart rests on it
-        effects = tuple(name for name in EFFECT_COLUMNS if name == "loss" or name in self.effects)
-        object.__setattr__(self, "effects", effects)
+        object.__setattr__(self, "effects", chosen_effects(self.effects))
+
+    def given(self, revision: str) -> dict[str, Any]:
+        """The options by the names that the command has for them, of a run at one revision; no folder of this machine.
+
+        A path is shortened to its last part, for what is stored is passed on.
+        """
+        trust = {"allow_pickle": self.trust.pickle, "trust_remote_code": self.trust.remote_code}
+        plain = {
+            item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("revisions", "trust")
+        }
+        named = {
+            "model": locate.shown_name(self.model),
+            "revision": revision,
+            "corpus": [source.shown for source in parse_sources(self.corpus)],
+            "frequencies": self.frequencies if self.frequencies == FROM_CORPUS else Path(self.frequencies).name,
+            "effects": list(self.effects),
+        }
+        return plain | named | trust
 
 
 @dataclass(frozen=True)
@@ -154,7 +166,7 @@ def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
 
 def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:
     """(id, description) of where token counts come from: by content, so that it is known before counting."""
-    if options.frequencies != "corpus":
+    if options.frequencies != FROM_CORPUS:
         path = Path(options.frequencies).expanduser()
         if not path.is_file():
             raise UserError(f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, or `corpus`.")
@@ -162,6 +174,6 @@ def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tu
             return "counts-" + hashlib.file_digest(stream, "sha256").hexdigest()[:12], path.name
     parts = [corpus.identity, tokenizer_id]
     if corpus.streamed:
-        parts += [str(options.seed), str(COUNT_LIMIT)]
+        parts += [str(options.seed), str(STREAM_LIMIT)]
     digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     return "counted-" + digest[:12], f"counted over {corpus.name}"

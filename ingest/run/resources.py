@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from rare_tokens.common.effects import LOSS
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation.block_sizes import BlockBytes, vocabulary_rows
+from rare_tokens.ingest.ablation.block_sizes import BlockBytes, piece_size
 from rare_tokens.ingest.ablation.capture import POSITIONS_PER_BATCH
 from rare_tokens.ingest.ablation.parts import position_block
 from rare_tokens.ingest.ablation.reference import VALUES
@@ -39,7 +40,7 @@ _GROUPS = "/sys/fs/cgroup"
 
 
 @dataclass(frozen=True)
-class Shape:
+class RunShape:
     """What of a run its memory depends on."""
 
     positions: int  # T
@@ -54,19 +55,19 @@ class Shape:
         """Bytes that each stage takes at most beside weights and libraries."""
         T, N, d, V, e = self.positions, self.neurons, self.width, self.vocabulary, self.element
         batch = min(T, max(1, POSITIONS_PER_BATCH // self.window) * self.window)
-        rows = vocabulary_rows(V, d, N)
-        block = BlockBytes.of(N, d, V, rows, self.effects)
+        K = piece_size(V, d, N)
+        block = BlockBytes.of(N, d, V, K, self.effects)
         part = position_block(T, N)
-        step = block.preferred_positions(part)
-        z = block.z if self.effects == ("loss",) and block.keeps_z(step) else 0
+        at_once = block.preferred_positions(part)
+        z = block.z if self.effects == (LOSS,) and block.keeps_z(at_once) else 0
         checked = min(VALUES, min(part, 256) * V)
         return {
             "forward pass": batch * (e * (3 * N + 8 * d) + 4 * (N + d)),
-            "neurons": 16 * N * d + 48 * d * d + rows * (40 * N + 20 * d) + 8 * V,
+            "neurons": 16 * N * d + 48 * d * d + K * (40 * N + 20 * d) + 8 * V,
             "ablation": 8 * N * d
             + 16 * V
             + block.fixed
-            + step * (block.each + z)
+            + at_once * (block.each + z)
             + (8 + 4 * len(self.effects)) * part * N,
             "self-check": 8 * N * d + 8 * ROWS * d + 80 * checked + min(self.window, T) * V * (e + 4),
         }
@@ -108,7 +109,7 @@ def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, w
     options = request.options
     element = torch.finfo(DTYPES[options.dtype]).bits // 8
     neurons, width, vocabulary = mlp_shape(model, layer)
-    shape = Shape(options.tokens, neurons, width, vocabulary, options.window, element, options.effects)
+    shape = RunShape(options.tokens, neurons, width, vocabulary, options.window, element, options.effects)
     is_dense = needs_dense_path(model, layer) is not False  # where that cannot be told, the most that it can take
     available = available_bytes(device)
     fixed = LIBRARIES * (device == "cpu") + shape.beside_weights()

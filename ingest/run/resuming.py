@@ -1,4 +1,4 @@
-"""Whether an interrupted run is gone on from: only with the same request, the same code and the same packages."""
+"""Whether an interrupted run is resumed: only with the same request, the same code and the same packages."""
 
 import shutil
 import tempfile

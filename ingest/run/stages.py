@@ -85,8 +85,8 @@ class Recipe:
         Raises:
             UserError: as `find`, or it cannot be loaded.
         """
-        model, structure, device = load(self.find())
-        return Loaded(model, structure, device, self.sample, self.counts, self)
+        found = load(self.find())
+        return Loaded(found.model, found.structure, found.device, self.sample, self.counts, self)
 
 
 class Stage(Protocol):

@@ -3,7 +3,7 @@
 Files and the built-in text are shuffled as a whole: their documents are written once to a temporary Arrow file that
 `datasets` maps into memory, so that a corpus may be larger than memory and leaves nothing behind. The order is by a
 hash of seed and text: it depends on no generator's version, and not on the order in which the files were named.
-A streamed corpus comes in the order of `datasets`' seeded shuffle, with a buffer of 10,000 documents (SPEC 1).
+A streamed corpus comes in the order of `datasets`' seeded shuffle, with a buffer of 10,000 documents.
 """
 
 import errno
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 C4 = "c4"
 BUILTIN = "builtin"
 
-SHUFFLE_BUFFER = 10_000  # documents, SPEC 1
+SHUFFLE_BUFFER = 10_000  # documents
 
 _HUB_TIMEOUT = 5.0  # seconds until a hub that does not answer counts as out of reach
 # huggingface_hub itself tries a stream that breaks off five times, over 23 s; `datasets` would repeat that 20 times.
@@ -106,7 +106,7 @@ class Corpus:
         name: shown to people; no path.
         identity: hash of what the corpus holds: of the texts' own hashes for texts in hand, of data set, configuration,
             split and commit for a stream. The same texts have the same identity in whatever files they lie.
-        streamed: whether it goes on longer than anyone wants to read.
+        streamed: whether it is longer than anyone wants to read.
         labelled_identity: the same with the domain of each text.
         documents_in_hand: how many documents it has without the streamed ones.
     """

@@ -1,4 +1,4 @@
-"""How often each token occurs in a source: counted over a corpus, or read from a published count file (SPEC 1)."""
+"""How often each token occurs in a source: counted over a corpus, or read from a published count file."""
 
 import hashlib
 import tokenize
@@ -11,11 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.progress import Advance
-from rare_tokens.ingest.text.corpus import Corpus
-from rare_tokens.ingest.text.windows import Packer, Sample, Tokenised, separator_token_id, tokenised_documents
+from rare_tokens.ingest.text.reading import Tokenised, separator_token_id
 
-COUNT_LIMIT = 5_000_000  # tokens counted of a stream, and below which a source is called small
-
+SMALL_SOURCE = 5_000_000  # tokens; a source that has fewer carries a warning
 
 # What numpy raises on a file that is no array: its header is read as a Python expression.
 _NO_ARRAY = (OSError, ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError)
@@ -39,12 +37,16 @@ class Frequencies:
 
 
 class Counter:
-    """Counts the tokens of documents, separators left out, until `limit` is reached (None: never)."""
+    """Counts the tokens of documents, separators left out."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, vocabulary_size: int, limit: int | None, progress: Advance | None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        vocabulary_size: int,
+        limit: int | None = None,
+        progress: Advance | None = None,
     ) -> None:
-        """Begin with every count at zero."""
+        """Begin at zero; full at `limit` tokens (None: never). `progress` is told the tokens counted."""
         self._counts = np.zeros(vocabulary_size, dtype=np.int64)
         self._separator = separator_token_id(tokenizer)
         self._limit = limit
@@ -84,64 +86,6 @@ class Counter:
         if not self._total:
             raise UserError(f"The corpus {corpus_name} has no token to count.")
         return _frequencies(self._counts, f"counted over {corpus_name}")
-
-
-def count_corpus(
-    corpus: Corpus,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    vocabulary_size: int,
-    seed: int,
-    limit: int = COUNT_LIMIT,
-    progress: Advance | None = None,
-) -> Frequencies:
-    """Count the tokens of a corpus: all of it, or of a stream the first documents until `limit` tokens.
-
-    Each document is tokenised by itself; separators are left out.
-
-    Args:
-        progress: is told the tokens counted.
-
-    Raises:
-        UserError: the corpus has no token, or one that the model's vocabulary lacks.
-    """
-    counter = Counter(tokenizer, vocabulary_size, limit if corpus.streamed else None, progress)
-    for tokenised in tokenised_documents(corpus.documents(seed), tokenizer):
-        counter.add(tokenised)
-        if counter.full:
-            break
-    return counter.frequencies(corpus.name)
-
-
-def sample_and_count(
-    corpus: Corpus,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    positions: int,
-    window: int,
-    seed: int,
-    vocabulary_size: int,
-    begin_token: bool = False,
-    limit: int = COUNT_LIMIT,
-    progress: Advance | None = None,
-) -> tuple[Sample, Frequencies]:
-    """Draw a sample and count its corpus in one pass, so that a stream is downloaded once.
-
-    Both are what `draw_sample` and `count_corpus` give.
-
-    Raises:
-        UserError: as they do.
-    """
-    packer = Packer(tokenizer, positions=positions, window=window, begin_token=begin_token)
-    counter = Counter(tokenizer, vocabulary_size, limit if corpus.streamed else None, progress)
-    for tokenised in tokenised_documents(corpus.documents(seed), tokenizer):
-        if not packer.full:
-            packer.add(tokenised)
-        if not counter.full:
-            counter.add(tokenised)
-        if packer.full and counter.full:
-            break
-    return packer.sample(corpus.name), counter.frequencies(corpus.name)
 
 
 def read_count_file(path: Path, vocabulary_size: int, tokenizer_size: int) -> Frequencies:
@@ -192,9 +136,9 @@ def _frequencies(counts: NDArray[np.int64], name: str) -> Frequencies:
     digest = hashlib.sha256(np.trim_zeros(counts, "b").astype("<i8").tobytes()).hexdigest()
     total = int(counts.sum())
     warnings = []
-    if total < COUNT_LIMIT:
+    if total < SMALL_SOURCE:
         warnings.append(
-            f"Token frequencies rest on {total:,} tokens ({name}), fewer than {COUNT_LIMIT:,}: many tokens tie, and "
+            f"Token frequencies rest on {total:,} tokens ({name}), fewer than {SMALL_SOURCE:,}: many tokens tie, and "
             "which are rare is uncertain. A larger corpus or a count file (--frequencies FILE.npy) is better."
         )
     return Frequencies(counts, name, "counts-" + digest[:12], warnings)

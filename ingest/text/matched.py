@@ -1,4 +1,4 @@
-"""Positions of `--contexts nc-matched`: rare tokens, each matched one-to-one to a common one (SPEC 1, NC A.6).
+"""Positions of `--contexts nc-matched`: rare tokens, each matched one-to-one to a common one (NC A.6).
 
 A pair is a rare and a common token of about the same length that are used alike; a context of it is one occurrence of
 each, in the same domain, part of speech and place in the sentence, in the same syntactic role where it is known and
@@ -20,16 +20,21 @@ from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import schema
+from rare_tokens.common.presets import PRESETS
 from rare_tokens.ingest.text.corpus import Corpus
-from rare_tokens.ingest.text.counts import COUNT_LIMIT, Frequencies
-from rare_tokens.ingest.text.occurrences import Occurrence, Search
+from rare_tokens.ingest.text.counts import Frequencies
+from rare_tokens.ingest.text.occurrences import Finder, Occurrence, Search
 from rare_tokens.ingest.text.parts_of_speech import load_tagger
-from rare_tokens.ingest.text.windows import Sample, separator_token_id
+from rare_tokens.ingest.text.reading import read_documents, read_limit, separator_token_id
+from rare_tokens.ingest.text.windows import Sample
 
 NC_MATCHED = "nc-matched"
-
-RARE_BELOW, COMMON_ABOVE = 1.776e-7, 1.776e-5  # frequencies: 100 and 10,000 of 563,152,038 (NC A.6)
-LEAST_SOURCE = 10_000_000  # tokens of a source in which such frequencies can be told
+_PRESET = PRESETS[NC_MATCHED]
+assert _PRESET.rare_below is not None
+assert _PRESET.common_above is not None
+assert _PRESET.least_source is not None
+RARE_BELOW, COMMON_ABOVE = _PRESET.rare_below, _PRESET.common_above  # frequencies: 100 and 10,000 of 563,152,038
+LEAST_SOURCE = _PRESET.least_source  # tokens of a source in which such frequencies can be told
 CONTEXTS = 20  # of a pair at most (NC A.6)
 LEAST_PAIRS = 10  # below, a mean over the rare tokens is one of accidents
 LENGTH_SLACK = 1  # characters
@@ -105,19 +110,21 @@ def draw_contexts(
         UserError: the tokenizer cannot be used so, or the hub went out of reach.
     """
     types = token_types(counts, tokens)
-    limit = COUNT_LIMIT if corpus.streamed else None
-    search = Search(tokenizer, load_tagger(), window, begin_token, limit)
-    met = _usages(search.occurrences(corpus.documents(seed), dict.fromkeys(types.rare, CONTEXTS)))
-    rare = [usages[0] for usages in met.values()]
+    search = Search(tokenizer, load_tagger(), window, begin_token, read_limit(corpus))
+
+    def usages(wanted: dict[int, int], domains: set[str] | None = None) -> dict[int, list[Usages]]:
+        finder = Finder(search, wanted, domains)
+        read_documents(corpus.documents(seed), tokenizer, [finder])
+        return _usages(finder.found)
+
+    met = usages(dict.fromkeys(types.rare, CONTEXTS))
+    rare = [kinds[0] for kinds in met.values()]
     each = max(LEAST_CANDIDATES, CANDIDATES // max(1, len(rare)))
     candidates = {other for one in rare for other in _seeded(types.alike(one.token), seed, one.token)[:each]}
     domains = {domain for one in rare for domain, _ in one.cells}
-    wanted = dict.fromkeys(sorted(candidates), CANDIDATE_CONTEXTS)
-    found = _usages(search.occurrences(corpus.documents(seed), wanted, domains))
-    pairs = {
-        first.token: _contexts(first, second)
-        for first, second in _pairs(rare, [one for usages in found.values() for one in usages], types)
-    }
+    found = usages(dict.fromkeys(sorted(candidates), CANDIDATE_CONTEXTS), domains)
+    common = [one for kinds in found.values() for one in kinds]
+    pairs = {first.token: _contexts(first, second) for first, second in _pairs(rare, common, types)}
     ordered = [pairs[token] for token in _seeded(list(pairs), seed)]
     chosen = _within(ordered, positions)
     if len(chosen) < LEAST_PAIRS:

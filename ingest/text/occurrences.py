@@ -1,7 +1,7 @@
 """Occurrences of chosen tokens in a corpus, each with the window of text before it and how it is used there."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.text.corpus import Document
 from rare_tokens.ingest.text.parts_of_speech import Tagger, Usage, usage
-from rare_tokens.ingest.text.windows import Tokenised, separator_token_id, tokenised_documents
+from rare_tokens.ingest.text.reading import Tokenised, begin_token_id, separator_token_id
 
 PER_DOCUMENT = 5  # occurrences of a token taken of one document, so that a long one does not give them all
 
@@ -49,10 +49,11 @@ class Occurrence:
 
 @dataclass(frozen=True)
 class Search:
-    """Where occurrences are looked for, and how.
+    """How occurrences are looked for.
 
     Attributes:
         tokenizer: a fast one, which knows which characters a token covers.
+        tagger: says how a token is used.
         window: tokens before a target; with `begin_token` the first of them is the begin token.
         limit: tokens read at most; None: all.
     """
@@ -74,86 +75,90 @@ class Search:
                 "--contexts nc-matched: the tokenizer does not tell which characters a token covers; "
                 "save it in the form tokenizer.json."
             )
-        if self.begin_token and self.tokenizer.bos_token_id is None:
-            raise UserError("--begin-token: the tokenizer has no begin token; leave the option out.")
+        if self.begin_token:
+            begin_token_id(self.tokenizer)
 
-    def occurrences(
-        self, documents: Iterable[Document], wanted: Mapping[int, int], domains: Collection[str] | None = None
-    ) -> Iterator[Occurrence]:
-        """Occurrences of tokens in the order of the text: of each token at most so many in a domain as `wanted` says.
 
-        Documents follow each other with a separator between them, as in a sample (`windows`), so that there is
-        a window of text before a token wherever in its document it stands; the first tokens of all have none.
-        Of one sentence a token is taken once. With `domains` others are left out, and reading stops where every token
-        has its number in each of them.
+class Finder:
+    """Finds occurrences of tokens in documents, in the order of the text.
+
+    Documents follow each other with a separator between them, as in a sample (`windows`), so that there is a window of
+    text before a token wherever in its document it stands; the first tokens of all have none. Of one sentence a token
+    is taken once.
+
+    Attributes:
+        found: the occurrences so far.
+    """
+
+    def __init__(self, search: Search, wanted: Mapping[int, int], domains: Collection[str] | None = None) -> None:
+        """Look for tokens: of each at most so many in a domain as `wanted` says.
+
+        With `domains` others are left out, and it is full once every token has its number in each of them.
         """
-        taken: Counter[tuple[int, str]] = Counter()
-        lacking = None if domains is None else len(domains) * len(wanted)
-        is_wanted = np.zeros(max(wanted, default=0) + 1, dtype=bool)
-        is_wanted[list(wanted)] = True
-        for before, drawn, ids in self._read(documents):
-            domain = drawn.document.domain
-            if domains is not None and domain not in domains:
-                continue
-            known = ids < len(is_wanted)
-            where = np.flatnonzero(known & is_wanted[np.where(known, ids, 0)])
-            where = where[[taken[token, domain] < wanted[token] for token in ids[where].tolist()]]
-            if not len(where):
-                continue
-            for found in self._of_document(before, drawn, ids, where, wanted, taken):
-                yield found
-                if lacking is not None and taken[found.token_id, domain] == wanted[found.token_id]:
-                    lacking -= 1
-            if lacking == 0:
-                return
+        self.search, self.found = search, list[Occurrence]()
+        self._wanted, self._domains = wanted, domains
+        self._is_wanted = np.zeros(max(wanted, default=0) + 1, dtype=bool)
+        self._is_wanted[list(wanted)] = True
+        self._taken: Counter[tuple[int, str]] = Counter()
+        self._lacking = None if domains is None else len(domains) * len(wanted)
+        self._separator = np.array([separator_token_id(search.tokenizer)], dtype=np.int64)
+        self._before = np.zeros(0, dtype=np.int64)  # the tokens before the next document, a window of them at most
+        self._documents = self._read = 0
 
-    def _read(self, documents: Iterable[Document]) -> Iterator[tuple[NDArray[np.int64], Drawn, NDArray[np.int64]]]:
-        """Each document's tokens with the `window` tokens of the stream before them."""
-        separator = np.array([separator_token_id(self.tokenizer)], dtype=np.int64)
-        before = np.zeros(0, dtype=np.int64)
-        read = 0
-        for number, tokenised in enumerate(tokenised_documents(documents, self.tokenizer)):
-            if not len(tokenised.ids):
-                continue
-            yield before, Drawn(number, tokenised.document, len(tokenised.ids)), tokenised.ids
-            before = np.concatenate([before, tokenised.ids, separator])[-self.window :]
-            read += len(tokenised.ids)
-            if self.limit is not None and read >= self.limit:
-                return
+    @property
+    def full(self) -> bool:
+        """Whether nothing is lacking, or as much is read as may be."""
+        return self._lacking == 0 or (self.search.limit is not None and self._read >= self.search.limit)
 
-    def _of_document(
-        self,
-        before: NDArray[np.int64],
-        drawn: Drawn,
-        ids: NDArray[np.int64],
-        where: NDArray[np.int64],
-        wanted: Mapping[int, int],
-        taken: Counter[tuple[int, str]],
-    ) -> Iterator[Occurrence]:
-        text, domain = drawn.document.text, drawn.document.domain
-        spans = self._spans(Tokenised(drawn.document, ids))
-        stream = np.concatenate([before, ids])
+    def add(self, tokenised: Tokenised) -> None:
+        """Look through a document."""
+        number = self._documents
+        self._documents += 1
+        if not len(tokenised.ids):
+            return
+        if self._domains is None or tokenised.document.domain in self._domains:
+            self._look(tokenised, Drawn(number, tokenised.document, len(tokenised.ids)))
+        self._before = np.concatenate([self._before, tokenised.ids, self._separator])[-self.search.window :]
+        self._read += len(tokenised.ids)
+
+    def _look(self, tokenised: Tokenised, drawn: Drawn) -> None:
+        ids, domain = tokenised.ids, drawn.document.domain
+        known = ids < len(self._is_wanted)
+        where = np.flatnonzero(known & self._is_wanted[np.where(known, ids, 0)])
+        where = where[[self._taken[token, domain] < self._wanted[token] for token in ids[where].tolist()]]
+        if not len(where):
+            return
+        for one in self._of_document(tokenised, drawn, where):
+            self.found.append(one)
+            if self._lacking is not None and self._taken[one.token_id, domain] == self._wanted[one.token_id]:
+                self._lacking -= 1
+
+    def _of_document(self, tokenised: Tokenised, drawn: Drawn, where: NDArray[np.int64]) -> Iterator[Occurrence]:
+        """The occurrences among the tokens at `where`."""
+        ids, text, domain = tokenised.ids, drawn.document.text, drawn.document.domain
+        begin = [self.search.tokenizer.bos_token_id] if self.search.begin_token else []
+        spans = self._spans(tokenised)
+        stream = np.concatenate([self._before, ids])
         sentences: set[tuple[int, int]] = set()
         here: Counter[int] = Counter()
         for index in where.tolist():
-            token, end = int(ids[index]), index + len(before)
-            first = end - self.window + self.begin_token
-            if first < 0 or taken[token, domain] >= wanted[token] or here[token] >= PER_DOCUMENT:
+            token, end = int(ids[index]), index + len(self._before)
+            first = end - self.search.window + len(begin)
+            if first < 0 or self._taken[token, domain] >= self._wanted[token] or here[token] >= PER_DOCUMENT:
                 continue
             start, stop = spans[index]
-            used = usage(text, start, stop, self.tagger)
+            used = usage(text, start, stop, self.search.tagger)
             if used is None or (token, used.sentence) in sentences:
                 continue
             sentences.add((token, used.sentence))
-            taken[token, domain] += 1
+            self._taken[token, domain] += 1
             here[token] += 1
-            begin = [self.tokenizer.bos_token_id] if self.begin_token else []
             window = np.array([*begin, *stream[first : end + 1].tolist()], dtype=np.int64)
             yield Occurrence(token, window, used, drawn)
 
     def _spans(self, tokenised: Tokenised) -> list[tuple[int, int]]:
         """First and last character of each token in its document's text."""
-        encoded = self.tokenizer(
+        encoded = self.search.tokenizer(
             tokenised.document.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True,
             return_attention_mask=False, return_token_type_ids=False, verbose=False,
         )  # fmt: skip

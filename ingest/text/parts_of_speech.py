@@ -1,4 +1,4 @@
-"""Parts of speech: which word of which sentence a token stands in, and what that word is there (SPEC 1, NC A.6).
+"""Parts of speech: which word of which sentence a token stands in, and what that word is there (NC A.6).
 
 NC tags with spaCy. Its models are downloads of their own, so a model is used where one is installed, and else HanTa,
 whose English model comes in its package; what was used is part of the run's identity. HanTa knows no syntactic roles.

@@ -1,4 +1,4 @@
-"""What each token id is: its text, whether it is an English word, and whether it begins one (SPEC 1)."""
+"""What each token id is: its text, whether it is an English word, and whether it begins one."""
 
 from functools import cache
 

@@ -1,6 +1,5 @@
-"""The sample of a run: documents in seeded order, tokenised, packed into windows (SPEC 1)."""
+"""The sample of a run: documents packed into windows of tokens (docs/definitions.md, "Tokens")."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,21 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import schema
-from rare_tokens.ingest.text.corpus import Corpus, Document
+from rare_tokens.ingest.text.reading import Tokenised, begin_token_id, separator_token_id
 
 NO_DOCUMENT = -1
 FEW_DOCUMENTS = 5
-
-_BATCH_DOCUMENTS = 256
-_BATCH_CHARACTERS = 1 << 20
-
-
-@dataclass(frozen=True)
-class Tokenised:
-    """A document with its token ids (int64, one per token, no separator)."""
-
-    document: Document
-    ids: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -65,69 +53,15 @@ class Sample:
         return self.tokens[:, -self.predicted - 1 : -1].reshape(-1)
 
 
-def separator_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that stands between documents: the end-of-text token, else the begin token (SPEC 1).
-
-    Raises:
-        UserError: the tokenizer has neither.
-    """
-    for token_id in (tokenizer.eos_token_id, tokenizer.bos_token_id):
-        if token_id is not None:
-            return int(token_id)
-    raise UserError(
-        "The tokenizer has neither an end-of-text token nor a begin token to put between documents; "
-        "name one as `eos_token` in its tokenizer_config.json."
-    )
-
-
-def tokenised_documents(documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenised]:
-    """Tokenise each document by itself, without special tokens, in batches (the order stays).
-
-    The name of a special token within a text is text like any other, so that no separator comes from a document.
-    """
-    for batch in _batches(documents):
-        encoded = tokenizer(
-            [document.text for document in batch],
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # no warning that a document is longer than the model's context: windows are cut from it
-        )["input_ids"]
-        for document, ids in zip(batch, encoded, strict=True):
-            yield Tokenised(document, np.asarray(ids, dtype=np.int64))
-
-
-def draw_sample(
-    corpus: Corpus,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    positions: int,
-    window: int,
-    seed: int,
-    begin_token: bool = False,
-) -> Sample:
-    """Draw windows from a corpus until they have `positions` targets; no document is drawn after that.
+class Packer:
+    """Packs documents into the windows of a sample, until they have as many targets as are asked for.
 
     Documents follow each other with one separator between them, and the windows follow each other in that stream:
     window k holds its tokens k · (window + 1) to (k + 1) · (window + 1) - 1. Windows do not overlap, so that no token
     is a target twice; the first token of a window is an input only.
 
     With `begin_token` each window is the begin token and then `window` tokens of the stream, all of them targets.
-
-    Raises:
-        UserError: the corpus is too short, or the tokenizer lacks the separator or the begin token.
     """
-    packer = Packer(tokenizer, positions=positions, window=window, begin_token=begin_token)
-    for tokenised in tokenised_documents(corpus.documents(seed), tokenizer):
-        packer.add(tokenised)
-        if packer.full:
-            break
-    return packer.sample(corpus.name)
-
-
-class Packer:
-    """Packs tokenised documents into the windows of a sample, one document at a time."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, *, positions: int, window: int, begin_token: bool = False
@@ -139,10 +73,8 @@ class Packer:
         """
         if window < 1 or positions < 1 or positions % window:
             raise UserError(f"--tokens {positions} is not a positive multiple of the window, {window}.")
-        if begin_token and tokenizer.bos_token_id is None:
-            raise UserError("--begin-token: the tokenizer has no begin token; leave the option out.")
+        self._begin = begin_token_id(tokenizer) if begin_token else None
         self._separator = separator_token_id(tokenizer)
-        self._begin = int(tokenizer.bos_token_id) if begin_token else None
         self._positions, self._window = positions, window
         self._taken = window + (not begin_token)  # tokens of the stream that a window takes
         self._needed = positions // window * self._taken
@@ -218,16 +150,3 @@ class Packer:
             f"The corpus {corpus_name} has {self._size:,} tokens, enough for {largest:,} positions in windows of "
             f"{self._window}; --tokens {self._positions} needs {self._needed:,}. {advice} a longer corpus."
         )
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -10,9 +10,16 @@
 
 create or replace view audit_context as
 with run as (
-    select run_id, tokenizer_id, frequency_source_id, positions
+    select
+        dim_run.run_id,
+        dim_run.tokenizer_id,
+        dim_run.frequency_source_id,
+        dim_run.positions,
+        preset.rare_below,
+        preset.common_above
     from dim_run
-    where status = 'published' and contexts = 'nc-matched'
+    join preset on dim_run.contexts = preset.preset
+    where dim_run.status = 'published'
 ),
 
 occurrence as (
@@ -32,6 +39,8 @@ matched as (
         context.token_group,
         position.target_token_id as token_id,
         occurrence.count / occurrence.occurrences as frequency,
+        run.rare_below,
+        run.common_above,
         {
             domain: document.domain,
             part_of_speech: context.part_of_speech,
@@ -55,8 +64,8 @@ position_sum as (
         count_if(
             not coalesce(
                 case token_group
-                    when 'rare' then frequency > 0 and frequency < 1.776e-7
-                    when 'common' then frequency > 1.776e-5
+                    when 'rare' then frequency > 0 and frequency < rare_below
+                    when 'common' then frequency > common_above
                 end, false
             )
         ) as wrong_frequencies

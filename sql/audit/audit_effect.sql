@@ -13,24 +13,41 @@
 --   least_effect         smallest value of the effects on request; NULL where there are none
 --   greatest_effect      largest of them; NaN where there is a NaN
 
+-- The effects on request are every column of fct_effect that is not named here.
+
 create or replace view audit_effect as
+with counted as (
+    select
+        run_id,
+        neuron,
+        count(*) as pairs,
+        sum(hash(position_id)) as position_hash,
+        2 * count(*) - count(activation) - count(delta_loss) as null_values,
+        min(activation) as least_activation,
+        max(activation) as greatest_activation,
+        min(delta_loss) as least_delta,
+        max(delta_loss) as greatest_delta,
+        count(columns(* exclude (run_id, layer, neuron, position_id, activation, delta_loss)))
+            as "values of \0",
+        min(columns(* exclude (run_id, layer, neuron, position_id, activation, delta_loss)))
+            as "least of \0",
+        max(columns(* exclude (run_id, layer, neuron, position_id, activation, delta_loss)))
+            as "greatest of \0"
+    from fct_effect
+    group by run_id, neuron
+)
+
 select
     run_id,
     neuron,
-    count(*) as pairs,
-    sum(hash(position_id)) as position_hash,
-    2 * count(*) - count(activation) - count(delta_loss) as null_values,
-    count(direct_delta_loss) + count(delta_entropy) + count(delta_kl)
-    + count(frozen_frequency_delta_loss) as effect_values,
-    min(activation) as least_activation,
-    max(activation) as greatest_activation,
-    min(delta_loss) as least_delta,
-    max(delta_loss) as greatest_delta,
-    least(
-        min(direct_delta_loss), min(delta_entropy), min(delta_kl), min(frozen_frequency_delta_loss)
-    ) as least_effect,
-    greatest(
-        max(direct_delta_loss), max(delta_entropy), max(delta_kl), max(frozen_frequency_delta_loss)
-    ) as greatest_effect
-from fct_effect
-group by run_id, neuron;
+    pairs,
+    position_hash,
+    null_values,
+    list_sum([*columns('^values of ')])::bigint as effect_values,
+    least_activation,
+    greatest_activation,
+    least_delta,
+    greatest_delta,
+    least(*columns('^least of ')) as least_effect,
+    greatest(*columns('^greatest of ')) as greatest_effect
+from counted;

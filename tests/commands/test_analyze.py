@@ -11,6 +11,7 @@ import pytest
 from rare_tokens import cli, warehouse
 from rare_tokens.analyses import registry
 from rare_tokens.analyses.coordination.of_groups import STAND_IN
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.analyses.reference import published_values
 from rare_tokens.commands import analyze
 from rare_tokens.commands.support.settings import run
@@ -73,7 +74,7 @@ def path(commands, analysed):
 def publish(path, run_id=RUN, seed=1):
     folder = parts_root(path) / run_id
     make_parts(folder, positions=768, neurons=96, seed=seed, run_id=run_id, zipf_share=0.8)
-    warehouse.publish(path, folder, quiet=True)
+    warehouse.publish(path, folder, line=power_law_line, quiet=True)
 
 
 def every_row(path, run_id=RUN):

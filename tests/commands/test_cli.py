@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rare_tokens import cli, warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts
 from tests.support.commands import finish
@@ -26,7 +27,7 @@ def published(commands):
     path = commands.folder / "rare_tokens.duckdb"
     folder = parts_root(path) / "synthetic-main-00000000"
     make_parts(folder, run_id="synthetic-main-00000000")
-    warehouse.publish(path, folder, quiet=True)
+    warehouse.publish(path, folder, line=power_law_line, quiet=True)
     return "synthetic-main-00000000"
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.analyses.explore_charts import described, deviation_chart, ranking_chart
 from rare_tokens.commands import explore
 from rare_tokens.common.parts import parts_root
@@ -25,7 +26,7 @@ RUN = "synthetic-main-00000000"
 def published(commands):
     path = commands.folder / "rare_tokens.duckdb"
     make_parts(parts_root(path) / RUN, run_id=RUN, positions=768, neurons=96, zipf_share=0.8)
-    warehouse.publish(path, parts_root(path) / RUN, quiet=True)
+    warehouse.publish(path, parts_root(path) / RUN, line=power_law_line, quiet=True)
     return path
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.analyses.explore_charts import described
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts
@@ -32,7 +33,7 @@ def address(commands: Any) -> Iterator[str]:
     """The notebook of a warehouse with one run, served; its address with the token."""
     path = commands.folder / "rare_tokens.duckdb"
     make_parts(parts_root(path) / RUN, run_id=RUN, positions=768, neurons=96, zipf_share=0.8)
-    warehouse.publish(path, parts_root(path) / RUN, quiet=True)
+    warehouse.publish(path, parts_root(path) / RUN, line=power_law_line, quiet=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

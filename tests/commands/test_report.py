@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts
 
@@ -22,7 +23,7 @@ def published(commands):
         folder = parts_root(path) / run_id
         shape = {"neurons": 192, "positions": 1024, "window": 64}
         make_parts(folder, run_id=run_id, revision=revision, seed=7, model_seed=seed, **shape)
-        warehouse.publish(path, folder, quiet=True)
+        warehouse.publish(path, folder, line=power_law_line, quiet=True)
     return path
 
 

@@ -17,6 +17,7 @@ import pytest
 from rich.cells import cell_len
 
 from rare_tokens import cli, warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts
 from tests.conftest import REPOSITORY
@@ -32,7 +33,7 @@ DIRECT = f"{FIND}; from rare_tokens import cli; cli.main()"
 def published(commands):
     path = commands.folder / "rare_tokens.duckdb"
     make_parts(parts_root(path) / RUN, run_id=RUN)
-    warehouse.publish(path, parts_root(path) / RUN, quiet=True)
+    warehouse.publish(path, parts_root(path) / RUN, line=power_law_line, quiet=True)
     return commands.folder
 
 

@@ -70,6 +70,7 @@ class Fuzzer:
     def parts(self, data: bytes) -> None:
         """One file of a finished run's parts, overwritten from some byte on; then it is published."""
         from rare_tokens import warehouse
+        from rare_tokens.analyses.curve.power_law import power_law_line
 
         source, parts = self.folder / "parts of a run", self.folder / "fuzzed.parts"
         if not source.exists():
@@ -86,7 +87,7 @@ class Fuzzer:
         file.write_bytes(content)
         path = self.folder / "published.duckdb"
         path.unlink(missing_ok=True)
-        self._count("parts", lambda: warehouse.publish(path, parts, quiet=True))
+        self._count("parts", lambda: warehouse.publish(path, parts, line=power_law_line, quiet=True))
 
     def arguments(self, data: bytes) -> None:
         """A command line: each byte a word, or a few bytes of text."""

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from studies.synthetic.runs import make_parts
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
@@ -40,7 +41,7 @@ def with_texts(path: Path) -> None:
     table = pq.read_table(file)
     tokens = pa.array([place % len(TEXTS) for place in range(len(table))], pa.uint32())
     pq.write_table(table.set_column(3, table.schema.field(3), tokens), file)
-    warehouse.publish(path, folder, quiet=True)
+    warehouse.publish(path, folder, line=power_law_line, quiet=True)
 
 
 def test_hostile_tokens_are_inert_in_terminal_and_report(commands: Any) -> None:

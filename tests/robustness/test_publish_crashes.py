@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import LockedError
 from rare_tokens.warehouse import locks
 from rare_tokens.warehouse.publish import runs
@@ -26,11 +27,11 @@ def test_parts_left_by_a_crash_after_the_commit_are_only_removed(path: Path, mon
     make_parts(folder, run_id="run", **SMALL)
     kept = path.with_name("kept")
     shutil.copytree(folder, kept)
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     before = contents(path)
     shutil.copytree(kept, folder)
     monkeypatch.setattr(runs.audit, "audit_parts", lambda _: pytest.fail("published a second time"))
-    assert warehouse.publish(path, folder) == "run"
+    assert warehouse.publish(path, folder, line=power_law_line) == "run"
     assert not folder.exists()
     assert_same(before, contents(path))
 
@@ -39,6 +40,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.warehouse.publish import runs
 path, folder, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
@@ -48,7 +50,7 @@ def timed(name):
         die()
     return original(name)
 runs._timed = timed
-warehouse.publish(path, folder)
+warehouse.publish(path, folder, line=power_law_line)
 """
 
 
@@ -79,7 +81,7 @@ def test_a_kill_leaves_the_old_state_or_the_new(path: Path, stage: str, again: b
         assert contents(path)["dim_run"].filter(pl.col("run_id") == "run")["code_version"].item() == "0.2.0"
     else:
         assert_same(before, contents(path, leave_out=("dim_run",)))
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     undisturbed = path.with_name("undisturbed.duckdb")
     published(undisturbed, "other", seed=9)
     published(undisturbed, seed=1, code_version="0.2.0")

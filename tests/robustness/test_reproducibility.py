@@ -79,10 +79,10 @@ def test_precision_is_a_matter_of_the_processor_not_of_how_busy_it_is(
 ) -> None:
     import torch
 
-    from rare_tokens.ingest.ablation.ablation import low_precision
+    from rare_tokens.ingest.machine import reduced_precision
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
-    assert low_precision.__wrapped__(torch.device("cpu")) == getattr(torch, expected)
+    assert reduced_precision.__wrapped__(torch.device("cpu")) == getattr(torch, expected)
 
 
 def test_a_run_says_what_made_it(commands: Commands, inputs: Path) -> None:

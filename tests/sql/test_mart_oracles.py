@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import linregress
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from studies.synthetic.runs import make_parts
 from tests.support.mart_rows import empty_warehouse, given_curve, given_run, publish, rows
@@ -120,7 +121,7 @@ def three_piece_fit(y: np.ndarray) -> tuple[int, int]:
     return min(errors, key=errors.__getitem__)
 
 
-@pytest.mark.parametrize(("neurons", "seed"), [(64, 0), (200, 1), (1024, 2), (3072, 3)])
+@pytest.mark.parametrize(("neurons", "seed"), [(30, 4), (31, 5), (64, 0), (200, 1), (1024, 2), (3072, 3)])
 def test_power_law_fit_by_least_squares(con: duckdb.DuckDBPyConnection, neurons: int, seed: int) -> None:
     given_run(con)
     influence = noisy_curve(neurons, seed, decay=np.log(neurons) - 1.5)
@@ -168,7 +169,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[wareho
     make_parts(folder, positions=600, neurons=70, window=50, position_block=150, run_id="run")
     blocks = [pl.read_parquet(parts.effect_path(folder, block)) for block in range(4)]
     facts = pl.concat(blocks).sort("neuron", "position_id")
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     with warehouse.open(path) as opened:
         yield opened, facts["delta_loss"].to_numpy().astype(float).reshape(70, 600)
 

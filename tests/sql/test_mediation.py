@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from studies.synthetic.runs import make_parts
 
@@ -21,7 +22,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[warehouse.Wareh
     for seed, (run, effects) in enumerate({"all": EFFECTS, "loss": ("loss",), "direct": ("loss", "direct")}.items()):
         folder = parts.parts_root(path) / run
         make_parts(folder, positions=300, neurons=40, window=50, run_id=run, effects=effects, seed=seed)
-        warehouse.publish(path, folder, quiet=True)
+        warehouse.publish(path, folder, line=power_law_line, quiet=True)
     with warehouse.open(path) as opened:
         yield opened
 
@@ -67,7 +68,7 @@ def test_a_neuron_without_influence_has_no_share(tmp_path: Path) -> None:
         frame = pl.read_parquet(block)
         silenced = pl.when(pl.col("neuron") == 7).then(0).otherwise(pl.col("delta_loss")).cast(pl.Float32)
         frame.with_columns(delta_loss=silenced).write_parquet(block)
-    warehouse.publish(path, folder, quiet=True)
+    warehouse.publish(path, folder, line=power_law_line, quiet=True)
     with warehouse.open(path) as opened:
         rows = opened.neuron_mediation(run_id="quiet", neuron=7)
     assert rows["direct_share"].to_list() == [None] * 6

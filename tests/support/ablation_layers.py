@@ -6,17 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rare_tokens.ingest.ablation.ablation import RELATIVE_TOLERANCE, BlockEffects, reference_effects
+from rare_tokens.ingest.ablation.ablation import BlockEffects
+from rare_tokens.ingest.ablation.reference import reference_effects
+from rare_tokens.ingest.ablation.rounding import RELATIVE_TOLERANCE
 from rare_tokens.ingest.model.head import Head
+from rare_tokens.ingest.model.norms import NormForm
 
 TOLERANCE = 1e-6
-COLUMNS = {
-    "loss": "delta_loss",
-    "direct": "direct_delta_loss",
-    "entropy": "delta_entropy",
-    "kl": "delta_kl",
-    "frequency": "frozen_frequency_delta_loss",
-}
 
 
 def made_up(
@@ -36,14 +32,10 @@ def made_up(
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g)
 
-    head = Head(
-        normal(V, d) * scale.get("logits", 0.5),
-        normal(V) if biases else None,
-        norm,  # type: ignore[arg-type]
-        torch.rand(d, generator=g) + 0.5,
-        normal(d) if biases else None,
-        1e-5,
-    )
+    unembedding, logit_bias = normal(V, d) * scale.get("logits", 0.5), normal(V) if biases else None
+    gain = torch.rand(d, generator=g) + 0.5
+    form = NormForm(norm == "layer", gain, normal(d) if biases else None, 1e-5)
+    head = Head(unembedding, logit_bias, form)
     w = normal(N, d) * scale.get("neurons", 0.02)
     x = normal(B, d) * scale.get("residual", 3.0)
     return head, w, normal(N) * 0.1, x, normal(B, N), torch.randint(V, (B,), generator=g)
@@ -64,7 +56,7 @@ def worst(
     truth = reference_effects(*layer, pairs, unigram_counts=counts)
     errors = []
     for name in effects:
-        value = getattr(found, COLUMNS[name])[pairs[:, 0], pairs[:, 1]].double()
+        value = found.effects[name][pairs[:, 0], pairs[:, 1]].double()
         error = (value - truth[name]).abs() / (TOLERANCE + RELATIVE_TOLERANCE * truth[name].abs())
         assert error.isfinite().all(), name
         errors.append(float(error.max()))
@@ -91,14 +83,9 @@ def trained(real_inputs: Path, name: str, positions: int) -> tuple[Head, Tensor,
     with torch.no_grad():
         model(windows[:, :-1])
     layered = isinstance(norm, torch.nn.LayerNorm)
-    head = Head(
-        model.get_output_embeddings().weight.detach(),
-        None,
-        "layer" if layered else "rms",
-        norm.weight.detach(),
-        norm.bias.detach() if layered else None,
-        norm.eps if layered else norm.variance_epsilon,
-    )
+    bias, eps = (norm.bias.detach(), norm.eps) if layered else (None, norm.variance_epsilon)
+    form = NormForm(layered, norm.weight.detach(), bias, eps)
+    head = Head(model.get_output_embeddings().weight.detach(), None, form)
     n = seen["n"].flatten(0, 1)
     w = project.weight.detach().T.contiguous()
     return head, w, n.mean(0), seen["x"].flatten(0, 1), n, windows[:, 1:].flatten()

@@ -7,6 +7,8 @@ from typing import Any
 
 import duckdb
 
+from rare_tokens.analyses.curve.power_law import power_law_line
+from rare_tokens.warehouse.publish import marts
 from rare_tokens.warehouse.schema import migrations, relations
 
 
@@ -29,9 +31,10 @@ def given_run(con: duckdb.DuckDBPyConnection, run_key: int = 1, run_id: str = "r
 
 
 def publish(con: duckdb.DuckDBPyConnection, mart: str, **parameters: int) -> None:
-    for statement in relations.relations()[mart].publish:
-        names = {name for name in parameters if f"${name}" in statement}
-        con.execute(statement, {name: parameters[name] for name in names})
+    with marts.fitted(con, parameters.get("run_key", 0), power_law_line if mart == "power_law_fit" else None):
+        for statement in relations.relations()[mart].publish:
+            names = {name for name in parameters if f"${name}" in statement}
+            con.execute(statement, {name: parameters[name] for name in names})
 
 
 def rows(con: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:

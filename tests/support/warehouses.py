@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from studies.synthetic.runs import make_parts, write_summary
 
@@ -21,7 +22,7 @@ def parts_of(path: Path, name: str = "run") -> Path:
 
 def published(path: Path, name: str = "run", **given: Any) -> str:
     make_parts(parts_of(path, name), run_id=name, **(SMALL | given))
-    return warehouse.publish(path, parts_of(path, name))
+    return warehouse.publish(path, parts_of(path, name), line=power_law_line)
 
 
 def contents(path: Path, leave_out: tuple[str, ...] = ()) -> dict[str, pl.DataFrame]:

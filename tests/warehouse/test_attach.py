@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import LockedError, QualityError, UserError
 from rare_tokens.warehouse import locks
 from rare_tokens.warehouse.connection import writing
@@ -24,7 +25,7 @@ STORES = parquet_facts.STORES
 
 def publish(path: Path, name: str, store: str, **given: Any) -> None:
     make_parts(parts_of(path, name), run_id=name, **(SMALL | {"effects": ("loss", "kl")} | given))
-    warehouse.publish(path, parts_of(path, name), store=store)
+    warehouse.publish(path, parts_of(path, name), line=power_law_line, store=store)
 
 
 def relations_of(path: Path) -> dict[str, pl.DataFrame]:
@@ -65,26 +66,26 @@ def there(made: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("store", STORES)
 def test_what_was_exported_is_attached_as_it_was(made: Path, tmp_path: Path, store: str) -> None:
     path = tmp_path / "new.duckdb"
-    first = warehouse.attach(path, made / "out", store=store)
+    first = warehouse.attach(path, made / "out", line=power_law_line, store=store)
     assert first == {"odd/run id": "attached", "run-a": "attached", "gap": "attached"}
     assert_same(relations_of(path), relations_of(made / "w.duckdb"))
     with warehouse.open(path) as opened:
         assert set(opened.dim_run(status="published")["store"]) == {store}
         assert opened.fact_file().is_empty() == (store == "native")
     assert warehouse.stored(path, "run-a") == warehouse.stored(made / "w.duckdb", "run-a")
-    again = warehouse.attach(path, made / "out", store=store)
+    again = warehouse.attach(path, made / "out", line=power_law_line, store=store)
     assert set(again.values()) == {"already there"}
     # and back again
     warehouse.export(path, tmp_path / "out")
     back = tmp_path / "back.duckdb"
-    warehouse.attach(back, tmp_path / "out", store=STORES[store == "native"])
+    warehouse.attach(back, tmp_path / "out", line=power_law_line, store=STORES[store == "native"])
     assert_same(relations_of(back), relations_of(made / "w.duckdb"))
 
 
 def test_beside_other_runs_and_after_the_folder_is_gone(there: Path, tmp_path: Path) -> None:
     path = tmp_path / "new.duckdb"
     publish(path, "first", "parquet", seed=7)
-    warehouse.attach(path, there / "out", store="parquet")
+    warehouse.attach(path, there / "out", line=power_law_line, store="parquet")
     shutil.rmtree(there / "out")
     found, original = relations_of(path), relations_of(there / "w.duckdb")
     for name in (
@@ -106,7 +107,7 @@ def test_a_run_that_is_not_published_is_left_out(there: Path, tmp_path: Path) ->
         con.execute("update store.run set status = 'rejected' where run_id = 'gap'")
     warehouse.export(there / "w.duckdb", tmp_path / "out")
     path = tmp_path / "new.duckdb"
-    assert warehouse.attach(path, tmp_path / "out")["gap"] == "left out"
+    assert warehouse.attach(path, tmp_path / "out", line=power_law_line)["gap"] == "left out"
     assert "gap" not in warehouse.runs(path)["run_id"].to_list()
 
 
@@ -117,7 +118,7 @@ def test_a_run_with_other_facts_is_refused_and_nothing_attached(made: Path, tmp_
     with pytest.raises(
         UserError, match=r"Run run-a is in .*new\.duckdb already, with other facts.*Delete it there first"
     ):
-        warehouse.attach(path, made / "out", store="parquet")
+        warehouse.attach(path, made / "out", line=power_law_line, store="parquet")
     assert_same(contents(path), before)
     assert not parquet_facts.folder(path).exists()
 
@@ -131,7 +132,7 @@ def test_a_run_that_another_process_writes_is_not_taken_from_it(
         run_records.record(con, {"run_id": "run-a", "process": "host 4711 1.0"})
     monkeypatch.setattr(locks, "holder", lambda process: process and 4711)
     with pytest.raises(LockedError, match="Process 4711 is writing run run-a"):
-        warehouse.attach(path, made / "out")
+        warehouse.attach(path, made / "out", line=power_law_line)
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ def test_a_damaged_export_is_refused(
     damage(there / "out")
     path, before = target
     with pytest.raises(UserError) as refusal:
-        warehouse.attach(path, there / "out", store="parquet")
+        warehouse.attach(path, there / "out", line=power_law_line, store="parquet")
     assert message in str(refusal.value)
     assert_same(contents(path), before)
     assert not list(parquet_facts.folder(path).rglob("*.parquet"))
@@ -214,7 +215,7 @@ def test_facts_that_do_not_belong_together_are_refused_by_the_audit(there: Path,
     with pytest.raises(
         QualityError, match=r"was refused: .*fct_effect has every neuron at every position once: 1 do not"
     ):
-        warehouse.attach(tmp_path / "new.duckdb", there / "out")
+        warehouse.attach(tmp_path / "new.duckdb", there / "out", line=power_law_line)
     assert "run-a" not in warehouse.runs(tmp_path / "new.duckdb")["run_id"].to_list()
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from rare_tokens.common.errors import QualityError, UserError
 from rare_tokens.warehouse import connection
@@ -61,7 +62,7 @@ PLAUSIBILITY = [
 
 def assert_refused(path: Path, expectation: str, anyway: str | None) -> None:
     with pytest.raises(QualityError) as refusal:
-        warehouse.publish(path, parts_of(path), anyway=anyway)
+        warehouse.publish(path, parts_of(path), line=power_law_line, anyway=anyway)
     assert expectation in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert parts_of(path).is_dir()
@@ -87,7 +88,7 @@ def test_a_doubtful_run_is_refused_unless_there_is_a_reason(
     make_parts(parts_of(path), run_id="run", **SMALL)
     damage(parts_of(path))
     assert_refused(path, expectation, anyway=None)
-    warehouse.publish(path, parts_of(path), anyway="a test of the fallback")
+    warehouse.publish(path, parts_of(path), line=power_law_line, anyway="a test of the fallback")
     with warehouse.open(path) as opened:
         (why,) = opened.dim_run()["status_reason"]
         assert "a test of the fallback" in why
@@ -109,7 +110,7 @@ def test_a_missing_effect_is_refused(path: Path) -> None:
     make_parts(folder, run_id="run", effects=("loss", "direct"), **SMALL)
     change("fct_effect", "direct_delta_loss", 3, None)(folder)
     with pytest.raises(QualityError, match="has each effect that was asked for"):
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_a_part_that_is_no_part_is_named(path: Path, damage: Callable[[Path], No
     make_parts(folder, run_id="run", **SMALL)
     damage(folder)
     with pytest.raises(QualityError, match=what) as refusal:
-        warehouse.publish(path, folder, anyway="please")
+        warehouse.publish(path, folder, line=power_law_line, anyway="please")
     assert ".parquet" in str(refusal.value)
     assert warehouse.status(path, "run") == "rejected"
 
@@ -138,7 +139,7 @@ def test_a_part_damaged_in_its_middle_is_refused(path: Path) -> None:
     data[100:5000] = bytes(4900)
     file.write_bytes(data)
     with pytest.raises(QualityError):
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
     assert warehouse.status(path, "run") == "rejected"
 
 
@@ -147,10 +148,10 @@ def test_a_rejected_run_can_be_ingested_again(path: Path) -> None:
     make_parts(folder, run_id="run", **SMALL)
     summary(self_check_error=9.0)(folder)
     with pytest.raises(QualityError):
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
     shutil.rmtree(folder)
     warehouse.begin(path, make_parts(folder, run_id="run", **SMALL))
-    assert warehouse.publish(path, folder) == "run"
+    assert warehouse.publish(path, folder, line=power_law_line) == "run"
     with warehouse.open(path) as opened:
         assert opened.dim_run()["status_reason"].to_list() == [None]
 
@@ -161,7 +162,7 @@ def test_a_refused_new_version_leaves_the_published_one(path: Path) -> None:
     make_parts(parts_of(path), run_id="run", **SMALL)
     summary(self_check_error=9.0)(parts_of(path))
     with pytest.raises(QualityError):
-        warehouse.publish(path, parts_of(path))
+        warehouse.publish(path, parts_of(path), line=power_law_line)
     assert_same(before, contents(path))
 
 
@@ -177,7 +178,7 @@ def test_other_contents_under_the_same_id_are_refused(
     make_parts(folder, run_id="second", **SMALL)
     change(relation, column, row, value)(folder)
     with pytest.raises(QualityError, match=f"other contents in {relation}"):
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
     assert warehouse.status(path, "second") == "rejected"
     assert_same(before, contents(path, leave_out=("dim_run",)))
 
@@ -185,10 +186,10 @@ def test_other_contents_under_the_same_id_are_refused(
 def test_unfinished_parts_are_not_published(path: Path) -> None:
     folder = parts_of(path)
     with pytest.raises(UserError, match="holds no parts"):
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
     make_parts(folder, run_id="run", staged=False, **SMALL)
     with pytest.raises(UserError, match="not finished"):
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
     assert not path.exists()
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from rare_tokens.common.errors import QualityError, UserError
 from rare_tokens.warehouse.check import expectations
@@ -42,9 +43,9 @@ MARTS = [
     ("neuron_deviation", "'rapid decay'", "'decay'", "regimes are known"),
     ("neuron_deviation", "    left join fit using (preset, token_group)\n",
      "    left join fit using (preset, token_group)\n    where rank > 1\n", "has every ranked neuron"),
-    ("power_law_fit", "as r2", "+ 1 as r2", "window, r2 and values are sound"),
-    ("position_group", "union all select * from ds\n", "union all select * from ds union all select * from es\n",
-     "rare or common"),
+    ("power_law_fit", "line.* from", "line.* replace (r2 + 1 as r2) from", "window, r2 and values are sound"),
+    ("position_group", "union all select * from matched\n",
+     "union all select * from matched union all select * from drawn\n", "rare or common"),
     ("token_frequency", "count::double / occurrences as frequency", "0.9 * count / occurrences as frequency",
      "frequencies sum to 1"),
     ("token_frequency", "order by counted.count desc, counted.token_id", "order by counted.token_id",
@@ -70,7 +71,7 @@ def test_a_mart_that_comes_out_wrong_is_refused(
     monkeypatch.setitem(relations.relations(), mart, replace(made, publish=broken))
     make_parts(parts_of(path), run_id="run", **(SMALL | {"neurons": 80}))
     with pytest.raises(QualityError) as refusal:
-        warehouse.publish(path, parts_of(path), anyway="please")
+        warehouse.publish(path, parts_of(path), line=power_law_line, anyway="please")
     assert expectation in str(refusal.value)
     assert warehouse.status(path, "run") == "rejected"
     with warehouse.open(path) as opened:
@@ -133,7 +134,7 @@ def louder_step(path: Path) -> Path:
 
 def test_a_series_of_steps_that_only_trains_has_no_drift(path: Path) -> None:
     for number in (1, 2, 10):
-        warehouse.publish(path, step(path, number, neurons_seed=number))
+        warehouse.publish(path, step(path, number, neurons_seed=number), line=power_law_line)
     with warehouse.open(path) as opened:
         drift = opened.sql("from audit_drift order by run_id")
         assert drift.select("run_id", "previous_run_id", "steps", "moved_targets").rows() == [
@@ -148,14 +149,14 @@ def test_a_series_of_steps_that_only_trains_has_no_drift(path: Path) -> None:
 def test_drift_from_the_previous_step_needs_a_reason(
     path: Path, make: Callable[[Path], Path], expectation: str
 ) -> None:
-    warehouse.publish(path, step(path, 1))
+    warehouse.publish(path, step(path, 1), line=power_law_line)
     folder = make(path)
     if expectation.startswith("targets"):  # the counts must be those of the first step, the positions not
         parts.relation_path(folder, "token_frequency").write_bytes(_same_counts(path).read_bytes())
     with pytest.raises(QualityError, match=expectation):
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
     assert warehouse.status(path, "m-step2") == "rejected"
-    warehouse.publish(path, folder, anyway="the data of this step broke")
+    warehouse.publish(path, folder, line=power_law_line, anyway="the data of this step broke")
     with warehouse.open(path) as opened:
         (why,) = opened.dim_run(run="m-step2")["status_reason"]
         assert "the data of this step broke" in why
@@ -178,8 +179,8 @@ def test_counts_that_do_not_fall_like_those_of_a_text_need_a_reason(path: Path) 
     make_parts(folder, run_id="run", **(SMALL | {"vocabulary": 1200}))
     change_counts(folder, lambda count: 1000 + count // 1000)
     with pytest.raises(QualityError, match="Zipf"):
-        warehouse.publish(path, folder)
-    warehouse.publish(path, folder, anyway="a made-up language")
+        warehouse.publish(path, folder, line=power_law_line)
+    warehouse.publish(path, folder, line=power_law_line, anyway="a made-up language")
 
 
 def test_counts_of_the_corpus_must_cover_the_sample(path: Path) -> None:
@@ -188,9 +189,9 @@ def test_counts_of_the_corpus_must_cover_the_sample(path: Path) -> None:
     make_parts(folder, run_id="run", **SMALL, **given)
     change_counts(folder, lambda count: count // 10)
     with pytest.raises(QualityError, match="cover the sample drawn from it"):
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
     change_counts(folder, lambda count: count + 200)
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
 
 
 def change_counts(folder: Path, change_one: Callable[[int], int]) -> None:
@@ -222,12 +223,12 @@ def test_a_refused_run_has_its_results_and_is_invisible_to_marts(path: Path) -> 
     make_parts(parts_of(path), run_id="run", **SMALL)
     summary(self_check_error=1.5)(parts_of(path))
     with pytest.raises(QualityError):
-        warehouse.publish(path, parts_of(path))
+        warehouse.publish(path, parts_of(path), line=power_law_line)
     with warehouse.open(path) as opened:
         (failed,) = opened.quality_result(success=False).rows(named=True)
         assert (failed["relation"], failed["observed"], failed["expected"]) == ("dim_run", 1.5, "0 to 1")
         assert len(opened.neuron_influence()) == len(opened.position_group()) == 0
-    warehouse.publish(path, parts_of(path), anyway="known")
+    warehouse.publish(path, parts_of(path), line=power_law_line, anyway="known")
     warehouse.delete(path, "run")
     with warehouse.open(path) as opened:
         assert len(opened.quality_result()) == 0
@@ -284,10 +285,10 @@ def test_check_ends_with_3_where_a_run_fails_and_says_why(commands: Any) -> None
     make_parts(parts_of(path, "loud"), run_id="loud", **SMALL)
     summary(self_check_error=2.0)(parts_of(path, "loud"))
     with pytest.raises(QualityError):
-        warehouse.publish(path, parts_of(path, "loud"))
+        warehouse.publish(path, parts_of(path, "loud"), line=power_law_line)
     for anyway in (False, True):  # refused: from its parts; published for a reason: from its tables
         if anyway:
-            warehouse.publish(path, parts_of(path, "loud"), anyway="for this test")
+            warehouse.publish(path, parts_of(path, "loud"), line=power_law_line, anyway="for this test")
         ended = commands("check", "--explain", "--json", "--out", "pages of quality")
         assert ended.code == 3
         assert "numeric self-check is within tolerance: it is 2" in ended.err
@@ -315,7 +316,7 @@ def test_a_part_that_was_damaged_after_the_refusal_is_named_by_check(path: Path,
     make_parts(parts_of(path), run_id="run", **SMALL)
     summary(self_check_error=2.0)(parts_of(path))
     with pytest.raises(QualityError):
-        warehouse.publish(path, parts_of(path))
+        warehouse.publish(path, parts_of(path), line=power_law_line)
     parts.relation_path(parts_of(path), "dim_token").unlink()
     with pytest.raises(QualityError, match=r"dim_token\.parquet.*is missing"):
         warehouse.check(path, ["run"], tmp_path / "quality")

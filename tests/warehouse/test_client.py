@@ -8,6 +8,7 @@ import pytest
 
 from rare_tokens import warehouse
 from rare_tokens.analyses import registry
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse import connection
@@ -31,7 +32,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_parts(
             folder, positions=256, neurons=40, run_id=run, seed=seed, created_at=f"2026-11-2{seed + 1}T00:00:00Z"
         )
-        warehouse.publish(path, folder)
+        warehouse.publish(path, folder, line=power_law_line)
     return path
 
 

@@ -13,8 +13,10 @@ import duckdb
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import LockedError, UserError
 from rare_tokens.warehouse import connection
+from rare_tokens.warehouse.publish import marts
 from rare_tokens.warehouse.schema import migrations, relations
 from studies.synthetic.runs import make_parts
 from tests.conftest import REPOSITORY
@@ -31,7 +33,7 @@ def read(path: Path) -> None:
 
 
 def write(path: Path) -> None:
-    warehouse.require_writable(path)
+    warehouse.require_writable(path, line=power_law_line)
 
 
 BOTH = pytest.mark.parametrize("use", [read, write])
@@ -82,7 +84,7 @@ def test_a_database_of_someone_else_is_left_alone(path: Path, use: Callable[[Pat
 def test_a_truncated_warehouse_is_named(path: Path) -> None:
     folder = path.with_name("parts")
     make_parts(folder, positions=2048, neurons=128)
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     data = path.read_bytes()
     path.write_bytes(data[:1_000_000])
     with pytest.raises(UserError, match=r"w\.duckdb"), warehouse.open(path) as opened:
@@ -92,7 +94,7 @@ def test_a_truncated_warehouse_is_named(path: Path) -> None:
 def test_a_warehouse_damaged_in_its_middle_is_named(path: Path) -> None:
     folder = path.with_name("parts")
     make_parts(folder, positions=2048, neurons=128)
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     data = bytearray(path.read_bytes())
     for start in range(20_000, len(data), 50_000):
         data[start : start + 50] = b"\xaa" * 50
@@ -139,8 +141,8 @@ def test_another_version_s_views_are_refused_until_migrated(path: Path) -> None:
         con.execute("drop view dim_run")
     with pytest.raises(UserError, match="rare-tokens migrate"):
         read(path)
-    assert warehouse.migrate(path) == ["views"]
-    assert warehouse.migrate(path) == []
+    assert warehouse.migrate(path, line=power_law_line) == ["views"]
+    assert warehouse.migrate(path, line=power_law_line) == []
     with connection.reading(path) as con:
         names = {name for (name,) in con.execute("select view_name from duckdb_views() where not internal").fetchall()}
     assert "dim_run" in names
@@ -167,7 +169,7 @@ def test_migrations_are_numbered_without_gaps_and_recorded(path: Path) -> None:
 def test_a_warehouse_with_data_takes_a_new_migration(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = path.with_name("parts")
     make_parts(folder, positions=64, neurons=4, run_id="run")
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     number = migrations.known()[-1][0] + 1
     more = (
         number,
@@ -178,7 +180,7 @@ def test_a_warehouse_with_data_takes_a_new_migration(path: Path, monkeypatch: py
     monkeypatch.setattr(migrations, "known", lambda: known)
     with pytest.raises(UserError, match="rare-tokens migrate"):
         read(path)
-    assert warehouse.migrate(path) == [f"{number:03d}_more", "views"]
+    assert warehouse.migrate(path, line=power_law_line) == [f"{number:03d}_more", "views"]
     with warehouse.open(path) as opened:
         assert len(opened.fct_effect()) == 256
         assert opened.sql("select extra from store.run")["extra"].to_list() == [None]
@@ -195,7 +197,7 @@ def test_a_failing_migration_changes_nothing(path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         patched.setattr(migrations, "known", lambda: known)
         with pytest.raises(duckdb.CatalogException):
-            warehouse.migrate(path)
+            warehouse.migrate(path, line=power_law_line)
     read(path)
     with connection.reading(path) as con:
         assert con.execute("select * from duckdb_tables() where table_name = 'added'").fetchall() == []
@@ -304,10 +306,9 @@ def test_table_macros_give_the_columns_they_describe(path: Path) -> None:
 
 
 def test_every_computed_relation_is_filled_by_publishing() -> None:
-    from rare_tokens.warehouse.publish.runs import MARTS
-
     computed = {name for name, relation in relations.relations().items() if relation.publish}
-    assert computed == {*MARTS, "token_frequency", "attention_impact"}, "the last is filled when attention is added"
+    assert computed == {*marts.of_run(), *marts.of_attention(), "token_frequency"}
+    assert marts.of_attention() == ("attention_impact",)
 
 
 def test_the_sql_is_written_as_agreed() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from rare_tokens.common.errors import LockedError, UserError
 from rare_tokens.warehouse.share import export
@@ -101,7 +103,7 @@ def test_vacuum_removes_parts_that_a_crash_left(path: Path) -> None:
     make_parts(parts_of(path), run_id="run", positions=64, neurons=4)
     kept = parts_of(path, "copy")
     subprocess.run(["cp", "-r", parts_of(path), kept], check=True)
-    warehouse.publish(path, parts_of(path))
+    warehouse.publish(path, parts_of(path), line=power_law_line)
     kept.rename(parts_of(path))
     make_parts(parts_of(path, "next"), run_id="next", positions=64, neurons=4)
     warehouse.vacuum(path)
@@ -126,7 +128,7 @@ def test_parts_that_a_kill_left_half_removed_are_removed(
     with monkeypatch.context() as at_the_kill:
         at_the_kill.setattr("rare_tokens.warehouse.publish.staging.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            warehouse.publish(path, parts_of(path))
+            warehouse.publish(path, parts_of(path), line=power_law_line)
     assert not parts_of(path).exists()
     assert any(parts_of(path).parent.iterdir())
     finish(path)
@@ -210,7 +212,8 @@ def test_a_failing_export_leaves_nothing(
 
 def test_nothing_is_written_to_a_warehouse_that_is_read(path: Path) -> None:
     published(path)
-    calls: list[Any] = [warehouse.vacuum, warehouse.migrate, lambda path: warehouse.delete(path, "run")]
+    migrate = partial(warehouse.migrate, line=power_law_line)
+    calls: list[Any] = [warehouse.vacuum, migrate, lambda path: warehouse.delete(path, "run")]
     code = "import sys, warehouse; w = warehouse.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

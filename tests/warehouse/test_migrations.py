@@ -6,6 +6,7 @@ import duckdb
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse.schema import migrations
 from tests.support.old_schema import make_old
@@ -34,9 +35,9 @@ def test_an_old_warehouse_with_data_comes_to_the_newest_schema(new: Path, tmp_pa
     old = make_old(tmp_path / "old.duckdb", new, schema)
     with pytest.raises(UserError, match="rare-tokens migrate"), warehouse.open(old):
         pass
-    applied = warehouse.migrate(old)
+    applied = warehouse.migrate(old, line=power_law_line)
     assert len(applied) == len(migrations.known()) - schema + 1
-    assert warehouse.migrate(old) == []
+    assert warehouse.migrate(old, line=power_law_line) == []
     before, after = contents(new), contents(old)
     assert before.keys() == after.keys()
     for name, frame in before.items():
@@ -50,7 +51,7 @@ def test_an_old_warehouse_with_data_comes_to_the_newest_schema(new: Path, tmp_pa
 
 def test_a_migrated_warehouse_can_be_written_checked_and_deleted_from(new: Path, tmp_path: Path) -> None:
     old = make_old(tmp_path / "old.duckdb", new)
-    warehouse.require_writable(old)  # as every ingest begins; it brings the warehouse up to date
+    warehouse.require_writable(old, line=power_law_line)  # as every ingest begins; it brings the warehouse up to date
     published(old, "third", seed=3)
     checked, _ = warehouse.check(old, [], tmp_path / "quality")
     assert [(run.run_id, run.failed) for run in checked] == [("first", []), ("second", []), ("third", [])]
@@ -68,7 +69,7 @@ def test_a_newer_warehouse_is_refused_and_left_as_it_is(new: Path, tmp_path: Pat
     before = newer.read_bytes()
     for use in (
         lambda: warehouse.open(newer),
-        lambda: warehouse.migrate(newer),
+        lambda: warehouse.migrate(newer, line=power_law_line),
         lambda: warehouse.delete(newer, "first"),
         lambda: warehouse.vacuum(newer),
         lambda: warehouse.run_sql(newer, "from dim_run"),

@@ -13,8 +13,10 @@ import pyarrow.dataset as ds
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import UserError
-from rare_tokens.warehouse.publish import runs
+from rare_tokens.warehouse import literals
+from rare_tokens.warehouse.publish import loading
 from rare_tokens.warehouse.store import parquet_facts
 from studies.synthetic.runs import make_parts
 from tests.support.warehouses import SMALL, assert_same, contents, parts_of
@@ -24,7 +26,7 @@ EFFECTS = ("loss", "entropy")
 
 def publish(path: Path, name: str, store: str | None, seed: int = 1, neurons: int = 130) -> None:
     make_parts(parts_of(path, name), run_id=name, seed=seed, **(SMALL | {"neurons": neurons, "effects": EFFECTS}))
-    warehouse.publish(path, parts_of(path, name), store=store)
+    warehouse.publish(path, parts_of(path, name), line=power_law_line, store=store)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -40,14 +42,14 @@ def relations_of(path: Path) -> dict[str, pl.DataFrame]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file for each 64 neurons, as a run of many positions has."""
-    monkeypatch.setattr(runs, "FACTS_PER_STATEMENT", 1)
+    monkeypatch.setattr(loading, "FACTS_PER_STATEMENT", 1)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "FACTS_PER_STATEMENT", 1)
+        patch.setattr(loading, "FACTS_PER_STATEMENT", 1)
         for name, stores in (("native", ("native", "native")), ("mixed", ("native", "parquet"))):
             (folder / name).mkdir()
             publish(folder / name / "w.duckdb", "one", stores[0], seed=1)
@@ -83,7 +85,7 @@ def test_every_relation_equals_the_native_store_bit_for_bit(both: tuple[Path, Pa
 
 
 def test_a_filter_skips_files_and_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "FACTS_PER_STATEMENT", 1)
+    monkeypatch.setattr(loading, "FACTS_PER_STATEMENT", 1)
     monkeypatch.setattr(parquet_facts, "ROWS_PER_ROW_GROUP", 2048)
     path = tmp_path / "w.duckdb"
     for number in range(1, 5):
@@ -224,7 +226,7 @@ def test_a_failure_while_writing_leaves_the_state_before(
     monkeypatch.setattr(parquet_facts, "sha256", made)
     assert {file: file.read_bytes() for file in files_of(mixed)} == files
     assert_same(contents(mixed), before)
-    warehouse.publish(mixed, parts_of(mixed, "two"))
+    warehouse.publish(mixed, parts_of(mixed, "two"), line=power_law_line)
     assert len(files_of(mixed)) == 3
     assert not set(files) & set(files_of(mixed))
 
@@ -347,7 +349,7 @@ def test_a_listed_file_outside_the_folder_makes_nothing_readable(both: tuple[Pat
 
 def _facts(path: Path, run: str) -> pl.DataFrame:
     with warehouse.open(path) as opened:
-        return opened.fct_effect(run_id=run).sort("neuron", "position_id").select("run_id", *parquet_facts.COLUMNS)
+        return opened.fct_effect(run_id=run).sort("neuron", "position_id").select("run_id", *parquet_facts.columns())
 
 
 def test_polars_reads_the_same_facts_lazily(both: tuple[Path, Path]) -> None:
@@ -360,7 +362,7 @@ def test_polars_reads_the_same_facts_lazily(both: tuple[Path, Path]) -> None:
         hive_schema={"run_id": pl.String, "run_key": pl.UInt16, "block": pl.UInt16},
     )
     found = (
-        lazy.filter(pl.col("run_id") == "two").sort("neuron", "position_id").select("run_id", *parquet_facts.COLUMNS)
+        lazy.filter(pl.col("run_id") == "two").sort("neuron", "position_id").select("run_id", *parquet_facts.columns())
     )
     assert "run_id=two" in found.explain()
     assert "run_id=three" not in found.explain(), "the other run's files are not opened"
@@ -379,7 +381,7 @@ def test_pyarrow_reads_the_same_facts(both: tuple[Path, Path]) -> None:
     )
     one = ds.field("run_id") == "three"
     assert len(list(dataset.get_fragments(filter=one))) == 3
-    table = dataset.to_table(columns=["run_id", *parquet_facts.COLUMNS], filter=one).sort_by(
+    table = dataset.to_table(columns=["run_id", *parquet_facts.columns()], filter=one).sort_by(
         [("neuron", "ascending"), ("position_id", "ascending")]
     )
     found = pl.from_arrow(table)
@@ -392,6 +394,6 @@ def test_plain_duckdb_reads_them_once_told_where_they_are(both: tuple[Path, Path
     with duckdb.connect(mixed, read_only=True) as con:
         with pytest.raises(duckdb.Error, match=r"Set the variable rare_tokens_facts to the folder"):
             con.execute("select count(*) from fct_effect")
-        where = str(parquet_facts.escaped(str(parquet_facts.folder(mixed)))).replace("'", "''")
-        con.execute(f"set variable rare_tokens_facts = '{where}'")
+        where = literals.text(literals.unpatterned(parquet_facts.folder(mixed)))
+        con.execute(f"set variable rare_tokens_facts = {where}")
         assert con.execute("select count(*) from fct_effect").fetchall() == [(2 * 128 * 130,)]

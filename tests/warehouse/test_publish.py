@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from rare_tokens.warehouse import connection
-from rare_tokens.warehouse.publish import runs
+from rare_tokens.warehouse.publish import loading
 from studies.synthetic.runs import make_parts, write_summary
 from tests.support.warehouses import SMALL, assert_same, change, contents, parts_of, published
 
@@ -29,7 +30,7 @@ def test_a_run_is_begun_staged_and_published(path: Path) -> None:
     assert warehouse.status(path, "run") == "running"
     write_summary(folder)
     assert warehouse.status(path, "run") == "staged"
-    assert warehouse.publish(path, folder) == "run"
+    assert warehouse.publish(path, folder, line=power_law_line) == "run"
     assert warehouse.status(path, "run") == "published"
     assert not folder.exists()
 
@@ -40,7 +41,7 @@ def test_the_stored_facts_are_the_parts(path: Path) -> None:
     make_parts(folder, run_id="run", position_block=50, effects=effects, layer=7, **SMALL)
     blocks = [pl.read_parquet(parts.effect_path(folder, block)) for block in range(3)]
     others = {name: pl.read_parquet(parts.relation_path(folder, name)) for name in parts.RELATIONS}
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     with warehouse.open(path) as opened:
         stored = opened.sql("select * from store.fct_effect order by rowid")
         assert stored.drop("run_key", "delta_entropy", "frozen_frequency_delta_loss").equals(
@@ -59,7 +60,7 @@ def test_the_manifest_and_summary_are_in_dim_run(path: Path) -> None:
     folder = parts_of(path)
     manifest = make_parts(folder, run_id="run", created_at="2026-11-21T03:00:00+02:00", **SMALL)
     summary = parts.read_summary(folder)
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     with warehouse.open(path) as opened:
         run = opened.dim_run().row(0, named=True)
     for name in ("model", "revision", "layer", "positions", "neurons", "seed", "tolerance", "effects", "code_version"):
@@ -100,7 +101,7 @@ def test_marts_are_the_same_bit_for_bit_on_any_number_of_threads(
         monkeypatch.setitem(connection.WRITE_CONFIG, "threads", threads)
         path = tmp_path / f"{threads}.duckdb"
         make_parts(parts_of(path), positions=4096, neurons=512, vocabulary=5000, window=256, run_id="run")
-        warehouse.publish(path, parts_of(path))
+        warehouse.publish(path, parts_of(path), line=power_law_line)
         seen.append(contents(path, leave_out=("fct_effect", "neuron_weight", "dim_position", "position_frequency")))
     assert_same(seen[0], seen[1])
     assert_same(seen[0], seen[2])
@@ -109,11 +110,11 @@ def test_marts_are_the_same_bit_for_bit_on_any_number_of_threads(
 def test_marts_do_not_depend_on_how_the_facts_were_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     for block, facts in ((50, 1), (128, 10**9)):
-        monkeypatch.setattr(runs, "FACTS_PER_STATEMENT", facts)
+        monkeypatch.setattr(loading, "FACTS_PER_STATEMENT", facts)
         path = tmp_path / f"{block}.duckdb"
         make_parts(parts_of(path), run_id="run", position_block=128, **(SMALL | {"neurons": 150}))
         _cut(parts_of(path), block)
-        warehouse.publish(path, parts_of(path))
+        warehouse.publish(path, parts_of(path), line=power_law_line)
         seen.append(contents(path))
     assert_same(*seen)
 
@@ -167,7 +168,7 @@ def test_hostile_texts_of_tokens_are_kept_as_they_are(path: Path) -> None:
     make_parts(folder, run_id="run", **SMALL)
     for row, text in enumerate(texts, 1):
         change("dim_token", "text", row, text)(folder)
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     with warehouse.open(path) as opened:
         assert opened.dim_token(token_id=[*range(1, 7)]).sort("token_id")["text"].to_list() == texts
     assert warehouse.run_sql(path, "select max(length(text)) as n from dim_token")["n"].to_list() == [10**7]
@@ -179,7 +180,7 @@ def test_a_run_without_rare_tokens_is_published(path: Path) -> None:
     table = pq.read_table(parts.relation_path(folder, "token_frequency"))
     even = table.set_column(1, "count", pa.array(np.full(60, 7, dtype=np.uint64)))
     pq.write_table(even, parts.relation_path(folder, "token_frequency"))
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     with warehouse.open(path) as opened:
         fits = opened.power_law_fit(preset="es").sort("token_group")
         assert fits["reason"].to_list() == ["no position in the group", None]  # all types tie at percentile 0

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import LockedError, UserError
 from rare_tokens.warehouse import sandbox
 from rare_tokens.warehouse.connection import open_read_only
@@ -22,7 +23,7 @@ SECRET = "the content of a file beside the warehouse"
 def path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     path = tmp_path_factory.mktemp("sandbox") / "w.duckdb"
     make_parts(path.with_name("parts"), positions=64, neurons=8, window=32, run_id="run")
-    warehouse.publish(path, path.with_name("parts"), store=request.param)
+    warehouse.publish(path, path.with_name("parts"), line=power_law_line, store=request.param)
     path.with_name("secret.txt").write_text(SECRET)
     pl.DataFrame({"x": [SECRET]}).write_parquet(path.with_name("secret.parquet"))
     with duckdb.connect(path.with_name("other.duckdb")) as con:
@@ -254,7 +255,7 @@ def backed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A warehouse whose run is in Parquet, and beside its files a link to, and a copy of, another file."""
     path = tmp_path_factory.mktemp("backed") / "w.duckdb"
     make_parts(path.with_name("parts"), positions=64, neurons=8, window=32, run_id="run")
-    warehouse.publish(path, path.with_name("parts"), store=parquet_facts.PARQUET)
+    warehouse.publish(path, path.with_name("parts"), line=power_law_line, store=parquet_facts.PARQUET)
     path.with_name("secret.txt").write_text(SECRET)
     pl.DataFrame({"x": [SECRET]}).write_parquet(path.with_name("secret.parquet"))
     (parquet_facts.folder(path) / "link.parquet").symlink_to(path.with_name("secret.parquet"))

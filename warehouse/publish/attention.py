@@ -10,12 +10,11 @@ import duckdb
 
 from rare_tokens.common import parts
 from rare_tokens.common.errors import QualityError, UserError
+from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.connection import reading, writing
-from rare_tokens.warehouse.publish import audit, staging
-from rare_tokens.warehouse.schema import relations
+from rare_tokens.warehouse.publish import audit, marts, staging
 from rare_tokens.warehouse.store import run_records
 
-_MART = "attention_impact"
 _CHECKED = "attention_position"  # not kept
 
 
@@ -102,9 +101,8 @@ def add_attention(path: Path, run_id: str, folder: Path, *, readers: Collection[
             what = "; ".join(str(failure) for failure in failures)
             raise QualityError(f"Attention of run {run_id} was refused: {what}. Ingest it again.")
         audit.record_results(con, key, verdicts, suite=audit.ATTENTION)
-        con.execute(f"delete from store.{_MART} where run_key = $run_key", {"run_key": key})
-        for statement in relations.relations()[_MART].publish:
-            con.execute(statement, {"run_key": key})
+        for mart in marts.of_attention():
+            marts.fill(con, mart, key, run_records.manifest(con, run_id))
         con.execute("commit")
         con.execute("checkpoint")
     staging.remove(folder)
@@ -113,7 +111,7 @@ def add_attention(path: Path, run_id: str, folder: Path, *, readers: Collection[
 
 def _refuse_other_positions(con: duckdb.DuckDBPyConnection, key: int, run_id: str, files: dict[str, Path]) -> None:
     """The tokens must be those of the run, and the positions of a cell in the token groups that it says."""
-    part, cell = (f"read_parquet([{staging.literal(files[name])}])" for name in (_CHECKED, "dim_attention_cell"))
+    part, cell = (f"read_parquet([{literals.file(files[name])}])" for name in (_CHECKED, "dim_attention_cell"))
     here = f"select preset, token_group, position_id from {part} join {cell} using (cell)"
     there = "select preset, token_group, position_id from store.position_group where run_key = $run_key"
     ((astray,),) = con.execute(
@@ -136,7 +134,7 @@ def _refuse_other_positions(con: duckdb.DuckDBPyConnection, key: int, run_id: st
 
 def _load(con: duckdb.DuckDBPyConnection, key: int, files: dict[str, Path]) -> int:
     values = {"run_key": key}
-    parts_of = {relation: f"read_parquet([{staging.literal(file)}])" for relation, file in files.items()}
+    parts_of = {relation: f"read_parquet([{literals.file(file)}])" for relation, file in files.items()}
     ((ablation,),) = con.execute(f"select head_ablation from {parts_of['dim_attention']}").fetchall()
     rows = 0
     for relation in parts.ATTENTION_RELATIONS:

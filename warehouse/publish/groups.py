@@ -7,6 +7,7 @@ import duckdb
 
 from rare_tokens.common import parts
 from rare_tokens.common.errors import QualityError, UserError
+from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import audit, staging
 from rare_tokens.warehouse.store import run_records
@@ -102,7 +103,7 @@ def add_groups(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -> i
 
 def _load(con: duckdb.DuckDBPyConnection, key: int, run_id: str, files: dict[str, Path]) -> int:
     values = {"run_key": key}
-    parts_of = {relation: f"read_parquet([{staging.literal(file)}])" for relation, file in files.items()}
+    parts_of = {relation: f"read_parquet([{literals.file(file)}])" for relation, file in files.items()}
     ((different,),) = con.execute(
         f"select count(*) from {parts_of['group_position']} as part full join"
         " (select * from store.dim_position where run_key = $run_key) as stored using (position_id)"

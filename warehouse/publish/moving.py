@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse.connection import reading, writing
-from rare_tokens.warehouse.publish.runs import load_facts, write_facts
+from rare_tokens.warehouse.publish.loading import load_facts, write_facts
 from rare_tokens.warehouse.runs import find
 from rare_tokens.warehouse.store import parquet_facts, run_records
 

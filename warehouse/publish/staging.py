@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from rare_tokens.common import parts
 from rare_tokens.common.errors import QualityError, UserError
-from rare_tokens.warehouse.store import parquet_facts
+from rare_tokens.warehouse import literals
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def attach(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
         here = parts.schema(relation, tuple(staged.manifest.effects)).names
         every = parts.schema(relation, tuple(parts.EFFECT_COLUMNS)).names
         columns = ", ".join(f'"{name}"' if name in here else f"null::float as {name}" for name in every)
-        files = ", ".join(literal(path) for path in paths)
+        files = ", ".join(literals.file(path) for path in paths)
         con.execute(f"create view staging.{relation} as select {columns} from read_parquet([{files}])")
 
 
@@ -121,8 +121,3 @@ def _files(staged: Staged) -> dict[str, list[Path]]:
     files = {relation: [parts.relation_path(staged.folder, relation)] for relation in relations}
     files["fct_effect"] = [parts.effect_path(staged.folder, block) for block in range(staged.manifest.blocks)]
     return files
-
-
-def literal(path: Path) -> str:
-    """The path as a SQL text that no pattern character of the engine's file search is left in."""
-    return "'" + parquet_facts.escaped(str(path.resolve())).replace("'", "''") + "'"

@@ -1,6 +1,7 @@
 """The schema of a warehouse: ordered migrations of its stored tables, then the views and macros over them."""
 
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,6 +21,18 @@ def known() -> list[tuple[int, str, str]]:
     return sorted((int(match[1]), match[2], path.read_text(encoding="utf-8")) for path, match in named if match)
 
 
+def make_or_check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Make a warehouse of a new, empty file; make sure that any other is one of this version.
+
+    Raises:
+        UserError: as `check` and `migrate`.
+    """
+    if _applied(con):
+        check(con, path)
+    else:
+        migrate(con, path)
+
+
 def check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Make sure that an open file is a warehouse of this version.
 
@@ -34,11 +47,20 @@ def check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
         raise UserError(f"{path} was written by another version of this program. Run `rare-tokens migrate` on it once.")
 
 
-def migrate(con: duckdb.DuckDBPyConnection, path: Path, *, commented: bool = True) -> list[str]:
+def migrate(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    *,
+    commented: bool = True,
+    then: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+) -> list[str]:
     """Bring an open, writable file to this version, in one transaction; returns the names of what was applied.
 
     Args:
+        con: the file.
+        path: of the file.
         commented: put the documentation of relations and columns into the catalogue.
+        then: what is to be computed anew of the runs that are there, within the same transaction.
 
     Raises:
         UserError: the file holds something else than a warehouse, or a newer version wrote it.
@@ -59,6 +81,8 @@ def migrate(con: duckdb.DuckDBPyConnection, path: Path, *, commented: bool = Tru
     if commented:
         for statement in relations.comments():
             con.execute(statement)
+    if then is not None:
+        then(con)
     con.execute("commit")
     return [f"{number:03d}_{name}" for number, name, _ in pending] + ["views"]
 

@@ -14,18 +14,24 @@ run for each run inside the transaction that publishes it.
 
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, fields
 from functools import cache
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 import duckdb
 
+from rare_tokens.common.presets import PRESETS, Preset
+from rare_tokens.warehouse import literals
+
 _COLUMN = re.compile(r"--   (\w+)  +(.*)")
-_TABLE_MACRO = re.compile(r"create or replace macro (\w+)\([^)]*\) as table\b")
 _MORE = re.compile(r"--     +(.*)")
+# What a statement defines, what it names (after from and join, or as a function), and its own common table expressions.
+_DEFINED = re.compile(r"\s*create or replace (?:view|macro) ((?:store\.)?\w+)")
+_NAMED = re.compile(r"\b(?:from|join)\s+((?:\w+\.)?\w+)|\b(\w+)\s*\(")
+_COMMON_TABLE = re.compile(r"(?:\bwith|,)\s+(\w+) as (?:not materialized |materialized )?\(")
 
 
 @dataclass(frozen=True)
@@ -57,25 +63,49 @@ def relations() -> dict[str, Relation]:
 
 @cache
 def audit_relations() -> dict[str, Relation]:
-    """The views that data checks read, by name; in this order a later one may use an earlier one."""
+    """The views that data checks read, by name."""
     return _read("audit")
 
 
 @cache
 def digest() -> str:
-    """SHA-256 over every file that views and macros are made from."""
-    texts = [text for folder in ("marts", "audit") for _, text in _sources(folder)]
+    """SHA-256 over all that views and macros are made from."""
+    texts = [*(text for folder in ("marts", "audit") for _, text in _sources(folder)), _presets()]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def definitions() -> list[str]:
     """The statements that define every view and macro, in an order in which they can be run."""
-    statements = [statement for relation in relations().values() for statement in relation.create]
-    macros = {found[1]: one for one in statements if (found := _TABLE_MACRO.match(one.strip()))}
-    calls = {name: [other for other in macros if other != name and f"{other}(" in macros[name]] for name in macros}
-    statements = sorted((one for one in statements if one not in macros.values()), key=_creation_rank)
-    statements += [macros[name] for name in TopologicalSorter(calls).static_order()]
-    return statements + [statement for view in audit_relations().values() for statement in view.create]
+    statements = _statements()
+    return [statements[name] for name in in_order({name: named(text) for name, text in statements.items()})]
+
+
+def named(statement: str) -> set[str]:
+    """The relations and macros that a statement names, itself left out; stored ones as `store.NAME`."""
+    text = re.sub(r"'[^']*'|--.*", "", statement)
+    found = {relation or macro for relation, macro in _NAMED.findall(text)}
+    return found - set(_COMMON_TABLE.findall(text)) - set(_DEFINED.findall(text))
+
+
+def tables_read(statements: Iterable[str]) -> set[str]:
+    """The stored tables that statements read, themselves or through views and macros, as `store.NAME`."""
+    definitions, read, left = _statements(), set[str](), set[str]().union(*map(named, statements))
+    while new := left - read:
+        read |= new
+        left = set[str]().union(*(named(definitions[name]) for name in new if name in definitions))
+    return {name for name in read if name.startswith("store.") and name not in definitions}
+
+
+def in_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
+    """The keys of `needs`, each after those of them that it needs.
+
+    Raises:
+        ValueError: some need one another; the message names them.
+    """
+    try:
+        return list(TopologicalSorter({key: sorted(set(needs[key]) & needs.keys()) for key in needs}).static_order())
+    except CycleError as circle:
+        raise ValueError(f"in sql/, each of these needs the one before it: {', '.join(circle.args[1])}") from circle
 
 
 def comments() -> list[str]:
@@ -85,11 +115,13 @@ def comments() -> list[str]:
         kind = "view"
         if relation.is_macro:
             kind = "macro table" if relation.columns else "macro"
-        text = _quoted(f"{relation.summary} {relation.grain}")
+        text = literals.text(f"{relation.summary} {relation.grain}")
         statements.append(f"comment on {kind} {relation.name} is {text}")
         if not relation.is_macro:
             described = relation.columns.items()
-            statements += [f"comment on column {relation.name}.{name} is {_quoted(text)}" for name, text in described]
+            statements += [
+                f"comment on column {relation.name}.{name} is {literals.text(text)}" for name, text in described
+            ]
     return statements
 
 
@@ -103,6 +135,21 @@ def markdown() -> str:
             lines += [f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in relation.columns.items()]
             lines.append("")
     return "\n".join(lines)
+
+
+@cache
+def _statements() -> dict[str, str]:
+    """By what each defines, the `create` statements of every view and macro."""
+    known = [*relations().values(), *audit_relations().values()]
+    texts = [_presets(), *(text for relation in known for text in relation.create)]
+    return {match[1]: text for text in texts if (match := _DEFINED.match(text))}
+
+
+def _presets() -> str:
+    """The statement that shows the table of presets as `store.preset`."""
+    rows = ",\n".join(f"({', '.join(map(literals.value, astuple(preset)))})" for preset in PRESETS.values())
+    names = ", ".join(item.name for item in fields(Preset))
+    return f"create or replace view store.preset as\nselect * from (values\n{rows}\n) as one ({names})"
 
 
 def _sources(folder: str) -> list[tuple[str, str]]:
@@ -151,15 +198,3 @@ def _columns(lines: list[str]) -> dict[str, str]:
         else:
             break
     return columns
-
-
-def _creation_rank(statement: str) -> int:
-    """Scalar macros stand alone; views use them; public views use the stored ones. (Table macros use them all.)"""
-    first_line = statement.strip().splitlines()[0]
-    if " macro " in first_line:
-        return 0
-    return 1 if " view store." in first_line else 2
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -19,19 +19,10 @@ import pyarrow.parquet as pq
 from rare_tokens.common import parts
 from rare_tokens.common.errors import LockedError, QualityError, UserError
 from rare_tokens.common.files import read_json
-from rare_tokens.warehouse import locks
+from rare_tokens.warehouse import literals, locks
 from rare_tokens.warehouse.connection import WRITE_CONFIG, connect, reason, writing
-from rare_tokens.warehouse.publish import audit, staging
-from rare_tokens.warehouse.publish.runs import (
-    LOADED,
-    clear,
-    clear_unused,
-    fill,
-    load_facts,
-    load_frequencies,
-    load_tokens,
-    write_facts,
-)
+from rare_tokens.warehouse.publish import audit, marts, staging
+from rare_tokens.warehouse.publish.loading import LOADED, clear, load_shared, store_facts
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.share.export import FORMAT, MANIFEST
 from rare_tokens.warehouse.store import parquet_facts, run_records
@@ -64,22 +55,30 @@ class Exported:
     def literal(self, relation: str, run_id: str | None = None) -> str | None:
         """The file of a relation, or of a run in it, as a SQL text; None where the export has none."""
         return next(
-            (staging.literal(self.folder / name) for name in self.files if _owner(name) == (relation, run_id)), None
+            (literals.file(self.folder / name) for name in self.files if _owner(name) == (relation, run_id)), None
         )
 
 
 def attach(
-    path: Path, folder: Path, *, store: str = parquet_facts.NATIVE, wait: float = 0.0, quiet: bool = False
+    path: Path,
+    folder: Path,
+    *,
+    line: marts.Line,
+    store: str = parquet_facts.NATIVE,
+    wait: float = 0.0,
+    quiet: bool = False,
 ) -> dict[str, str]:
     """Copy the runs of an export into a warehouse, each in one transaction; the warehouse is made where there is none.
 
-    A run that is there already with the same facts is passed over; so a command that was killed can be given again.
-    What is wrong with the export or with a run that is there is found before the first run is attached, but for what
-    only the audit sees of a run: those before it then stay, each whole.
+    A warehouse of an earlier version is brought up to date first. A run that is there already with the same facts is
+    passed over; so a command that was killed can be given again. What is wrong with the export or with a run that is
+    there is found before the first run is attached, but for what only the audit sees of a run: those before it then
+    stay, each whole.
 
     Args:
         path: the warehouse.
         folder: of the export.
+        line: fits the power law, where a run that is there needs it anew.
         store: where the facts go, `native` or `parquet`.
         wait: seconds to wait for a process that has the warehouse open.
         quiet: show no progress.
@@ -99,6 +98,8 @@ def attach(
     with _naming(exported), connect(config=WRITE_CONFIG) as con:
         rows = _run_rows(con, exported)
         _check_facts(exported, [run_id for run_id, row in rows.items() if row["status"] == "published"])
+    with writing(path, wait=wait, any_version=True) as con:
+        marts.bring_up_to_date(con, path, line)
     with writing(path, wait=wait) as con, parquet_facts.swept(con, path), _naming(exported):
         here = {
             run_id: _compared(con, path, exported, run_id) for run_id in rows if rows[run_id]["status"] == "published"
@@ -215,7 +216,7 @@ def _compared(con: duckdb.DuckDBPyConnection, path: Path, exported: Exported, ru
     if run_records.column(con, run_id, "store") == parquet_facts.PARQUET:
         parquet_facts.verify(con, path, run_id)
     there = exported.literal("fct_effect", run_id)
-    columns = ", ".join(parquet_facts.COLUMNS)
+    columns = ", ".join(parquet_facts.columns())
     query = f"select count(*), sum(hash({columns})) from {{}}"
     parquet_facts.define(con, key)
     (ours,) = con.execute(query.format(f"store.effect where run_key = {key}")).fetchall()
@@ -238,10 +239,7 @@ def _attach(
     key = run_records.record(con, dict(row) | {"store": store})
     manifest = run_records.manifest(con, run_id)
     clear(con, key)
-    tokenizer_key = load_tokens(con, manifest)
-    source_key = load_frequencies(con, manifest, tokenizer_key)
-    run_records.record(con, {"run_id": run_id, "tokenizer_key": tokenizer_key, "source_key": source_key})
-    clear_unused(con)
+    load_shared(con, manifest)
     for table, columns in _tables(con).items():
         literal = exported.literal(table, run_id)
         if literal is not None:
@@ -253,12 +251,8 @@ def _attach(
             )
     for analysis in exported.runs[run_id]["analyses"]:
         con.execute("insert into store.analysis values (?, ?, ?, ?, ?, ?)", [key, *analysis])
-    if store == parquet_facts.PARQUET:
-        write_facts(con, path, key, manifest, row["parts_digest"], "staging.fct_effect", quiet=quiet)
-    else:
-        load_facts(con, key, manifest, quiet=quiet)
-    parquet_facts.define(con, key)
-    fill(con, "agg_effect", key, manifest)
+    store_facts(con, path, key, manifest, row["parts_digest"], store, quiet=quiet)
+    marts.fill(con, "agg_effect", key, manifest)
     _audit(con, exported, run_id)
     parquet_facts.define(con)
     con.execute("commit")
@@ -268,12 +262,12 @@ def _attach(
 def _stage(con: duckdb.DuckDBPyConnection, exported: Exported, row: Mapping[str, Any]) -> None:
     """Show what publishing reads from parts as the relations `staging.NAME`, from the export."""
     run_id, tokenizer_id, source_id = (row[name] for name in ("run_id", "tokenizer_id", "frequency_source_id"))
-    of_tokens = f"tokenizer_id = {_quoted(tokenizer_id)}"
-    of_source = f"{of_tokens} and frequency_source_id = {_quoted(source_id)}"
+    of_tokens = f"tokenizer_id = {literals.text(tokenizer_id)}"
+    of_source = f"{of_tokens} and frequency_source_id = {literals.text(source_id)}"
     sources = {
         "dim_token": (exported.literal("dim_token"), parts.schema("dim_token").names, of_tokens),
         "token_frequency": (exported.literal("token_frequency"), parts.schema("token_frequency").names, of_source),
-        "fct_effect": (exported.literal("fct_effect", run_id), parquet_facts.COLUMNS, "true"),
+        "fct_effect": (exported.literal("fct_effect", run_id), parquet_facts.columns(), "true"),
     }
     con.execute("attach ':memory:' as staging")
     for relation, (literal, columns, condition) in sources.items():
@@ -324,7 +318,3 @@ def _attach_published_values(con: duckdb.DuckDBPyConnection, exported: Exported)
         con.execute(
             f"insert into store.published_value by name from read_parquet({literal}, hive_partitioning = false)"
         )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

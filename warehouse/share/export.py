@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import write_json
 from rare_tokens.warehouse.connection import reading
-from rare_tokens.warehouse.publish.runs import neuron_blocks
+from rare_tokens.warehouse.publish.loading import neuron_blocks
 from rare_tokens.warehouse.schema import migrations, relations
 from rare_tokens.warehouse.store import parquet_facts, run_records
 

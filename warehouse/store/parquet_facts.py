@@ -15,24 +15,25 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rare_tokens.common import parts
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import write_atomically
+from rare_tokens.warehouse import literals
 
 STORES = NATIVE, PARQUET = "native", "parquet"
 # Long enough that a file's statistics and pages cost little, short enough that one neuron reads little beside itself.
 ROWS_PER_ROW_GROUP = 122_880
 FOLDER, FAULT, _TEMPLATE = "rare_tokens_facts", "rare_tokens_fault", "rare_tokens_template"
-COLUMNS = tuple(parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS)).names)
 NAMED = "Facts in Parquet: file"  # how the message about a file that is not the one that was written begins
 _MAGIC = b"PAR1"
 _HIVE = "hive_partitioning = true, hive_types = {'run_id': varchar, 'run_key': usmallint, 'block': usmallint}"
@@ -48,6 +49,7 @@ class FactFile:
     Attributes:
         path: within the folder.
         footer_sha256: of what Parquet keeps at the end of the file: columns, places and statistics of its pages.
+        column_names: those that it has; none in a warehouse of an earlier schema.
     """
 
     run_key: int
@@ -58,6 +60,12 @@ class FactFile:
     bytes: int
     sha256: str
     footer_sha256: str
+    column_names: tuple[str, ...] = ()
+
+
+def columns() -> tuple[str, ...]:
+    """The columns of facts, every effect among them."""
+    return tuple(parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS)).names)
 
 
 def folder(path: Path) -> Path:
@@ -67,15 +75,17 @@ def folder(path: Path) -> Path:
 
 def files(con: duckdb.DuckDBPyConnection, key: int | None = None) -> list[FactFile]:
     """The files of a run, or of all, in the order of their neurons; none in a warehouse of an earlier schema."""
-    found = "schema_name = 'store' and table_name = 'fact_file'"
-    if not con.execute(f"select 1 from duckdb_tables() where {found}").fetchall():
+    found = "select column_name from duckdb_columns() where schema_name = 'store' and table_name = 'fact_file'"
+    there = {name for (name,) in con.execute(found).fetchall()}
+    if not there:
         return []
-    columns = ", ".join(item.name for item in fields(FactFile))
+    names = [item.name for item in fields(FactFile) if item.name in there]
     rows = con.execute(
-        f"select {columns} from store.fact_file where $key is null or run_key = $key order by run_key, first_neuron",
+        f"select {', '.join(names)} from store.fact_file where $key is null or run_key = $key"
+        " order by run_key, first_neuron",
         {"key": key},
     ).fetchall()
-    listed = [FactFile(*row) for row in rows]
+    listed = [FactFile(**dict(zip(names, row, strict=True))) for row in rows]
     if odd := next((file for file in listed if not _NAME.fullmatch(file.path)), None):
         raise UserError(f"The warehouse is damaged: it lists the Parquet file {odd.path!r}, which it never wrote.")
     return listed
@@ -96,20 +106,21 @@ def write(
         path: of the warehouse.
         run: its run_key and run_id.
         tag: tells this publication of the run from others.
-        source: what to select `COLUMNS` from.
+        source: what to select the columns of facts from.
         blocks: first and last neuron of each file.
     """
     key, run_id = run
     for number, (first, last) in enumerate(blocks):
         name = f"run_id={quote(run_id, safe='')}/run_key={key}/block={number:05d}/{tag}.parquet"
         query = (
-            f"select {', '.join(COLUMNS)} from {source} where neuron between {first} and {last}"
+            f"select {', '.join(columns())} from {source} where neuron between {first} and {last}"
             " order by neuron, position_id"
         )
         write_atomically(folder(path) / name, partial(_copy, con, query))
-        written = _described(folder(path) / name, FactFile(key, name, first, last, 0, 0, "", ""))
-        places = ", ".join("?" for _ in fields(FactFile))
-        con.execute(f"insert into store.fact_file values ({places})", list(astuple(written)))
+        written = _described(folder(path) / name, FactFile(key, name, first, last, 0, 0, "", "", columns()))
+        places = ", ".join(f"${item.name}" for item in fields(FactFile))
+        values = asdict(written) | {"column_names": list(columns())}
+        con.execute(f"insert into store.fact_file values ({places})", values)
         yield last + 1 - first
 
 
@@ -118,28 +129,40 @@ def define(con: duckdb.DuckDBPyConnection, key: int | None = None) -> None:
 
     Reading only its own, a run can be published although a file of another is gone.
     """
-    listed = files(con, key)
-    columns = ", ".join(f'"{name}"' for name in ("run_key", *COLUMNS, "run_id"))
-    if not listed:
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for file in files(con, key):
+        kinds.setdefault(tuple(file.column_names), []).append(file.path)
+    if not kinds:
         con.execute(
             "create or replace view store.parquet_effect as"
             " select *, null::varchar as run_id from store.fct_effect where false"
         )
         return
-    fault = "" if key is not None else f"when getvariable('{FAULT}') is not null then [error(getvariable('{FAULT}'))] "
+    with ExitStack() as templates:
+        for number, names in enumerate(kinds):
+            template = templates.enter_context(_template(names))
+            con.execute(f"set variable {_TEMPLATE}_{number} = {literals.text(literals.unpatterned(template))}")
+        selects = [
+            _select(names, paths, number, or_fault=key is None) for number, (names, paths) in enumerate(kinds.items())
+        ]
+        con.execute(f"create or replace view store.parquet_effect as {' union all '.join(selects)}")
+        for number in range(len(kinds)):
+            con.execute(f"reset variable {_TEMPLATE}_{number}")
+
+
+def _select(names: tuple[str, ...], paths: list[str], number: int, *, or_fault: bool) -> str:
+    """The facts in files that have the same columns; an effect that was added since is NULL."""
+    template = f"getvariable('{_TEMPLATE}_{number}')"
+    fault = f"when getvariable('{FAULT}') is not null then [error(getvariable('{FAULT}'))] " if or_fault else ""
     unset = f"Set the variable {FOLDER} to the folder WAREHOUSE.facts first, or open the warehouse with rare-tokens."
-    names = ", ".join(_quoted(file.path) for file in listed)
     source = (
-        f"case when getvariable('{_TEMPLATE}') is not null then [getvariable('{_TEMPLATE}')] {fault}"
-        f"when getvariable('{FOLDER}') is null then [error({_quoted(unset)})] "
-        f"else list_transform([{names}], lambda file: getvariable('{FOLDER}') || '/' || file) end"
+        f"case when {template} is not null then [{template}] {fault}"
+        f"when getvariable('{FOLDER}') is null then [error({literals.text(unset)})] "
+        f"else list_transform([{', '.join(map(literals.text, paths))}],"
+        f" lambda file: getvariable('{FOLDER}') || '/' || file) end"
     )
-    with _template() as template:
-        con.execute(f"set variable {_TEMPLATE} = {_quoted(escaped(str(template)))}")
-        con.execute(
-            f"create or replace view store.parquet_effect as select {columns} from read_parquet({source}, {_HIVE})"
-        )
-        con.execute(f"reset variable {_TEMPLATE}")
+    chosen = [f'"{name}"' if name in names else f'null::float as "{name}"' for name in columns()]
+    return f"select run_key, {', '.join(chosen)}, run_id from read_parquet({source}, {_HIVE})"
 
 
 def bind(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
@@ -147,11 +170,11 @@ def bind(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
 
     Where one is missing or is not the one that was written, reading facts will fail and name it; the rest works.
     """
-    con.execute(f"set variable {FOLDER} = {_quoted(escaped(str(folder(path))))}")
+    con.execute(f"set variable {FOLDER} = {literals.text(literals.unpatterned(folder(path)))}")
     listed = files(con)
     fault = next(filter(None, (_fault(con, path, file) for file in listed)), None)
     if fault is not None:
-        con.execute(f"set variable {FAULT} = {_quoted(fault)}")
+        con.execute(f"set variable {FAULT} = {literals.text(fault)}")
     return [folder(path) / file.path for file in listed]
 
 
@@ -202,13 +225,6 @@ def orphans(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
     return sorted(file for file in found if file not in listed)
 
 
-def escaped(text: str) -> str:
-    """A path that no pattern character of the engine's file search is left in."""
-    for character in "[*?":  # `[` first: the brackets that the others get must stay
-        text = text.replace(character, f"[{character}]")
-    return text
-
-
 def sha256(file: Path) -> str:
     """SHA-256 of a file, hex."""
     digest = hashlib.sha256()
@@ -222,14 +238,14 @@ def _copy(con: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
     # Version 2 has the encodings that fit: differences of positions, floats split by byte. Level 1 is quicker to write
     # than the default, and what floats leave to compress gets no smaller above it.
     options = "format parquet, parquet_version v2, compression zstd, compression_level 1"
-    con.execute(f"copy ({query}) to {_quoted(str(file))} ({options}, row_group_size {ROWS_PER_ROW_GROUP})")
+    con.execute(f"copy ({query}) to {literals.text(file)} ({options}, row_group_size {ROWS_PER_ROW_GROUP})")
     file.chmod(0o444)
 
 
 def _described(file: Path, entry: FactFile) -> FactFile:
     rows = pq.read_metadata(file).num_rows
     size, hashes = file.stat().st_size, (sha256(file), _footer_sha256(file))
-    return FactFile(entry.run_key, entry.path, entry.first_neuron, entry.last_neuron, rows, size, *hashes)
+    return replace(entry, rows=rows, bytes=size, sha256=hashes[0], footer_sha256=hashes[1])
 
 
 def _fault(con: duckdb.DuckDBPyConnection, path: Path, file: FactFile) -> str | None:
@@ -268,9 +284,10 @@ def _footer_sha256(file: Path) -> str:
 
 
 @contextmanager
-def _template() -> Iterator[Path]:
+def _template(names: tuple[str, ...]) -> Iterator[Path]:
     """A file without rows that tells the view its columns."""
     schema = parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS))
+    schema = pa.schema([schema.field(name) for name in names])
     try:
         root = Path(tempfile.mkdtemp(prefix="rare-tokens-"))
     except FileNotFoundError as error:  # it tried to write in each folder there is for temporary files
@@ -282,7 +299,3 @@ def _template() -> Iterator[Path]:
         yield file
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -11,7 +11,7 @@ from rare_tokens.common.parts import Manifest, Summary
 
 # Fields of a manifest that are of no use once the run is published.
 _NOT_KEPT = {"position_block", "format"}
-_JSON = {"identity", "options", "packages", "stage_seconds"}
+_JSON = {"identity", "options", "facts", "packages", "stage_seconds"}
 
 
 def described(manifest: Manifest, summary: Summary | None = None) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def manifest(con: duckdb.DuckDBPyConnection, run_id: str) -> Manifest:
         f"select {', '.join(names)} from store.run where run_id = $run_id", {"run_id": run_id}
     ).fetchall()
     values = dict(zip(names, row, strict=True))
-    values |= {name: json.loads(values[name]) for name in _JSON & values.keys()}
+    values |= {name: json.loads(values[name] or "{}") for name in _JSON & values.keys()}
     return Manifest(**values | {"created_at": values["created_at"].isoformat(), "position_block": values["positions"]})
 
 

@@ -43,6 +43,7 @@ _LABELS = {
 }
 HASH_LENGTH = 16  # characters of a hash that a page shows; runs.csv holds them whole
 _ALWAYS_BY_RUN = ("revision", "run_id", "status")
+_COMMA_SEPARATED = ("effects",)  # options; other lists are options given several times
 _COUNTS = ("layer", "positions", "neurons", "window_length", "self_check_pairs")
 
 
@@ -71,7 +72,8 @@ def series_facts(series: Series) -> Facts:
 def command(run: Run) -> str:
     """The command that makes a run again, from the options it was made with (`dim_run.options`).
 
-    A folder of the machine it was made on is shortened to its last part, for a page is passed on.
+    The options are named as the command names them. A folder of the machine it was made on is shortened to its last
+    part, for a page is passed on.
     """
     options = parsed(run.row["options"])
     if not isinstance(options, Mapping):
@@ -81,9 +83,7 @@ def command(run: Run) -> str:
         flag = "--" + str(name).replace("_", "-")
         if value is True:
             words.append(flag)
-        elif name == "frequencies" and not str(value).endswith(".npy"):
-            continue  # counted over the corpus, which is the default
-        elif name == "effects" and isinstance(value, list):
+        elif name in _COMMA_SEPARATED and isinstance(value, list):
             words += [flag, ",".join(str(item) for item in value)]
         elif isinstance(value, list):
             words += [word for item in value for word in (flag, _plain(item))]

@@ -25,7 +25,12 @@
 --   exact_pairs             pairs recomputed exactly because their error bound was over tolerance
 --   self_check_error        largest error of the numeric self-check, in units of its tolerance
 --   structural_check_error  largest error against the hooked model, in units of its tolerance
---   options                 the command's options, JSON
+--   options                 what the command was given, by option, defaults included, JSON; folders
+--                           of a path are left out
+--   facts                   what was found or chosen for it instead, JSON: path (moments or dense)
+--                           and what makes it dense (between), device, offloaded_bytes; of matched
+--                           contexts also tagger, rare_tokens, rare_tokens_met, pairs and
+--                           matched_contexts
 --   created_at              start of the ingest, UTC
 --   seconds                 time that the ingest took
 --   code_version            version of this package that wrote the run
@@ -66,6 +71,7 @@ select
     self_check_error,
     structural_check_error,
     options,
+    facts,
     created_at,
     seconds,
     code_version,

@@ -23,41 +23,14 @@ from store.fct_effect
 where false;
 
 create or replace view store.effect as
-select
-    run_key,
-    neuron,
-    position_id,
-    activation,
-    delta_loss,
-    direct_delta_loss,
-    delta_entropy,
-    delta_kl,
-    frozen_frequency_delta_loss
-from store.fct_effect
-union all
-select
-    run_key,
-    neuron,
-    position_id,
-    activation,
-    delta_loss,
-    direct_delta_loss,
-    delta_entropy,
-    delta_kl,
-    frozen_frequency_delta_loss
-from store.parquet_effect;
+select * from store.fct_effect
+union all by name
+select * exclude (run_id) from store.parquet_effect;
 
 create or replace view fct_effect as
 select
     run.run_id,
     run.layer,
-    effect.neuron,
-    effect.position_id,
-    effect.activation,
-    effect.delta_loss,
-    effect.direct_delta_loss,
-    effect.delta_entropy,
-    effect.delta_kl,
-    effect.frozen_frequency_delta_loss
+    effect.* exclude (run_key)
 from store.effect as effect
 join store.run as run using (run_key);

@@ -16,10 +16,28 @@ with run as (
 ),
 
 token_group as (
-    select preset, token_group
-    from
-        (values ('es'), ('nc'), ('ds'), ('nc-matched')) as p (preset),
-        (values ('rare'), ('common')) as g (token_group)
+    select
+        preset.preset,
+        side.token_group,
+        case
+            when preset.percentile is null
+                then format(
+                    'its positions are a sample; ingest --contexts {} searches for pairs',
+                    preset.preset
+                )
+            else concat(
+                'no target ',
+                case
+                    when side.token_group = 'rare' then if(preset.words, 'is a word below', 'below')
+                    else if(preset.strict, 'above', 'at or above')
+                end,
+                if(preset.occurrences, ' occurrence', ' type'), ' percentile ',
+                format('{:g}', preset.percentile),
+                if(preset.elbow, '', ', the elbow left out')
+            )
+        end as why_empty
+    from store.preset as preset
+    cross join (values ('rare'), ('common')) as side (token_group)
 ),
 
 size as (
@@ -44,17 +62,7 @@ final as (
         case
             when size.positions > 0 then null
             when run.status = 'missing' then run.status_reason
-            when token_group.preset = 'nc-matched'
-                then 'its positions are a sample; ingest --contexts nc-matched searches for pairs'
-            when token_group.preset || token_group.token_group = 'esrare'
-                then 'no target is a word below type percentile 50'
-            when token_group.preset = 'es' then 'no target at or above type percentile 50'
-            when token_group.preset || token_group.token_group = 'ncrare'
-                then 'no target below occurrence percentile 50'
-            when token_group.preset = 'nc' then 'no target at or above occurrence percentile 50'
-            when token_group.token_group = 'rare'
-                then 'no target below type percentile 15, the elbow left out'
-            else 'no target above type percentile 15, the elbow left out'
+            else token_group.why_empty
         end as reason
     from run
     join token_group on run.status = 'published' or token_group.preset = run.contexts

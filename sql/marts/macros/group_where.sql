@@ -7,10 +7,10 @@
 -- occurrences := true draws the line by occurrence percentile, not by type percentile. words :=
 -- true leaves rare tokens out that are no words, elbow := false those at the elbow of the frequency
 -- curve, strict := true the common ones that lie exactly at the percentile. of_input := true looks
--- at the token at the position, as the papers' code does, not at its target. So es is
--- (run, 50, words := true), nc (run, 50, occurrences := true), ds (run, 15, elbow := false,
--- strict := true). As everywhere, a position whose target is a separator or has no count is in no
--- group; nor is one whose input is, where that decides (SPEC 1).
+-- at the token at the position, as the papers' code does, not at its target. The relation preset
+-- has the parameters that draw each preset's line: es is (run, 50, words := true). As everywhere, a
+-- position whose target is a separator or has no count is in no group; nor is one whose input is,
+-- where that decides.
 
 create or replace macro group_where(
     run, percentile,
@@ -38,28 +38,18 @@ position as (
     join store.position_frequency as counted using (run_key, position_id)
 ),
 
-graded as (
+grouped as (
     select
         p.position_id,
-        case when occurrences then f.occurrence_percentile else f.percentile end as place,
-        t.is_word,
-        f.is_elbow
+        token_group_of(
+            case when occurrences then f.occurrence_percentile else f.percentile end,
+            t.is_word, f.is_elbow, percentile, words, elbow, strict
+        ) as token_group
     from position as p
     cross join chosen as c
     join store.token_frequency as f on c.source_key = f.source_key and p.token_id = f.token_id
     join store.dim_token as t on c.tokenizer_key = t.tokenizer_key and p.token_id = t.token_id
     where f.count > 0 and p.token_id is distinct from c.separator_token_id
-),
-
-grouped as (
-    select
-        position_id,
-        case
-            when not elbow and is_elbow then null
-            when place < percentile and (is_word or not words) then 'rare'
-            when place > percentile or (place = percentile and not strict) then 'common'
-        end as token_group
-    from graded
 ),
 
 final as (

@@ -34,21 +34,25 @@ with chosen as (
 cell as (
     select
         *,
-        bucket < percentile as is_rare,
-        of_input
-        or (
-            (bucket > 50 or bucket % 5 > 0)
-            and bucket_low < percentile
-            and percentile < bucket_high
-        ) as is_cut
+        case
+            when is_cut then 'common'
+            else token_group_of(bucket, is_word, is_elbow, percentile, words, elbow, strict)
+        end as token_group
     from (
         select
             c.cell,
             c.positions,
             c.is_word,
+            c.is_elbow,
             case when occurrences then c.occurrence_bucket else c.percentile_bucket end as bucket,
             case when bucket > 50 then 50 else bucket - 2.5 end as bucket_low,
-            case when bucket > 50 then 101 else bucket + 2.5 end as bucket_high
+            case when bucket > 50 then 101 else bucket + 2.5 end as bucket_high,
+            of_input
+            or (
+                (bucket > 50 or bucket % 5 > 0)
+                and bucket_low < percentile
+                and percentile < bucket_high
+            ) as is_cut
         from store.effect_cell as c
         join chosen using (run_key)
         where of_input or elbow or not c.is_elbow
@@ -58,7 +62,7 @@ cell as (
 -- Whole cells: rare ones, common ones, and those that the line cuts, as if they were common.
 whole as (
     select
-        c.is_rare and not c.is_cut as is_rare,
+        c.token_group,
         a.neuron,
         sum(c.positions) as positions,
         sum(a.abs_delta_units) as abs_delta,
@@ -66,32 +70,28 @@ whole as (
     from store.agg_effect as a
     join chosen using (run_key)
     join cell as c using (cell)
-    where
-        c.is_cut
-        or case
-            when c.is_rare then c.is_word or not words
-            else c.bucket > percentile or not strict
-        end
-    group by 1, a.neuron
+    where c.token_group is not null
+    group by c.token_group, a.neuron
 ),
 
 -- What of the cut cells is not common: taken away, and added where it is rare.
 moved as (
     select
         p.position_id,
-        case when occurrences then p.occurrence_percentile else p.percentile end as place,
-        place < percentile and (p.is_word or not words) as is_rare
+        token_group_of(
+            case when occurrences then p.occurrence_percentile else p.percentile end,
+            p.is_word, p.is_elbow, percentile, words, elbow, strict
+        ) as token_group
     from store.position_frequency as p
     join chosen using (run_key)
     where
         not of_input
-        and (place < percentile or (strict and place = percentile))
         and (elbow or not p.is_elbow)
         and case when occurrences then p.occurrence_bucket else p.percentile_bucket end in (
             select c.bucket from cell as c where c.is_cut
         )
     union all
-    select p.position_id, null as place, coalesce(g.token_group = 'rare', false) as is_rare
+    select p.position_id, g.token_group
     from store.position_frequency as p
     join chosen using (run_key)
     left join group_where(
@@ -99,25 +99,26 @@ moved as (
         occurrences := occurrences, words := words, of_input := of_input, elbow := elbow,
         strict := strict
     ) as g using (position_id)
-    where of_input and g.token_group is distinct from 'common'
+    where of_input
 ),
 
 part as (
     select
-        m.is_rare,
+        m.token_group,
         e.neuron,
         count(*) as positions,
         sum(abs(units(e.delta_loss))) as abs_delta,
         sum(units(e.delta_loss)) as delta
     from store.effect as e
     join chosen using (run_key)
-    join moved as m using (position_id)
-    group by m.is_rare, e.neuron
+    join (select * from moved as m where m.token_group is distinct from 'common') as m
+        using (position_id)
+    group by m.token_group, e.neuron
 ),
 
 total as (
     select
-        case when is_rare then 'rare' else 'common' end as token_group,
+        token_group,
         neuron,
         sum(positions) as positions,
         sum(abs_delta) as abs_delta,
@@ -125,11 +126,11 @@ total as (
     from (
         select * from whole
         union all
-        select false, neuron, -positions, -abs_delta, -delta from part
+        select 'common', neuron, -positions, -abs_delta, -delta from part
         union all
-        select true, neuron, positions, abs_delta, delta from part where is_rare
+        select * from part where token_group = 'rare'
     )
-    group by is_rare, neuron
+    group by token_group, neuron
     having sum(positions) > 0
 ),
 

@@ -14,7 +14,7 @@
 --   ranks              neurons with an influence above 0
 --   reason             why there is no fit; NULL where there is one
 --
--- SPEC 3, the explicit windows; power_law_fit has the window auto, regime_fit also the paper's.
+-- A fit on a given window; power_law_fit has the window auto, regime_fit also the paper's.
 
 create or replace macro power_law_at(run, first, last) as table
 with chosen as (
@@ -22,60 +22,41 @@ with chosen as (
 ),
 
 curve as (
-    select preset, token_group, ln(rank) as x, rank, ln(influence) as y
+    select
+        run_id, preset, token_group, layer, rank, ln(rank) as x, ln(influence) as y,
+        count(*) over (partition by preset, token_group) as ranks,
+        first >= 1 and first < last and last <= ranks and rank between first and last as is_inside
     from store.neuron_influence
     join chosen using (run_key)
     where influence > 0
 ),
 
-line as (
-    select
-        preset,
-        token_group,
-        count(*) filter (rank between first and last) as points,
-        count(*) as ranks,
-        regr_slope(y, x) filter (rank between first and last) as slope,
-        regr_intercept(y, x) filter (rank between first and last) as beta,
-        regr_r2(y, x) filter (rank between first and last) as r2
-    from curve
-    group by preset, token_group
-),
-
 fitted as (
     select
         *,
-        first >= 1 and last > first and last <= ranks and slope is not null as is_fitted
-    from line
-),
-
-near as (
-    select
-        preset,
-        token_group,
-        avg((abs(y - (slope * x + beta)) < 0.1)::integer) as share_within_0_1,
-        count(*) filter (y - (slope * x + beta) > 0.5) as neurons_above_0_5
+        regr_slope(y, x) filter (is_inside) over curve as slope,
+        regr_intercept(y, x) filter (is_inside) over curve as beta,
+        regr_r2(y, x) filter (is_inside) over curve as r2,
+        y - (slope * x + beta) as deviation
     from curve
-    join fitted using (preset, token_group)
-    where is_fitted
-    group by preset, token_group
+    window curve as (partition by preset, token_group)
 )
 
 select
-    chosen.run_id,
+    run_id,
     preset,
     token_group,
-    chosen.layer,
+    layer,
     first as first_rank,
     last as last_rank,
-    if(is_fitted, -slope, null) as kappa,
-    if(is_fitted, beta, null) as beta,
-    if(is_fitted, r2, null) as r2,
-    near.share_within_0_1,
-    near.neurons_above_0_5,
+    -slope as kappa,
+    beta,
+    r2,
+    avg((abs(deviation) < 0.1)::integer) as share_within_0_1,
+    sum((deviation > 0.5)::integer)::bigint as neurons_above_0_5,
     ranks,
-    if(is_fitted, null, format('ranks {} to {} are no window of {} ranks', first, last, ranks))
+    if(slope is null, format('ranks {} to {} are no window of {} ranks', first, last, ranks), null)
         as reason
 from fitted
-left join near using (preset, token_group)
-cross join chosen
+group by run_id, preset, token_group, layer, slope, beta, r2, ranks
 order by preset, token_group desc;

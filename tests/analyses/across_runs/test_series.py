@@ -9,6 +9,7 @@ import pytest
 from rare_tokens import warehouse
 from rare_tokens.analyses import registry
 from rare_tokens.analyses.coordination.weight_spectra import weight_spectrum
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts
 from tests.commands.test_analyze import smaller_registry
@@ -19,7 +20,7 @@ def publish(path, revision):
     folder = parts_root(path) / run_id
     sizes = {"positions": 384, "neurons": 96, "zipf_share": 0.8}
     make_parts(folder, **sizes, model_seed=int(revision[4:]), run_id=run_id, revision=revision, model="grown")
-    warehouse.publish(path, folder, quiet=True)
+    warehouse.publish(path, folder, line=power_law_line, quiet=True)
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def path(commands, monkeypatch):
     warehouse.record_missing(path, run_id="grown-step8", model="grown", revision="step8", why="no weights")
     folder = parts_root(path) / "other"
     make_parts(folder, positions=384, neurons=96, seed=9, run_id="other", zipf_share=0.8)
-    warehouse.publish(path, folder, quiet=True)
+    warehouse.publish(path, folder, line=power_law_line, quiet=True)
     return path
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from rare_tokens import warehouse
 from rare_tokens.analyses.curve.effect_cells import in_group
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
 from rare_tokens.common.errors import UserError
 from studies.synthetic.runs import make_parts
@@ -27,7 +28,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[wareho
     folder = parts.parts_root(path) / "run"
     make_parts(folder, positions=400, neurons=40, window=50, position_block=400, run_id="run", vocabulary=120)
     facts = pl.read_parquet(parts.effect_path(folder, 0)).sort("neuron", "position_id")
-    warehouse.publish(path, folder)
+    warehouse.publish(path, folder, line=power_law_line)
     with warehouse.open(path) as opened:
         yield opened, facts["delta_loss"].to_numpy().astype(float).reshape(40, 400)
 

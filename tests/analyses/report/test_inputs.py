@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.analyses.reference import published_values
 from rare_tokens.analyses.report import ReportInputs, relations, write_report
 from rare_tokens.analyses.report.data.inputs import INPUTS
@@ -30,7 +31,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
         make_parts(
             folder, run_id=run_id, revision=revision, neurons=96, positions=1024, seed=7, model_seed=seed, window=64
         )
-        warehouse.publish(path, folder, quiet=True)
+        warehouse.publish(path, folder, line=power_law_line, quiet=True)
     with warehouse.open(path) as opened:
         return ReportInputs(
             runs=opened.read("dim_run"),

@@ -8,11 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rare_tokens.common.effects import EFFECTS
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation.ablation import EFFECTS, Ablation
+from rare_tokens.ingest.ablation.ablation import Ablation
+from rare_tokens.ingest.ablation.effects import FORMULAS
 from rare_tokens.ingest.ablation.exact import weighted_rows
 from rare_tokens.ingest.model.head import Head
-from tests.support.ablation_layers import COLUMNS, chosen_pairs, every_pair, made_up, trained, worst
+from rare_tokens.ingest.model.norms import NormForm
+from tests.support.ablation_layers import chosen_pairs, every_pair, made_up, trained, worst
+
+ALL = tuple(EFFECTS)
+
+
+def test_every_effect_has_its_formulas() -> None:
+    assert list(FORMULAS) == list(EFFECTS)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +34,18 @@ def test_every_pair_of_a_trained_head_is_within_tolerance(novella) -> None:
     assert worst(novella, found, chosen_pairs(found, 12_000)) <= 1
     share = found.exact_pairs / found.delta_loss.numel()
     assert share <= 0.02, share
-    assert found.exact_pairs + found.order2_pairs + found.order3_pairs == found.delta_loss.numel()
+    assert found.report is None, "only on request"
+
+
+def test_a_report_changes_nothing_and_says_how_near_the_series_came(novella) -> None:
+    head, w, reference, x, n, y = novella
+    layer, some = (head, w, reference), (x[:96], n[:96], y[:96])
+    plain, told = (Ablation(*layer, sample=x[::4], report=report).block(*some) for report in (False, True))
+    assert torch.equal(plain.delta_loss, told.delta_loss)
+    assert told.report is not None
+    by_series = told.report.share_of_tolerance.isfinite()
+    assert int((~by_series).sum()) == told.exact_pairs == plain.exact_pairs
+    assert 0 < told.report.order2_pairs < int(by_series.sum()), "order 2 does for most, not for all"
 
 
 def test_every_pair_of_a_trained_rms_head_is_within_tolerance(real_inputs: Path) -> None:
@@ -40,8 +60,8 @@ def test_every_pair_of_a_trained_rms_head_is_within_tolerance(real_inputs: Path)
 def test_hostile_neurons(norm: str, biases: bool, neurons: float) -> None:
     counts = torch.arange(300)
     layer = made_up(1, norm=norm, biases=biases, neurons=neurons)
-    found = Ablation(*layer[:3], effects=EFFECTS, unigram_counts=counts).block(*layer[3:])
-    assert worst(layer, found, every_pair(*found.delta_loss.shape), EFFECTS, counts) <= 1
+    found = Ablation(*layer[:3], effects=ALL, unigram_counts=counts).block(*layer[3:])
+    assert worst(layer, found, every_pair(*found.delta_loss.shape), ALL, counts) <= 1
 
 
 @pytest.mark.parametrize("scale", [{"logits": 8.0}, {"residual": 1e-3}, {"residual": 1e4, "neurons": 30.0}])
@@ -73,9 +93,9 @@ def test_all_effects_of_a_trained_head_are_within_tolerance(novella) -> None:
     head, w, reference, x, n, y = novella
     layer = (head, w[:64], reference[:64], x[:128], n[:128, :64], y[:128])
     counts = torch.arange(head.unembedding.shape[0]).flip(0)
-    ablation = Ablation(*layer[:3], effects=EFFECTS, unigram_counts=counts)
+    ablation = Ablation(*layer[:3], effects=ALL, unigram_counts=counts)
     found = ablation.block(*layer[3:])
-    assert worst(layer, found, every_pair(128, 64), EFFECTS, counts) <= 1
+    assert worst(layer, found, every_pair(128, 64), ALL, counts) <= 1
     assert (
         found.exact_pairs < found.delta_loss.numel() / 2
     )  # the series of every effect is used, not only the exact path
@@ -86,12 +106,12 @@ def test_no_edit_has_no_effect() -> None:
     still = n.clone()
     still[:, 1:] += 1
     w[2] = 0  # a neuron of zero weights
-    found = Ablation(head, w, n[0], effects=EFFECTS, unigram_counts=torch.ones(300)).block(x[:1], n[:1], y[:1])
-    for column in COLUMNS.values():
-        assert not getattr(found, column).any()
-    found = Ablation(head, w, n[0] + 1, effects=EFFECTS, unigram_counts=torch.ones(300)).block(x, n, y)
-    for column in COLUMNS.values():
-        assert not getattr(found, column)[:, 2].any()
+    found = Ablation(head, w, n[0], effects=ALL, unigram_counts=torch.ones(300)).block(x[:1], n[:1], y[:1])
+    for name in ALL:
+        assert not found.effects[name].any()
+    found = Ablation(head, w, n[0] + 1, effects=ALL, unigram_counts=torch.ones(300)).block(x, n, y)
+    for name in ALL:
+        assert not found.effects[name][:, 2].any()
 
 
 def test_permuted_neurons_give_permuted_effects() -> None:
@@ -121,7 +141,7 @@ def test_blocks_of_the_vocabulary_do_not_matter(novella, monkeypatch: pytest.Mon
     head, w, reference, x, n, y = novella
     x, n, y = x[:96], n[:96], y[:96]
     whole = Ablation(head, w, reference, sample=x).block(x, n, y)
-    monkeypatch.setattr("rare_tokens.ingest.ablation.ablation.vocabulary_rows", lambda *_: rows)
+    monkeypatch.setattr("rare_tokens.ingest.ablation.ablation.piece_size", lambda *_: rows)
     found = Ablation(head, w, reference, sample=x).block(x, n, y)
     torch.testing.assert_close(found.delta_loss, whole.delta_loss, atol=1e-6, rtol=0)
     for name in ("loss", "entropy"):  # of logits about 30 in size, which float32 holds to 2e-6
@@ -182,9 +202,8 @@ def test_weighted_rows_are_the_sum_they_stand_for() -> None:
 def test_the_unablated_loss_and_entropy(novella) -> None:
     head, w, reference, x, n, y = novella
     found = Ablation(head, w[:4], reference[:4]).block(x, n[:, :4], y)
-    normed = torch.nn.functional.layer_norm(
-        x.double(), x.shape[1:], head.gain.double(), head.norm_bias.double(), head.eps
-    )
+    gain, bias = head.norm.gain.double(), head.norm.bias.double()
+    normed = torch.nn.functional.layer_norm(x.double(), x.shape[1:], gain, bias, head.norm.eps)
     log_p = (normed @ head.unembedding.double().T).log_softmax(1)
     torch.testing.assert_close(found.loss.double(), -log_p.gather(1, y[:, None])[:, 0], atol=2e-5, rtol=0)
     torch.testing.assert_close(found.entropy.double(), -(log_p.exp() * log_p).sum(1), atol=2e-5, rtol=0)
@@ -201,7 +220,7 @@ def test_positions_are_chosen_by_memory(novella) -> None:
 @pytest.mark.parametrize("where", range(6))
 def test_values_that_are_not_finite_are_refused(value: float, where: int) -> None:
     head, w, reference, x, n, y = made_up(5)
-    tensors = [head.unembedding, head.gain, w, reference, x, n]
+    tensors = [head.unembedding, head.norm.gain, w, reference, x, n]
     tensors[where].view(-1)[3] = value
     with pytest.raises(UserError, match="not finite"):
         Ablation(head, w, reference).block(x, n, y)
@@ -211,7 +230,7 @@ def test_bad_input_is_refused() -> None:
     head, w, reference, x, n, y = made_up(6)
     with pytest.raises(UserError, match="tolerance"):
         Ablation(head, w, reference, tolerance=1e-9)
-    with pytest.raises(UserError, match="Unknown effects: los"):
+    with pytest.raises(UserError, match="--effects los: unknown"):
         Ablation(head, w, reference, effects=("los",))
     with pytest.raises(UserError, match="counts"):
         Ablation(head, w, reference, effects=("kl",))
@@ -240,6 +259,6 @@ def test_a_residual_without_variance() -> None:
     layer = (head, w, reference, x, n, y)
     found = Ablation(head, w, reference).block(x, n, y)
     assert worst(layer, found, every_pair(*n.shape)) <= 1
-    bare = Head(head.unembedding, None, "layer", head.gain, None, 0.0)
+    bare = Head(head.unembedding, None, NormForm(True, head.norm.gain, None, 0.0))
     with pytest.raises(UserError, match="no variance"):
         Ablation(bare, w, reference).block(x, n, y)

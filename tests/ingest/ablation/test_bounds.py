@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from rare_tokens.ingest.ablation.ablation import Ablation, centred, reference_effects
+from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.moments import accumulate
-from rare_tokens.ingest.ablation.series import Estimate, Expectations, Series, h_above, h_below
+from rare_tokens.ingest.ablation.reference import reference_effects
+from rare_tokens.ingest.ablation.series import CentralMoments, Estimate, Series, h_above, h_below
 from tests.support.ablation_layers import chosen_pairs, every_pair, made_up, trained
 
 
-def series_of_all_pairs(layer: tuple, low: torch.dtype, common_mass: float | None = None) -> tuple[Estimate, Tensor]:
+def series_of_all_pairs(
+    layer: tuple, reduced: torch.dtype, common_mass: float | None = None
+) -> tuple[Estimate, Tensor]:
     """Loss of every pair by the series alone, and the bound on order 2's error."""
     head, w, reference, x, n, y = layer
     ablation = Ablation(head, w, reference)
@@ -20,11 +23,14 @@ def series_of_all_pairs(layer: tuple, low: torch.dtype, common_mass: float | Non
     if common_mass is not None:
         folded = folded.ordered_by(ablation._typical_prediction(x), common_mass / 2, common_mass)
     normed, scale = ablation._norm(x)
-    moments = accumulate(folded, normed, ablation._w, low)
-    factors = ablation._factors(normed, scale, n)
-    rows = folded.gather(y)
-    expected = Expectations(moments, slice(0, len(x)), ablation._w, rows, (normed * rows).sum(1), low)
-    series = Series(expected, factors.u, factors.c, centred(w, head.norm).norm(dim=1).float())
+    sums = accumulate(folded, normed, ablation._w, reduced)
+    block = ablation._begin(x, n, y, normed, scale, sums)
+    everywhere = slice(0, len(x))
+    factors = ablation._factors(block, everywhere)
+    target_rows = folded.gather(y)
+    target_z = (normed * target_rows).sum(1)
+    moments = CentralMoments(sums, everywhere, ablation._w, target_rows, target_z, reduced)
+    series = Series(moments, factors.u, factors.c, head.norm.centre(w.double()).norm(dim=1).float())
     return series.loss(), series.order2_error()
 
 
@@ -39,23 +45,23 @@ def share_of_bound(layer: tuple, estimate: Estimate, pairs: Tensor) -> Tensor:
     return (error / bound)[usable]
 
 
-@pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reduced", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("common_mass", [None, 0.6, 0.95])
 @pytest.mark.parametrize("neurons", [1e-3, 0.03, 0.3])
 @pytest.mark.parametrize("logits", [0.3, 4.0])
 def test_the_bound_holds_on_made_up_heads(
-    low: torch.dtype, common_mass: float | None, neurons: float, logits: float
+    reduced: torch.dtype, common_mass: float | None, neurons: float, logits: float
 ) -> None:
     layer = made_up(11, neurons=neurons, logits=logits)
-    estimate, _ = series_of_all_pairs(layer, low, common_mass)
+    estimate, _ = series_of_all_pairs(layer, reduced, common_mass)
     assert share_of_bound(layer, estimate, every_pair(16, 20)).max() <= 1
 
 
-@pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
-def test_the_bound_holds_on_a_trained_head(real_inputs: Path, low: torch.dtype) -> None:
+@pytest.mark.parametrize("reduced", [torch.float32, torch.bfloat16])
+def test_the_bound_holds_on_a_trained_head(real_inputs: Path, reduced: torch.dtype) -> None:
     layer = trained(real_inputs, "stories260K", 512)
-    estimate, _ = series_of_all_pairs(layer, low, 0.9)
-    pairs = every_pair(*layer[4].shape)[:: 1 if low == torch.bfloat16 else 4]
+    estimate, _ = series_of_all_pairs(layer, reduced, 0.9)
+    pairs = every_pair(*layer[4].shape)[:: 1 if reduced == torch.bfloat16 else 4]
     assert share_of_bound(layer, estimate, pairs).max() <= 1
 
 

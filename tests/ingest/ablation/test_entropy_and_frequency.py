@@ -1,11 +1,11 @@
-"""Every further effect of every pair against the hooked model itself in float64, not only against its head (SPEC 2)."""
+"""Every further effect of every pair against the hooked model itself in float64, not only against its head."""
 
 import numpy as np
 import pytest
 import torch
 
-from rare_tokens.common.parts import EFFECT_COLUMNS
-from rare_tokens.ingest.ablation.ablation import EFFECTS, Ablation
+from rare_tokens.common.effects import EFFECTS
+from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.model.structure import find_structure, hooked
 from tests.support.float64 import float64_model
 from tests.support.tiny import SUPPORTED
@@ -38,7 +38,7 @@ def test_every_effect_of_every_pair_agrees_with_the_hooked_model(name: str) -> N
         before = logits()
     mean = seen["n"].mean(0)
     scale = norm_scale(seen["x"], found.head)
-    ablation = Ablation(found.head, found.w_out.float(), mean.float(), effects=EFFECTS, unigram_counts=counts)
+    ablation = Ablation(found.head, found.w_out.float(), mean.float(), effects=tuple(EFFECTS), unigram_counts=counts)
     ours = ablation.block(seen["x"].float(), seen["n"].float(), targets)
     unigram = (counts.double() + 1) / (counts.double() + 1).sum()
     axis = unigram.log() - unigram.log().mean()
@@ -66,7 +66,7 @@ def test_every_effect_of_every_pair_agrees_with_the_hooked_model(name: str) -> N
             - cross_entropy(before, targets),
         }
         for effect, wanted in truth.items():
-            got = getattr(ours, EFFECT_COLUMNS[effect])[:, neuron].double()
+            got = ours.effects[effect][:, neuron].double()
             worst = float(((got - wanted).abs() / (1e-6 + 1e-4 * wanted.abs())).max())
             assert worst <= 1.25, f"{name}, neuron {neuron}: {effect} is off by {worst:.3g} of its tolerance"
     assert float(np.abs(ours.delta_loss.numpy()).max()) > 1e-3
@@ -74,9 +74,9 @@ def test_every_effect_of_every_pair_agrees_with_the_hooked_model(name: str) -> N
 
 def norm_scale(x: torch.Tensor, head) -> torch.Tensor:
     """σ of the final norm at each position."""
-    if head.norm == "layer":
+    if head.norm.centred:
         x = x - x.mean(1, keepdim=True)
-    return (x.square().mean(1) + head.eps).sqrt()
+    return (x.square().mean(1) + head.norm.eps).sqrt()
 
 
 def unnormed_change(before, after, scale, new_scale, found) -> torch.Tensor:
@@ -89,8 +89,8 @@ def model_constant(found) -> torch.Tensor:
     """The logits of a residual stream of zeros: bias through the unembedding, and the unembedding's own."""
     head = found.head
     constant = torch.zeros(head.unembedding.shape[0], dtype=torch.float64)
-    if head.norm_bias is not None:
-        constant = constant + head.unembedding.double() @ head.norm_bias.double()
+    if head.norm.bias is not None:
+        constant = constant + head.unembedding.double() @ head.norm.bias.double()
     return constant if head.logit_bias is None else constant + head.logit_bias.double()
 
 

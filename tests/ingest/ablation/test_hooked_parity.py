@@ -1,4 +1,4 @@
-"""Δ of every pair of a whole ingest against a hooked float64 model, for each supported architecture (SPEC 12.2)."""
+"""Δ of every pair of a whole ingest against a hooked float64 model, for each supported architecture."""
 
 from pathlib import Path
 

@@ -197,4 +197,4 @@ def test_heads_of_novella_replaced_by_their_means(real_inputs, commands):
         own = heads_outputs(model, layer, tokens)
         truth = hooked_pass(model, structure, tokens, layer, None, own.mean((0, 1)).expand_as(own))
         ours = losses.filter(head_ablation="mean", edit=row["edit"]).sort("position_id")["delta_loss"].to_numpy()
-        assert np.abs(ours - (truth.loss - plain.loss).reshape(-1).numpy()).max() <= 1e-4, "SPEC 2.1: 32 roundings"
+        assert np.abs(ours - (truth.loss - plain.loss).reshape(-1).numpy()).max() <= 1e-4, "32 roundings"

@@ -1,4 +1,4 @@
-"""The dense path: Δ of every pair of a whole ingest against a hooked float64 model, at any layer (SPEC 2.1, 12.2)."""
+"""The dense path: Δ of every pair of a whole ingest against a hooked float64 model, at any layer."""
 
 import logging
 from pathlib import Path
@@ -116,7 +116,8 @@ def test_every_pair_is_within_tolerance_of_the_hooked_model(name, layer, scope, 
     assert 0 < summary.structural_check_error <= 1
     assert summary.exact_pairs == ours.size
     assert manifest.layer == layer % 2
-    assert manifest.options["path"].startswith("dense; ")
+    assert manifest.facts["path"] == "dense"
+    assert manifest.facts["between"] == list(prepared.structure.between) != []
 
 
 def test_the_two_edit_scopes_differ_below_the_last_layer(tmp_path):

@@ -22,10 +22,10 @@ def test_captured_arrays_give_the_models_own_logits(name):
     assert activations.shape == (24, 80)
     logits = model(input_ids=inputs).logits.reshape(24, -1).double()
     x = residual.double()
-    x = x - x.mean(1, keepdim=True) if found.head.norm == "layer" else x
-    normed = x / (x.square().mean(1, keepdim=True) + found.head.eps).sqrt() * found.head.gain.double()
-    if found.head.norm_bias is not None:
-        normed = normed + found.head.norm_bias.double()
+    x = x - x.mean(1, keepdim=True) if found.head.norm.centred else x
+    normed = x / (x.square().mean(1, keepdim=True) + found.head.norm.eps).sqrt() * found.head.norm.gain.double()
+    if found.head.norm.bias is not None:
+        normed = normed + found.head.norm.bias.double()
     ours = normed @ found.head.unembedding.double().T
     if found.head.logit_bias is not None:
         ours = ours + found.head.logit_bias.double()
@@ -80,7 +80,7 @@ def test_plain_addition_and_the_kind_of_the_final_norm_are_seen_in_any_dtype(nam
     wanted = find_structure(model)
     found = find_structure(model.to(dtype))
     assert found.between == wanted.between == ()
-    assert found.head.norm == wanted.head.norm
+    assert found.head.norm.centred == wanted.head.norm.centred
 
 
 def test_a_layer_below_the_last_is_found_and_named():
@@ -99,7 +99,7 @@ def test_a_factor_on_the_logits_is_folded_into_the_head():
     model = tiny_model(SUPPORTED["cohere"])
     found = find_structure(model)
     model.logit_scale = 1.0
-    torch.testing.assert_close(found.head.gain, 4 * find_structure(model).head.gain)
+    torch.testing.assert_close(found.head.norm.gain, 4 * find_structure(model).head.norm.gain)
 
 
 def test_activations_that_are_not_finite_end_the_capture(tmp_path):

@@ -298,7 +298,7 @@ def test_what_a_recipe_holds_is_small_and_loads_nothing(tmp_path):
     """A worker that has no such folder, or other weights in it, is told so before it computes."""
     from rare_tokens.ingest.run.request import Options, identify
     from rare_tokens.ingest.run.stages import Recipe
-    from rare_tokens.ingest.text.windows import draw_sample
+    from tests.support.corpora import draw_sample
 
     config, corpus = SUPPORTED["gpt_neox"], tiny_corpus(tmp_path / "corpus.jsonl", documents=40)
     model = save_folder(tmp_path / "neox", config)

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.text import counts as counting
 from rare_tokens.ingest.text.corpus import Corpus, Document, HubDataset, open_corpus
-from rare_tokens.ingest.text.counts import COUNT_LIMIT, count_corpus, read_count_file, sample_and_count
-from rare_tokens.ingest.text.windows import draw_sample
+from rare_tokens.ingest.text.counts import SMALL_SOURCE, Frequencies, read_count_file
+from rare_tokens.ingest.text.reading import read_documents, read_limit
+from rare_tokens.ingest.text.windows import Packer, Sample
+from tests.support.corpora import count_corpus, draw_sample
 from tests.support.tiny import VOCABULARY, tiny_tokenizer
 
 TEXTS = [f"the {number} cats <|endoftext|> sat" * (number % 5 + 1) for number in range(200)]
@@ -49,6 +52,15 @@ def streamed() -> Corpus:
     return Corpus("c4", iter(()), Stream("c4", "allenai/c4", "en", "train", "0" * 40))
 
 
+def sample_and_count(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, *, seed: int, limit: int | None, **how: Any
+) -> tuple[Sample, Frequencies]:
+    """A sample and the counts of its corpus, from one pass."""
+    packer, counter = Packer(tokenizer, **how), counting.Counter(tokenizer, VOCABULARY, limit)
+    read_documents(corpus.documents(seed), tokenizer, [packer, counter])
+    return packer.sample(corpus.name), counter.frequencies(corpus.name)
+
+
 def count_plainly(texts: list[str], tokenizer: Any) -> Counter[int]:
     return Counter(
         token
@@ -64,7 +76,6 @@ def test_a_corpus_in_hand_is_counted_whole(tokenizer: PreTrainedTokenizerFast) -
         tokenizer,
         vocabulary_size=VOCABULARY + 12,
         seed=0,
-        limit=10,
         progress=lambda n=1: told.append(n),
     )
     expected = count_plainly(TEXTS, tokenizer)
@@ -104,7 +115,7 @@ def test_a_stream_is_counted_to_the_limit(tokenizer: PreTrainedTokenizerFast) ->
 def test_sample_and_counts_take_one_pass_over_a_stream(tokenizer: PreTrainedTokenizerFast, limit: int) -> None:
     how: dict[str, Any] = {"positions": 1_024, "window": 64, "seed": 3}
     STARTED.clear()
-    sample, counts = sample_and_count(streamed(), tokenizer, vocabulary_size=VOCABULARY, limit=limit, **how)
+    sample, counts = sample_and_count(streamed(), tokenizer, limit=limit, **how)
     assert STARTED == [3]
     alone = draw_sample(streamed(), tokenizer, **how)
     assert np.array_equal(sample.tokens, alone.tokens)
@@ -115,20 +126,22 @@ def test_sample_and_counts_take_one_pass_over_a_stream(tokenizer: PreTrainedToke
 
 
 def test_sample_and_counts_of_a_corpus_in_hand(tokenizer: PreTrainedTokenizerFast) -> None:
-    sample, counts = sample_and_count(
-        corpus_of(TEXTS), tokenizer, positions=64, window=8, seed=0, vocabulary_size=VOCABULARY, begin_token=True
-    )
+    corpus = corpus_of(TEXTS)
+    assert read_limit(corpus) is None
+    assert read_limit(streamed()) == SMALL_SOURCE
+    how: dict[str, Any] = {"window": 8, "seed": 0, "limit": read_limit(corpus)}
+    sample, counts = sample_and_count(corpus, tokenizer, positions=64, begin_token=True, **how)
     assert counts.counts.sum() == count_plainly(TEXTS, tokenizer).total()
     assert sample.tokens.shape == (8, 9)
     with pytest.raises(UserError, match=r"has .* tokens, enough for"):
-        sample_and_count(corpus_of(TEXTS), tokenizer, positions=2**20, window=8, seed=0, vocabulary_size=VOCABULARY)
+        sample_and_count(corpus, tokenizer, positions=2**20, **how)
 
 
 def test_a_small_source_is_warned_of(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     counts = count_corpus(corpus_of(TEXTS), tokenizer, vocabulary_size=VOCABULARY, seed=0)
     (warning,) = counts.warnings
     assert warning.startswith(f"Token frequencies rest on {counts.counts.sum():,} tokens (counted over texts), fewer")
-    large = np.full(VOCABULARY, COUNT_LIMIT)
+    large = np.full(VOCABULARY, SMALL_SOURCE)
     np.save(tmp_path / "large.npy", large)
     assert read_count_file(tmp_path / "large.npy", VOCABULARY, VOCABULARY).warnings == []
 

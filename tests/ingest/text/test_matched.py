@@ -15,8 +15,9 @@ from rare_tokens.ingest.text import parts_of_speech
 from rare_tokens.ingest.text.corpus import Corpus
 from rare_tokens.ingest.text.counts import Frequencies
 from rare_tokens.ingest.text.matched import CONTEXTS, NothingToMeasureError, draw_contexts
+from rare_tokens.ingest.text.reading import tokenised_documents
 from rare_tokens.ingest.text.spelling import token_table
-from rare_tokens.ingest.text.windows import Sample, tokenised_documents
+from rare_tokens.ingest.text.windows import Sample
 from tests.support.matched_texts import COMMON, RARE, documents, matched_counts, matched_tokenizer
 from tests.support.tiny import VOCABULARY
 

@@ -57,11 +57,11 @@ def test_the_run_holds_its_positions_and_their_effects(ingested):
     assert (run["status"], run["contexts"], run["window_length"]) == ("published", "nc-matched", 1)
     assert run["positions"] == len(context) > 100
     assert ingested.fct_effect().height == run["positions"] * run["neurons"]
-    options = json.loads(run["options"])
-    assert options["tagger"].startswith(("HanTa ", "spaCy "))
-    assert (options["pairs"], options["matched_contexts"]) == (context["pair_id"].n_unique(), len(context) / 2)
+    options, facts = json.loads(run["options"]), json.loads(run["facts"])
+    assert facts["tagger"].startswith(("HanTa ", "spaCy "))
+    assert (facts["pairs"], facts["matched_contexts"]) == (context["pair_id"].n_unique(), len(context) / 2)
     assert options["corpus"] == ["news=news.txt", "literature=novel.txt"]
-    assert options["tagger"] in json.loads(run["identity"])["contexts"]
+    assert facts["tagger"] in json.loads(run["identity"])["contexts"]
     assert set(context["domain"]) == {"news", "literature"} == set(ingested.dim_document()["domain"])
     targets = ingested.dim_position().sort("position_id")["target_token_id"]
     assert context["token_id"].to_list() == targets.to_list()

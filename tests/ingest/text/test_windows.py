@@ -1,4 +1,4 @@
-"""The sample: how documents become windows, against a reading of SPEC 1 in plain Python."""
+"""The sample: how documents become windows, against the definition in plain Python."""
 
 import hashlib
 import os
@@ -19,10 +19,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import schema
-from rare_tokens.ingest.text import windows
+from rare_tokens.ingest.text import reading
 from rare_tokens.ingest.text.corpus import Corpus, Document, open_corpus
-from rare_tokens.ingest.text.windows import Sample, draw_sample, separator_token_id, tokenised_documents
+from rare_tokens.ingest.text.reading import separator_token_id, tokenised_documents
+from rare_tokens.ingest.text.windows import Sample
 from tests.conftest import REPOSITORY
+from tests.support.corpora import draw_sample
 from tests.support.tiny import tiny_corpus, tiny_tokenizer
 
 SEPARATOR = 0  # of the tiny tokenizer
@@ -117,7 +119,7 @@ def test_reading_stops_once_there_is_enough(tokenizer: PreTrainedTokenizerFast) 
 
     corpus = Watched("endless", iter(()))
     sample = draw_sample(corpus, tokenizer, positions=8_000, window=80, seed=0)
-    assert sample.documents.height < corpus.drawn < sample.documents.height + 2 * windows._BATCH_DOCUMENTS
+    assert sample.documents.height < corpus.drawn < sample.documents.height + 2 * reading._BATCH_DOCUMENTS
     positions = sample.documents["first_position"]
     assert positions.null_count() <= 1
     assert positions.drop_nulls().is_sorted()
@@ -187,8 +189,8 @@ def test_batches_change_nothing(tokenizer: PreTrainedTokenizerFast, monkeypatch:
     corpus = corpus_of([f"the {number} cats " * (number % 7 + 1) for number in range(300)])
     whole = draw_sample(corpus, tokenizer, positions=4_000, window=50, seed=3)
     for documents, characters in ((1, 1 << 20), (7, 40)):
-        monkeypatch.setattr(windows, "_BATCH_DOCUMENTS", documents)
-        monkeypatch.setattr(windows, "_BATCH_CHARACTERS", characters)
+        monkeypatch.setattr(reading, "_BATCH_DOCUMENTS", documents)
+        monkeypatch.setattr(reading, "_BATCH_CHARACTERS", characters)
         again = draw_sample(corpus, tokenizer, positions=4_000, window=50, seed=3)
         assert np.array_equal(again.tokens, whole.tokens)
         assert again.documents.equals(whole.documents)
@@ -276,7 +278,7 @@ def fingerprint(path: str) -> list[str]:
 def test_another_process_draws_the_same(tmp_path: Path) -> None:
     path = tiny_corpus(tmp_path / "tiny.jsonl")
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(REPOSITORY)}
-    code = f"import sys\nfrom tests.test_sampling import fingerprint\nprint(*fingerprint({str(path)!r}))"
+    code = f"import sys\nfrom tests.ingest.text.test_windows import fingerprint\nprint(*fingerprint({str(path)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100, check=True
     )

@@ -1,0 +1,50 @@
+"""The effects of an ablation that can be measured for a pair of neuron and position: their names and columns.
+
+To add one: a row here, its formulas in ``ingest/ablation/effects.py``, and its definition in
+``ingest/ablation/reference.py``. Everything else (command, parts, memory, all paths) follows from these.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from rare_tokens.common.errors import UserError
+
+LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One effect; its values are in nats.
+
+    Attributes:
+        name: as `--effects` names it.
+        column: of ``fct_effect``. Only that of the loss is in every run; the others read as NULL where they are absent.
+        needs_counts: whether it needs to be known how often each token occurs.
+    """
+
+    name: str
+    column: str
+    needs_counts: bool = False
+
+
+EFFECTS = {
+    effect.name: effect
+    for effect in (
+        Effect(LOSS, "delta_loss"),
+        Effect("direct", "direct_delta_loss"),
+        Effect("entropy", "delta_entropy"),
+        Effect("kl", "delta_kl", needs_counts=True),
+        Effect("frequency", "frozen_frequency_delta_loss", needs_counts=True),
+    )
+}
+
+
+def chosen_effects(names: Collection[str]) -> tuple[str, ...]:
+    """The named effects in the table's order; the loss is always among them, because every mart rests on it.
+
+    Raises:
+        UserError: a name is unknown.
+    """
+    if unknown := sorted(set(names) - EFFECTS.keys()):
+        raise UserError(f"--effects {','.join(unknown)}: unknown. There are {', '.join(EFFECTS)}.")
+    return tuple(name for name in EFFECTS if name == LOSS or name in names)

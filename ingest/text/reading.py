@@ -1,0 +1,120 @@
+"""One pass over the documents of a corpus: each is tokenised once and handed to whoever reads it.
+
+Who reads: the sample (`windows.Packer`), the counts (`counts.Counter`) and the search for matched contexts
+(`occurrences.Finder`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.text.corpus import Corpus, Document
+
+STREAM_LIMIT = 5_000_000  # tokens that are read of a stream, to count them or to search them
+
+_BATCH_DOCUMENTS = 256
+_BATCH_CHARACTERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """A document with its token ids (int64, one per token, no separator)."""
+
+    document: Document
+    ids: NDArray[np.int64]
+
+
+class Reader(Protocol):
+    """Takes documents one by one, in their order, until it is full."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it needs no further document."""
+
+    def add(self, tokenised: Tokenised) -> None:
+        """Take the next document; not called where it is full."""
+
+
+def read_documents(
+    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, readers: Sequence[Reader]
+) -> None:
+    """Hand documents to every reader that is not full yet, until none is left or all are; a stream is read once.
+
+    Raises:
+        UserError: what a reader raises, or the hub went out of reach.
+    """
+    if not readers:
+        return
+    for tokenised in tokenised_documents(documents, tokenizer):
+        for reader in readers:
+            if not reader.full:
+                reader.add(tokenised)
+        if all(reader.full for reader in readers):
+            return
+
+
+def read_limit(corpus: Corpus) -> int | None:
+    """Tokens that are read of a corpus: all of one that is in hand (None), `STREAM_LIMIT` of a stream."""
+    return STREAM_LIMIT if corpus.streamed else None
+
+
+def separator_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that stands between documents: the end-of-text token, else the begin token.
+
+    Raises:
+        UserError: the tokenizer has neither.
+    """
+    for token_id in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise UserError(
+        "The tokenizer has neither an end-of-text token nor a begin token to put between documents; "
+        "name one as `eos_token` in its tokenizer_config.json."
+    )
+
+
+def begin_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that `--begin-token` puts at the start of each window.
+
+    Raises:
+        UserError: the tokenizer has none.
+    """
+    if tokenizer.bos_token_id is None:
+        raise UserError("--begin-token: the tokenizer has no begin token; leave the option out.")
+    return int(tokenizer.bos_token_id)
+
+
+def tokenised_documents(documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenised]:
+    """Tokenise each document by itself, without special tokens, in batches (the order stays).
+
+    The name of a special token within a text is text like any other, so that no separator comes from a document.
+    """
+    for batch in _batches(documents):
+        encoded = tokenizer(
+            [document.text for document in batch],
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # no warning that a document is longer than the model's context: windows are cut from it
+        )["input_ids"]
+        for document, ids in zip(batch, encoded, strict=True):
+            yield Tokenised(document, np.asarray(ids, dtype=np.int64))
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
