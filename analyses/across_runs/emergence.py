@@ -105,7 +105,7 @@ def emergence(
         chosen_at: the groups are those of the `last` checkpoint, or of `each`.
 
     Returns:
-        `EMERGENCE`. A checkpoint without effects (status `missing`, say) is one row with the reason.
+        `EMERGENCE`. A checkpoint without effects (of status `missing`, for example) is one row with the reason.
     """
     rows: list[dict[str, Any]] = []
     curves = influence.partition_by("run_id", "preset", "token_group", as_dict=True)

@@ -87,7 +87,7 @@ def attention_routing(
         seed: of intervals and permutations.
 
     Returns:
-        `ATTENTION_ROUTING`: a row a head, and one over all heads whose test has heads as its units (NC's t-test does).
+        `ATTENTION_ROUTING`: one row per head, and one over all heads whose test has, as NC's t-test, heads as units.
     """
     if heads.is_empty():
         return table([], ATTENTION_ROUTING)

@@ -105,7 +105,7 @@ def graph_modularity(
         pool: processes to share the graphs among; the result is the same with and without.
 
     Returns:
-        `GRAPH_MODULARITY`, a row per group, draw, method and number of communities asked. NULL with the reason where
+        `GRAPH_MODULARITY`, one row per group, draw, method and number of communities asked. NULL with the reason where
         no edge is left, or where fewer neurons have an edge than communities are asked for.
     """
     options = options or GraphOptions()
@@ -186,7 +186,7 @@ def modularities(weights: FloatArray, partitions: IntArray) -> tuple[FloatArray,
 
 
 def louvain(weights: FloatArray, runs: int, seed: int) -> IntArray:
-    """Partitions of the graph of |w| by Louvain, one a seed, shape (runs, n)."""
+    """Partitions of the graph of |w| by Louvain, one per seed, shape (runs, n)."""
     graph, values = _layer(np.abs(weights))
     found = []
     try:
@@ -199,7 +199,7 @@ def louvain(weights: FloatArray, runs: int, seed: int) -> IntArray:
 
 
 def leiden(weights: FloatArray, runs: int, seed: int) -> IntArray:
-    """Partitions of the signed graph by Leiden on two layers with weights 1 and −1, one a start, shape (runs, n).
+    """Partitions of the signed graph by Leiden on two layers with weights 1 and −1, one per start, shape (runs, n).
 
     Two nodes without an edge may gain from one community (their negative degrees alone would make one expect negative
     edges), so every community is considered in a move, not only the neighbours' as by default: that misses the optimum

@@ -39,7 +39,7 @@ def mutual_information(
 ) -> pl.DataFrame:
     """Mean mutual information of the pairs within and between groups: relation `mutual_information`.
 
-    `binned` is over all positions and all groups, `ksg` (1 ms a pair) over `contexts` seeded positions, within the
+    `binned` is over all positions and all groups, `ksg` (1 ms per pair) over `contexts` seeded positions, within the
     tested groups and the first `ksg_controls` random ones. The binned estimate is a plug-in: independent neurons get
     about (bins − 1)²/(2T) nats, 0.004 at T = 25,088 but 0.11 at 1,000: compare it only over the same positions.
 
@@ -47,7 +47,7 @@ def mutual_information(
         activations: T × N at the chosen positions.
         groups: `GROUP`, tested groups and controls.
         estimators: which of the two.
-        bins: of equal frequency, a neuron (`binned_codes`).
+        bins: of equal frequency, for each neuron (`binned_codes`).
         neighbours: k of the KSG estimator.
         contexts: positions of the KSG estimator; all where there are no more.
         ksg_controls: random groups of the KSG estimator.
@@ -71,7 +71,7 @@ def mutual_information(
 
 
 def binned_codes(values: FloatArray, bins: int) -> IntArray:
-    """The bin of every value, bins of equal frequency a neuron: (T, n) to (n, T), 0 … bins − 1.
+    """The bin of every value, bins of equal frequency for each neuron: (T, n) to (n, T), 0 … bins − 1.
 
     Equal values share a bin (the highest that any of them would get): a bin is a function of the value alone. Ties
     told apart by their position would make the bin a function of time too, and two independent neurons that are

@@ -65,7 +65,7 @@ def sign_groups(ranking: pl.DataFrame, k: int = 50) -> pl.DataFrame:
     Args:
         ranking: `neuron_influence` of one run, preset and token group: `neuron`, `rank` (1 = largest influence) and
             `role` (`boost` where ablation raises the group's loss, `suppress` where it lowers it, NULL at 0).
-        k: neurons a group. With fewer of a sign than k, that group is not formed.
+        k: neurons in each group. With fewer of a sign than k, that group is not formed.
 
     Returns:
         `GROUP`, draw 0.
@@ -109,7 +109,7 @@ def with_controls(
     Args:
         groups: `GROUP`.
         neurons: N of the layer.
-        draws: C, the number of random groups a size. The first 100 of 10,000 are the 100 of the same seed.
+        draws: C, the number of random groups of each size. The first 100 of 10,000 are the 100 of the same seed.
         seed: of the draws.
         pool: `disjoint` draws from the neurons in none of the groups, `layer` from all N (NC A.4); None: the one of
             `suited_pool`.

@@ -64,14 +64,14 @@ def weight_spectrum(
     """Hill exponents of the spectra of groups, controls and the whole layer (ES table 4): relation `weight_spectrum`.
 
     Args:
-        weights: name of a matrix (`w_out`, `w_in`) and its rows, one a neuron, N × d.
+        weights: name of a matrix (`w_out`, `w_in`) and its rows, one per neuron, N × d.
         groups: `GROUP`, tested groups and controls.
         standardised: each row to mean 0 and variance 1 first.
         rules: how many eigenvalues are the tail (`tail_fit`).
         seed: of the intervals of fix-finger.
 
     Returns:
-        `WEIGHT_SPECTRUM`, a row per matrix, group, draw and rule. NULL with the reason where there are fewer
+        `WEIGHT_SPECTRUM`, one row per matrix, group, draw and rule. NULL with the reason where there are fewer
         eigenvalues than the rule needs, or where those of the tail are all the same.
     """
     rows: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def spectral_density(
         bins: of equal width in log λ, from the smallest to the largest eigenvalue.
 
     Returns:
-        `SPECTRAL_DENSITY`, a row per matrix, group and bin; one with the reason where no eigenvalue is above zero.
+        `SPECTRAL_DENSITY`, one row per matrix, group and bin; one with the reason where no eigenvalue is above zero.
     """
     tested = [stack for stack in stacks(groups) if stack.tested]
     rows: list[dict[str, Any]] = []

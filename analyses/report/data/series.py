@@ -58,7 +58,7 @@ class Series:
 def group_runs(runs: pl.DataFrame, influence: pl.DataFrame) -> list[Series]:
     """Order the runs of `runs` (`dim_run` rows) into series; series stand in order of their first run's row.
 
-    Two runs of the same revision and settings (a repeated one, say) stay in one series, by creation time.
+    Two runs of the same revision and settings (one that was repeated) stay in one series, by creation time.
     """
     with_effects = set(influence["run_id"].unique()) if influence.height else set()
     groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
