@@ -1,4 +1,7 @@
-"""What an analysis is: what it asks for, and what it fills."""
+"""What an analysis is: what it asks for, what it fills, and which of its statistics are tested.
+
+A module that fills a relation exports its own `ANALYSIS`; `registry` lists them. Here is the shape that they share.
+"""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -8,6 +11,9 @@ from typing import Any
 import polars as pl
 
 ACTIVATIONS = "activations"  # not a relation: T × N values and the window of each position
+GROUP_KEY: dict[str, Any] = {"preset": pl.String, "token_group": pl.String}  # columns of every stored result
+
+Schema = Mapping[str, Any]  # columns of a frame and their Polars types
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,27 @@ class Source:
 
 Ask = Callable[[Source], Any]  # a frame, its rows in an order that repeats; for ACTIVATIONS the arrays (T, N) and (T,)
 Results = dict[str, pl.DataFrame]
+Compute = Callable[[Ask, Mapping[str, Any], Executor | None], Results]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A statistic in which tested groups are compared with their random groups (docs/definitions.md, "Tests").
+
+    Attributes:
+        statistic: a column of the relation that its analysis is named after.
+        keys: the columns that tell the relation's rows apart besides group and draw.
+        interval: the columns of the statistic's interval.
+    """
+
+    statistic: str
+    keys: tuple[str, ...]
+    interval: tuple[str, str] | None = None
+
+
+# Tests that a paper prints beside the primary ones: rows of `group_test` from an `Ask`, a preset, positions (`rare`,
+# `common` or `all`) and the rows that are stored of these.
+PrintedTests = Callable[[Ask, str, str, pl.DataFrame], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -37,16 +64,49 @@ class Analysis:
 
     Attributes:
         name: what it is stored and listed under.
-        relations: those it fills.
+        relations: those it fills, with the columns of each, without the run's.
         reads: the relations it asks for; where one of them is filled by another analysis, that comes first.
         compute: from an `Ask`, the parameters and processes to share work among, the relations of one run.
         parameters: given to `compute`, and stored: other ones make it compute anew.
         shares_work: whether it gains from processes.
+        tested: statistics of the relation of its name that `group_test` tests.
+        printed_tests: what a paper tests in it, in the paper's way.
     """
 
     name: str
-    relations: tuple[str, ...]
+    relations: Mapping[str, Schema]
     reads: tuple[str, ...]
-    compute: Callable[[Ask, Mapping[str, Any], Executor | None], Results]
+    compute: Compute
     parameters: Mapping[str, Any] = field(default_factory=dict)
     shares_work: bool = False
+    tested: tuple[Tested, ...] = ()
+    printed_tests: PrintedTests | None = None
+
+
+@dataclass(frozen=True)
+class SeriesAnalysis:
+    """A step of `analyze` over the checkpoints of one series at once; computed anew where its parameters change.
+
+    Attributes:
+        name: what it is stored and listed under, with each of the runs.
+        relations: those it fills, with the columns of each, `run_id` among them.
+        reads: the relations it asks for, of every run with effects.
+        parameters: from the series (rows of `dim_run`), what the stored rows depend on.
+        compute: from an `Ask` for each run with effects, by run_id, and the series, the relations of all its runs.
+    """
+
+    name: str
+    relations: Mapping[str, Schema]
+    reads: tuple[str, ...]
+    parameters: Callable[[pl.DataFrame], Mapping[str, Any]]
+    compute: Callable[[Mapping[str, Ask], pl.DataFrame], Results]
+
+
+def keyed(frame: pl.DataFrame, preset: str, token_group: str) -> pl.DataFrame:
+    """The frame with the columns of `GROUP_KEY`, the same in every row."""
+    return frame.with_columns(preset=pl.lit(preset), token_group=pl.lit(token_group))
+
+
+def unkeyed(stored: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a stored relation of one run, preset and token group, without what they share."""
+    return stored.drop("run_id", "layer", *GROUP_KEY)

@@ -1,4 +1,4 @@
-"""The curve of influence at any threshold, described and drawn: what the notebook of `explore` shows (SPEC 2 and 3)."""
+"""The curve of influence at any threshold, described and drawn: what the notebook of `explore` shows."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ def described(influence: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def ranking_chart(curve: pl.DataFrame) -> alt.LayerChart:
-    """Influence against rank, both logarithmic, a point a neuron, with the power law (ES fig. 2)."""
+    """Influence against rank, both logarithmic, one point per neuron, with the power law (ES fig. 2)."""
     base = alt.Chart(curve).encode(
         x=_rank(), color=_by_group(), tooltip=["neuron", "token_group", "rank", *_numbers("influence", "deviation")]
     )

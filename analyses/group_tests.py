@@ -1,61 +1,27 @@
-"""Which statistic of which relation is tested, and the tests of a run in one frame: relation `group_test` (SPEC 11)."""
+"""The tests of a run in one frame: relation `group_test` (docs/definitions.md, "Tests of significance").
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+Which statistic of which relation is tested, the analyses say themselves (`Analysis.tested`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
 
 import polars as pl
 
+from rare_tokens.analyses.analysis import ACTIVATIONS, GROUP_KEY, Analysis, Ask, Results, Source, keyed, unkeyed
+from rare_tokens.analyses.coordination.of_groups import GROUPED, is_matched
+from rare_tokens.analyses.curve.effect_cells import MATCHED, RARE
 from rare_tokens.analyses.result_table import table
 from rare_tokens.analyses.statistics import GROUP_TEST, group_tests
 
 
-@dataclass(frozen=True)
-class Tested:
-    """A statistic that tested groups are compared with their random groups in.
-
-    Attributes:
-        relation: a result relation.
-        statistic: its column.
-        keys: the columns that tell its rows apart besides group and draw.
-        interval: the columns of the statistic's interval.
-    """
-
-    relation: str
-    statistic: str
-    keys: tuple[str, ...]
-    interval: tuple[str, str] | None = None
-
-
-TESTED = (
-    Tested("activation_correlation", "mean_correlation", ("comparison",), ("low", "high")),
-    Tested("cosine_similarity", "mean_cosine", ("space", "comparison"), ("low", "high")),
-    Tested("effective_dimension", "interpolated_dimension", ("standardised", "threshold")),
-    Tested(
-        "effective_dimension",
-        "participation_percent",
-        ("standardised", "threshold"),
-        ("participation_percent_low", "participation_percent_high"),
-    ),
-    Tested("neuron_cluster", "clusters", ("threshold",)),
-    Tested("mutual_information", "mean_information", ("estimator", "comparison")),
-    Tested("graph_modularity", "modularity", ("method", "communities_asked")),
-    Tested(
-        "graph_modularity",
-        "signed_modularity",
-        ("method", "communities_asked"),
-        ("signed_modularity_low", "signed_modularity_high"),
-    ),
-    Tested("weight_spectrum", "alpha", ("matrix", "standardised", "rule"), ("alpha_low", "alpha_high")),
-)
-
-
-def group_test(results: Mapping[str, pl.DataFrame], level: float = 0.05) -> pl.DataFrame:
-    """The primary test of every tested group, for every statistic in `TESTED`: relation `group_test`.
-
-    The Mann–Whitney tests that papers print beside them come from `pair_tests.pair_tests` and `graph.run_tests`.
+def group_test(results: Mapping[str, pl.DataFrame], analyses: Iterable[Analysis], level: float = 0.05) -> pl.DataFrame:
+    """The primary test of every tested group, for every statistic that an analysis says is tested.
 
     Args:
         results: name of a relation and its rows, of one run, preset and positions; a relation may be absent.
+        analyses: in the order of the tests.
         level: that each test, and its correction over the groups, must be able to reach.
 
     Returns:
@@ -63,10 +29,44 @@ def group_test(results: Mapping[str, pl.DataFrame], level: float = 0.05) -> pl.D
     """
     frames = [
         group_tests(
-            results[tested.relation], tested.statistic, analysis=tested.relation, keys=tested.keys,
+            results[analysis.name], tested.statistic, analysis=analysis.name, keys=tested.keys,
             interval=tested.interval, level=level,
         )
-        for tested in TESTED
-        if tested.relation in results
+        for analysis in analyses
+        for tested in analysis.tested
+        if analysis.name in results
     ]  # fmt: skip
     return pl.concat([table([], GROUP_TEST), *frames])
+
+
+def over(analyses: Sequence[Analysis]) -> Analysis:
+    """The analysis `group_test` of what these analyses store."""
+    tested = [analysis for analysis in analyses if analysis.tested]
+
+    def compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+        parts = [keyed(table([], GROUP_TEST), "", "")]
+        for preset in [MATCHED] if is_matched(ask) else parameters["presets"]:
+            for positions in parameters["token_groups"]:
+                tests = _tests(ask, tested, preset, positions, parameters["level"])
+                parts += [keyed(frame, preset, positions) for frame in tests]
+        return {"group_test": pl.concat(parts)}
+
+    return Analysis(
+        "group_test",
+        {"group_test": GROUP_TEST | GROUP_KEY},
+        (*(analysis.name for analysis in tested), *GROUPED, ACTIVATIONS, "neuron_weight"),
+        compute,
+        {"presets": ["es", "nc"], "token_groups": [RARE], "level": 0.05},
+    )
+
+
+def _tests(ask: Ask, analyses: Sequence[Analysis], preset: str, positions: str, level: float) -> list[pl.DataFrame]:
+    """The tests of what is stored of one preset and positions: the primary ones, then those that papers print."""
+    found = {analysis.name: unkeyed(ask(Source(analysis.name, preset, positions))) for analysis in analyses}
+    found = {name: frame for name, frame in found.items() if len(frame)}
+    printed = [
+        analysis.printed_tests(ask, preset, positions, found[analysis.name])
+        for analysis in analyses
+        if analysis.printed_tests is not None and analysis.name in found
+    ]
+    return [group_test(found, analyses, level), *printed]

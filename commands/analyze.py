@@ -17,7 +17,7 @@ from rare_tokens.common.progress import progress, working
 from rare_tokens.common.version import VERSION
 
 if TYPE_CHECKING:
-    from rare_tokens.analyses.registry import Source
+    from rare_tokens.analyses.analysis import SeriesAnalysis, Source
 
 
 @click.command()
@@ -109,35 +109,48 @@ def _analyze(
 
 def _analyze_series(chosen: list[str], settings: Settings, again: bool) -> list[dict[str, Any]]:
     """Follow the series that the chosen runs belong to; returns a row per run that something was stored of."""
-    from rare_tokens.analyses.across_runs.series import NAME, every_series, parameters, training
+    from rare_tokens.analyses.across_runs.series import every_series
+    from rare_tokens.analyses.registry import OF_SERIES, needed
 
     done = []
     known = warehouse.runs(settings.warehouse, wait=settings.wait)
     for members in every_series(known.filter(pl.col("status").is_in(["published", "missing"]))):
-        with_effects = members.filter(pl.col("status") == "published")
-        ids, given = with_effects["run_id"].to_list(), parameters(members)
+        ids = members.filter(pl.col("status") == "published")["run_id"].to_list()
+        if not set(ids) & set(chosen):
+            continue
         stored = {run_id: warehouse.stored(settings.warehouse, run_id, wait=settings.wait) for run_id in ids}
-        if not set(ids) & set(chosen) or any("influence_interval" not in found for found in stored.values()):
-            continue
-        if not again and all(NAME in found and found[NAME].parameters == given for found in stored.values()):
-            continue
-        start = time.perf_counter()
-        with working("Follow the series", quiet=settings.quiet):
-            frame = training({run_id: cache(partial(_ask, settings, run_id)) for run_id in ids}, members)
-        seconds = round((time.perf_counter() - start) / len(ids), 2)
-        for run_row in with_effects.iter_rows(named=True):
-            of_run = frame.filter(pl.col("run_id") == run_row["run_id"]).drop("run_id")
-            rows = warehouse.store(
-                settings.warehouse, run_row["run_id"], NAME, {NAME: of_run}, parameters=given, code_version=VERSION,
-                seconds=seconds, published_at=run_row["published_at"], wait=settings.wait,
-            )  # fmt: skip
-            done.append({"run_id": run_row["run_id"], "analysis": NAME, "seconds": seconds, "rows": rows})
+        for analysis in OF_SERIES:
+            given, name = analysis.parameters(members), analysis.name
+            if any(set(needed(analysis)) - set(found) for found in stored.values()):
+                continue
+            if again or any(name not in found or found[name].parameters != given for found in stored.values()):
+                done += _analyze_one_series(analysis, members, settings)
+    return done
+
+
+def _analyze_one_series(analysis: "SeriesAnalysis", members: pl.DataFrame, settings: Settings) -> list[dict[str, Any]]:
+    """Compute one analysis of a series (rows of `dim_run`) and store it with each run; returns a row per run."""
+    with_effects = members.filter(pl.col("status") == "published")
+    start = time.perf_counter()
+    with working("Follow the series", quiet=settings.quiet):
+        asks = {run_id: cache(partial(_ask, settings, run_id)) for run_id in with_effects["run_id"]}
+        frames = analysis.compute(asks, members)
+    seconds = round((time.perf_counter() - start) / len(with_effects), 2)
+    done = []
+    for run_row in with_effects.iter_rows(named=True):
+        run_id = run_row["run_id"]
+        of_run = {name: frame.filter(pl.col("run_id") == run_id).drop("run_id") for name, frame in frames.items()}
+        rows = warehouse.store(
+            settings.warehouse, run_id, analysis.name, of_run, parameters=analysis.parameters(members),
+            code_version=VERSION, seconds=seconds, published_at=run_row["published_at"], wait=settings.wait,
+        )  # fmt: skip
+        done.append({"run_id": run_id, "analysis": analysis.name, "seconds": seconds, "rows": rows})
     return done
 
 
 def _ask(settings: Settings, run_id: str, source: "Source") -> Any:
     """What an analysis reads of a run."""
-    from rare_tokens.analyses.registry import ACTIVATIONS
+    from rare_tokens.analyses.analysis import ACTIVATIONS
 
     path, wait = settings.warehouse, settings.wait
     key = {"preset": source.preset, "token_group": source.token_group}

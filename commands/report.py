@@ -59,19 +59,19 @@ def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs
     """Everything that a page on the wanted runs shows."""
     from rare_tokens.analyses.across_runs.comparison import COACTIVATION, coactivation, compared_runs
     from rare_tokens.analyses.reference import published_values
-    from rare_tokens.analyses.report import CARD_PRESET, ReportInputs, card_neurons
+    from rare_tokens.analyses.report import CARD_PRESET, ReportInputs, card_neurons, relations
 
     path, wait = settings.warehouse, settings.wait
     chosen = published_runs(settings, wanted)
-    frames = warehouse.report_frames(path, chosen["run_id"].to_list(), wait=wait)
+    frames = warehouse.report_frames(path, chosen["run_id"].to_list(), relations(), wait=wait)
     frames |= warehouse.card_frames(path, card_neurons(chosen, frames["influence"]), wait=wait)
     together = [
         coactivation(pl.concat([_group_activity(settings, run_id, CARD_PRESET) for run_id in runs]))
         for runs in warehouse.same_positions(path, compared_runs(chosen), wait=wait)
     ]
-    return ReportInputs(
+    return ReportInputs.of(
+        frames,
         runs=chosen,
-        **frames,
         coactivation=pl.concat([pl.DataFrame(schema=COACTIVATION), *together]),
         published=published_values(),
         command=" ".join([program(), "report", *wanted]),

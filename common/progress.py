@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.progress import Task as _Task
 from rich.text import Text
 
-from rare_tokens.commands.support.terminal import visible
+from rare_tokens.common.text import fitted
 
 
 class Advance(Protocol):
@@ -49,7 +49,7 @@ def progress(title: str, total: int, unit: str, *, quiet: bool = False) -> Itera
         return
     bar = _shown(BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Rate(unit), TimeElapsedColumn(), _LEFT)
     with bar:
-        task = bar.add_task(visible(title), total=total)
+        task = bar.add_task(fitted(title), total=total)
         yield lambda done=1: bar.advance(task, done)
 
 
@@ -63,7 +63,7 @@ def working(title: str, *, quiet: bool = False) -> Iterator[None]:
         yield
         return
     with _shown(SpinnerColumn(), TimeElapsedColumn()) as spinner:
-        spinner.add_task(visible(title), total=None)
+        spinner.add_task(fitted(title), total=None)
         yield
 
 

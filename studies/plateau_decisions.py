@@ -6,9 +6,9 @@ Curves of N neurons with power law κ, tail from ln r = 5 and a plateau of 0.3, 
 
 * `draws`: neurons are independent draws (Pareto order statistics);
 * `draws+error`: these, each measured with a log-normal error of median 5 % (what `novella` has at 8,192 positions) and
-  sorted again: as real influence is, and as SPEC's null is;
+  sorted again: as real influence is, and as the decision's null is;
 * `error`: a fixed curve, measured with such errors and sorted again, decided with the null for a fixed population
-  (`scattered=False`), and for comparison with SPEC's, which is conservative there.
+  (`scattered=False`), and for comparison with the decision's own, which is conservative there.
 
 Asked (issue C): without a plateau at most 7 of 200 seeds are called present at p < 0.01, and 2 to 21 of 200 have
 p < 0.05; with m neurons where m·δ ≥ 10 κ and δ ≥ 0.5, the break is within 0.15 in ln rank in at least 90 of 100 seeds

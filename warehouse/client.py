@@ -31,7 +31,7 @@ class Warehouse:
         self._con = open_read_only(self.path, wait=wait)
 
     def influence(self, run: str, preset: str = "es") -> "pl.DataFrame":
-        """Influence of every neuron of a run under a preset, by token group and rank (`neuron_influence`; SPEC 2)."""
+        """Influence of every neuron of a run under a preset, by token group and rank (`neuron_influence`)."""
         return self.read("neuron_influence", run=run, preset=preset).sort("token_group", "rank")
 
     def read(self, relation: str, **values: Any) -> "pl.DataFrame":

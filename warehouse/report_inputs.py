@@ -1,4 +1,4 @@
-"""What the report reads: the relations it shows, and what its cards of neurons tell."""
+"""What the report reads: the relations it asks for, and what its cards of neurons tell."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,17 +9,7 @@ from rare_tokens.warehouse.client import Warehouse
 if TYPE_CHECKING:
     import polars as pl
 
-# By the name of the report's input; each a relation, read whole for the runs of a report.
-_RELATIONS = {
-    "influence": "neuron_influence",
-    "fits": "power_law_fit",
-    "deviations": "neuron_deviation",
-    "decisions": "regime_decision",
-    "values": "measured_value",
-    "emergence": "emergence",
-    "slopes": "influence_slope",
-    "sensitivity": "threshold_sensitivity",
-}
+# By the name of the report's input.
 _QUERIES = {
     "intervals": "from influence_interval where run_id in $runs and neuron is null",
     "tokens": """
@@ -48,15 +38,26 @@ _CARDS = {
 }
 
 
-def report_frames(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> "dict[str, pl.DataFrame]":
-    """The relations that a report shows of `runs`, by the name of its input.
+def report_frames(
+    path: Path, runs: Sequence[str], relations: Mapping[str, str], *, wait: float = 0.0
+) -> "dict[str, pl.DataFrame]":
+    """What a report shows of `runs`, by the name of its input.
+
+    Args:
+        path: the warehouse.
+        runs: of the report.
+        relations: by the name of an input the relation that it is, read whole for the runs.
+        wait: seconds to wait for a process that is writing.
+
+    Returns:
+        These, and intervals of the curves, tokens of the neurons and results of the checks.
 
     Raises:
         UserError: the path is no usable warehouse.
         LockedError: another process is writing.
     """
     with Warehouse(path, wait=wait) as opened:
-        frames = {name: opened.read(relation, run_id=list(runs)) for name, relation in _RELATIONS.items()}
+        frames = {name: opened.read(relation, run_id=list(runs)) for name, relation in relations.items()}
         return frames | {name: opened.sql(query, runs=list(runs)) for name, query in _QUERIES.items()}
 
 

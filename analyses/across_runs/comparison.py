@@ -92,7 +92,7 @@ def coactivation(activity: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
         seed: of the bootstrap.
 
     Returns:
-        `COACTIVATION`, a row per pair of runs and group; only positions that are rare in both count.
+        `COACTIVATION`, one row per pair of runs and group; only positions that are rare in both count.
     """
     runs = activity["run_id"].unique(maintain_order=True).to_list()
     rows = []

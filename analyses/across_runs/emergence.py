@@ -1,4 +1,4 @@
-"""How the curve of influence comes about over training: relation `emergence` (SPEC 9; ES fig. 1, 2, 4 and 6).
+"""How the curve of influence comes about over training: relation `emergence` (ES fig. 1, 2, 4 and 6).
 
 A *series* is the runs of one model on the same positions, one run a checkpoint. Each number of the curve is put beside
 its training step: κ, R² and the step of the head (δ) with their intervals, the curve itself, its deviation from the
@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from rare_tokens.analyses.analysis import GROUP_KEY
 from rare_tokens.analyses.coordination.weight_spectra import Rule, weight_spectrum
 from rare_tokens.analyses.curve.power_law import Line, influence_curve, local_slope
-from rare_tokens.analyses.curve.regimes import GROUP_KEY
 from rare_tokens.analyses.result_table import FloatArray, IntArray, table
 from rare_tokens.analyses.statistics import CONTROL
 
@@ -102,10 +102,10 @@ def emergence(
         decisions: `regime_decision` of these runs, with run_id.
         intervals: `influence_interval` of these runs, with run_id; of κ and R².
         k: neurons of the groups boost and suppress.
-        chosen_at: the groups are those of the `last` checkpoint (SPEC 9), or of `each`.
+        chosen_at: the groups are those of the `last` checkpoint, or of `each`.
 
     Returns:
-        `EMERGENCE`. A checkpoint without effects (status `missing`, say) is one row with the reason.
+        `EMERGENCE`. A checkpoint without effects (of status `missing`, for example) is one row with the reason.
     """
     rows: list[dict[str, Any]] = []
     curves = influence.partition_by("run_id", "preset", "token_group", as_dict=True)

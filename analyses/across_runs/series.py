@@ -1,7 +1,7 @@
-"""The analysis that reads all runs of a series at once: `emergence` (SPEC 9).
+"""The analysis that reads all runs of a series at once: `emergence`.
 
-Everything else in the registry is of one run. Where a checkpoint joins the series or is published again, all of the
-series is computed anew, because groups are those of the last checkpoint.
+Every other one is of one run. Where a checkpoint joins the series or is published again, all of the series is computed
+anew, because groups are those of the last checkpoint (docs/definitions.md, "Emergence").
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,17 +10,17 @@ from typing import Any, Literal
 import polars as pl
 
 from rare_tokens.analyses.across_runs.emergence import EMERGENCE, emergence, group_alphas, series
+from rare_tokens.analyses.analysis import Ask, Results, SeriesAnalysis, Source
+from rare_tokens.analyses.coordination.of_groups import At
 from rare_tokens.analyses.coordination.weight_spectra import Rule
 from rare_tokens.analyses.curve.effect_cells import RARE
-from rare_tokens.analyses.registry import Ask, At, Source
 from rare_tokens.analyses.result_table import table
 
-NAME = "emergence"
 PRESET = "es"
 GROUPS = ("boost", "suppress")
 RULES: tuple[Rule, ...] = ("fix_finger", "mid")
 CHOSEN: tuple[Literal["last", "each"], ...] = ("last", "each")
-READS = ("neuron_influence", "power_law_fit", "regime_decision", "influence_interval")
+CURVES = ("neuron_influence", "power_law_fit", "regime_decision", "influence_interval")
 
 
 def every_series(runs: pl.DataFrame) -> list[pl.DataFrame]:
@@ -48,7 +48,7 @@ def training(asks: Mapping[str, Ask], runs: pl.DataFrame) -> pl.DataFrame:
     Returns:
         `EMERGENCE`, of all its runs.
     """
-    read = {name: pl.concat(_with_run_id(ask(Source(name)), run_id) for run_id, ask in asks.items()) for name in READS}
+    read = {name: pl.concat(_with_run_id(ask(Source(name)), run_id) for run_id, ask in asks.items()) for name in CURVES}
     curves = [
         emergence(
             runs, read["neuron_influence"], read["power_law_fit"],
@@ -78,3 +78,12 @@ def _alphas(asks: Mapping[str, Ask], runs: pl.DataFrame) -> Iterator[dict[str, A
 
 def _with_run_id(frame: pl.DataFrame, run_id: str) -> pl.DataFrame:
     return frame.with_columns(run_id=pl.lit(run_id))
+
+
+def _compute(asks: Mapping[str, Ask], runs: pl.DataFrame) -> Results:
+    return {"emergence": training(asks, runs)}
+
+
+ANALYSIS = SeriesAnalysis(
+    "emergence", {"emergence": EMERGENCE}, (*CURVES, "neuron_group", "neuron_weight"), parameters, _compute
+)

@@ -1,26 +1,30 @@
-"""What ablating or patching attention heads does to a group of neurons and to the loss (NC eq. 3, table 2; SPEC 8).
+"""What ablating or patching attention heads does to a group of neurons and to the loss (NC eq. 3, table 2).
 
 A neuron's change is (mean with the edit − mean without) / |mean without| over the positions of a token group; a group's
 the mean over its neurons. Units of windows are resampled. Whether a group has heads of its own is asked without that
-ratio, which a mean near 0 blows up: a head's share of what all single heads change in a neuron lies between 0 and 1,
-and the group's mean share is set against random groups'.
+ratio, which a mean near 0 blows up: see `shares`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from rare_tokens.analyses.analysis import Analysis, Ask, Results
+from rare_tokens.analyses.attention.inputs import ATTENTION, Measured, measured_ablations, read_measured
+from rare_tokens.analyses.attention.shares import HEAD, Shares, with_shares
 from rare_tokens.analyses.coordination.neuron_groups import Stack, stacks, with_controls
+from rare_tokens.analyses.coordination.of_groups import GROUPED, At, standing
 from rare_tokens.analyses.curve.effect_cells import COMMON, RARE, TOKEN_GROUPS
-from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, table
-from rare_tokens.analyses.statistics import cohens_d, control_p, holm, permutation_p, window_interval
+from rare_tokens.analyses.result_table import FloatArray, joined, table
+from rare_tokens.analyses.statistics import CONTROL as CONTROL_GROUP
+from rare_tokens.analyses.statistics import cohens_d, permutation_p, window_interval
 
-HEAD, LAYER, CONTROLS = "head", "layer", ("norm", "feed_forward")
-LARGEST, RANDOM, CONTROL = "largest_head", "random_head", "control"
+LAYER, CONTROLS = "layer", ("norm", "feed_forward")
+RANDOM, CONTROL = "random_head", "control"
 _CHANGES: dict[str, Any] = {
     "positions": pl.Int64,
     "units": pl.Int64,
@@ -64,49 +68,6 @@ ACTIVATION_PATCHING: dict[str, Any] = {"token_group": pl.String} | _GROUP | _PLA
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one run has of attention under one ablation, for one preset.
-
-    Attributes:
-        layer: of the neurons.
-        edits: `dim_attention_edit`.
-        units: `attention_unit`, of these groups.
-        impact: `attention_impact`: token_group, edit, neuron, mean_change.
-        losses: token_group, edit, window_id, positions, delta_sum: `fct_attention_effect` summed over windows.
-        groups: `GROUP`, draw 0.
-        neurons: N.
-    """
-
-    layer: int
-    edits: pl.DataFrame
-    units: pl.DataFrame
-    impact: pl.DataFrame
-    losses: pl.DataFrame
-    groups: pl.DataFrame
-    neurons: int
-
-    @cached_property
-    def windows(self) -> IntArray:
-        """The units, by their first window, ascending."""
-        return self.units["window_id"].unique().sort().to_numpy()
-
-    @cached_property
-    def parts(self) -> dict[tuple[Any, ...], pl.DataFrame]:
-        """`units` by token group, group name, k and edit."""
-        return self.units.partition_by("token_group", "group_name", "k", "edit", as_dict=True)
-
-    @cached_property
-    def loss_parts(self) -> dict[tuple[Any, ...], pl.DataFrame]:
-        """`losses` by token group and edit."""
-        return self.losses.partition_by("token_group", "edit", as_dict=True)
-
-    @cached_property
-    def loss_rows(self) -> dict[tuple[Any, ...], dict[str, Any]]:
-        """Columns about the loss that were computed: they are the same for every group of neurons."""
-        return {}
-
-
-@dataclass(frozen=True)
 class Change:
     """A group's activations at one token group without an edit and their change: U units × k neurons, sums."""
 
@@ -144,8 +105,8 @@ def head_ablation(
         shares = Shares.of(measured, token_group)
         for group in (stack for stack in found.values() if stack.tested):
             own = [_row(measured, group, token_group, *chosen, resamples, seed) for chosen in _targets(measured, kinds)]
-            controls = found.get(("control", group.k))
-            rows += _with_shares(own, group, controls, shares, level)
+            controls = found.get((CONTROL_GROUP, group.k))
+            rows += with_shares(own, group, controls, shares, level)
     return table(rows, HEAD_ABLATION)
 
 
@@ -306,69 +267,49 @@ def _measured_loss(
     }
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Each head's share of what single heads change in a neuron, Σ_h |mean change|: H × N, and the heads' places."""
-
-    heads: Mapping[tuple[int, int], int]
-    values: FloatArray
-
-    @staticmethod
-    def of(measured: Measured, token_group: str) -> "Shares":
-        """From `attention_impact`, over the heads that feed the neurons."""
-        heads = measured.edits.filter(pl.col("kind") == HEAD, pl.col("feeds_neurons")).sort("edit")
-        rows = {(row["attention_layer"], row["head"]): place for place, row in enumerate(heads.iter_rows(named=True))}
-        chosen = measured.impact.filter(pl.col("token_group") == token_group).join(heads.select("edit"), on="edit")
-        grid = np.zeros((len(heads), measured.neurons))
-        places = np.searchsorted(heads["edit"].to_numpy(), chosen["edit"].to_numpy())
-        grid[places, chosen["neuron"].to_numpy()] = np.abs(chosen["mean_change"].to_numpy())
-        total = grid.sum(0)
-        even = np.full_like(grid, 1 / max(1, len(heads)))  # a neuron that no head changes has no head of its own
-        return Shares(rows, np.divide(grid, total, out=even, where=total > 0))
-
-    def of_groups(self, members: IntArray) -> FloatArray:
-        """Mean share of each head in D groups of k neurons, D × k: shape (H, D)."""
-        return np.stack([row[members].mean(axis=1) for row in self.values])
+def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    """Both relations of a run: for each preset, every ablation that its attention was measured with."""
+    own = {name: value for name, value in parameters.items() if name not in ("presets", "group_names")}
+    parts = []
+    for preset in standing(ask, parameters["presets"]):
+        groups = At(ask, preset, RARE, parameters["group_names"]).groups
+        parts.append(_of_preset(ask, preset, groups.filter(pl.col("group_name") != CONTROL_GROUP), **own))
+    return {name: pl.concat(part[name] for part in parts) for name in ("head_ablation", "activation_patching")}
 
 
-def _with_shares(
-    rows: list[dict[str, Any]], group: Stack, controls: Stack | None, shares: Shares, level: float
-) -> list[dict[str, Any]]:
-    """The rows with each head's share and its test, and the row of the largest head after them."""
-    heads = [row for row in rows if row["target"] == HEAD and row.get("impact") is not None]
-    if not heads:
-        return rows
-    own = shares.of_groups(group.members)[:, 0]
-    formed = controls is not None and controls.reason is None
-    random = shares.of_groups(controls.members) if formed and controls is not None else np.zeros((len(own), 0))
-    for row in heads:
-        place = shares.heads[row["attention_layer"], row["head"]]
-        row |= _share(float(own[place]), random[place], level)
-    for row, corrected in zip(heads, holm([row.get("share_p_value") for row in heads]), strict=True):
-        row["share_p_holm"] = corrected
-    largest = max(heads, key=lambda row: row["impact"])
-    any_head = largest_share(own, random, level)
-    reason = joined(any_head.pop("reason", None), "chosen as the largest of all, so its change is biased away from 0")
-    return [*rows, largest | {"target": LARGEST, "share_p_holm": None} | any_head | {"reason": reason}]
+def _of_preset(
+    ask: Ask, preset: str, groups: pl.DataFrame, *, draws: int, level: float, resamples: int, seed: int
+) -> Results:
+    """`groups` are `GROUP`, draw 0; the other parameters those of `head_ablation`."""
+    key = {"preset": pl.lit(preset)}
+    ablated = [table([], HEAD_ABLATION).with_columns(head_ablation=pl.lit(""))]
+    patched = [table([], ACTIVATION_PATCHING)]
+    for place, name in enumerate(measured_ablations(ask)):
+        found = read_measured(ask, preset, groups, name)
+        rows = head_ablation(found, draws=draws, level=level, resamples=resamples, seed=seed)
+        ablated.append(rows.with_columns(head_ablation=pl.lit(name)))
+        if place == 0:  # patches are the same, whatever was ablated beside them
+            patched.append(activation_patching(found, resamples=resamples, seed=seed))
+    return {
+        "head_ablation": pl.concat(ablated).with_columns(**key),
+        "activation_patching": pl.concat(patched).with_columns(**key),
+    }
 
 
-def largest_share(own: FloatArray, random: FloatArray, level: float = 0.05) -> dict[str, Any]:
-    """Whether any head has more of a group than of random groups: the largest share against their largest.
-
-    Args:
-        own: of the group, each head's share, shape (H,).
-        random: of D random groups, shape (H, D).
-        level: that the p must be able to reach.
-
-    Returns:
-        Columns of `HEAD_ABLATION`; one p for all heads, so it needs no correction over them.
-    """
-    return _share(float(own.max()), random.max(0) if random.size else np.zeros(0), level)
-
-
-def _share(own: float, random: FloatArray, level: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"head_share": own, "random_groups": len(random)}
-    if len(random) < 1 / level - 1:
-        return row | {"reason": f"{len(random)} random groups cannot give a p of {level:g}"}
-    row |= {"random_share": float(random.mean()), "random_share_sd": float(random.std(ddof=1))}
-    return row | {"share_p_value": control_p(own, random, "greater")}
+ANALYSIS = Analysis(
+    "head_ablation",
+    {
+        "head_ablation": {**HEAD_ABLATION, "head_ablation": pl.String, "preset": pl.String},
+        "activation_patching": {**ACTIVATION_PATCHING, "preset": pl.String},
+    },
+    (*GROUPED, *ATTENTION, "position_group", "dim_position", "dim_neuron"),
+    _compute,
+    {
+        "presets": ["nc"],
+        "group_names": ["plateau", "excitatory", "inhibitory"],
+        "draws": 10_000,
+        "level": 0.05,
+        "resamples": 1_000,
+        "seed": 0,
+    },
+)

@@ -1,19 +1,13 @@
-"""The analyses of attention of one run: what they read, for each ablation that it was measured with (SPEC 8)."""
+"""What the analyses of attention read of a run, for each ablation that it was measured with."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 
 from rare_tokens.analyses.analysis import Ask, Source
-from rare_tokens.analyses.attention.head_edits import (
-    ACTIVATION_PATCHING,
-    HEAD_ABLATION,
-    Measured,
-    activation_patching,
-    head_ablation,
-)
-from rare_tokens.analyses.attention.routing import attention_routing
-from rare_tokens.analyses.result_table import table
+from rare_tokens.analyses.result_table import IntArray
 
 # Filled by `ingest --attention`; empty in runs without it
 ATTENTION = (
@@ -29,57 +23,57 @@ ATTENTION = (
 ABLATIONS = ("zero", "mean", "uniform")
 
 
-def routing(ask: Ask, preset: str, **parameters: Any) -> pl.DataFrame:
-    """`attention_routing` of a run and preset; no rows without attention."""
-    measured = _ablations(ask)[:1]  # attention is the same, whatever was ablated after
-    cells = ask(
-        Source("dim_attention_cell", preset, columns=("head_ablation", "cell", "token_group", "window_id", "positions"))
-    )
-    heads = ask(Source("agg_attention_head"))
-    distances = ask(
-        Source(
-            "agg_attention_distance",
-            columns=("head_ablation", "attention_layer", "head", "cell", "distance", "weight_sum"),
-        )
-    )
-    chosen = pl.col("head_ablation").is_in(measured)
-    return attention_routing(heads.filter(chosen), distances.filter(chosen), cells.filter(chosen), **parameters)
+@dataclass(frozen=True)
+class Measured:
+    """What one run has of attention under one ablation, for one preset.
 
-
-def ablations(
-    ask: Ask, preset: str, groups: pl.DataFrame, *, draws: int, level: float, resamples: int, seed: int
-) -> dict[str, pl.DataFrame]:
-    """`head_ablation` and `activation_patching` of a run and preset, with the columns preset and token_group.
-
-    Args:
-        ask: reads of the run.
-        preset: of the token groups and the groups of neurons.
+    Attributes:
+        layer: of the neurons.
+        edits: `dim_attention_edit`.
+        units: `attention_unit`, of these groups.
+        impact: `attention_impact`: token_group, edit, neuron, mean_change.
+        losses: token_group, edit, window_id, positions, delta_sum: `fct_attention_effect` summed over windows.
         groups: `GROUP`, draw 0.
-        draws: as `head_ablation`, as the other parameters.
+        neurons: N.
     """
-    found = _ablations(ask)
-    key = {"preset": pl.lit(preset)}
-    ablated = [table([], HEAD_ABLATION).with_columns(head_ablation=pl.lit(""))]
-    patched = [table([], ACTIVATION_PATCHING)]
-    for place, name in enumerate(found):
-        measured = _measured(ask, preset, groups, name)
-        rows = head_ablation(measured, draws=draws, level=level, resamples=resamples, seed=seed)
-        ablated.append(rows.with_columns(head_ablation=pl.lit(name)))
-        if place == 0:  # patches are the same, whatever was ablated beside them
-            patched.append(activation_patching(measured, resamples=resamples, seed=seed))
-    return {
-        "head_ablation": pl.concat(ablated).with_columns(**key),
-        "activation_patching": pl.concat(patched).with_columns(**key),
-    }
+
+    layer: int
+    edits: pl.DataFrame
+    units: pl.DataFrame
+    impact: pl.DataFrame
+    losses: pl.DataFrame
+    groups: pl.DataFrame
+    neurons: int
+
+    @cached_property
+    def windows(self) -> IntArray:
+        """The units, by their first window, ascending."""
+        return self.units["window_id"].unique().sort().to_numpy()
+
+    @cached_property
+    def parts(self) -> dict[tuple[Any, ...], pl.DataFrame]:
+        """`units` by token group, group name, k and edit."""
+        return self.units.partition_by("token_group", "group_name", "k", "edit", as_dict=True)
+
+    @cached_property
+    def loss_parts(self) -> dict[tuple[Any, ...], pl.DataFrame]:
+        """`losses` by token group and edit."""
+        return self.losses.partition_by("token_group", "edit", as_dict=True)
+
+    @cached_property
+    def loss_rows(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """Columns about the loss that were computed: they are the same for every group of neurons."""
+        return {}
 
 
-def _ablations(ask: Ask) -> list[str]:
+def measured_ablations(ask: Ask) -> list[str]:
     """The ablations that a run's attention was measured with, `zero` first."""
     there = set(ask(Source("dim_attention", columns=("head_ablation",)))["head_ablation"])
     return [name for name in ABLATIONS if name in there]
 
 
-def _measured(ask: Ask, preset: str, groups: pl.DataFrame, ablation: str) -> Measured:
+def read_measured(ask: Ask, preset: str, groups: pl.DataFrame, ablation: str) -> Measured:
+    """What a run has of one ablation for a preset and its groups (`GROUP`, draw 0)."""
     of_this = pl.col("head_ablation") == ablation
     edits = ask(Source("dim_attention_edit")).filter(of_this).sort("edit")
     units = ask(Source("attention_unit", preset)).filter(

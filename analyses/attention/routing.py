@@ -1,14 +1,19 @@
-"""Where attention heads look at rare and at common tokens, and whether it differs (NC §2–3; SPEC 8).
+"""Where attention heads look at rare and at common tokens, and whether it differs (NC §2–3).
 
 What is resampled is a unit: a window, or a few (`dim_attention_cell`).
 """
 
+from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results, Source, keyed
+from rare_tokens.analyses.attention.inputs import ATTENTION, measured_ablations
+from rare_tokens.analyses.coordination.of_groups import standing
 from rare_tokens.analyses.curve.effect_cells import COMMON, RARE
 from rare_tokens.analyses.result_table import FloatArray, table
 from rare_tokens.analyses.statistics import holm, permutation_p, window_interval
@@ -82,7 +87,7 @@ def attention_routing(
         seed: of intervals and permutations.
 
     Returns:
-        `ATTENTION_ROUTING`: a row a head, and one over all heads whose test has heads as its units (NC's t-test does).
+        `ATTENTION_ROUTING`: one row per head, and one over all heads whose test has, as NC's t-test, heads as units.
     """
     if heads.is_empty():
         return table([], ATTENTION_ROUTING)
@@ -220,3 +225,35 @@ def _placed(values: pl.Series, rows: Any, units: int) -> FloatArray:
     placed = np.zeros(units)
     placed[rows] = values.to_numpy()
     return placed
+
+
+def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    own = {name: value for name, value in parameters.items() if name != "presets"}
+    parts = [keyed(_of_preset(ask, preset, **own), preset, RARE) for preset in standing(ask, parameters["presets"])]
+    return {"attention_routing": pl.concat(parts)}
+
+
+def _of_preset(ask: Ask, preset: str, **parameters: Any) -> pl.DataFrame:
+    """`ATTENTION_ROUTING` of a run and preset; no rows without attention."""
+    measured = measured_ablations(ask)[:1]  # attention is the same, whatever was ablated after
+    cells = ask(
+        Source("dim_attention_cell", preset, columns=("head_ablation", "cell", "token_group", "window_id", "positions"))
+    )
+    heads = ask(Source("agg_attention_head"))
+    distances = ask(
+        Source(
+            "agg_attention_distance",
+            columns=("head_ablation", "attention_layer", "head", "cell", "distance", "weight_sum"),
+        )
+    )
+    chosen = pl.col("head_ablation").is_in(measured)
+    return attention_routing(heads.filter(chosen), distances.filter(chosen), cells.filter(chosen), **parameters)
+
+
+ANALYSIS = Analysis(
+    "attention_routing",
+    {"attention_routing": {**ATTENTION_ROUTING, **GROUP_KEY}},
+    (*ATTENTION, "neuron_influence"),
+    _compute,
+    {"presets": ["nc"], "resamples": 1_000, "seed": 0},
+)

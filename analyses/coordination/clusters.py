@@ -1,6 +1,7 @@
 """Clusters of a group's neurons by the correlation of their activations (ES eq. 9)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import polars as pl
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
+from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
+from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
 from rare_tokens.analyses.result_table import table
 
 NEURON_CLUSTER: dict[str, Any] = {
@@ -72,3 +75,17 @@ def neuron_cluster(
                     }
                 )
     return table(rows, NEURON_CLUSTER)
+
+
+def _compute(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return neuron_cluster(at.activations, at.groups, **own)
+
+
+ANALYSIS = of_groups(
+    "neuron_cluster",
+    NEURON_CLUSTER,
+    _compute,
+    reads=(ACTIVATIONS,),
+    parameters=ES | {"thresholds": [0.5, 5.0]},
+    tested=[Tested("clusters", ("threshold",))],
+)

@@ -1,9 +1,16 @@
 """Correlation of activations within and between groups (ES §3.3, §4.2, table 1)."""
 
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any
+
 import polars as pl
 
+from rare_tokens.analyses.analysis import ACTIVATIONS, Ask, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
+from rare_tokens.analyses.coordination.of_groups import ES, SIGN_GROUPS, At, of_groups
+from rare_tokens.analyses.coordination.pair_tests import pair_tests
 from rare_tokens.analyses.coordination.similarity import (
     INTERVAL,
     PAIR_MEAN,
@@ -37,3 +44,24 @@ def activation_correlation(
     rows = pair_means(similarity, found, "mean_correlation", activations.positions)
     rows = with_intervals(rows, activations, found, similarity, "correlation", resamples=resamples, seed=seed)
     return table(rows, ACTIVATION_CORRELATION)
+
+
+def _compute(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return activation_correlation(at.activations, at.groups, **own)
+
+
+def _printed_tests(ask: Ask, preset: str, positions: str, _stored: pl.DataFrame) -> pl.DataFrame:
+    """ES §4.2's tests of pairs, of activations and of weights."""
+    at = At(ask, preset, positions, SIGN_GROUPS)
+    return pair_tests(at.groups, activations=at.activations, weights=at.weights)
+
+
+ANALYSIS = of_groups(
+    "activation_correlation",
+    ACTIVATION_CORRELATION,
+    _compute,
+    reads=(ACTIVATIONS,),
+    parameters=ES | {"resamples": 1_000, "seed": 0},
+    tested=[Tested("mean_correlation", ("comparison",), ("low", "high"))],
+    printed_tests=_printed_tests,
+)

@@ -1,12 +1,16 @@
 """Cosine similarity of activations and of weight vectors (ES eq. 8, table 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import Stack, stacks, used_neurons
+from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
 from rare_tokens.analyses.coordination.similarity import (
     INTERVAL,
     PAIR_MEAN,
@@ -63,3 +67,17 @@ def weight_cosine(vectors: FloatArray, found: Sequence[Stack]) -> Similarity:
     matrix = rows @ rows.T
     np.fill_diagonal(matrix, defined.astype(float))
     return Similarity(neurons, matrix, defined)
+
+
+def _compute(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return cosine_similarity(at.groups, activations=at.activations, weights=at.weights, **own)
+
+
+ANALYSIS = of_groups(
+    "cosine_similarity",
+    COSINE_SIMILARITY,
+    _compute,
+    reads=(ACTIVATIONS, "neuron_weight"),
+    parameters=ES | {"resamples": 1_000, "seed": 0},
+    tested=[Tested("mean_cosine", ("space", "comparison"), ("low", "high"))],
+)

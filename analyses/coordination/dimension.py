@@ -1,24 +1,20 @@
 """Effective dimension of a group's activations: principal components and participation ratio (ES eq. 7, table 2)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
-from rare_tokens.analyses.coordination.similarity import (
-    CHUNK,
-    NO_INTERVAL,
-    Resampler,
-)
+from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
+from rare_tokens.analyses.coordination.similarity import CHUNK, NO_INTERVAL, Resampler
 from rare_tokens.analyses.result_table import FloatArray, IntArray, table
-from rare_tokens.analyses.statistics import (
-    jackknife_interval,
-    window_interval,
-)
+from rare_tokens.analyses.statistics import jackknife_interval, window_interval
 
 EFFECTIVE_DIMENSION: dict[str, Any] = {
     "group_name": pl.String,
@@ -158,3 +154,24 @@ def _dimension_intervals(
         low, high = (100 / k * min(max(1.0, end), len(neurons)) for end in ratio)
         limits |= {"participation_percent_low": low, "participation_percent_high": high}
     return limits
+
+
+def _compute(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return effective_dimension(at.activations, at.groups, **own)
+
+
+ANALYSIS = of_groups(
+    "effective_dimension",
+    EFFECTIVE_DIMENSION,
+    _compute,
+    reads=(ACTIVATIONS,),
+    parameters=ES | {"threshold": 0.95, "standardised": True, "resamples": 1_000, "seed": 0},
+    tested=[
+        Tested("interpolated_dimension", ("standardised", "threshold")),
+        Tested(
+            "participation_percent",
+            ("standardised", "threshold"),
+            ("participation_percent_low", "participation_percent_high"),
+        ),
+    ],
+)

@@ -1,4 +1,4 @@
-"""The signed correlation graph of a group and how well it divides into communities (SPEC 6; NC §2–3, A.1–A.4).
+"""The signed correlation graph of a group and how well it divides into communities (NC §2–3, A.1–A.4).
 
 igraph and leidenalg are kept from what they mishandle: Louvain gets |w|, Leiden one layer of positive and one of
 negative edges, each with positive weights, so that neither is ever given a negative weight (leidenalg answers one with
@@ -6,6 +6,7 @@ a `BaseException`; `Graph.community_leiden("modularity")` silently with a wrong 
 """
 
 import random
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import repeat
@@ -18,8 +19,10 @@ import polars as pl
 from scipy.cluster.vq import ClusterError, kmeans2
 from scipy.sparse.csgraph import connected_components
 
+from rare_tokens.analyses.analysis import ACTIVATIONS, Ask, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
+from rare_tokens.analyses.coordination.of_groups import NC, At, of_groups
 from rare_tokens.analyses.coordination.similarity import NO_INTERVAL, Resampler
 from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, table
 from rare_tokens.analyses.statistics import CONTROL, GROUP_TEST, corrected, mann_whitney, window_interval
@@ -102,7 +105,7 @@ def graph_modularity(
         pool: processes to share the graphs among; the result is the same with and without.
 
     Returns:
-        `GRAPH_MODULARITY`, a row per group, draw, method and number of communities asked. NULL with the reason where
+        `GRAPH_MODULARITY`, one row per group, draw, method and number of communities asked. NULL with the reason where
         no edge is left, or where fewer neurons have an edge than communities are asked for.
     """
     options = options or GraphOptions()
@@ -134,7 +137,7 @@ def run_tests(frame: pl.DataFrame) -> pl.DataFrame:
     """NC A.4's Mann–Whitney test of modularity, as printed: relation `group_test`.
 
     It compares the Louvain runs on a group's graph with the best partitions of its random groups. Runs on one graph
-    and partitions of many graphs are not exchangeable (the column says so); `significance.group_test` has the test
+    and partitions of many graphs are not exchangeable (the column says so); `group_tests.group_test` has the test
     that is.
 
     Args:
@@ -183,7 +186,7 @@ def modularities(weights: FloatArray, partitions: IntArray) -> tuple[FloatArray,
 
 
 def louvain(weights: FloatArray, runs: int, seed: int) -> IntArray:
-    """Partitions of the graph of |w| by Louvain, one a seed, shape (runs, n)."""
+    """Partitions of the graph of |w| by Louvain, one per seed, shape (runs, n)."""
     graph, values = _layer(np.abs(weights))
     found = []
     try:
@@ -196,7 +199,7 @@ def louvain(weights: FloatArray, runs: int, seed: int) -> IntArray:
 
 
 def leiden(weights: FloatArray, runs: int, seed: int) -> IntArray:
-    """Partitions of the signed graph by Leiden on two layers with weights 1 and −1, one a start, shape (runs, n).
+    """Partitions of the signed graph by Leiden on two layers with weights 1 and −1, one per start, shape (runs, n).
 
     Two nodes without an edge may gain from one community (their negative degrees alone would make one expect negative
     edges), so every community is considered in a move, not only the neighbours' as by default: that misses the optimum
@@ -366,3 +369,31 @@ def _excess(weights: FloatArray) -> FloatArray:
         return np.zeros_like(weights)
     degree = weights.sum(axis=1)
     return weights / total - np.outer(degree, degree) / total**2
+
+
+def _compute(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.DataFrame:
+    options = GraphOptions(**{name: value for name, value in own.items() if name != "positions"})
+    return graph_modularity(at.activations, at.groups, positions=own["positions"], options=options, pool=pool)
+
+
+def _printed_tests(_ask: Ask, _preset: str, _positions: str, stored: pl.DataFrame) -> pl.DataFrame:
+    return run_tests(stored)
+
+
+ANALYSIS = of_groups(
+    "graph_modularity",
+    GRAPH_MODULARITY,
+    _compute,
+    reads=(ACTIVATIONS,),
+    parameters=NC | {"positions": 1_000, "threshold": 0.1, "louvain_runs": 100, "leiden_runs": 20, "seed": 0},
+    shares_work=True,
+    tested=[
+        Tested("modularity", ("method", "communities_asked")),
+        Tested(
+            "signed_modularity",
+            ("method", "communities_asked"),
+            ("signed_modularity_low", "signed_modularity_high"),
+        ),
+    ],
+    printed_tests=_printed_tests,
+)

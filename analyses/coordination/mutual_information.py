@@ -1,6 +1,6 @@
-"""Mutual information of the neurons of a group: what correlation does not see (SPEC 5)."""
+"""Mutual information of the neurons of a group: what correlation does not see (docs/definitions.md, "Coordination")."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from itertools import repeat
 from typing import Any, Literal
@@ -10,8 +10,10 @@ import polars as pl
 from scipy.spatial import cKDTree
 from scipy.special import digamma
 
+from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import Stack, comparisons, stacks, used_neurons
+from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
 from rare_tokens.analyses.coordination.similarity import NO_PAIR, PAIR_MEAN
 from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray, table
 
@@ -37,7 +39,7 @@ def mutual_information(
 ) -> pl.DataFrame:
     """Mean mutual information of the pairs within and between groups: relation `mutual_information`.
 
-    `binned` is over all positions and all groups, `ksg` (1 ms a pair) over `contexts` seeded positions, within the
+    `binned` is over all positions and all groups, `ksg` (1 ms per pair) over `contexts` seeded positions, within the
     tested groups and the first `ksg_controls` random ones. The binned estimate is a plug-in: independent neurons get
     about (bins − 1)²/(2T) nats, 0.004 at T = 25,088 but 0.11 at 1,000: compare it only over the same positions.
 
@@ -45,7 +47,7 @@ def mutual_information(
         activations: T × N at the chosen positions.
         groups: `GROUP`, tested groups and controls.
         estimators: which of the two.
-        bins: of equal frequency, a neuron (`binned_codes`).
+        bins: of equal frequency, for each neuron (`binned_codes`).
         neighbours: k of the KSG estimator.
         contexts: positions of the KSG estimator; all where there are no more.
         ksg_controls: random groups of the KSG estimator.
@@ -69,7 +71,7 @@ def mutual_information(
 
 
 def binned_codes(values: FloatArray, bins: int) -> IntArray:
-    """The bin of every value, bins of equal frequency a neuron: (T, n) to (n, T), 0 … bins − 1.
+    """The bin of every value, bins of equal frequency for each neuron: (T, n) to (n, T), 0 … bins − 1.
 
     Equal values share a bin (the highest that any of them would get): a bin is a function of the value alone. Ties
     told apart by their position would make the bin a function of time too, and two independent neurons that are
@@ -189,3 +191,18 @@ def _standardised(values: FloatArray, seed: int) -> FloatArray:
     spread = rows.std(axis=1, keepdims=True)
     rows = (rows - rows.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
     return rows + _JITTER * np.random.default_rng(seed).standard_normal(rows.shape)
+
+
+def _compute(at: At, own: Mapping[str, Any], pool: Executor | None) -> pl.DataFrame:
+    return mutual_information(at.activations, at.groups, pool=pool, **own)
+
+
+ANALYSIS = of_groups(
+    "mutual_information",
+    MUTUAL_INFORMATION,
+    _compute,
+    reads=(ACTIVATIONS,),
+    parameters=ES | {"estimators": ["binned", "ksg"], "bins": 16, "neighbours": 3, "contexts": 1_000, "seed": 0},
+    shares_work=True,
+    tested=[Tested("mean_information", ("estimator", "comparison"))],
+)

@@ -1,11 +1,12 @@
-"""Neuron groups and the random groups that they are compared with (SPEC 4).
+"""Neuron groups and the random groups that they are compared with (docs/definitions.md, "Neuron groups").
 
 A group frame has one row per `group_name` × `k` × `draw` × `neuron`. k is the number of neurons in the group. Draw 0
 is a group chosen by what its neurons do; draws 1 … C of the group `control` are random. A group that cannot be formed
 is one row with neuron NULL and the reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
@@ -13,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results, Source, keyed
+from rare_tokens.analyses.coordination.of_groups import is_matched
+from rare_tokens.analyses.curve.effect_cells import MATCHED, RARE
 from rare_tokens.analyses.result_table import IntArray, table
 from rare_tokens.analyses.statistics import CONTROL
 
@@ -56,12 +60,12 @@ class Stack:
 
 
 def sign_groups(ranking: pl.DataFrame, k: int = 50) -> pl.DataFrame:
-    """`boost` and `suppress`: the k most influential neurons of each sign (SPEC 4; ES table 1).
+    """`boost` and `suppress`: the k most influential neurons of each sign (ES table 1).
 
     Args:
         ranking: `neuron_influence` of one run, preset and token group: `neuron`, `rank` (1 = largest influence) and
             `role` (`boost` where ablation raises the group's loss, `suppress` where it lowers it, NULL at 0).
-        k: neurons a group. With fewer of a sign than k, that group is not formed.
+        k: neurons in each group. With fewer of a sign than k, that group is not formed.
 
     Returns:
         `GROUP`, draw 0.
@@ -105,10 +109,10 @@ def with_controls(
     Args:
         groups: `GROUP`.
         neurons: N of the layer.
-        draws: C, the number of random groups a size. The first 100 of 10,000 are the 100 of the same seed.
+        draws: C, the number of random groups of each size. The first 100 of 10,000 are the 100 of the same seed.
         seed: of the draws.
-        pool: `disjoint` draws from the neurons in none of the groups (SPEC 4), `layer` from all N (NC A.4); None:
-            the one of `suited_pool`.
+        pool: `disjoint` draws from the neurons in none of the groups, `layer` from all N (NC A.4); None: the one of
+            `suited_pool`.
 
     Returns:
         `GROUP`. Where the pool holds fewer than k neurons: one row of control with the reason.
@@ -219,3 +223,29 @@ def _top(candidates: pl.DataFrame, name: str, k: int) -> pl.DataFrame:
 
 def _undefined(name: str, k: int, reason: str, draw: int = 0) -> pl.DataFrame:
     return table([{"group_name": name, "k": k, "draw": draw, "neuron": None, "reason": reason}], GROUP)
+
+
+def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    neurons = len(ask(Source("dim_neuron", columns=("neuron",))))
+
+    def formed(preset: str) -> pl.DataFrame:
+        ranking = ask(Source("neuron_influence", preset, RARE))
+        deviation = ask(Source("neuron_deviation", preset, RARE))
+        chosen = [
+            sign_groups(ranking, parameters["k"]),
+            plateau_groups(ranking, deviation),
+            top_groups(ranking, parameters["top_share"]),
+        ]
+        return with_controls(pl.concat(chosen), neurons, draws=parameters["draws"], seed=parameters["seed"])
+
+    presets = [*parameters["presets"], *([MATCHED] if is_matched(ask) else [])]
+    return {"neuron_group": pl.concat(keyed(formed(preset), preset, RARE) for preset in presets)}
+
+
+ANALYSIS = Analysis(
+    "neuron_group",
+    {"neuron_group": GROUP | GROUP_KEY},
+    ("dim_neuron", "neuron_influence", "neuron_deviation"),
+    _compute,
+    {"presets": ["es", "nc"], "k": 50, "top_share": 0.01, "draws": 100, "seed": 0},
+)

@@ -1,17 +1,20 @@
-"""Eigenvalue spectra of groups' weights and the exponent of their tails (SPEC 7; ES §2.2, 3.4, 4.3, table 4).
+"""Eigenvalue spectra of groups' weights and the exponent of their tails (ES §2.2, 3.4, 4.3, table 4).
 
 Ξ_G = W_G W_Gᵀ / d (ES eq. 10) of a group, and of the whole layer, whose Wᵀ W of eq. 2 has the same non-zero
 eigenvalues times d, so the same exponents. Zero eigenvalues (duplicated neurons, a group larger than d) are left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
+from rare_tokens.analyses.analysis import Tested
 from rare_tokens.analyses.coordination.neuron_groups import Stack, stacks, used_neurons
+from rare_tokens.analyses.coordination.of_groups import WEIGHTS, At, of_groups
 from rare_tokens.analyses.coordination.similarity import CHUNK
 from rare_tokens.analyses.result_table import FloatArray, IntArray, table
 from rare_tokens.analyses.statistics import CONTROL, LAYER
@@ -61,14 +64,14 @@ def weight_spectrum(
     """Hill exponents of the spectra of groups, controls and the whole layer (ES table 4): relation `weight_spectrum`.
 
     Args:
-        weights: name of a matrix (`w_out`, `w_in`) and its rows, one a neuron, N × d.
+        weights: name of a matrix (`w_out`, `w_in`) and its rows, one per neuron, N × d.
         groups: `GROUP`, tested groups and controls.
         standardised: each row to mean 0 and variance 1 first.
         rules: how many eigenvalues are the tail (`tail_fit`).
         seed: of the intervals of fix-finger.
 
     Returns:
-        `WEIGHT_SPECTRUM`, a row per matrix, group, draw and rule. NULL with the reason where there are fewer
+        `WEIGHT_SPECTRUM`, one row per matrix, group, draw and rule. NULL with the reason where there are fewer
         eigenvalues than the rule needs, or where those of the tail are all the same.
     """
     rows: list[dict[str, Any]] = []
@@ -93,7 +96,7 @@ def spectral_density(
         bins: of equal width in log λ, from the smallest to the largest eigenvalue.
 
     Returns:
-        `SPECTRAL_DENSITY`, a row per matrix, group and bin; one with the reason where no eigenvalue is above zero.
+        `SPECTRAL_DENSITY`, one row per matrix, group and bin; one with the reason where no eigenvalue is above zero.
     """
     tested = [stack for stack in stacks(groups) if stack.tested]
     rows: list[dict[str, Any]] = []
@@ -277,3 +280,30 @@ def _nonzero(ascending: FloatArray) -> FloatArray:
     """Eigenvalues above what rounding leaves of a zero one, descending."""
     floor = len(ascending) * np.finfo(np.float64).eps * max(0.0, float(ascending[-1])) if len(ascending) else 0.0
     return ascending[ascending > floor][::-1]
+
+
+def _compute_spectrum(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return weight_spectrum(at.weights, at.groups, **own)
+
+
+def _compute_density(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
+    return spectral_density(at.weights, at.groups, **own)
+
+
+ANALYSES = (
+    of_groups(
+        "weight_spectrum",
+        WEIGHT_SPECTRUM,
+        _compute_spectrum,
+        reads=("neuron_weight",),
+        parameters=WEIGHTS | {"standardised": False, "rules": list(RULES), "seed": 0},
+        tested=[Tested("alpha", ("matrix", "standardised", "rule"), ("alpha_low", "alpha_high"))],
+    ),
+    of_groups(
+        "spectral_density",
+        SPECTRAL_DENSITY,
+        _compute_density,
+        reads=("neuron_weight",),
+        parameters=WEIGHTS | {"standardised": False, "bins": BINS},
+    ),
+)

@@ -1,19 +1,23 @@
-"""Intervals of the curve of influence, by bootstrap over windows: relation `influence_interval` (SPEC 3).
+"""Intervals of the curve of influence, by bootstrap over windows: relation `influence_interval`.
 
 Tokens of one window are not independent, so windows are what is resampled. A resampled curve is a little steeper at its
 ends than the curve in hand, because sampling noise spreads sorted values; the intervals say how far a number moves
 with the text that was sampled, and nothing about whether a break is real (`analyses.curve.plateau_decision` does).
 """
 
+from collections.abc import Mapping
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results
 from rare_tokens.analyses.curve.effect_cells import WindowSums
 from rare_tokens.analyses.curve.power_law import LEAST_RANKS, auto_window, log_rank
-from rare_tokens.analyses.curve.regimes import ABOVE, GROUP_KEY, NEAR
+from rare_tokens.analyses.curve.regimes import ABOVE, NEAR
 from rare_tokens.analyses.curve.spacings import LEAST_NEURONS, find_steps, normalised_spacings, ranks_needed
+from rare_tokens.analyses.curve.stored_cells import curve_sums
 from rare_tokens.analyses.result_table import FloatArray, IntArray, table
 
 INFLUENCE_INTERVAL: dict[str, Any] = GROUP_KEY | {
@@ -147,3 +151,19 @@ def _window_mean(values: FloatArray, windows: IntArray) -> FloatArray:
     sums = np.broadcast_to(sums, (len(windows), sums.shape[1]))
     rows = np.arange(len(windows))
     return np.asarray((sums[rows, windows[:, 1]] - sums[rows, windows[:, 0] - 1]) / (windows[:, 1] - windows[:, 0] + 1))
+
+
+def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    parts = [
+        influence_intervals(preset, group, sums, **parameters) for (preset, group), sums in curve_sums(ask).items()
+    ]
+    return {"influence_interval": pl.concat([table([], INFLUENCE_INTERVAL), *parts])}
+
+
+ANALYSIS = Analysis(
+    "influence_interval",
+    {"influence_interval": INFLUENCE_INTERVAL},
+    ("agg_effect",),
+    _compute,
+    {"draws": 1_000, "seed": 0},
+)

@@ -1,4 +1,4 @@
-"""Least-squares regimes of a curve of influence: head, power law and tail, every break tried (SPEC 3).
+"""Least-squares regimes of a curve of influence: head, power law and tail, every break tried.
 
 A *model* is a power law −κ ln r + β with, at its head (ranks 1 … m), nothing, a *hinge* (another slope, continuous), a
 *level* shift (equal slope, higher intercept: ES §4.1, conjecture 5.1) or a *free* line; and at its tail (ranks after

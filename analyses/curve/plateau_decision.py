@@ -1,4 +1,4 @@
-"""Is there a plateau? The decision per token group, by parametric bootstrap of the curve without one (SPEC 3).
+"""Is there a plateau? The decision per token group, by parametric bootstrap of the curve without one.
 
 The null is the simpler model: power law and tail (and another slope at the head where BIC wants one), its neurons
 independent draws (Pareto order statistics), each with its measured standard error. The statistic is the most
@@ -104,7 +104,7 @@ def decide(
         error: standard error of each neuron's log influence, in the same order, shape (n,); None: taken as 0.
         draws: of each bootstrap.
         seed: of the bootstraps (but the tail's, which is the same for all curves of n).
-        scattered: the null's neurons are independent draws (SPEC). False: a fixed population on a smooth curve, moved
+        scattered: the null's neurons are independent draws. False: a fixed population on a smooth curve, moved
             by nothing but `error`; a sharper null, right only where the curve is known to be as smooth as that.
         bend: test the break of the slope too.
 

@@ -1,15 +1,18 @@
-"""The regimes of influence as relations: `regime_fit` and `regime_decision` of one run (SPEC 3).
+"""The regimes of influence as relations: `regime_fit` and `regime_decision` of one run.
 
 `power_law_fit`, written at publish, holds the window `auto` only and is never changed. Here is every other window,
-every model of head and tail, and what is decided for each token group.
+every model of head and tail, and what is decided for each token group (docs/definitions.md, "Influence and the power
+law" and "Plateau decision").
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results, Source
 from rare_tokens.analyses.curve.effect_cells import WindowSums
 from rare_tokens.analyses.curve.piecewise import PiecewiseFit, fit_regimes
 from rare_tokens.analyses.curve.plateau_decision import Decision, decide
@@ -20,15 +23,12 @@ from rare_tokens.analyses.curve.power_law import (
     auto_window,
     fit_line,
     influence_curve,
-    local_slope,
-    log_rank,
-    second_derivative,
 )
 from rare_tokens.analyses.curve.slope_break import SlopeBreak
+from rare_tokens.analyses.curve.stored_cells import curve_sums
 from rare_tokens.analyses.result_table import FloatArray, joined, table
 
 NEAR, ABOVE = 0.1, 0.5  # NC §3: how much lies near the power law, and how much stands above it
-GROUP_KEY: dict[str, Any] = {"preset": pl.String, "token_group": pl.String}
 
 REGIME_FIT: dict[str, Any] = GROUP_KEY | {
     "rank_window": pl.String,  # auto, paper or explicit: a line on a window of ranks; NULL: a model of the whole curve
@@ -85,14 +85,6 @@ REGIME_DECISION: dict[str, Any] = GROUP_KEY | {
     "errors_known": pl.Boolean,  # whether the neurons' standard errors entered the bootstrap
     "draws": pl.Int64,
     "ranks": pl.Int64,
-    "reason": pl.String,
-}
-
-INFLUENCE_SLOPE: dict[str, Any] = GROUP_KEY | {
-    "rank": pl.Int64,
-    "log_rank": pl.Float64,
-    "local_slope": pl.Float64,  # least squares over ± 0.25 in ln rank; NULL under 5 ranks
-    "second_derivative": pl.Float64,  # the same of the local slopes
     "reason": pl.String,
 }
 
@@ -249,32 +241,14 @@ def _decision_row(decision: Decision | str, draws: int, *, known: bool) -> dict[
     return row | {"reason": joined(decision.reason, errors, too_small, bend if isinstance(bend, str) else None)}
 
 
-def influence_slopes(influence: pl.DataFrame) -> pl.DataFrame:
-    """Local slope and second derivative of each curve of one run: relation `influence_slope` (ES fig. 3).
+def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    return regimes(ask(Source("neuron_influence")), curve_sums(ask), **parameters)
 
-    Args:
-        influence: as in `regimes`.
 
-    Returns:
-        `INFLUENCE_SLOPE`, one row per preset × token group × rank with an influence above 0.
-    """
-    parts = []
-    for part in influence.partition_by("preset", "token_group", maintain_order=True):
-        curve = influence_curve(part["influence"].to_numpy())
-        slope, second = local_slope(curve), second_derivative(curve)
-        ends = "fewer than 5 ranks within 0.25 in ln rank"
-        parts.append(
-            pl.DataFrame(
-                {
-                    "preset": [part["preset"][0]] * len(curve),
-                    "token_group": [part["token_group"][0]] * len(curve),
-                    "rank": np.arange(1, len(curve) + 1),
-                    "log_rank": log_rank(len(curve)),
-                    "local_slope": slope,
-                    "second_derivative": second,
-                    "reason": [None if np.isfinite(value) else ends for value in slope + second],
-                },
-                schema=INFLUENCE_SLOPE,
-            ).with_columns(pl.col("local_slope", "second_derivative").fill_nan(None))
-        )
-    return pl.concat(parts) if parts else pl.DataFrame(schema=INFLUENCE_SLOPE)
+ANALYSIS = Analysis(
+    "regimes",
+    {"regime_fit": REGIME_FIT, "regime_decision": REGIME_DECISION},
+    ("neuron_influence", "agg_effect"),
+    _compute,
+    {"draws": 1_000, "seed": 0},
+)

@@ -1,11 +1,11 @@
-"""Does the slope of log influence break, and where? The test behind ES §4.1's figure 3 (SPEC 3).
+"""Does the slope of log influence break, and where? The test behind ES §4.1's figure 3.
 
 ES reads off a figure that the first derivative begins to fall near ln r ≈ 5 and that the second jumps there. Both are
 one statement: the slope, as a function of ln r, has a kink. The alternative to rule out is a slope that changes
 smoothly, as that of every stretched exponential or log-normal does. Normalised spacings (`analyses.curve.spacings`) are
 exponential with the slope as their mean, so this is a score test in a regression of exponentials: smooth slope
 ln μ = a + b x + c ln(ln(N+1) − x) with x = ln r, against a break added to it at any of 40 places k: a kink (x − k)₊,
-the same kink in ln(ln(N+1) − x), which is what a power law with SPEC's second tail has, or a jump of the slope.
+the same kink in ln(ln(N+1) − x), which is what a power law with the tail `loglog` has, or a jump of the slope.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Normalised spacings of a curve of influence: what is independent in sorted data (SPEC 3).
+"""Normalised spacings of a curve of influence: what is independent in sorted data.
 
 Sorted values depend on each other: on pure Pareto draws, least squares with BIC finds a break every time. Their
 spacings do not. If the n largest of any number of independent Pareto draws have log values y_1 ≥ y_2 ≥ …, then
@@ -353,7 +353,7 @@ class SlopeRatio:
 
 
 def compare_slopes(spacings: FloatArray, first: int, last: int, tail_rank: int) -> SlopeRatio | None:
-    """Is the head as steep as the power law? Exact F test of two means of exponentials (SPEC 3, ES conjecture 5.1).
+    """Is the head as steep as the power law? Exact F test of two means of exponentials (ES conjecture 5.1).
 
     Args:
         spacings: of one curve, shape (at least `tail_rank` − 1,).

@@ -1,11 +1,12 @@
-"""How much hangs on the threshold: relation `threshold_sensitivity`, the curve described at every percentile (SPEC 3).
+"""How much hangs on the threshold: relation `threshold_sensitivity`, the curve described at every percentile.
 
 ES draws the line between rare and common at percentile 50, DS at 15; DS asks what happens in between. Everything here
 comes from stored sums (`agg_effect`), so that moving the line costs milliseconds. Small frequency sources have large
 ties, and then several percentiles select the same positions: `distinct_threshold` says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from functools import lru_cache
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results
 from rare_tokens.analyses.curve.effect_cells import CELL, PRESETS, TOKEN_GROUPS, check_percentile, in_group
 from rare_tokens.analyses.curve.plateau_decision import DOUBT, LEVEL, POWER, REFERENCE_STEP, reference_plateau
 from rare_tokens.analyses.curve.power_law import LEAST_RANKS, auto_window, fit_line, influence_curve
-from rare_tokens.analyses.curve.regimes import GROUP_KEY, shares
+from rare_tokens.analyses.curve.regimes import shares
 from rare_tokens.analyses.curve.spacings import (
     LEAST_NEURONS,
     draw_curves,
@@ -26,6 +28,7 @@ from rare_tokens.analyses.curve.spacings import (
     step_power,
     without_step,
 )
+from rare_tokens.analyses.curve.stored_cells import stored_cells
 from rare_tokens.analyses.result_table import FloatArray, table
 
 PERCENTILES = tuple(float(value) for value in range(5, 55, 5))
@@ -181,3 +184,16 @@ def _pareto_surprise(n: int, seed: int) -> FloatArray:
     ranks = ranks_needed(n)
     curves = draw_curves(np.ones(ranks - 1), DRAWS, np.random.default_rng([seed, n]))
     return find_steps(normalised_spacings(curves), n).surprise
+
+
+def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    return {"threshold_sensitivity": threshold_sensitivity(stored_cells(ask), **parameters)}
+
+
+ANALYSIS = Analysis(
+    "threshold_sensitivity",
+    {"threshold_sensitivity": THRESHOLD_SENSITIVITY},
+    ("agg_effect",),
+    _compute,
+    {"seed": 0},
+)

@@ -29,7 +29,7 @@ SCHEMA = {
 def published_values() -> pl.DataFrame:
     """Every number the papers print: the relation `published_value`, one row per paper, place, model, group, quantity.
 
-    Sources: ES, DS and NC as SPEC names them; the columns are described beside `SCHEMA`.
+    Sources: ES, DS and NC (docs/definitions.md, "Sources"); the columns are described beside `SCHEMA`.
     """
     data = files(__package__).joinpath("published_value.csv").read_bytes()
     return pl.read_csv(BytesIO(data), schema=SCHEMA, null_values=[""])

@@ -38,6 +38,7 @@ from rare_tokens.analyses.coordination.neuron_groups import GROUP, with_controls
 from rare_tokens.analyses.coordination.pair_tests import pair_tests
 from rare_tokens.analyses.coordination.weight_spectra import spectral_density, weight_spectrum
 from rare_tokens.analyses.group_tests import group_test
+from rare_tokens.analyses.registry import REGISTRY
 from rare_tokens.analyses.result_table import FloatArray, table
 
 RESULTS = result("analyses")
@@ -126,7 +127,7 @@ def every(
         seconds[name] = round(time.perf_counter() - start, 2)
         print(f"{name}: {seconds[name]} s, {len(results[name])} rows", file=sys.stderr)
     start = time.perf_counter()
-    group_test(results)
+    group_test(results, REGISTRY)
     pair_tests(groups, activations=layer, weights=weights)
     run_tests(results["graph_modularity"])
     seconds["group_test"] = round(time.perf_counter() - start, 2)

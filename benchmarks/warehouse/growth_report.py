@@ -225,7 +225,7 @@ def _pythia(result: dict[str, Any]) -> list[str]:
 
 
 def operations(d: int, N: int, V: int) -> float:
-    """Floating-point operations of ablating N neurons at `POSITIONS` positions (docs/ablation.md), no pair exactly.
+    """Operations of ablating N neurons at `POSITIONS` positions (docs/ablation/cost.md), no pair exactly.
 
     Three products with d and about two with N for each position and token, and W Uᵀ once a block of positions.
     """

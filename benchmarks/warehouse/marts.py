@@ -26,6 +26,7 @@ from benchmarks import result
 from benchmarks.warehouse.synthetic_runs import machine, make_run, use_threads
 from rare_tokens import warehouse
 from rare_tokens.analyses import registry
+from rare_tokens.analyses.analysis import Source
 from rare_tokens.analyses.curve.power_law import power_law_line
 
 RESULTS = result("marts")
@@ -144,7 +145,7 @@ def analyse(path: Path, run: str, name: str) -> dict[str, float]:
     """Seconds and memory of one analysis as `analyze` computes it, its reading counted."""
 
     @cache
-    def ask(source: registry.Source) -> Any:
+    def ask(source: Source) -> Any:
         chosen = {"preset": source.preset, "token_group": source.token_group}
         return warehouse.read(path, run, source.relation, columns=source.columns, **chosen)  # type: ignore[arg-type]
 

@@ -3,7 +3,7 @@
     python -m benchmarks.warehouse.publishing [--positions 25088] [--neurons 3072] [--runs 1] [--threads 4]
         [--folder DIR]
 
-Synthetic facts, targets drawn by Zipf's law as in a text. Asked (DESIGN 5): publishing 25,088 × 3,072 pairs in at most
+Synthetic facts, targets drawn by Zipf's law as in a text. Asked: publishing 25,088 × 3,072 pairs in at most
 15 s on four cores, of them the facts at 15 M rows a second, sorting included. The baseline beside it is the engine's
 own insert of the same rows from Parquet, unsorted and unchecked. Queries are timed the second time. Wall-clock time
 is of use only on an idle machine, so processor time is given too. All goes to benchmarks/results/publishing.json.

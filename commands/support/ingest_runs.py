@@ -222,12 +222,13 @@ def _add_groups(
 def _add_attention(
     prepared: "Prepared", wanted: "AttentionRequest", folder: Path, executor: "Executor", settings: Settings
 ) -> None:
+    from rare_tokens.analyses.registry import readers
     from rare_tokens.ingest.attention.measure import measure_attention
 
     run_id = prepared.manifest.run_id
     groups = warehouse.read(settings.warehouse, run_id, "position_group", wait=settings.wait)
     measure_attention(prepared, groups, folder, wanted, executor)
-    warehouse.add_attention(settings.warehouse, run_id, folder, wait=settings.wait)
+    warehouse.add_attention(settings.warehouse, run_id, folder, readers=readers("dim_attention"), wait=settings.wait)
     settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
 
 

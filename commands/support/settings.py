@@ -16,10 +16,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 from rich.console import Console
 
-from rare_tokens.commands.support.terminal import inert
 from rare_tokens.common.errors import RareTokensError, UserError
 from rare_tokens.common.files import is_utf8
 from rare_tokens.common.interrupts import stopped_by_ctrl_c
+from rare_tokens.common.text import inert
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

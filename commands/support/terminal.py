@@ -3,7 +3,6 @@
 import io
 import json
 import sys
-import unicodedata
 from typing import Any
 
 import polars as pl
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.text import fitted
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
 WIDEST_CELL = 80
@@ -49,26 +49,10 @@ def to_json(frame: pl.DataFrame) -> str:
     return json.dumps(finite.to_dicts(), default=_plain, ensure_ascii=False, allow_nan=False)
 
 
-def visible(text: str, widest: int = WIDEST_CELL) -> str:
-    """Text that cannot act on a terminal: control, escape and direction characters are shown by their code."""
-    cut = text[: widest + 1]
-    shown = "".join(c if unicodedata.category(c) not in _ACTING else f"\\u{ord(c):04x}" for c in cut)
-    return shown if len(text) <= widest else shown[: widest - 1] + "…"
-
-
-def inert(text: str) -> str:
-    """A message that cannot act on a terminal: as `visible`, but whole, and its line ends stay."""
-    return "\n".join(visible(line, len(line)) for line in text.split("\n"))
-
-
-# Control, format (bidirectional marks, zero-width), surrogate, private use, unassigned, line and paragraph separators.
-_ACTING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
 def _show_table(frame: pl.DataFrame, title: str | None) -> None:
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", show_edge=False, pad_edge=False)
     for name, kind in frame.schema.items():
-        table.add_column(Text(visible(name)), justify="right" if kind.is_numeric() else "left", overflow="fold")
+        table.add_column(Text(fitted(name)), justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in frame.head(ROWS_SHOWN).iter_rows():
         table.add_row(*(Text(cell(value)) for value in row))
     # A pipe has no width: give each line the room it needs instead of folding it at 80 columns.
@@ -86,7 +70,7 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return visible(str(value))
+    return fitted(str(value), WIDEST_CELL)
 
 
 def _floats(frame: pl.DataFrame) -> list[str]:

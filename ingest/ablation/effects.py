@@ -4,6 +4,8 @@ A `Formula` says how its effect follows from what a path has at hand (`paths`). 
 checked against, `reference.reference_effects`, shares nothing with them.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 from torch.linalg import vecdot
@@ -18,7 +20,7 @@ from rare_tokens.ingest.ablation.unablated import Positions
 LOG_P, AXIS = "log_p", "axis"  # functions of the token, beside z and m, that a series can need sums along
 
 
-class Formula:
+class Formula(ABC):
     """An effect on every path; see the module. Values are in nats.
 
     Attributes:
@@ -35,25 +37,25 @@ class Formula:
     largest_rise = LARGEST_RISE
     frozen_scale = False
 
+    @abstractmethod
     def series(self, x: Expansion) -> Estimate:
         """Of b x N pairs, with what its error can be."""
-        raise NotImplementedError
 
-    def terms(self, x: AtTokens) -> tuple[Tensor, ...]:
-        """What K tokens add to each of the sums over the vocabulary of its own; not called where it has none."""
-        raise NotImplementedError
+    def terms(self, x: AtTokens) -> tuple[Tensor, ...]:  # noqa: ARG002
+        """What K tokens add to each of the sums over the vocabulary of its own; none where the loss's suffice."""
+        return ()
 
+    @abstractmethod
     def exact(self, x: Totals) -> Tensor:
         """Of P pairs, from the sums over the vocabulary."""
-        raise NotImplementedError
 
+    @abstractmethod
     def float64(self, x: Edits) -> Tensor:
         """Of P edits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dense(self, before: Prediction, after: Prediction) -> Tensor:
         """Of S edits at T positions, S x T, from the logits before (T x V) and after (S x T x V)."""
-        raise NotImplementedError
 
 
 class Loss(Formula):

@@ -22,9 +22,7 @@ def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
     return replace(
         inputs,
         values=values(runs),
-        emergence=_emergence(runs),
-        slopes=_slopes(inputs),
-        sensitivity=_sensitivity(runs),
+        of_figures={"emergence": _emergence(runs), "slopes": _slopes(inputs), "sensitivity": _sensitivity(runs)},
         contexts=_contexts(last, neurons),
         targets=_targets(last, neurons, rng),
         activations=_activations(last, neurons),

@@ -12,9 +12,12 @@ from rare_tokens.analyses.coordination.graph import GraphOptions, graph_modulari
 from rare_tokens.analyses.coordination.mutual_information import mutual_information
 from rare_tokens.analyses.coordination.neuron_groups import with_controls
 from rare_tokens.analyses.coordination.weight_spectra import weight_spectrum
-from rare_tokens.analyses.group_tests import TESTED, group_test
+from rare_tokens.analyses.group_tests import group_test
+from rare_tokens.analyses.registry import REGISTRY
 from rare_tokens.analyses.statistics import GROUP_TEST
 from tests.support.layers import drawn, group
+
+TESTED = [(analysis.name, tested.statistic) for analysis in REGISTRY for tested in analysis.tested]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +39,10 @@ def results():
 
 
 def test_every_statistic_of_every_relation_is_tested(results):
-    tests = group_test(results)
+    tests = group_test(results, REGISTRY)
     assert tests.schema == pl.Schema(GROUP_TEST)
-    assert {(row["analysis"], row["statistic"]) for row in tests.iter_rows(named=True)} == {
-        (tested.relation, tested.statistic) for tested in TESTED
-    }
+    assert {(row["analysis"], row["statistic"]) for row in tests.iter_rows(named=True)} == set(TESTED)
+    assert len(TESTED) == 9
     assert set(tests["group_name"]) == {"boost", "suppress"}
     undefined = tests.filter(pl.col("p_value").is_null())
     assert undefined["reason"].null_count() == 0
@@ -51,7 +53,8 @@ def test_every_statistic_of_every_relation_is_tested(results):
 
 
 def test_the_cross_group_value_is_tested_against_pairs_of_random_groups(results):
-    row = group_test(results).filter(analysis="activation_correlation", setting="comparison=groups").row(0, named=True)
+    tests = group_test(results, REGISTRY)
+    row = tests.filter(analysis="activation_correlation", setting="comparison=groups").row(0, named=True)
     assert (row["group_name"], row["other_group"], row["reference_size"]) == ("boost", "suppress", 39)
 
 
@@ -61,21 +64,21 @@ def test_groups_of_two_sizes_have_no_random_pairs_and_overlapping_groups_no_comp
     frame = activation_correlation(layer, with_controls(three, 60, draws=20), resamples=50)
     pairs = frame.filter(pl.col("group_name") != "control", pl.col("comparison") == "groups")
     assert pairs.select("group_name", "other_group").rows() == [("boost", "suppress"), ("suppress", "plateau")]
-    tests = group_test({"activation_correlation": frame}).filter(setting="comparison=groups")
+    tests = group_test({"activation_correlation": frame}, REGISTRY).filter(setting="comparison=groups")
     assert tests["p_value"].null_count() == 2
     assert tests["reason"].str.starts_with("0 random groups have a value").all()
 
 
 def test_relations_that_are_absent_are_left_out(results):
-    assert group_test({}).is_empty()
-    only = group_test({"neuron_cluster": results["neuron_cluster"]})
+    assert group_test({}, REGISTRY).is_empty()
+    only = group_test({"neuron_cluster": results["neuron_cluster"]}, REGISTRY)
     assert set(only["analysis"]) == {"neuron_cluster"}
 
 
 def test_no_relation_holds_nan_or_a_null_without_a_reason(results):
-    values = {tested.relation: [] for tested in TESTED}
-    for tested in TESTED:
-        values[tested.relation].append(tested.statistic)
+    values = {name: [] for name, _ in TESTED}
+    for name, statistic in TESTED:
+        values[name].append(statistic)
     for name, frame in results.items():
         for column in frame.columns:
             if frame.schema[column].is_float():

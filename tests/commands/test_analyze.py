@@ -10,6 +10,7 @@ import pytest
 
 from rare_tokens import cli, warehouse
 from rare_tokens.analyses import registry
+from rare_tokens.analyses.coordination.of_groups import STAND_IN
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.analyses.reference import published_values
 from rare_tokens.commands import analyze
@@ -23,7 +24,9 @@ from tests.conftest import REPOSITORY
 RUN = "synthetic-main-00000001"
 OTHER = "synthetic-main-00000002"
 RESULTS = [name for analysis in registry.REGISTRY for name in analysis.relations]
-WITH_ATTENTION = {"attention_routing", "head_ablation", "activation_patching"}  # empty here: `ingest --attention`
+WITH_ATTENTION = {  # empty here: `ingest --attention`
+    name for analysis in registry.REGISTRY if "dim_attention" in analysis.reads for name in analysis.relations
+}
 SMALLER = {
     "regimes": {"draws": 200},
     "influence_interval": {"draws": 50},
@@ -194,8 +197,8 @@ def test_without_a_plateau_the_top_percent_stands_in(path):
         for name in asked:
             rows = measured.filter(pl.col("group_name") == name)
             assert len(rows), f"{name} is a row even where it is not formed"
-            if name in registry.STAND_IN:
-                stand_in = measured.filter(pl.col("group_name") == registry.STAND_IN[name])
+            if name in STAND_IN:
+                stand_in = measured.filter(pl.col("group_name") == STAND_IN[name])
                 assert stand_in.is_empty() == (name in formed)
 
 

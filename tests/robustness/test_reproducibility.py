@@ -15,7 +15,7 @@ from rare_tokens.ingest.run.request import Options
 from tests.support.commands import Commands, finish
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
 
-FLOAT_TOLERANCE = 1e-6  # nats; SPEC 12.4
+FLOAT_TOLERANCE = 1e-6  # nats; docs/definitions.md, Invariants
 NOT_OF_THE_COMMAND = ("created_at", "seconds", "stage_seconds", "published_at", "checked_at")
 
 

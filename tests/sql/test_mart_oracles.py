@@ -175,7 +175,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[wareho
 
 
 def members(opened: warehouse.Warehouse, preset: str, group: str) -> np.ndarray:
-    """Positions of a group, by SPEC 1 from the dimensions."""
+    """Positions of a group, by the definition, from the dimensions."""
     run = opened.dim_run().row(0, named=True)
     position = opened.dim_position().join(opened.token_frequency(), left_on="target_token_id", right_on="token_id")
     position = position.join(opened.dim_token(), left_on="target_token_id", right_on="token_id")

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 from transformers import PreTrainedModel
 
-from rare_tokens.analyses.attention.head_edits import Measured
+from rare_tokens.analyses.attention.inputs import Measured
 from rare_tokens.common.parts import relation_path
 from rare_tokens.ingest.attention.measure import AttentionRequest, measure_attention
 from rare_tokens.ingest.run.executors import LocalExecutor

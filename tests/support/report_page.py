@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 from rare_tokens.analyses.report import ReportInputs
-from rare_tokens.analyses.report.data.content import build_content
+from rare_tokens.analyses.report.page.content import build_content
 from rare_tokens.analyses.report.page.page import render_page
 from studies.synthetic.report_inputs import make_inputs
 

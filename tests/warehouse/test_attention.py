@@ -258,10 +258,10 @@ def test_parts_that_are_wrong_are_refused(commands, model, relation_name, column
     measure_attention(prepared, groups, folder, AttentionRequest(), LocalExecutor(quiet=True))
     change(relation_name, column, 0, value)(folder)
     with pytest.raises(QualityError, match=said):
-        warehouse.add_attention(path, run_row["run_id"], folder)
+        warehouse.add_attention(path, run_row["run_id"], folder, readers=[])
     assert relation(commands, "dim_attention").is_empty()
     with pytest.raises(UserError, match="is not published"):
-        warehouse.add_attention(path, "another", folder)
+        warehouse.add_attention(path, "another", folder, readers=[])
 
 
 def test_what_is_due() -> None:

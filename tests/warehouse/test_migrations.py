@@ -1,5 +1,6 @@
 """Warehouses of every earlier schema, with data, come to today's whole; a newer one is left alone."""
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -9,8 +10,10 @@ from rare_tokens import warehouse
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse.schema import migrations
+from rare_tokens.warehouse.store import parquet_facts
+from tests.support.commands import Commands
 from tests.support.old_schema import make_old
-from tests.support.warehouses import contents, published
+from tests.support.warehouses import assert_same, contents, published
 
 NEWEST = migrations.known()[-1][0]
 # Publishing fills these; what only `analyze` or a later schema's publishing fills is empty after a migration.
@@ -25,7 +28,7 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-OLD = range(1, len(migrations.known()))
+OLD = range(1, len(migrations.known()) + 1)  # the last: of this schema, but with the views of another version
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,43 @@ def test_a_migrated_warehouse_can_be_written_checked_and_deleted_from(new: Path,
     warehouse.delete(old, "second")
     with warehouse.open(old) as opened:
         assert opened.dim_run()["run_id"].to_list() == ["first", "third"]
+
+
+BEFORE_THE_ROOMS = 10  # the schema of the last version whose code lay elsewhere
+
+
+@pytest.fixture
+def earlier(commands: Commands) -> Path:
+    """A warehouse with facts in either store and views of another version, where commands look for it.
+
+    Beside it, as `new.duckdb`, the same of today.
+    """
+    new, old = commands.folder / "new.duckdb", commands.folder / "rare_tokens.duckdb"
+    published(new, "native", seed=1)
+    published(new, "parquet", seed=2, effects=("loss", "entropy"))
+    warehouse.keep(new, "parquet", "parquet", quiet=True)
+    make_old(old, new, BEFORE_THE_ROOMS)
+    shutil.copytree(parquet_facts.folder(new), parquet_facts.folder(old))
+    return old
+
+
+def test_a_warehouse_of_earlier_code_answers_once_migrated(earlier: Path, commands: Commands) -> None:
+    asked = "select run_id, sum(delta_loss), count(delta_entropy), count(*) from fct_effect group by 1 order by 1"
+    refused = commands("sql", asked)
+    assert (refused.code, "rare-tokens migrate" in refused.err) == (2, True)
+    ended = commands("migrate")
+    assert ended.code == 0, ended.err
+    new = earlier.with_name("new.duckdb")
+    assert commands("sql", asked).out == commands("sql", asked, "--warehouse", new).out != ""
+    assert_same(contents(new, tuple(LATER)), contents(earlier, tuple(LATER)))
+    assert commands("export", "out").code == commands("attach", "out", "--warehouse", "copy.duckdb").code == 0
+
+
+@pytest.mark.slow
+def test_a_warehouse_of_earlier_code_is_checked_analysed_and_reported(earlier: Path, commands: Commands) -> None:
+    for command in (["migrate"], ["check"], ["analyze"], ["report", "--no-analyze", "--out", "page"]):
+        ended = commands(*command)
+        assert ended.code == 0, (command, ended.err)
 
 
 def test_a_newer_warehouse_is_refused_and_left_as_it_is(new: Path, tmp_path: Path) -> None:

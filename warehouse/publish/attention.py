@@ -1,7 +1,7 @@
 """Adding attention, and what its heads do, to a published run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import audit, marts, staging
 from rare_tokens.warehouse.store import run_records
 
-ANALYSES = ("attention_routing", "head_ablation", "activation_patching")  # that read it, so that they are due again
 _CHECKED = "attention_position"  # not kept
 
 
@@ -66,10 +65,17 @@ def require_same_model(path: Path, run_id: str, identity: Mapping[str, Any], *, 
             )
 
 
-def add_attention(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -> int:
+def add_attention(path: Path, run_id: str, folder: Path, *, readers: Collection[str], wait: float = 0.0) -> int:
     """Add the attention in a folder to a published run, all or nothing; returns how many rows. The folder is removed.
 
     What the run has of the same ablation is replaced.
+
+    Args:
+        path: the warehouse.
+        run_id: the run.
+        folder: its parts.
+        readers: the analyses that read attention: those that are stored count as not computed, so that they are due.
+        wait: seconds to wait for a process that has the warehouse open.
 
     Raises:
         UserError: the run is not published.
@@ -85,6 +91,10 @@ def add_attention(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -
         con.execute("begin")
         _refuse_other_positions(con, key, run_id, files)
         rows = _load(con, key, files)
+        con.execute(
+            "delete from store.analysis where run_key = $run_key and analysis in $readers",
+            {"run_key": key, "readers": list(readers)},
+        )
         verdicts = audit.attention_verdicts(con, run_id)
         if failures := audit.failed(verdicts):
             con.execute("rollback")
@@ -142,8 +152,4 @@ def _load(con: duckdb.DuckDBPyConnection, key: int, files: dict[str, Path]) -> i
         )
         ((count,),) = con.execute(f"select count(*) from {parts_of[relation]}").fetchall()
         rows += int(count)
-    con.execute(
-        "delete from store.analysis where run_key = $run_key and analysis in $analyses",
-        values | {"analyses": list(ANALYSES)},
-    )
     return rows

@@ -8,7 +8,7 @@ import polars as pl
 
 from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.series import Series, group_runs
-from rare_tokens.analyses.report.data.text import visible, visible_token
+from rare_tokens.analyses.report.data.text import shortened, visible_token
 
 CARDS = 8  # neurons of a series
 PRESET = "es"
@@ -108,7 +108,7 @@ def _contexts(rows: list[Row], side: str) -> list[Row]:
 def _ending(context: str) -> str:
     """The last characters of a context, each of them visible."""
     cut = context[-CONTEXT_LENGTH:]
-    return ("…" if len(context) > CONTEXT_LENGTH else "") + visible(cut, 10 * CONTEXT_LENGTH)
+    return ("…" if len(context) > CONTEXT_LENGTH else "") + shortened(cut, 10 * CONTEXT_LENGTH)
 
 
 def _targets(rows: list[Row], count: int = 6) -> dict[str, list[Row]]:

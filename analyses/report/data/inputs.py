@@ -1,19 +1,60 @@
-"""What a report is made from: a few frames, one row per … as in the warehouse's relations of the same names."""
+"""What a report is made from: frames, most of them public relations of the warehouse, of the runs of the report."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import polars as pl
 import polars.selectors as cs
 
-_KEY = {"run_id": pl.String, "preset": pl.String, "token_group": pl.String}
-_NEURON = {"run_id": pl.String, "neuron": pl.Int64}
+Columns = Mapping[str, type[pl.DataType]]
 
-# Columns without which a frame cannot be read, and columns that are filled with NULL where the caller has none.
-_REQUIRED: dict[str, Mapping[str, type[pl.DataType]]] = {
-    "runs": {
+GROUP: dict[str, type[pl.DataType]] = {"run_id": pl.String, "preset": pl.String, "token_group": pl.String}
+_NEURON: dict[str, type[pl.DataType]] = {"run_id": pl.String, "neuron": pl.Int64}
+
+
+@dataclass(frozen=True)
+class Input:
+    """A frame of a report: every other column of the relation is left out of the page.
+
+    Attributes:
+        name: what the report calls it, and its file beside the page.
+        relation: the public relation that it is, whole for the runs of the report; None: it is read in a way of its
+            own (`commands.report`, `warehouse.report_inputs`).
+        columns: without which it cannot be read.
+        optional: columns that are filled with NULL where the frame has none.
+        beside: whether it is written beside the page as it is.
+    """
+
+    name: str
+    relation: str | None
+    columns: Columns
+    optional: Columns = field(default_factory=dict)
+    beside: bool = False
+
+    def empty(self) -> pl.DataFrame:
+        """The frame without rows."""
+        return pl.DataFrame(schema={**self.columns, **self.optional})
+
+    def conformed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The frame with exactly these columns and types.
+
+        Raises:
+            ValueError: it lacks a column.
+        """
+        missing = sorted(set(self.columns) - set(frame.columns))
+        if missing:
+            raise ValueError(f"report inputs: {self.name} lacks {', '.join(missing)}")
+        columns = {**self.columns, **self.optional}
+        selected = frame.select(_column(frame.schema.get(column), column, kind) for column, kind in columns.items())
+        return selected.with_columns(pl.when(cs.float().is_finite()).then(cs.float()))
+
+
+_RUNS = Input(
+    "runs",
+    None,
+    {
         "run_id": pl.String,
         "model": pl.String,
         "revision": pl.String,
@@ -24,55 +65,7 @@ _REQUIRED: dict[str, Mapping[str, type[pl.DataType]]] = {
         "corpus": pl.String,
         "seed": pl.Int64,
     },
-    "influence": _KEY
-    | {"neuron": pl.Int64, "influence": pl.Float64, "mean_delta_loss": pl.Float64, "positions": pl.Int64}
-    | {"rank": pl.Int64, "role": pl.String},
-    "fits": _KEY
-    | {"kappa": pl.Float64, "beta": pl.Float64, "r2": pl.Float64, "first_rank": pl.Int64, "last_rank": pl.Int64},
-    "deviations": _KEY | {"neuron": pl.Int64, "rank": pl.Int64, "deviation": pl.Float64, "regime": pl.String},
-    "tokens": {
-        "run_id": pl.String,
-        "neuron": pl.Int64,
-        "direction": pl.String,
-        "rank": pl.Int64,
-        "text": pl.String,
-    },
-    "published": {
-        "paper": pl.String,
-        "place": pl.String,
-        "model": pl.String,
-        "group_name": pl.String,
-        "quantity": pl.String,
-        "relation": pl.String,
-        "value": pl.Float64,
-        "value_to": pl.Float64,
-        "plus_minus": pl.Float64,
-    },
-    "intervals": _KEY | {"quantity": pl.String, "low": pl.Float64, "high": pl.Float64},
-    "decisions": _KEY | {"decision": pl.String, "p_value": pl.Float64},
-    "quality": {"run_id": pl.String, "check_name": pl.String, "success": pl.Boolean},
-    "values": _KEY
-    | {"paper": pl.String, "place": pl.String, "group_name": pl.String, "quantity": pl.String, "definition": pl.String}
-    | {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "spread": pl.Float64},
-    "emergence": _KEY
-    | {"training_step": pl.Int64, "group_name": pl.String, "chosen_at": pl.String, "quantity": pl.String}
-    | {"rank": pl.Int64, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
-    "slopes": _KEY | {"rank": pl.Int64, "local_slope": pl.Float64, "second_derivative": pl.Float64},
-    "sensitivity": _KEY
-    | {"percentile": pl.Float64, "positions": pl.Int64, "kappa": pl.Float64, "decision": pl.String}
-    | {"p_value": pl.Float64, "top_overlap": pl.Float64, "rank_correlation": pl.Float64},
-    "contexts": _NEURON
-    | {"direction": pl.String, "place": pl.Int64, "context": pl.String, "target": pl.String}
-    | {"loss": pl.Float64, "delta_loss": pl.Float64, "activation": pl.Float64, "token_group": pl.String},
-    "targets": _NEURON | {"text": pl.String, "positions": pl.Int64, "mean_delta_loss": pl.Float64},
-    "activations": _NEURON
-    | {"bin": pl.Int64, "low": pl.Float64, "high": pl.Float64, "positions": pl.Int64, "rare": pl.Int64},
-    "coactivation": {"run_id": pl.String, "other_run_id": pl.String, "preset": pl.String, "group_name": pl.String}
-    | {"positions": pl.Int64, "correlation": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-    | {"random_mean": pl.Float64, "random_sd": pl.Float64, "p_value": pl.Float64},
-}
-_OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
-    "runs": {
+    {
         "window_length": pl.Int64,
         "tokenizer_id": pl.String,
         "frequency_source_id": pl.String,
@@ -95,10 +88,12 @@ _OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
         "warnings": pl.String,
         "status_reason": pl.String,
     },
-    "fits": {"reason": pl.String},
-    "deviations": {"local_slope": pl.Float64},
-    "intervals": {"neuron": pl.Int64},
-    "decisions": {
+)
+_DECISIONS = Input(
+    "decisions",
+    "regime_decision",
+    GROUP | {"decision": pl.String, "p_value": pl.Float64},
+    {
         "power": pl.Float64,
         "break_rank": pl.Int64,
         "break_low": pl.Int64,
@@ -110,36 +105,108 @@ _OPTIONAL: dict[str, Mapping[str, type[pl.DataType]]] = {
         "slope_break_p_value": pl.Float64,
         "reason": pl.String,
     },
-    "quality": {"suite": pl.String, "observed": pl.String, "expected": pl.String, "detail": pl.String},
-    "values": {
-        "measured_group": pl.String,
-        "k": pl.Int64,
-        "random_mean": pl.Float64,
-        "random_sd": pl.Float64,
-        "p_value": pl.Float64,
-        "reason": pl.String,
-    },
-    "sensitivity": {"power": pl.Float64, "distinct_threshold": pl.Boolean, "reason": pl.String},
-}
+)
+_VALUES = Input(
+    "values",
+    "measured_value",
+    GROUP
+    | {"paper": pl.String, "place": pl.String, "group_name": pl.String, "quantity": pl.String, "definition": pl.String}
+    | {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "spread": pl.Float64},
+    {"measured_group": pl.String, "k": pl.Int64}
+    | {"random_mean": pl.Float64, "random_sd": pl.Float64, "p_value": pl.Float64, "reason": pl.String},
+)
+
+# Every frame that the page itself speaks of; those that only a figure draws stand with the figure.
+INPUTS = (
+    _RUNS,
+    Input(
+        "influence",
+        "neuron_influence",
+        GROUP
+        | {"neuron": pl.Int64, "influence": pl.Float64, "mean_delta_loss": pl.Float64, "positions": pl.Int64}
+        | {"rank": pl.Int64, "role": pl.String},
+    ),
+    Input(
+        "fits",
+        "power_law_fit",
+        GROUP
+        | {"kappa": pl.Float64, "beta": pl.Float64, "r2": pl.Float64, "first_rank": pl.Int64, "last_rank": pl.Int64},
+        {"reason": pl.String},
+    ),
+    Input(
+        "deviations",
+        "neuron_deviation",
+        GROUP | {"neuron": pl.Int64, "rank": pl.Int64, "deviation": pl.Float64, "regime": pl.String},
+        {"local_slope": pl.Float64},
+    ),
+    Input("tokens", None, _NEURON | {"direction": pl.String, "rank": pl.Int64, "text": pl.String}),
+    Input(
+        "published",
+        None,
+        dict.fromkeys(("paper", "place", "model", "group_name", "quantity", "relation"), pl.String)
+        | dict.fromkeys(("value", "value_to", "plus_minus"), pl.Float64),
+    ),
+    Input(
+        "intervals",
+        None,
+        GROUP | {"quantity": pl.String, "low": pl.Float64, "high": pl.Float64},
+        {"neuron": pl.Int64},
+    ),
+    _DECISIONS,
+    Input(
+        "quality",
+        None,
+        {"run_id": pl.String, "check_name": pl.String, "success": pl.Boolean},
+        dict.fromkeys(("suite", "observed", "expected", "detail"), pl.String),
+    ),
+    _VALUES,
+    Input(
+        "contexts",
+        None,
+        _NEURON
+        | {"direction": pl.String, "place": pl.Int64, "context": pl.String, "target": pl.String}
+        | {"loss": pl.Float64, "delta_loss": pl.Float64, "activation": pl.Float64, "token_group": pl.String},
+        beside=True,
+    ),
+    Input(
+        "targets",
+        None,
+        _NEURON | {"text": pl.String, "positions": pl.Int64, "mean_delta_loss": pl.Float64},
+        beside=True,
+    ),
+    Input(
+        "activations",
+        None,
+        _NEURON | {"bin": pl.Int64, "low": pl.Float64, "high": pl.Float64, "positions": pl.Int64, "rare": pl.Int64},
+        beside=True,
+    ),
+    Input(
+        "coactivation",
+        None,
+        dict.fromkeys(("run_id", "other_run_id", "preset", "group_name"), pl.String)
+        | {"positions": pl.Int64, "correlation": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+        | {"random_mean": pl.Float64, "random_sd": pl.Float64, "p_value": pl.Float64},
+        beside=True,
+    ),
+)
 
 
-def empty(frame: str) -> pl.DataFrame:
-    """A frame of `ReportInputs` without rows."""
-    return pl.DataFrame(schema={**_REQUIRED[frame], **_OPTIONAL.get(frame, {})})
+def empty(name: str) -> pl.DataFrame:
+    """A frame of `INPUTS` without rows."""
+    return next(one.empty() for one in INPUTS if one.name == name)
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The frames of one report, spelled as in DESIGN 4; every other column is left out of the page.
+    """The frames of one report, one row per … as in the relations that `INPUTS` names.
 
-    `runs`: one row per run (`dim_run`), in any order; `options` and `packages` are JSON texts, `warnings` is a list.
-    `influence`, `fits`, `deviations`: `neuron_influence`, `power_law_fit`, `neuron_deviation`; a fit that could not be
-    made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token. `published`: what
-    papers print (`analyses.reference.published_values`). `intervals` and `decisions`: `influence_interval` and
-    `regime_decision`, where `analyze` made them. `quality`: one row per run and check. `values`, `emergence`, `slopes`,
-    `sensitivity`: `measured_value`, `emergence`, `influence_slope`, `threshold_sensitivity`. `contexts`, `targets`,
-    `activations`: `neuron_context`, `neuron_target`, `neuron_activation` of the neurons that have a card
-    (`analyses.report.data.cards.card_neurons`). `coactivation`: `analyses.across_runs.comparison`.
+    `runs`: `dim_run`, in any order; `options` and `packages` are JSON texts, `warnings` is a list. `fits`: one that
+    could not be made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token.
+    `published`: what papers print (`analyses.reference.published_values`). `intervals`: `influence_interval`, where
+    `analyze` made it. `quality`: one row per run and check. `contexts`, `targets`, `activations`: `neuron_context`,
+    `neuron_target`, `neuron_activation` of the neurons that have a card (`analyses.report.data.cards.card_neurons`).
+    `coactivation`: `analyses.across_runs.comparison`. `of_figures`: by name, those that only a figure reads
+    (`analyses.report.figures`).
     """
 
     runs: pl.DataFrame
@@ -152,32 +219,34 @@ class ReportInputs:
     decisions: pl.DataFrame = field(default_factory=lambda: empty("decisions"))
     quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
     values: pl.DataFrame = field(default_factory=lambda: empty("values"))
-    emergence: pl.DataFrame = field(default_factory=lambda: empty("emergence"))
-    slopes: pl.DataFrame = field(default_factory=lambda: empty("slopes"))
-    sensitivity: pl.DataFrame = field(default_factory=lambda: empty("sensitivity"))
     contexts: pl.DataFrame = field(default_factory=lambda: empty("contexts"))
     targets: pl.DataFrame = field(default_factory=lambda: empty("targets"))
     activations: pl.DataFrame = field(default_factory=lambda: empty("activations"))
     coactivation: pl.DataFrame = field(default_factory=lambda: empty("coactivation"))
+    of_figures: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     command: str = ""  # that makes this report again
     created_at: str = ""  # ISO 8601, UTC
 
-    def conformed(self) -> "ReportInputs":
-        """The same inputs with exactly the columns and types that the report reads.
+    @classmethod
+    def of(cls, frames: Mapping[str, pl.DataFrame], **others: Any) -> "ReportInputs":
+        """The inputs from frames by name; those that have no field are a figure's."""
+        own = {one.name for one in fields(cls)}
+        named: dict[str, Any] = {name: frame for name, frame in frames.items() if name in own}
+        rest = {name: frame for name, frame in frames.items() if name not in own}
+        return cls(**named, of_figures=rest, **others)
 
-        Raises ValueError where a frame lacks a column.
+    def conformed(self, of_figures: Iterable[Input] = ()) -> "ReportInputs":
+        """The same inputs with exactly the columns and types that the report reads; a figure's may be absent.
+
+        Args:
+            of_figures: the frames that figures read.
+
+        Raises:
+            ValueError: a frame lacks a column.
         """
-        frames: dict[str, Any] = {name: _conform(name, getattr(self, name)) for name in _REQUIRED}
-        return replace(self, **frames)
-
-
-def _conform(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    missing = sorted(set(_REQUIRED[name]) - set(frame.columns))
-    if missing:
-        raise ValueError(f"report inputs: {name} lacks {', '.join(missing)}")
-    columns = {**_REQUIRED[name], **_OPTIONAL.get(name, {})}
-    conformed = frame.select(_column(frame.schema.get(column), column, kind) for column, kind in columns.items())
-    return conformed.with_columns(pl.when(cs.float().is_finite()).then(cs.float()))
+        own: dict[str, Any] = {one.name: one.conformed(getattr(self, one.name)) for one in INPUTS}
+        drawn = {one.name: one.conformed(self.of_figures.get(one.name, one.empty())) for one in of_figures}
+        return replace(self, **own, of_figures=drawn)
 
 
 def _column(found: pl.DataType | None, name: str, kind: type[pl.DataType]) -> pl.Expr:

@@ -1,4 +1,4 @@
-"""The papers' tables as a page shows them: a row a group, what was measured, and a column a printed model."""
+"""The papers' tables as a page shows them: one row per group, what was measured, one column per printed model."""
 
 from collections.abc import Mapping
 from typing import Any

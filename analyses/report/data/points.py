@@ -1,8 +1,10 @@
 """The points that the figures draw, thinned so that a page stays small, and packed for the page's script.
 
-Every figure says what was thinned; the tables beside the page hold every neuron.
+Every figure says what was thinned; the tables beside the page hold every neuron. Each number that the page writes out
+comes with its text, so that the script formats none.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ import polars as pl
 from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.series import Series
 from rare_tokens.analyses.report.data.summary import GROUPS
-from rare_tokens.analyses.report.data.text import visible_token
+from rare_tokens.analyses.report.data.text import milli, signed, visible_token
 
 BYTES = 3_000_000  # of packed points in a page: the figures' library takes 0.9 MB of the 5 MB a page may have
 TOKENS_EACH_WAY = 5
@@ -20,7 +22,8 @@ BEYOND_HEAD = 150  # log-spaced ranks kept after the head
 CURVE_POINTS = 90  # of a curve in a figure of many curves
 SAMPLE_POINTS = 16
 _HEADS = (500, 300, 200, 100, 50, 25)
-_ROW_BYTES, _NEURON_BYTES = 28, 64  # measured: a point of a curve; the tokens of a neuron
+_IN_ORDER = ("rank", "log10", "deviation", "influence_text", "deviation_text")
+_ROW_BYTES, _NEURON_BYTES = 28, 64  # measured, at most: a point with its share of the tables; the tokens of a neuron
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ def pack_points(inputs: ReportInputs, series: list[Series], presets: list[str], 
     A neuron that is kept for one token group is kept for the other, so that a neuron lit in one curve is in both.
     """
     kept, head = _thinned(_joined(inputs), limit)
+    kept, influences = _with_texts(kept, "influence", milli)
+    kept, deviations = _with_texts(kept, "deviation", signed)
     tokens, texts = _tokens(inputs.tokens, kept)
     regimes = kept["regime"].drop_nulls().unique().sort().to_list()
     curves = {key[0]: frame for key, frame in kept.group_by("run_id", maintain_order=True)}
@@ -45,7 +50,8 @@ def pack_points(inputs: ReportInputs, series: list[Series], presets: list[str], 
         {"curves": _pack_run(curves.get(run.run_id), presets, regimes), "tokens": tokens.get(run.run_id)}
         for run in order
     ]
-    return Points({"texts": texts, "regimes": regimes, "runs": runs}, head)
+    numbers = {"influences": influences, "deviations": deviations}
+    return Points({"texts": texts, **numbers, "regimes": regimes, "runs": runs}, head)
 
 
 def curve_ranks(neurons: int) -> list[int]:
@@ -86,6 +92,18 @@ def _thinned(joined: pl.DataFrame, limit: int) -> tuple[pl.DataFrame, int | None
     return kept, head
 
 
+def _with_texts(kept: pl.DataFrame, column: str, text: Callable[[float | None], str]) -> tuple[pl.DataFrame, list[str]]:
+    """The frame with `<column>_text`, indices into the texts of the column's values; and these, of large values first.
+
+    Along a curve such indices change little, so that their differences pack small.
+    """
+    values = kept.select(pl.col(column).unique()).sort(column, descending=True, nulls_last=True)
+    shown = values.with_columns(shown=pl.Series([text(value) for value in values[column]], dtype=pl.String))
+    texts = shown.select(pl.col("shown").unique(maintain_order=True)).with_row_index("code")
+    codes = shown.join(texts, on="shown").select(column, pl.col("code").cast(pl.Int64).alias(f"{column}_text"))
+    return kept.join(codes, on=column, nulls_equal=True, maintain_order="left"), texts["shown"].to_list()
+
+
 def _tokens(tokens: pl.DataFrame, kept: pl.DataFrame) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """For each run its neurons and, aligned with them, indices into the shown token texts; and those texts."""
     used = tokens.filter(pl.col("rank") <= TOKENS_EACH_WAY).join(kept, on=["run_id", "neuron"], how="semi")
@@ -111,7 +129,8 @@ def _pack_run(kept: pl.DataFrame | None, presets: list[str], regimes: list[str])
 
 def _pack_curve(frame: pl.DataFrame, regimes: list[str]) -> dict[str, Any]:
     """Columns of one curve by rank: log10 of influence in units of 1e-5 (0.002 %), NULL where it is not above zero;
-    δ in units of 1e-5; role and regime a letter each.
+    δ in units of 1e-5; the texts of both; role and regime a letter each. All but neurons, whose numbers are in no
+    order, as differences from the row before (`_differences`).
     """
     letters = {"boost": "b", "suppress": "s"}
     digits = {name: str(code) for code, name in enumerate(regimes[:10])}
@@ -120,8 +139,17 @@ def _pack_curve(frame: pl.DataFrame, regimes: list[str]) -> dict[str, Any]:
         "rank",
         log10=pl.when(pl.col("influence") > 0).then((pl.col("influence").log10() * 1e5).round().cast(pl.Int64)),
         deviation=(pl.col("deviation") * 1e5).round().cast(pl.Int64),
+        influence_text="influence_text",
+        deviation_text="deviation_text",
         role=pl.col("role").replace_strict(letters, default="-", return_dtype=pl.String),
         regime=pl.col("regime").replace_strict(digits, default="-", return_dtype=pl.String),
     )
-    columns: dict[str, Any] = {name: packed[name].to_list() for name in ("neuron", "rank", "log10", "deviation")}
+    columns: dict[str, Any] = {"neuron": packed["neuron"].to_list()}
+    columns |= {name: _differences(packed[name]) for name in _IN_ORDER}
     return columns | {name: "".join(packed[name]) for name in ("role", "regime")}
+
+
+def _differences(column: pl.Series) -> list[int | None]:
+    """Each value less the last one before it that is not NULL (the first as it is); NULL where it is NULL."""
+    before = column.forward_fill().shift(1).fill_null(0)
+    return (column - before).to_list()

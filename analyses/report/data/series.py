@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from rare_tokens.analyses.across_runs.emergence import with_gaps_placed
+from rare_tokens.analyses.report.data.text import shortened
 
 _SAME = ("model", "layer", "corpus", "corpus_hash", "frequency_source_id", "positions", "window_length", "seed")
 _SAME_SETTINGS = (*_SAME, "ablation", "dtype")
@@ -30,6 +31,11 @@ class Run:
         """The checkpoint's name."""
         return str(self.row["revision"])
 
+    @property
+    def label(self) -> str:
+        """The checkpoint's name as figures and the page's script show it."""
+        return shortened(self.revision)
+
 
 @dataclass(frozen=True)
 class Series:
@@ -52,7 +58,7 @@ class Series:
 def group_runs(runs: pl.DataFrame, influence: pl.DataFrame) -> list[Series]:
     """Order the runs of `runs` (`dim_run` rows) into series; series stand in order of their first run's row.
 
-    Two runs of the same revision and settings (a repeated one, say) stay in one series, by creation time.
+    Two runs of the same revision and settings (one that was repeated) stay in one series, by creation time.
     """
     with_effects = set(influence["run_id"].unique()) if influence.height else set()
     groups: dict[tuple[object, ...], list[dict[str, object]]] = {}

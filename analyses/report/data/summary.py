@@ -27,7 +27,7 @@ DECISION = (
 
 
 def top_count(neurons: int) -> int:
-    """How many neurons count as the most influential: 50 (SPEC 4), or a tenth of a layer under 500 neurons."""
+    """How many neurons count as the most influential: 50, or a tenth of a layer under 500 neurons."""
     return 50 if neurons >= 500 else max(1, neurons // 10)
 
 
@@ -36,7 +36,7 @@ def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
 
     Influence in nats; shares between 0 and 1; `top_percent_share` is the share of the summed influence that the most
     influential 1 % of the neurons hold; `top_deviation` is the most influential neuron's δ; `empty_reason` says why a
-    group has no numbers. Source: SPEC 3.
+    group has no numbers. Definitions: docs/definitions.md, "Influence and the power law".
     """
     influence = inputs.influence.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
     sizes = inputs.runs.select("run_id", "neurons")
@@ -86,7 +86,7 @@ def pair_summaries(inputs: ReportInputs) -> pl.DataFrame:
     both = both.join(inputs.runs.select("run_id", "neurons"), on="run_id")
     both = both.with_columns(k=pl.col("neurons").map_elements(top_count, return_dtype=pl.Int64))
     in_both = (pl.col("rank") <= pl.col("k")) & (pl.col("rank_common") <= pl.col("k"))
-    return both.group_by("run_id", "preset").agg(
+    return both.group_by("run_id", "preset", maintain_order=True).agg(
         pl.col("k").first(),
         shared=in_both.sum(),
         by_chance=(pl.col("k") ** 2 / pl.col("neurons")).first(),

@@ -2,32 +2,24 @@
 
 import json
 import math
-import unicodedata
 from typing import Any
 
 from markupsafe import Markup
 
+from rare_tokens.common.text import visible
+
 TOKEN_LENGTH = 32  # characters of a token that are shown
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def visible(text: str, limit: int = TOKEN_LENGTH) -> str:
-    """`text` with every character that would not show, or would change how others show, spelled out.
-
-    Control characters (so ANSI escapes and null bytes), direction marks, surrogates and line separators become
-    escapes such as ``\\x1b`` or ``\\u202e``; a leading combining mark gets a dotted circle to stand on. What is beyond
-    `limit` characters is cut, and the cut says how much is gone.
-    """
-    shown = "".join(_visible_character(character) for character in text[:limit])
-    if shown and unicodedata.category(shown[0]).startswith("M"):
-        shown = "◌" + shown
+def shortened(text: str, limit: int = TOKEN_LENGTH) -> str:
+    """`text` made visible; what is beyond `limit` characters is cut, and the cut says how much is gone."""
+    shown = visible(text[:limit])
     return shown if len(text) <= limit else f"{shown}… (+{len(text) - limit:,} characters)"
 
 
 def visible_token(text: str | None) -> str:
-    """A vocabulary entry for reading: as `visible`, with its outer spaces drawn (␣), which is where words start."""
+    """A vocabulary entry for reading: as `shortened`, with its outer spaces drawn (␣), which is where words start."""
     if text is None:
         return "?"
     head = text[: TOKEN_LENGTH + 1]  # a token may be megabytes long: never copy it whole
@@ -35,16 +27,7 @@ def visible_token(text: str | None) -> str:
     trail = len(head) - len(head.rstrip(" ")) if len(text) <= TOKEN_LENGTH else 0
     if lead == len(text):
         return "␣" * lead
-    return visible("␣" * lead + text[lead : len(text) - trail] + "␣" * trail)
-
-
-def _visible_character(character: str) -> str:
-    if character in _NAMED:
-        return _NAMED[character]
-    if unicodedata.category(character) not in _HIDDEN:
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return shortened("␣" * lead + text[lead : len(text) - trail] + "␣" * trail)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -13,18 +13,10 @@ function Series(element) {
   /* The rows of each data set of a figure, for the preset and checkpoint chosen. */
   function rowsOf(name, group) {
     if (name === "influence") {
-      return {
-        points: drawn(self.run, state.preset), fits: linesOf(self.run, state.preset, packed.neurons),
-        windows: windowsOf(self.run, state.preset),
-      };
+      const { fits, windows } = data.runs[self.run].fits[state.preset];
+      return { points: drawn(self.run, state.preset), fits: rowsFrom(fits), windows: rowsFrom(windows) };
     }
     if (name === "scatter") return { pairs: pairsOf(self.run, state.preset, packed.top) };
-    if (name === "kappa") {
-      return { kappas: packed.runs.flatMap((run) => GROUPS.flatMap((side) => {
-        const fit = (data.runs[run].fits[state.preset] || {})[side];
-        return fit ? [{ ...fit, step: data.runs[run].revision, group: side }] : [];
-      })) };
-    }
     if (packed.sets[name]) return { rows: setOf(packed.sets[name], group) };
     const wanted = new Set(packed.curve_ranks);
     const quantity = name.slice("steps-".length);
@@ -35,10 +27,7 @@ function Series(element) {
 
   /* The rows of a small data set, given in columns by preset (or for all, "*"): those of the group and checkpoint. */
   function setOf(set, group) {
-    const columns = set[state.preset] || set["*"] || {};
-    const names = Object.keys(columns);
-    if (!names.length) return [];
-    return columns[names[0]].map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])))
+    return rowsFrom(set[state.preset] || set["*"] || {})
       .filter((row) => (!group || row.group === group) && (row.run === undefined || row.run === self.run));
   }
 
@@ -131,7 +120,7 @@ function Series(element) {
     const rows = pointsOf(self.run, state.preset).filter((row) => row.neuron === neuron);
     if (!rows.length) return say("Neuron " + neuron + " is not among the neurons drawn here.");
     const described = rows.map((row) => row.group + ": rank " + counted(row.rank) + ", influence " +
-      milli(row.influence || 0) + " · 10⁻³ nats" + (row.deviation === null ? "" : ", δ " + signed(row.deviation)) +
+      row.influence_text + " · 10⁻³ nats" + (row.deviation === null ? "" : ", δ " + row.deviation_text) +
       ", " + row.role);
     const tokens = rows[0].up ? ". Raises " + rows[0].up + ". Lowers " + rows[0].down + "." : ".";
     say(bold("Neuron " + neuron), " " + described.join("; ") + tokens);
@@ -171,17 +160,15 @@ function Series(element) {
     if (low >= 1 && high > low) zoomTo([low * 0.97, high + Math.min(0.9, high * 0.03)]);
   }
 
-  /* The two tables of the checkpoint chosen; the page as written holds them for the one shown first. */
+  /* The tables of the checkpoint chosen; the page as written holds them for the one shown first. */
   function fillTables() {
-    const top = all(".top tbody", element).find((body) => !body.hidden);
-    const sample = all(".sample tbody", element).find((body) => !body.hidden);
-    top.replaceChildren(...neuronsOf(self.run, state.preset).slice(0, packed.table).map((row) => topRow(row, pin)));
-    all("th[aria-sort]", top.closest("table")).forEach((heading) => heading.removeAttribute("aria-sort"));
-    const wanted = new Map(packed.sample_ranks.map((rank) => [rank, [null, null]]));
-    for (const row of pointsOf(self.run, state.preset)) {
-      if (wanted.has(row.rank)) wanted.get(row.rank)[GROUPS.indexOf(row.group)] = row;
+    for (const table of all("table[data-rows]", element)) {
+      const name = table.dataset.rows;
+      const rows = data.runs[self.run].tables[name][state.preset];
+      const body = Array.from(table.tBodies).find((part) => !part.hidden);
+      body.replaceChildren(...rows.map((cells) => drawRow(cells, data.columns[name], pin)));
+      all("th[aria-sort]", table).forEach((heading) => heading.removeAttribute("aria-sort"));
     }
-    sample.replaceChildren(...Array.from(wanted, ([rank, sides]) => sampleRow(rank, sides)));
   }
 
   self.update = function () {

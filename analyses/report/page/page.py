@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,12 +12,13 @@ import vl_convert
 from markupsafe import Markup
 
 from rare_tokens.analyses.report.data import text
-from rare_tokens.analyses.report.data.content import Content
-from rare_tokens.analyses.report.data.points import curve_ranks, sample_ranks
-from rare_tokens.analyses.report.data.series import Series
+from rare_tokens.analyses.report.data.points import curve_ranks
+from rare_tokens.analyses.report.data.rows import COLUMNS, Cell
+from rare_tokens.analyses.report.data.series import Run, Series
 from rare_tokens.analyses.report.data.summary import top_count
 from rare_tokens.analyses.report.figures import charts
-from rare_tokens.analyses.report.figures.figures import columns
+from rare_tokens.analyses.report.figures.figure import columns
+from rare_tokens.analyses.report.page.content import Content
 
 
 def render_page(content: Content) -> str:
@@ -24,6 +26,7 @@ def render_page(content: Content) -> str:
     library, script = _library(), _script()
     return _template().render(
         content=content,
+        columns=COLUMNS,
         style=Markup(_resource("page.css")),  # noqa: S704 - our own file
         library=Markup(library),  # noqa: S704 - Vega, Vega-Lite and Vega-Embed, as vl-convert packs them
         script=Markup(script),  # noqa: S704 - our own file
@@ -35,19 +38,60 @@ def render_page(content: Content) -> str:
 
 
 def page_data(content: Content) -> dict[str, Any]:
-    """What the page's script reads: texts, points, fits, and the specification of each figure of each series."""
-    order = [run for one in content.series for run in one.runs]
+    """What the page's script reads: texts, points, rows of tables, fits, and each figure's specification and rows."""
     packed = content.points.packed
+    texts = _Texts(packed["texts"])
     runs = [
-        points | {"revision": text.visible(run.revision), "fits": content.fits(run.run_id)}
-        for run, points in zip(order, packed["runs"], strict=True)
+        points | _run_data(run, one, content, texts)
+        for points, (one, run) in zip(
+            packed["runs"], [(one, run) for one in content.series for run in one.runs], strict=True
+        )
     ]
     return packed | {
+        "texts": texts.every,
         "runs": runs,
         "presets": content.presets,
+        "columns": {name: [asdict(column) for column in found] for name, found in COLUMNS.items()},
         "light": charts.LIGHT,
         "series": [_series_data(one, content) for one in content.series],
     }
+
+
+class _Texts:
+    """Token texts, each held once, and their numbers."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.every = list(texts)
+        self.codes = {text: code for code, text in enumerate(texts)}
+
+    def coded(self, cell: Cell, kind: str) -> Cell:
+        """A cell of a table with the numbers of its tokens."""
+        return [self._code(token) for token in cell] if kind == "tokens" else cell
+
+    def _code(self, text: str) -> int:
+        if text not in self.codes:
+            self.codes[text] = len(self.every)
+            self.every.append(text)
+        return self.codes[text]
+
+
+def _run_data(run: Run, one: Series, content: Content, texts: _Texts) -> dict[str, Any]:
+    """What the script reads of a run besides its points; tables and fits by preset."""
+    tables = {
+        name: {
+            preset: [
+                [texts.coded(cell, column.kind) for cell, column in zip(row, COLUMNS[name], strict=True)]
+                for row in found.get((run.run_id, preset), [])
+            ]
+            for preset in content.presets
+        }
+        for name, found in content.rows.items()
+    }
+    fits = {
+        preset: {name: columns(rows, 6) for name, rows in content.lines(one, run.run_id, preset).items()}
+        for preset in content.presets
+    }
+    return {"revision": run.label, "tables": tables, "fits": fits}
 
 
 def _series_data(one: Series, content: Content) -> dict[str, Any]:
@@ -57,9 +101,7 @@ def _series_data(one: Series, content: Content) -> dict[str, Any]:
         "runs": [run.index for run in one.measured],
         "neurons": extent.neurons,
         "top": top_count(extent.neurons),
-        "table": content.top_count,
         "curve_ranks": curve_ranks(extent.neurons),
-        "sample_ranks": sample_ranks(extent.neurons),
         "sets": {name: {preset: columns(rows) for preset, rows in found.items()} for name, found in sets.items()},
         "figures": content.figures[one.index],
     }
@@ -74,7 +116,7 @@ def _resource(name: str) -> str:
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,
-        finalize=lambda value: text.visible(value, 2000) if type(value) is str else value,
+        finalize=lambda value: text.shortened(value, 2000) if type(value) is str else value,
         loader=jinja2.FunctionLoader(_resource),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

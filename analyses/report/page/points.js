@@ -1,4 +1,4 @@
-/* What the figures and tables show of one checkpoint and preset, unpacked from the page’s data. */
+/* What the figures show of one checkpoint and preset, unpacked from the page’s data. Every text comes with it. */
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const GROUPS = ["rare", "common"];
@@ -6,11 +6,24 @@ const ROLES = { b: "boost", s: "suppress", "-": "none" };
 const state = { preset: data.presets[0] };
 const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 
+/* Rows from columns: { name: [value, …], … }. */
+function rowsFrom(columns) {
+  const names = Object.keys(columns);
+  if (!names.length) return [];
+  return columns[names[0]].map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+}
+
+/* Values from their differences; null where there is none. */
+function summed(differences) {
+  let sum = 0;
+  return differences.map((step) => (step === null ? null : (sum += step)));
+}
+
 function tokensOf(run) {
   const found = new Map();
   const packed = data.runs[run].tokens;
   if (!packed) return found;
-  const texts = (codes) => codes.map((code) => data.texts[code]);
+  const texts = (codes) => codes.map((code) => data.texts[code]).join("  ");
   packed.neuron.forEach((neuron, i) => found.set(neuron, [texts(packed.up[i]), texts(packed.down[i])]));
   return found;
 }
@@ -23,19 +36,22 @@ function pointsOf(run, preset) {
   if (decoded.has(key)) return decoded.get(key);
   const curves = data.runs[run].curves[preset] || {};
   const tokens = tokensOf(run);
-  const rare = curves.rare || curves.common || { neuron: [], rank: [] };
-  const rareRank = new Map(rare.neuron.map((neuron, i) => [neuron, rare.rank[i]]));
   const rows = [];
+  let rareRank = null;
   for (const group of GROUPS) {
     const curve = curves[group];
     if (!curve) continue;
+    const [ranks, logs, deviations] = [curve.rank, curve.log10, curve.deviation].map(summed);
+    const [influences, distances] = [curve.influence_text, curve.deviation_text].map(summed);
+    if (!rareRank) rareRank = new Map(curve.neuron.map((neuron, i) => [neuron, ranks[i]])); // of common ones without
     curve.neuron.forEach((neuron, i) => {
-      const [raises, lowers] = tokens.get(neuron) || [[], []];
+      const [up, down] = tokens.get(neuron) || ["", ""];
       rows.push({
-        group, neuron, raises, lowers, up: raises.join("  "), down: lowers.join("  "), rank: curve.rank[i],
+        group, neuron, up, down, rank: ranks[i],
         rare_rank: rareRank.has(neuron) ? rareRank.get(neuron) : null,
-        influence: curve.log10[i] === null ? null : Math.pow(10, curve.log10[i] / 1e5),
-        deviation: curve.deviation[i] === null ? null : curve.deviation[i] / 1e5, role: ROLES[curve.role[i]],
+        influence: logs[i] === null ? null : Math.pow(10, logs[i] / 1e5),
+        deviation: deviations[i] === null ? null : deviations[i] / 1e5, role: ROLES[curve.role[i]],
+        influence_text: data.influences[influences[i]], deviation_text: data.deviations[distances[i]],
         regime: (data.regimes[curve.regime[i]] || "–"),
       });
     });
@@ -55,26 +71,8 @@ function pairsOf(run, preset, top) {
     const [first, second] = [row.rank <= top, other.rank <= top];
     return {
       neuron: row.neuron, rare: row.influence, common: other.influence, rare_rank: row.rank, common_rank: other.rank,
-      role: row.role, up: row.up, down: row.down,
+      rare_text: row.influence_text, common_text: other.influence_text, role: row.role, up: row.up, down: row.down,
       leads: first && second ? "both" : first ? "rare" : second ? "common" : "neither",
     };
   });
 }
-
-/* The fitted line of each group in three parts: before, on and after the ranks it was fitted to. */
-function linesOf(run, preset, neurons) {
-  const rows = [];
-  for (const [group, fit] of Object.entries(data.runs[run].fits[preset] || {})) {
-    const parts = { before: [1, fit.first], window: [fit.first, fit.last], after: [fit.last, neurons] };
-    for (const [part, ends] of Object.entries(parts)) {
-      if (ends[0] >= ends[1]) continue;
-      for (const rank of ends) {
-        rows.push({ group, part, rank, influence: Math.exp(fit.beta - fit.kappa * Math.log(rank)) });
-      }
-    }
-  }
-  return rows;
-}
-
-const windowsOf = (run, preset) => Object.entries(data.runs[run].fits[preset] || {}).map(
-  ([group, fit]) => ({ group, first: fit.first, last: fit.last }));

@@ -1,92 +1,55 @@
-/* Tables: rows for the checkpoint chosen, written as the page writes them, and headings that sort. Every text goes in
-   as text, never as HTML. */
+/* Tables: rows that Python wrote for the checkpoint chosen, drawn as their columns say, and headings that sort. Every
+   text goes in as text, never as HTML. */
 
 const MISSING = "–";
+const CLASSES = { number: "n", pin: "n", tokens: "tokens" };
 
-function numeric(value, digits) {
-  if (value === null || !Number.isFinite(value)) return MISSING;
-  if (value === 0) return "0";
-  const [mantissa, power] = value.toExponential(digits - 1).split("e");
-  const exponent = Number(power);
-  const superscript = String(exponent).replace(/-/, "⁻").replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
-  const decimals = Math.max(digits - 1 - exponent, 0);
-  const text = exponent >= -4 && exponent < 6
-    ? Number(value).toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals })
-    : mantissa + "\u00a0×\u00a010" + superscript;
-  return text.replace("-", "−");
-}
-
-const milli = (value) => numeric(value === null ? null : 1000 * value, 3);
-const counted = (value) => (value === null ? MISSING : value.toLocaleString("en"));
-const signed = (value) => (value === null ? MISSING
-  : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2));
+const counted = (value) => value.toLocaleString("en");
 
 function cell(tag, text, name, value) {
   const element = document.createElement(tag);
   if (name) element.className = name;
-  if (value !== undefined && value !== null) element.dataset.value = value;
+  if (value !== undefined) element.dataset.value = value;
   if (text !== null) element.textContent = text;
   return element;
 }
 
-function tokenCell(texts) {
-  const element = cell("td", texts.length ? null : MISSING, "tokens");
-  texts.forEach((text) => element.append(cell("bdi", text, "token"), " "));
+/* A cell is its text, of a number perhaps [text, value to sort by], of tokens a list of their numbers. */
+function drawCell(content, column, pin) {
+  const tag = column.heads ? "th" : "td";
+  const name = CLASSES[column.kind];
+  if (column.kind === "tokens") {
+    const element = cell(tag, content.length ? null : MISSING, name);
+    content.forEach((code) => element.append(cell("bdi", data.texts[code], "token"), " "));
+    return element;
+  }
+  const [text, value] = Array.isArray(content) ? content : [content];
+  const element = cell(tag, column.kind === "pin" ? null : text, name, value);
+  if (column.heads) element.scope = "row";
+  if (column.kind === "pin") {
+    const button = cell("button", text, "pin");
+    button.type = "button";
+    button.value = text;
+    button.addEventListener("click", () => pin(Number(text), true));
+    element.append(button);
+  }
   return element;
 }
 
-/* One row a neuron, what each group says of it; by rank on rare tokens, or on common ones where none is rare. */
-function neuronsOf(run, preset) {
-  const found = new Map();
-  for (const row of pointsOf(run, preset)) {
-    if (!found.has(row.neuron)) found.set(row.neuron, { neuron: row.neuron });
-    found.get(row.neuron)[row.group] = row;
-  }
-  return Array.from(found.values()).sort((a, b) => (a.rare || a.common).rank - (b.rare || b.common).rank);
-}
-
-const NOTHING = { rank: null, influence: null, deviation: null };
-
-function topRow(found, pin) {
-  const [rare, common] = [found.rare || NOTHING, found.common || NOTHING];
-  const described = found.rare || found.common;
-  const ratio = rare.influence && common.influence ? rare.influence / common.influence : null;
-  const head = cell("th", null, "n", found.neuron);
-  head.scope = "row";
-  const button = cell("button", found.neuron, "pin");
-  button.type = "button";
-  button.value = found.neuron;
-  button.addEventListener("click", () => pin(found.neuron, true));
-  head.append(button);
+function drawRow(cells, columns, pin) {
   const row = document.createElement("tr");
-  row.append(head, cell("td", described.role), cell("td", counted(rare.rank), "n"),
-    cell("td", milli(rare.influence), "n", rare.influence), cell("td", signed(rare.deviation), "n"),
-    cell("td", counted(common.rank), "n"), cell("td", milli(common.influence), "n", common.influence),
-    cell("td", numeric(ratio, 2), "n", ratio), cell("td", described.regime),
-    tokenCell(described.raises), tokenCell(described.lowers));
-  return row;
-}
-
-function sampleRow(rank, sides) {
-  const head = cell("th", counted(rank), "n");
-  head.scope = "row";
-  const row = document.createElement("tr");
-  row.append(head);
-  for (const side of sides) {
-    row.append(cell("td", side ? side.neuron : MISSING, "n"), cell("td", side ? milli(side.influence) : MISSING, "n"),
-      cell("td", side ? signed(side.deviation) : MISSING, "n"));
-  }
+  row.append(...cells.map((content, i) => drawCell(content, columns[i], pin)));
   return row;
 }
 
 /* A neuron's point in a figure, as labels and texts. */
 function describe(row) {
-  const thousandths = (value) => milli(value) + " · 10⁻³ nats";
+  const thousandths = (text) => text + " · 10⁻³ nats";
   const numbers = row.group
-    ? [[row.group + " tokens", "rank " + counted(row.rank)], ["influence", thousandths(row.influence)],
-      ["δ", signed(row.deviation)], ["regime", row.regime]]
-    : [["rare tokens", "rank " + counted(row.rare_rank) + ", " + thousandths(row.rare)],
-      ["common tokens", "rank " + counted(row.common_rank) + ", " + thousandths(row.common)]];
+    ? [[row.group + " tokens", "rank " + counted(row.rank)], ["influence", thousandths(row.influence_text)],
+      ["δ", row.deviation_text], ["regime", row.regime]]
+    : [["rare tokens", "rank " + counted(row.rare_rank) + ", " + thousandths(row.rare_text)],
+      ["common tokens", "rank " + counted(row.common_rank) + ", " + thousandths(row.common_text)]];
   const tokens = row.up || row.down ? [["raises", row.up], ["lowers", row.down]] : [];
   return [["neuron", String(row.neuron)], ...numbers, ["role", row.role], ...tokens];
 }

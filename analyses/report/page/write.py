@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rare_tokens.analyses.report.data.content import Content, build_content
 from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.tables import for_csv
-from rare_tokens.analyses.report.figures.stills import stills
+from rare_tokens.analyses.report.page.content import Content, build_content
 from rare_tokens.analyses.report.page.page import render_page
+from rare_tokens.analyses.report.page.stills import stills
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import write_atomically, write_json
 

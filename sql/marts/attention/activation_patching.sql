@@ -30,8 +30,8 @@
 --   delta_loss_high     upper end of the same
 --   reason              why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 8; NC A.5. A head's output at each position of a window is replaced by that at the same
--- place of another window.
+-- See docs/definitions.md, "Attention"; NC A.5. A head's output at each position of a window is
+-- replaced by that at the same place of another window.
 
 create or replace view activation_patching as
 select

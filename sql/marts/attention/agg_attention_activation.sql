@@ -8,7 +8,7 @@
 --   neuron          its index in the layer
 --   activation_sum  of edit 0 the activation, of any other its change; summed over positions
 --
--- SPEC 8. No rows where there is no path to the neurons; patches only in cells of the subsample.
+-- No rows where there is no path to the neurons; patches only in cells of the subsample.
 
 create or replace view agg_attention_activation as
 select

@@ -8,7 +8,7 @@
 --   distance         tokens back; 0 is the position itself
 --   weight_sum       attention weight on that token, summed over positions
 --
--- SPEC 8. Over all distances the weights of a position sum to 1.
+-- Over all distances the weights of a position sum to 1.
 
 create or replace view agg_attention_distance as
 select

@@ -10,7 +10,7 @@
 --   entropy_sum      sum over positions of the weights' entropy, nats
 --   first_sum        sum over positions of the weight on the window's first token
 --
--- SPEC 8. Divide by the positions of the cell.
+-- Divide by the positions of the cell.
 
 create or replace view agg_attention_head as
 select

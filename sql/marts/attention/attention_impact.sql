@@ -11,8 +11,8 @@
 --   mean_activation  without the edit
 --   mean_change      of the activation by the edit
 --
--- SPEC 8; NC eq. 3: impact is |mean_change| / |mean_activation|. Patches are over the subsample, so
--- are their means.
+-- NC eq. 3: impact is |mean_change| / |mean_activation|. Patches are over the subsample, so are
+-- their means.
 
 create or replace view attention_impact as
 select

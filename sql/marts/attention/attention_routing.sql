@@ -35,7 +35,7 @@
 --   common_mean_distance  the same at common targets
 --   reason                why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 8; NC §2 and §3.
+-- See docs/definitions.md, "Attention"; NC §2 and §3.
 
 create or replace view attention_routing as
 select

@@ -14,7 +14,7 @@
 --   activation_sum  of edit 0 the activation, of any other its change; summed over the positions
 --   has_loss        whether the unit is of the subsample whose loss was measured
 --
--- What windows are resampled from (SPEC 8, 11).
+-- What windows are resampled from (docs/definitions.md, "Attention").
 
 create or replace view attention_unit as
 with member as (

@@ -13,7 +13,7 @@
 --   seconds                 time that the measurement took, from its last interruption on
 --   code_version            version of this package that measured it
 --
--- SPEC 8. Added by `ingest --attention`.
+-- Added by `ingest --attention`.
 
 create or replace view dim_attention as
 select

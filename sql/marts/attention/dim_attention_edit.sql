@@ -13,7 +13,7 @@
 --                    every activation changes by exactly 0
 --   largest_change   largest change of any activation at any sampled position
 --
--- SPEC 8. An edit is at every position of a window.
+-- An edit is at every position of a window.
 
 create or replace view dim_attention_edit as
 select

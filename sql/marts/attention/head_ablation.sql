@@ -43,7 +43,7 @@
 --   delta_loss_high     upper end of the same
 --   reason              why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 8; NC table 2.
+-- See docs/definitions.md, "Attention"; NC table 2.
 
 create or replace view head_ablation as
 select

@@ -21,7 +21,7 @@
 --   high               upper end of the same
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 5; ES §3.3, table 1.
+-- See docs/definitions.md, "Coordination"; ES §3.3, table 1.
 
 create or replace view activation_correlation as
 select

@@ -22,7 +22,7 @@
 --   high               upper end of the same
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 5; ES §4.2, table 3.
+-- See docs/definitions.md, "Coordination"; ES §4.2, table 3.
 
 create or replace view cosine_similarity as
 select

@@ -25,7 +25,7 @@
 --   participation_percent_high  upper end of the same
 --   reason                      why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 5; ES eq. 7, table 2 and A.1.
+-- See docs/definitions.md, "Coordination"; ES eq. 7, table 2 and A.1.
 
 create or replace view effective_dimension as
 select

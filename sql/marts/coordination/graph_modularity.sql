@@ -33,7 +33,7 @@
 --   labels                  the community of each in the best partition, from 1
 --   reason                  why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 6; NC §2, 3, A.1 to A.4, table 1.
+-- See docs/definitions.md, "Graph"; NC §2, 3, A.1 to A.4, table 1.
 
 create or replace view graph_modularity as
 select

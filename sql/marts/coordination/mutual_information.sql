@@ -20,7 +20,8 @@
 --   mean_information   mean over the pairs, nats
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 5. ksg is for the tested groups and a few random ones, over 1,000 positions.
+-- See docs/definitions.md, "Coordination"; ksg is for the tested groups and a few random ones, over
+-- 1,000 positions.
 
 create or replace view mutual_information as
 select

@@ -17,7 +17,8 @@
 --   labels             the cluster of each, from 1
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 5; ES eq. 9: distance 1 − |correlation|; the paper cuts at 0.5, its code at 5.
+-- See docs/definitions.md, "Coordination"; ES eq. 9: distance 1 − |correlation|; the paper cuts at
+-- 0.5, its code at 5.
 
 create or replace view neuron_cluster as
 select

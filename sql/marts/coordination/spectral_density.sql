@@ -16,7 +16,7 @@
 --   density       share of the eigenvalues per decade
 --   reason        why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 7, ES eq. 3: eigenvalues of W Wᵀ / d that are not zero.
+-- See docs/definitions.md, "Spectra"; ES eq. 3: eigenvalues of W Wᵀ / d that are not zero.
 
 create or replace view spectral_density as
 select

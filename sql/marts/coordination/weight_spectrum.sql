@@ -21,7 +21,7 @@
 --   distance            D, Kolmogorov–Smirnov, of the tail from the power law
 --   reason              why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 7; ES §2.2, 3.4, 4.3, table 4: eigenvalues of W Wᵀ / d.
+-- See docs/definitions.md, "Spectra"; ES §2.2, 3.4, 4.3, table 4: eigenvalues of W Wᵀ / d.
 
 create or replace view weight_spectrum as
 select

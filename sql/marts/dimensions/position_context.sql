@@ -13,7 +13,8 @@
 --   syntactic_role  of that word, alike where possible; NULL where the tagger knows none
 --   document_id     document that it is from
 --
--- SPEC 1, NC A.6. Which tagger was used, and how many rare tokens were met, is in dim_run.options.
+-- See docs/definitions.md, "Tokens"; NC A.6. Which tagger was used, and how many rare tokens were
+-- met, is in dim_run.options.
 
 create or replace view position_context as
 select

@@ -2,8 +2,8 @@
 -- One row per preset.
 --   preset        its name
 --   in_words      which tokens are rare, in words
---   percentile    where the line is drawn: rare below it, common at or above it; NULL: no line, rare
---                 tokens are matched with common ones (see position_context)
+--   percentile    where the line is drawn: rare below it, common at or above it; NULL: no line,
+--                 rare tokens are matched with common ones (see position_context)
 --   occurrences   the line is drawn by occurrence percentile, not by type percentile
 --   words         only words are rare
 --   elbow         tokens at the elbow of the frequency curve are in a group too

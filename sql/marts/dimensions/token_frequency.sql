@@ -11,9 +11,10 @@
 --   rank                   1 = most frequent, ties to the lower token_id; NULL where count is 0
 --   is_elbow               within one percentile point of the elbow of the log-rank/log-count curve
 --
--- SPEC 1. Types are tokens with a count above 0; tied counts share the lowest percentile. The elbow
--- is the type furthest from the chord between the curve's ends (Kneedle: scaling both axes to 0…1
--- does not move the maximum, nor does measuring along the count axis).
+-- See docs/definitions.md, "Tokens". Types are tokens with a count above 0; tied counts share the
+-- lowest percentile. The elbow is the type furthest from the chord between the curve's ends
+-- (Kneedle: scaling both axes to 0…1 does not move the maximum, nor does measuring along the count
+-- axis).
 
 create or replace view token_frequency as
 select

@@ -6,8 +6,8 @@
 --   position_id  the position
 --   delta_loss   loss with all neurons of the group ablated at once − loss without, nats
 --
--- SPEC 2.1. Not the sum of the neurons' own effects, which fct_effect has: what one compensates for
--- is gone too.
+-- Not the sum of the neurons' own effects, which fct_effect has: what one compensates for is gone
+-- too.
 
 create or replace view fct_group_effect as
 select

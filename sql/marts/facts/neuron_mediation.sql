@@ -14,8 +14,9 @@
 --   mean_delta_kl           change of KL(unigram ‖ prediction), nats
 --   reason                  why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 2, as Stolfo et al. measure it: ratios of means, never means of ratios; NULL where mean
--- |delta_loss| is below 1e-6. The values need `ingest --effects loss,direct,entropy,kl,frequency`.
+-- See docs/definitions.md, "Neuron effect", as Stolfo et al. measure it: ratios of means, never
+-- means of ratios; NULL where mean |delta_loss| is below 1e-6. The values need `ingest --effects
+-- loss,direct,entropy,kl,frequency`.
 
 create or replace view neuron_mediation as
 select

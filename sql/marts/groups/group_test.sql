@@ -31,7 +31,8 @@
 --   p_holm          corrected over the family
 --   reason          why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 11. The primary p of a control test is (1 + number as extreme) / (1 + C).
+-- See docs/definitions.md, "Tests of significance". The primary p of a control test is (1 + number
+-- as extreme) / (1 + C).
 
 create or replace view group_test as
 select

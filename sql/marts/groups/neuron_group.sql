@@ -11,9 +11,9 @@
 --   neuron       its index in the layer; NULL where the group cannot be formed
 --   reason       why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 4. boost and suppress: the 50 most influential neurons of each sign. plateau: by
--- neuron_deviation, excitatory and inhibitory its two signs. top: the top 1 %. control: 100 seeded
--- random groups of each size.
+-- See docs/definitions.md, "Neuron groups"; boost and suppress: the 50 most influential neurons of
+-- each sign. plateau: by neuron_deviation, excitatory and inhibitory its two signs. top: the top 1
+-- %. control: 100 seeded random groups of each size.
 
 create or replace view neuron_group as
 select

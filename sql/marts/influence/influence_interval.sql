@@ -14,7 +14,7 @@
 --   draws        samples of each bootstrap
 --   reason       why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 3: bootstrap over windows, because tokens of one window are not independent.
+-- Bootstrap over windows, because tokens of one window are not independent.
 
 create or replace view influence_interval as
 select

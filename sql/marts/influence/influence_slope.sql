@@ -11,8 +11,8 @@
 --   second_derivative  the same of the local slopes
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 3; ES §4.1 and fig. 3. Whether the slope breaks near log rank 5 is regime_decision's
--- slope_break columns.
+-- See docs/definitions.md, "Influence and the power law"; ES §4.1 and fig. 3. Whether the slope
+-- breaks near log rank 5 is regime_decision's slope_break columns.
 
 create or replace view influence_slope as
 select

@@ -14,8 +14,8 @@
 --                where the neuron stands above the power law, else head; NULL where influence
 --                is 0 or there is no fit
 --
--- SPEC 3. The regime here is a first label by the fit's breaks; whether there is a plateau at all
--- is decided elsewhere. A head that bends below the line is no plateau: the papers' plateau is
+-- The regime here is a first label by the fit's breaks; whether there is a plateau at all is
+-- decided elsewhere. A head that bends below the line is no plateau: the papers' plateau is
 -- influence that the power law underestimates (δ > 0).
 
 create or replace view neuron_deviation as

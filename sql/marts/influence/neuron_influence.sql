@@ -13,7 +13,8 @@
 --   positions            number of positions in the group
 --   role                 boost: ablation raises the group's loss; suppress: lowers it; NULL at 0
 --
--- SPEC 2. Sums are of whole units of 2^-40 nats, exact in any order (see exact_avg).
+-- See docs/definitions.md, "Neuron effect". Sums are of whole units of 2^-40 nats, exact in any
+-- order (see exact_avg).
 
 create or replace view neuron_influence as
 select

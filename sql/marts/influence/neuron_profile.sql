@@ -21,8 +21,9 @@
 --   raises                 the five tokens whose logits its activation raises most
 --   lowers                 the five that it lowers most
 --
--- SPEC 10 joined to the ranking; an entropy neuron has a large null_space_share, a small
--- logit_variance and a small direct_share, a frequency neuron a large |frequency_correlation|.
+-- See docs/definitions.md, "Entropy and frequency neurons", joined to the ranking. An entropy
+-- neuron has a large null_space_share, a small logit_variance and a small direct_share, a frequency
+-- neuron a large |frequency_correlation|.
 
 create or replace view neuron_profile as
 with moved as (

@@ -42,8 +42,8 @@
 --   ranks                 neurons with an influence above 0
 --   reason                why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 3. The null of a step is the power law with the tail and the bend of the head that the curve
--- needs.
+-- See docs/definitions.md, "Plateau decision". The null of a step is the power law with the tail
+-- and the bend of the head that the curve needs.
 
 create or replace view regime_decision as
 select

@@ -28,8 +28,8 @@
 --   ranks              neurons with an influence above 0
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 3, ES eq. 6 and 12, NC eq. 4. power_law_fit, written at publish, has the window auto alone
--- and never changes.
+-- See docs/definitions.md, "Influence and the power law"; ES eq. 6 and 12, NC eq. 4. power_law_fit,
+-- written at publish, has the window auto alone and never changes.
 
 create or replace view regime_fit as
 select

@@ -26,8 +26,8 @@
 --   ranks               neurons with an influence above 0
 --   reason              why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 3. The decision here is a faster form of regime_decision's, without the neurons' errors and
--- the tail.
+-- The decision here is a faster form of regime_decision's, without the neurons' errors and the
+-- tail.
 
 create or replace view threshold_sensitivity as
 select

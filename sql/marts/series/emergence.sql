@@ -16,8 +16,9 @@
 --   high           upper end of the same
 --   reason         why the value is NULL; NULL where there is nothing to say
 --
--- SPEC 9; ES fig. 1, 2, 4, 5 and 6. A series is the runs of one model that differ in nothing but
--- the revision. A checkpoint that is missing has one row, with the reason.
+-- See docs/definitions.md, "Emergence"; ES fig. 1, 2, 4, 5 and 6. A series is the runs of one model
+-- that differ in nothing but the revision. A checkpoint that is missing has one row, with the
+-- reason.
 
 create or replace view emergence as
 select

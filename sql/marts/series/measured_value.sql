@@ -20,8 +20,7 @@
 --   p_value         against the random groups, after Holm
 --   reason          why a value is NULL; NULL where there is nothing to say
 --
--- SPEC 4 to 8: ES tables 1 to 4 and §4.1, NC tables 1 and 2 and §3. A report sets it
--- beside published_value.
+-- ES tables 1 to 4 and §4.1, NC tables 1 and 2 and §3. A report sets it beside published_value.
 
 create or replace view measured_value as
 with correlation as (

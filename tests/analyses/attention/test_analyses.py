@@ -5,14 +5,10 @@ import polars as pl
 import pytest
 import torch
 
-from rare_tokens.analyses.attention.head_edits import (
-    Measured,
-    Shares,
-    activation_patching,
-    head_ablation,
-    largest_share,
-)
+from rare_tokens.analyses.attention.head_edits import activation_patching, head_ablation
+from rare_tokens.analyses.attention.inputs import Measured
 from rare_tokens.analyses.attention.routing import attention_routing, gini, profile_correlation
+from rare_tokens.analyses.attention.shares import Shares, largest_share
 from rare_tokens.analyses.coordination.neuron_groups import GROUP, with_controls
 from rare_tokens.analyses.result_table import table
 from rare_tokens.analyses.statistics import holm

@@ -13,6 +13,7 @@ from scipy.cluster.vq import ClusterError
 
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.graph import (
+    ANALYSIS,
     GRAPH_MODULARITY,
     GraphOptions,
     graph_modularity,
@@ -179,7 +180,7 @@ def test_a_group_that_stands_out_is_found_and_controls_are_not():
     layer = Activations(np.hstack([layer.values, noise + 0.7 * common]).astype(np.float32), layer.windows)
     groups = with_controls(group(*range(18)), 101, draws=19, seed=1, pool="disjoint")
     frame = graph_modularity(layer, groups, positions=3_000, options=QUICK)
-    primary = group_test({"graph_modularity": frame}).filter(setting="method=louvain")
+    primary = group_test({"graph_modularity": frame}, [ANALYSIS]).filter(setting="method=louvain")
     assert primary["p_value"].to_list() == pytest.approx([0.05, 0.05])
     printed = run_tests(frame).row(0, named=True)
     assert run_tests(frame).schema == pl.Schema(GROUP_TEST)
@@ -288,7 +289,7 @@ def test_random_groups_of_real_neurons_are_rejected_at_the_level(real_inputs):
     rejected: dict[str, int] = {}
     for seed in range(200):
         groups = with_controls(random_draws(1024, 30, 0, seed=seed), 1024, draws=19, seed=seed)
-        tests = group_test({"graph_modularity": graph_modularity(layer, groups, options=options)})
+        tests = group_test({"graph_modularity": graph_modularity(layer, groups, options=options)}, [ANALYSIS])
         for row in tests.iter_rows(named=True):
             key = f"{row['statistic']} {row['setting']}"
             rejected[key] = rejected.get(key, 0) + (row["p_value"] <= 0.05)

@@ -34,7 +34,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[wareho
 
 
 def members(opened: warehouse.Warehouse, percentile: float, chosen: dict[str, bool]) -> dict[str, list[int]]:
-    """Positions of both groups, by SPEC 1 from the dimensions."""
+    """Positions of both groups, by the definition, from the dimensions."""
     separator = opened.dim_run()["separator_token_id"].item()
     frequency = opened.token_frequency().filter(pl.col("count") > 0, pl.col("token_id") != separator)
     position = opened.dim_position().join(frequency, left_on="target_token_id", right_on="token_id", how="semi")

@@ -8,7 +8,8 @@ import pytest
 from rare_tokens.analyses.curve.effect_cells import WindowSums, in_group, window_sums
 from rare_tokens.analyses.curve.intervals import CURVE, INFLUENCE_INTERVAL, _lines, influence_intervals
 from rare_tokens.analyses.curve.power_law import auto_window, fit_line, influence_curve
-from rare_tokens.analyses.curve.regimes import INFLUENCE_SLOPE, REGIME_DECISION, REGIME_FIT, influence_slopes, regimes
+from rare_tokens.analyses.curve.regimes import REGIME_DECISION, REGIME_FIT, regimes
+from rare_tokens.analyses.curve.slopes import INFLUENCE_SLOPE, influence_slopes
 from rare_tokens.common.errors import UserError
 from studies.synthetic.curves import Truth
 

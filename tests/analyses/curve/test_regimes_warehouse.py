@@ -12,7 +12,8 @@ from rare_tokens.analyses.across_runs.emergence import emergence, series
 from rare_tokens.analyses.curve.effect_cells import PRESETS, TOKEN_GROUPS, WindowSums, window_sums
 from rare_tokens.analyses.curve.intervals import influence_intervals
 from rare_tokens.analyses.curve.power_law import influence_curve, local_slope, power_law_line
-from rare_tokens.analyses.curve.regimes import influence_slopes, regimes
+from rare_tokens.analyses.curve.regimes import regimes
+from rare_tokens.analyses.curve.slopes import influence_slopes
 from rare_tokens.analyses.curve.threshold_sensitivity import threshold_sensitivity
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts

@@ -2,20 +2,25 @@
 
 import json
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from rare_tokens.analyses.report import ReportInputs, write_report
-from rare_tokens.analyses.report.data.content import Content, build_content
+from rare_tokens.analyses.report.data.rows import top_row
 from rare_tokens.analyses.report.data.series import group_runs, presets
 from rare_tokens.analyses.report.data.summary import group_summaries, pair_summaries
-from rare_tokens.analyses.report.data.text import inline_json, number
+from rare_tokens.analyses.report.data.text import inline_json, milli, number, signed
+from rare_tokens.analyses.report.page.content import Content, build_content
 from rare_tokens.analyses.report.page.page import page_data, render_page
 from rare_tokens.common.errors import UserError
 from studies.synthetic.report_inputs import make_inputs
 from tests.support.report_page import Page, page_of, small
+
+TEXTS = ("influence", "deviation")
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +177,47 @@ def test_provenance_tells_hashes_seed_tolerance_and_the_command(page: Page) -> N
 def test_failed_checks_come_first_and_are_counted(page: Page) -> None:
     assert "18 of 24 checks passed" in page.text
     assert page.text.index("frequencies sum to 1") < page.text.index("delta_loss is finite")
+
+
+# ---- what the page's script is given ----
+
+
+def test_every_number_that_the_script_writes_comes_with_its_text(inputs: ReportInputs, content: Content) -> None:
+    given = page_data(content)
+    last = content.series[0].shown
+    curve = given["runs"][last.index]["curves"]["es"]["rare"]
+    key = {"run_id": last.run_id, "preset": "es", "token_group": "rare"}
+    influence = inputs.influence.filter(**key).sort("rank")
+    deviation = inputs.deviations.filter(**key).sort("rank")["deviation"]
+    assert curve["neuron"] == influence["neuron"].to_list()
+    assert list(accumulate(curve["rank"])) == influence["rank"].to_list()
+    packed = 10 ** (np.cumsum(curve["log10"]) / 1e5)
+    assert packed == pytest.approx(influence["influence"].to_numpy(), rel=2e-5)
+    assert np.cumsum(curve["deviation"]) / 1e5 == pytest.approx(deviation.to_numpy(), abs=1e-5)
+    texts = {name: [given[f"{name}s"][code] for code in accumulate(curve[f"{name}_text"])] for name in TEXTS}
+    assert texts["influence"] == [milli(value) for value in influence["influence"]]
+    assert texts["deviation"] == [signed(value) for value in deviation]
+
+
+def test_the_rows_of_every_checkpoint_are_those_that_the_page_writes_for_the_one_shown(content: Content) -> None:
+    given = page_data(content)
+    assert {name: len(given["columns"][name]) for name in given["columns"]} == {"top": 11, "sample": 7}
+    for run in content.series[0].runs:
+        for preset in content.presets:
+            tables = {name: found[preset] for name, found in given["runs"][run.index]["tables"].items()}
+            assert [int(row[0]) for row in tables["top"]] == [row["neuron"] for row in content.top[run.run_id, preset]]
+            assert [len(row) for row in tables["sample"]] == [7] * 16
+            for packed, row in zip(tables["top"], content.rows["top"][run.run_id, preset], strict=True):
+                assert packed[:9] == row[:9]
+                assert [[given["texts"][code] for code in cell] for cell in packed[9:]] == row[9:]
+
+
+def test_a_neuron_that_only_one_group_has_and_a_ratio_of_nothing_have_dashes() -> None:
+    nothing = dict.fromkeys(("role_rare", "rank_rare", "influence_rare", "deviation_rare", "regime_rare"))
+    common = {"role_common": None, "rank_common": 1234, "influence_common": 0.0, "deviation_common": -0.5}
+    row = {"neuron": 7, "ratio": float("inf"), "regime_common": None, "raises": None, "lowers": ["a"]}
+    cells = top_row(nothing | common | row)
+    assert cells == ["7", "–", "–", "–", "–", "1,234", ["0", 0.0], "–", "–", [], ["a"]]
 
 
 # ---- what is not there ----

@@ -8,9 +8,12 @@ import pytest
 from rare_tokens import warehouse
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.analyses.reference import published_values
-from rare_tokens.analyses.report import ReportInputs, write_report
-from rare_tokens.analyses.report.data.content import build_content
+from rare_tokens.analyses.report import ReportInputs, relations, write_report
+from rare_tokens.analyses.report.data.inputs import INPUTS
+from rare_tokens.analyses.report.figures import inputs as inputs_of_figures
+from rare_tokens.analyses.report.page.content import build_content
 from rare_tokens.common.parts import parts_root
+from rare_tokens.warehouse.schema.relations import relations as public
 from studies.synthetic.runs import make_parts
 
 TOKENS = """
@@ -64,3 +67,17 @@ def test_a_rank_is_unique_and_the_first_regime_stands_before_the_window(inputs: 
     fits = inputs.fits.select("run_id", "preset", "token_group", "first_rank")
     heads = neurons.join(fits, on=keys[:3]).filter(pl.col("regime").is_in(["plateau", "head"]))
     assert (heads["rank"] < heads["first_rank"]).all()
+
+
+def test_every_relation_and_column_that_is_read_is_public() -> None:
+    for one in (*INPUTS, *inputs_of_figures()):
+        if one.relation:
+            assert {*one.columns, *one.optional} <= set(public()[one.relation].columns), one.name
+    assert len(set(relations().values())) == len(relations())
+
+
+def test_the_inputs_of_a_warehouse_are_read_by_the_names_that_they_have(inputs: ReportInputs) -> None:
+    frames = {one.name: one.empty() for one in (*INPUTS, *inputs_of_figures()) if one.name != "runs"}
+    made = ReportInputs.of(frames, runs=inputs.runs)
+    assert set(made.of_figures) == {one.name for one in inputs_of_figures()}
+    assert made.conformed(inputs_of_figures()).of_figures.keys() == made.of_figures.keys()

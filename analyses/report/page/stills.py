@@ -1,31 +1,24 @@
 """The figures as files: SVG and PNG of what a page shows first, drawn by vl-convert, in the colours of paper."""
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
 import vl_convert
 
-from rare_tokens.analyses.report.data.content import Content
 from rare_tokens.analyses.report.data.points import curve_ranks
 from rare_tokens.analyses.report.data.series import Series
-from rare_tokens.analyses.report.data.summary import GROUPS
 from rare_tokens.analyses.report.data.tables import ranked_pairs
 from rare_tokens.analyses.report.figures import charts, figures
+from rare_tokens.analyses.report.figures.figure import Figure, shown_rows
+from rare_tokens.analyses.report.page.content import Content
 
 WIDTH = 640  # pixels of a figure that takes the width of its place in a page
 SCALE = 2.0  # of a PNG
 FONT = "Open Sans, sans-serif"  # vl-convert has it in itself, so that a figure looks alike on every machine
-_PANELS = {
-    "steps-influence": GROUPS,
-    "steps-deviation": GROUPS,
-    "spread": GROUPS,
-    "alpha": tuple(figures.RULES.values()),
-}
+Data = dict[str, pl.DataFrame]  # by the data set's name
 _COLUMNS = {"neuron": "neuron", "rank": "rank", "influence": "influence", "deviation": "deviation", "role": "role"}
 
 
@@ -39,40 +32,34 @@ def stills(content: Content) -> Iterator[tuple[str, str, bytes]]:
             yield f"{_plain(one.shown.run_id)}-{name}", svg, vl_convert.svg_to_png(svg, scale=SCALE)
 
 
-def drawings(
-    one: Series, content: Content, preset: str
-) -> dict[str, tuple[Mapping[str, Any], dict[str, pl.DataFrame]]]:
+def drawings(one: Series, content: Content, preset: str) -> dict[str, tuple[Mapping[str, Any], Data]]:
     """Every figure of a series with its data sets; a figure of several panels is one drawing a panel."""
-    data: dict[str, Callable[[], dict[str, pl.DataFrame]]] = {
-        "influence": partial(_curve, one, content, preset),
-        "scatter": lambda: {"pairs": _pairs(one, content, preset)},
-        "kappa": lambda: {"kappas": _kappas(one, content, preset)},
-    }
-    for quantity in ("influence", "deviation"):
-        data[f"steps-{quantity}"] = partial(_curves, one, content, preset, quantity)
-    sets = content.sets[one.index]
-    for name in sets:
-        data[name] = partial(_small, sets, name, preset, one.shown.index)
+    specifications = content.figures[one.index]
     return {
-        key: drawing
-        for name, specification in content.figures[one.index].items()
-        for key, drawing in _panels(name, specification, data[name]())
+        name: (specifications[figure.name], data)
+        for figure in figures()
+        if figure.name in specifications
+        for name, data in _panels(figure, _data(figure, one, content, preset))
     }
 
 
-def _small(sets: Mapping[str, figures.Rows], name: str, preset: str, run: int) -> dict[str, pl.DataFrame]:
-    return {"rows": figures.shown_rows(sets, name, preset, run)}
+def _data(figure: Figure, one: Series, content: Content, preset: str) -> Data:
+    """The data sets of a figure at the checkpoint that a page shows first."""
+    if figure.rows is not None:
+        return {"rows": shown_rows(content.sets[one.index][figure.name], preset, one.shown.index)}
+    if figure.name == "influence":
+        return _curve(one, content, preset)
+    if figure.name == "scatter":
+        return {"pairs": _pairs(one, content, preset)}
+    return {"curves": _curves(one, content, preset, figure.name.removeprefix("steps-"))}
 
 
-def _panels(
-    name: str, specification: Mapping[str, Any], data: dict[str, pl.DataFrame]
-) -> Iterator[tuple[str, tuple[Mapping[str, Any], dict[str, pl.DataFrame]]]]:
-    for group in _PANELS.get(name, (None,)):
-        if group is None:
-            yield name, (specification, data)
-        else:
-            of_group = {key: rows.filter(pl.col("group") == group) for key, rows in data.items()}
-            yield f"{name}-{_plain(group)}", (specification, of_group)
+def _panels(figure: Figure, data: Data) -> Iterator[tuple[str, Data]]:
+    if not figure.panels:
+        yield figure.name, data
+    for group in figure.panels:
+        of_group = {key: rows.filter(pl.col("group") == group) if len(rows) else rows for key, rows in data.items()}
+        yield f"{figure.name}-{_plain(group)}", of_group
 
 
 def _neurons(content: Content, preset: str) -> pl.DataFrame:
@@ -80,28 +67,12 @@ def _neurons(content: Content, preset: str) -> pl.DataFrame:
     return frame.rename({"token_group": "group"})
 
 
-def _curve(one: Series, content: Content, preset: str) -> dict[str, pl.DataFrame]:
+def _curve(one: Series, content: Content, preset: str) -> Data:
     run_id = one.shown.run_id
     points = _neurons(content, preset).filter(run_id=run_id)
     rare = points.filter(group="rare").select("neuron", rare_rank="rank")
     points = points.select("group", *_COLUMNS).join(rare, on="neuron", how="left")
-    lines, windows = [], []
-    for group, fit in content.fits(run_id).get(preset, {}).items():
-        last = content.extents[one.index].neurons
-        ends = {"before": (1, fit["first"]), "window": (fit["first"], fit["last"]), "after": (fit["last"], last)}
-        lines += [
-            {
-                "group": group,
-                "part": part,
-                "rank": rank,
-                "influence": math.exp(fit["beta"] - fit["kappa"] * math.log(rank)),
-            }
-            for part, pair in ends.items()
-            if pair[0] < pair[1]
-            for rank in pair
-        ]
-        windows.append({"group": group, "first": fit["first"], "last": fit["last"]})
-    return {"points": points, "fits": pl.DataFrame(lines), "windows": pl.DataFrame(windows)}
+    return {"points": points, **content.lines(one, run_id, preset)}
 
 
 def _pairs(one: Series, content: Content, preset: str) -> pl.DataFrame:
@@ -114,25 +85,16 @@ def _pairs(one: Series, content: Content, preset: str) -> pl.DataFrame:
     return pairs.select("neuron", rare="influence_rare", common="influence_common", leads=leads)
 
 
-def _curves(one: Series, content: Content, preset: str, quantity: str) -> dict[str, pl.DataFrame]:
-    names = {run.run_id: run.revision for run in one.measured}
+def _curves(one: Series, content: Content, preset: str, quantity: str) -> pl.DataFrame:
+    names = {run.run_id: run.label for run in one.measured}
     found = _neurons(content, preset).filter(
         pl.col("run_id").is_in(list(names)), pl.col("rank").is_in(curve_ranks(content.extents[one.index].neurons))
     )
     found = found.filter(pl.col(quantity).is_not_null())
-    return {"curves": found.select("group", "rank", quantity, step=pl.col("run_id").replace_strict(names))}
+    return found.select("group", "rank", quantity, step=pl.col("run_id").replace_strict(names))
 
 
-def _kappas(one: Series, content: Content, preset: str) -> pl.DataFrame:
-    rows = [
-        {"step": run.revision, "group": group} | {name: fit[name] for name in ("kappa", "low", "high")}
-        for run in one.measured
-        for group, fit in content.fits(run.run_id).get(preset, {}).items()
-    ]
-    return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _with_data(spec: Mapping[str, Any], data: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+def _with_data(spec: Mapping[str, Any], data: Data) -> dict[str, Any]:
     """A specification with its data sets, a width, legends, and colours instead of the page's variables."""
     text = re.sub(r"var\((--\w+)\)", lambda found: charts.LIGHT[found[1]], json.dumps(spec))
     text = text.replace('"width": "container"', f'"width": {WIDTH}').replace(json.dumps(charts.FONT), json.dumps(FONT))

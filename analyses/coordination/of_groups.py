@@ -1,0 +1,149 @@
+"""Analyses of groups of neurons: each preset's groups at the positions that coordination is measured over.
+
+Which preset an analysis is of: ES's for coordination and spectra, NC's for graphs (docs/definitions.md,
+"Coordination"). Where ES has no rare position in a run, NC stands in.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rare_tokens.analyses.analysis import (
+    ACTIVATIONS,
+    GROUP_KEY,
+    Analysis,
+    Ask,
+    Compute,
+    PrintedTests,
+    Results,
+    Schema,
+    Source,
+    Tested,
+    keyed,
+    unkeyed,
+)
+from rare_tokens.analyses.coordination.activations import Activations
+from rare_tokens.analyses.curve.effect_cells import MATCHED, RARE
+from rare_tokens.analyses.result_table import FloatArray
+from rare_tokens.analyses.statistics import CONTROL
+
+SIGN_GROUPS = ("boost", "suppress")
+STAND_IN = {"plateau": "top", "excitatory": "top_boost", "inhibitory": "top_suppress"}  # without a plateau: DS's 1 %
+GROUPED = ("neuron_group", "neuron_influence")  # what `At.groups` and `standing` read
+WEIGHTS = {"presets": ["es"], "group_names": [*SIGN_GROUPS, "plateau"]}  # parameters of an analysis of weights,
+ES = WEIGHTS | {"token_groups": [RARE]}  # of one that looks at positions,
+NC = {"presets": ["nc"], "group_names": [*SIGN_GROUPS, "excitatory", "inhibitory"], "token_groups": [RARE]}  # of graphs
+_OF_THE_ADAPTER = ("presets", "group_names", "token_groups")  # parameters that `compute` does not get
+
+OfGroups = Callable[["At", Mapping[str, Any], Executor | None], pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class At:
+    """Where an analysis of groups is: one preset, whose groups it is about, and the positions that it looks at."""
+
+    ask: Ask
+    preset: str
+    positions: str  # `rare`, `common` or `all`
+    group_names: Sequence[str]
+
+    @property
+    def activations(self) -> Activations:
+        """T × N at these positions."""
+        everywhere = self.positions == "all"
+        source = Source(ACTIVATIONS) if everywhere else Source(ACTIVATIONS, self.preset, self.positions)
+        values, windows = self.ask(source)
+        return Activations(values, windows)
+
+    @property
+    def weights(self) -> dict[str, FloatArray]:
+        """The weight vectors that the run has, N × d each; they have no positions, so only `rare` brings them."""
+        if self.positions != RARE:
+            return {}
+        frame = self.ask(Source("neuron_weight", columns=("neuron", "w_out", "w_in"))).sort("neuron")
+        present = [name for name in ("w_out", "w_in") if len(frame) and frame[name].null_count() == 0]
+        return {name: np.array(frame[name].to_list(), dtype=np.float32) for name in present}
+
+    @property
+    def groups(self) -> pl.DataFrame:
+        """The groups of these names, in this order, and the random ones of their sizes."""
+        stored = unkeyed(self.ask(Source("neuron_group", self.preset, RARE)))
+        formed = set(stored.filter(pl.col("neuron").is_not_null())["group_name"])
+        stand_ins = [STAND_IN[name] for name in self.group_names if name in STAND_IN and name not in formed]
+        names = dict.fromkeys([*self.group_names, *stand_ins])
+        tested = pl.concat(stored.filter(pl.col("group_name") == name) for name in names)
+        sizes = tested.filter(pl.col("neuron").is_not_null())["k"].unique().to_list()
+        controls = stored.filter(pl.col("group_name") == CONTROL, pl.col("k").is_in(sizes))
+        return pl.concat([tested, controls.sort("k", maintain_order=True)])
+
+
+def of_groups(
+    relation: str,
+    schema: Schema,
+    compute: OfGroups,
+    *,
+    reads: Sequence[str],
+    parameters: Mapping[str, Any],
+    shares_work: bool = False,
+    tested: Sequence[Tested] = (),
+    printed_tests: PrintedTests | None = None,
+) -> Analysis:
+    """The analysis that fills `relation` from the groups of each preset.
+
+    Args:
+        relation: its name, and the relation's.
+        schema: the columns that `compute` gives.
+        compute: the rows of one preset and positions, given where it is (`At`), the parameters and processes.
+        reads: what `compute` asks for besides the groups.
+        parameters: `WEIGHTS`, `ES` or `NC` (which presets, groups and positions it is about), and those that `compute`
+            gets.
+        shares_work: as in `Analysis`.
+        tested: as in `Analysis`.
+        printed_tests: as in `Analysis`.
+    """
+    return Analysis(
+        relation,
+        {relation: {**schema, **GROUP_KEY}},
+        (*GROUPED, *reads),
+        _everywhere(relation, compute),
+        parameters,
+        shares_work,
+        tuple(tested),
+        printed_tests,
+    )
+
+
+def _everywhere(relation: str, compute: OfGroups) -> Compute:
+    """`compute` at every preset and positions of the parameters."""
+
+    def results(ask: Ask, parameters: Mapping[str, Any], pool: Executor | None) -> Results:
+        own = {name: value for name, value in parameters.items() if name not in _OF_THE_ADAPTER}
+        parts = [
+            keyed(compute(At(ask, preset, positions, parameters["group_names"]), own, pool), preset, positions)
+            for preset in standing(ask, parameters["presets"])
+            for positions in parameters.get("token_groups", [RARE])
+        ]
+        return {relation: pl.concat(parts)}
+
+    return results
+
+
+def is_matched(ask: Ask) -> bool:
+    """Whether a run is one of matched contexts."""
+    return not ask(Source("neuron_influence", MATCHED, RARE)).is_empty()
+
+
+def standing(ask: Ask, presets: Sequence[str]) -> Sequence[str]:
+    """The presets asked for; NC's instead of ES's in a run without a rare position of ES's.
+
+    In a run of matched contexts the matched tokens instead of all: the others' groups are of positions chosen for them.
+    """
+    if is_matched(ask):
+        return [MATCHED]
+    stand_in = {"es": "nc"}
+    missing = [preset for preset in presets if ask(Source("neuron_influence", preset, RARE)).is_empty()]
+    return list(dict.fromkeys(stand_in.get(preset, preset) if preset in missing else preset for preset in presets))

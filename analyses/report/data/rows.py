@@ -1,0 +1,74 @@
+"""The rows of the tables that follow the checkpoint a reader chooses, as texts: the page only draws them.
+
+A cell is its text; of a number also `[text, value]`, where the text does not tell what to sort by; of tokens a list of
+texts. What a cell looks like, its column says.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rare_tokens.analyses.report.data.text import integer, milli, number, signed
+
+Row = Mapping[str, Any]
+Cell = str | list[Any]
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """How the cells of a column are drawn.
+
+    Attributes:
+        kind: `text`, `number`, `tokens`, or `pin`: a neuron's number, to be chosen.
+        heads: whether they are the headings of their rows.
+    """
+
+    kind: str = "number"
+    heads: bool = False
+
+
+_INFLUENCE = (Column(), Column(), Column())
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "top": (
+        Column("pin", heads=True), Column("text"), *_INFLUENCE, Column(), Column(), Column(), Column("text"),
+        Column("tokens"), Column("tokens"),
+    ),
+    "sample": (Column(heads=True), *_INFLUENCE, *_INFLUENCE),
+}  # fmt: skip
+
+
+def top_row(row: Row) -> list[Cell]:
+    """A neuron among the most influential (`tables.top_neurons`)."""
+    return [
+        str(row["neuron"]),
+        row["role_rare"] or row["role_common"] or NOTHING,
+        integer(row["rank_rare"]),
+        _valued(milli(row["influence_rare"]), row["influence_rare"]),
+        signed(row["deviation_rare"]),
+        integer(row["rank_common"]),
+        _valued(milli(row["influence_common"]), row["influence_common"]),
+        _valued(number(row["ratio"], 2), row["ratio"]),
+        row["regime_rare"] or row["regime_common"] or NOTHING,
+        list(row["raises"] or []),
+        list(row["lowers"] or []),
+    ]
+
+
+def sample_row(row: Row) -> list[Cell]:
+    """A rank of both curves (`tables.curve_sample`)."""
+    cells: list[Cell] = [integer(row["rank"])]
+    for group in ("rare", "common"):
+        neuron = row[f"neuron_{group}"]
+        cells += [
+            NOTHING if neuron is None else str(neuron),
+            milli(row[f"influence_{group}"]),
+            signed(row[f"deviation_{group}"]),
+        ]
+    return cells
+
+
+def _valued(text: str, value: float | None) -> Cell:
+    return text if value is None or not math.isfinite(value) else [text, float(f"{value:.6g}")]

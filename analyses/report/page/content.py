@@ -1,0 +1,179 @@
+"""Everything that a page says, computed once and looked up by run, preset and token group."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from rare_tokens.analyses.report.data import cards, fits, papers, provenance, rows, summary, tables
+from rare_tokens.analyses.report.data.extent import Extent, extent_of
+from rare_tokens.analyses.report.data.inputs import INPUTS, ReportInputs
+from rare_tokens.analyses.report.data.points import Points, pack_points
+from rare_tokens.analyses.report.data.series import Series, group_runs, presets
+from rare_tokens.analyses.report.data.verdicts import comparisons
+from rare_tokens.analyses.report.figures import figures
+from rare_tokens.analyses.report.figures import inputs as inputs_of_figures
+from rare_tokens.analyses.report.figures.charts import specification
+from rare_tokens.analyses.report.figures.figure import Figure, Rows, Subject
+from rare_tokens.common.errors import UserError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page is rendered from; every mapping is keyed by run_id, preset (and token group) as its name says."""
+
+    inputs: ReportInputs
+    series: list[Series]
+    presets: list[str]
+    extents: list[Extent]
+    points: Points
+    tables: Mapping[str, pl.DataFrame]
+    groups: Mapping[tuple[str, str, str], Row]
+    pairs: Mapping[tuple[str, str], Row]
+    top: Mapping[tuple[str, str], list[Row]]
+    rows: Mapping[str, Mapping[tuple[str, str], list[list[rows.Cell]]]]  # by the table's name (`data.rows.COLUMNS`)
+    checks: list[Row]
+    facts: list[provenance.Facts]
+    sets: list[dict[str, Rows]]  # what the figures of each series draw, by the figure's name
+    cards: list[list[Row]]  # of each series
+    papers: Mapping[str, list[Row]]  # tables of each run with effects
+    figures: list[Mapping[str, Row]]  # specifications of each series, by the figure's name
+
+    @property
+    def top_count(self) -> int:
+        """Neurons in the table of the most influential."""
+        return tables.TOP
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there is any interval to draw."""
+        return self.inputs.intervals.height > 0
+
+    @property
+    def runs(self) -> list[Row]:
+        """Rows of all runs, as the series order them."""
+        return [run.row for one in self.series for run in one.runs]
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether it was tested that there are plateaus."""
+        return self.inputs.decisions.height > 0
+
+    def revisions(self, run_id: str) -> str:
+        """Model, checkpoint and corpus of a run, in words."""
+        row = next(row for row in self.runs if row["run_id"] == run_id)
+        return f"{row['model']} {row['revision']} on {row['corpus']}"
+
+    def verdicts(self, series: Series) -> Row:
+        """How many rows of the papers' tables agree, differ and cannot be told."""
+        return papers.counts(self.papers[series.shown.run_id])
+
+    def in_the_text(self, run_id: str, preset: str) -> list[Row]:
+        """What papers print outside their tables, beside what a run gives."""
+        return papers.in_the_text(self.tables["measured_beside_printed"], run_id, preset)
+
+    def of_figure(self, name: str, run_id: str, preset: str) -> list[Row]:
+        """Rows of a frame that only a figure reads, of one run and preset."""
+        return self.inputs.of_figures[name].filter(run_id=run_id, preset=preset).to_dicts()
+
+    def k(self, series: Series) -> int:
+        """How many neurons of a series count as the most influential."""
+        return summary.top_count(self.extents[series.index].neurons)
+
+    def lines(self, series: Series, run_id: str, preset: str) -> dict[str, pl.DataFrame]:
+        """The fits of a run that have numbers, as the figures draw them: lines, and the ranks they were fitted to."""
+        found = {group: self.groups.get((run_id, preset, group)) for group in ("common", "rare")}  # the last on top
+        known = {group: row for group, row in found.items() if row and row["kappa"] is not None}
+        return {"fits": fits.lines(known, self.extents[series.index].neurons), "windows": fits.windows(known)}
+
+
+def build_content(inputs: ReportInputs) -> Content:
+    """Compute all that a page of `inputs` says. Raises UserError where there is no run to speak of."""
+    inputs = inputs.conformed(inputs_of_figures())
+    if not inputs.runs.height:
+        raise UserError("There is no run to report on. Make one first: python cli.py ingest --model ID_OR_FOLDER.")
+    series = group_runs(inputs.runs, inputs.influence)
+    shown_presets = presets(inputs.influence, inputs.fits)
+    summaries = summary.group_summaries(inputs)
+    pairs = summary.pair_summaries(inputs)
+    compared = comparisons(inputs, summaries)
+    extents = [extent_of(one, inputs) for one in series]
+    made = {"summary": summaries, "agreement": pairs, "measured_beside_printed": compared}
+    made |= {"neurons": tables.all_neurons(inputs), "tokens": tables.neuron_tokens(inputs.tokens)}
+    made |= {"runs": inputs.runs, "quality": inputs.quality}
+    made |= {name: frame for name, frame in _beside(inputs).items() if frame.height}
+    subjects = [Subject(one, inputs, extents[one.index], summaries) for one in series]
+    sets = [_rows_of_figures(subject) for subject in subjects]
+    top = _rows(tables.top_neurons(inputs))
+    sample = _rows(tables.curve_sample(inputs))
+    return Content(
+        inputs=inputs,
+        series=series,
+        presets=shown_presets,
+        extents=extents,
+        points=pack_points(inputs, series, shown_presets),
+        tables=made,
+        groups={_key(row, 3): row for row in summaries.iter_rows(named=True)},
+        pairs={_key(row, 2): row for row in pairs.iter_rows(named=True)},
+        top=top,
+        rows={
+            "top": {key: [rows.top_row(row) for row in found] for key, found in top.items()},
+            "sample": {key: [rows.sample_row(row) for row in found] for key, found in sample.items()},
+        },
+        checks=_checks(inputs.quality, series),
+        facts=[provenance.series_facts(one) for one in series],
+        sets=sets,
+        figures=[_specifications(*pair) for pair in zip(subjects, sets, strict=True)],
+        cards=[cards.cards(one, inputs, top.get((one.shown.run_id, cards.PRESET), [])) for one in series],
+        papers={run.run_id: papers.paper_tables(compared, run.run_id) for one in series for run in one.measured},
+    )
+
+
+def _rows_of_figures(subject: Subject) -> dict[str, Rows]:
+    """The rows of every figure of a series that has any."""
+    drawn: dict[str, Rows] = {}
+    for figure in _possible(subject):
+        rows = figure.rows(subject) if figure.rows else {}
+        if kept := {preset: frame for preset, frame in rows.items() if len(frame)}:
+            drawn[figure.name] = kept
+    return drawn
+
+
+def _specifications(subject: Subject, drawn: Mapping[str, Rows]) -> dict[str, Row]:
+    """The specification of every figure of a series that there is anything to draw in."""
+    chosen = [figure for figure in _possible(subject) if figure.rows is None or figure.name in drawn]
+    return {figure.name: specification(figure.chart(subject, drawn.get(figure.name, {}))) for figure in chosen}
+
+
+def _possible(subject: Subject) -> list[Figure]:
+    """The figures that are of a series with so many checkpoints."""
+    steps = len(subject.series.measured)
+    return [figure for figure in figures() if steps > int(figure.over_training)]
+
+
+def _beside(inputs: ReportInputs) -> dict[str, pl.DataFrame]:
+    """The inputs that are written beside the page as they are."""
+    frames = {one.name: getattr(inputs, one.name) for one in INPUTS if one.beside}
+    return frames | {one.name: inputs.of_figures[one.name] for one in inputs_of_figures() if one.beside}
+
+
+def _key(row: Row, parts: int) -> Any:
+    return tuple(row[name] for name in ("run_id", "preset", "token_group")[:parts])
+
+
+def _rows(frame: pl.DataFrame) -> dict[tuple[str, str], list[Row]]:
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in frame.iter_rows(named=True):
+        found[_key(row, 2)].append(row)
+    return dict(found)
+
+
+def _checks(quality: pl.DataFrame, series: list[Series]) -> list[Row]:
+    """The checks of the runs of this report, failed ones first, then in the order of the runs."""
+    place = {run.run_id: run.index for one in series for run in one.runs}
+    rows = [row for row in quality.iter_rows(named=True) if row["run_id"] in place]
+    return sorted(rows, key=lambda row: (row["success"] is not False, place[row["run_id"]]))

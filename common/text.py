@@ -1,0 +1,37 @@
+"""Text that cannot act on what shows it: hostile characters spelled out, for the terminal and the report alike."""
+
+import unicodedata
+
+# Control, format (bidirectional marks, zero-width), surrogate, private use, unassigned, line and paragraph separators.
+_ACTING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def visible(text: str) -> str:
+    """`text` with every character that would not show, or would change how others show, spelled out.
+
+    Control characters (so ANSI escapes and null bytes), direction marks, surrogates and line separators become
+    escapes such as ``\\x1b`` or ``\\u202e``; a leading combining mark gets a dotted circle to stand on.
+    """
+    shown = "".join(_visible_character(character) for character in text)
+    return "◌" + shown if shown and unicodedata.category(shown[0]).startswith("M") else shown
+
+
+def fitted(text: str, width: int = 80) -> str:
+    """`text` made visible, and cut at `width` characters with an ellipsis where it is longer."""
+    shown = visible(text[: width + 1])  # a text may be megabytes long: never spell it whole
+    return shown if len(text) <= width else shown[: width - 1] + "…"
+
+
+def inert(text: str) -> str:
+    """A message of several lines made visible: whole, and its line ends stay."""
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def _visible_character(character: str) -> str:
+    if character in _NAMED:
+        return _NAMED[character]
+    if unicodedata.category(character) not in _ACTING:
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

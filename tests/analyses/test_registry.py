@@ -1,0 +1,52 @@
+"""The list of analyses: their order, what they fill, and what other lists must agree with."""
+
+import polars as pl
+
+from rare_tokens.analyses import registry
+from rare_tokens.commands.analyze import analyze
+from tests.support.mart_rows import empty_warehouse
+
+
+def test_an_analysis_stands_after_those_whose_relations_it_reads():
+    names = [one.name for one in registry.REGISTRY]
+    assert len(set(names)) == len(names)
+    last = {name: place for place, one in enumerate(registry.REGISTRY) for name in one.relations}
+    late = {
+        one.name: name
+        for place, one in enumerate(registry.REGISTRY)
+        for name in one.reads
+        if last.get(name, -1) >= place
+    }
+    assert late == {}
+
+
+def test_what_is_tested_are_columns_of_the_relation_that_the_analysis_is_named_after():
+    for one in registry.REGISTRY:
+        for tested in one.tested:
+            columns = set(one.relations[one.name])
+            assert {tested.statistic, *tested.keys, *(tested.interval or ()), "group_name", "draw", "reason"} <= columns
+
+
+def test_every_relation_has_a_stored_table_of_its_columns():
+    with empty_warehouse() as con:
+        for name, schema in registry.relations().items():
+            con.register("computed", pl.DataFrame(schema=pl.Schema(schema)).to_arrow())
+            computed = dict(con.execute("select column_name, column_type from (describe computed)").fetchall())
+            table = f"select column_name, column_type from (describe store.{name}) where column_name <> 'run_key'"
+            assert dict(con.execute(table).fetchall()) == {
+                column: kind for column, kind in computed.items() if column != "run_id"
+            }, name
+
+
+def test_the_positions_of_the_command_are_those_of_the_registry():
+    (option,) = (option for option in analyze.params if option.name == "positions")
+    assert tuple(option.type.choices) == registry.POSITIONS
+
+
+def test_a_series_waits_for_the_analyses_that_it_reads():
+    (emergence,) = registry.OF_SERIES
+    assert registry.needed(emergence) == ["regimes", "influence_interval", "neuron_group"]
+
+
+def test_attention_is_read_by_the_analyses_of_attention_alone():
+    assert registry.readers("dim_attention") == ["attention_routing", "head_ablation"]
