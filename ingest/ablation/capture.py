@@ -22,7 +22,7 @@ from rare_tokens.ingest.machine import release_memory
 from rare_tokens.ingest.model.structure import Structure, hooked
 
 POSITIONS_PER_BATCH = 2_048
-_READ_ROWS = 4_096
+_READ_POSITIONS = 4_096
 _ZEROS = 1 << 24
 
 
@@ -60,7 +60,7 @@ class Capture:
 
     @staticmethod
     def windows_in_a_batch(tokens: NDArray[np.int64]) -> int:
-        """How many of these windows, each of so many tokens and one more, one unit of work takes."""
+        """How many of these windows (each window + 1 tokens) one unit of work takes."""
         return max(1, POSITIONS_PER_BATCH // (tokens.shape[1] - 1))
 
     @property
@@ -85,7 +85,7 @@ class Capture:
         return self._marker(batch).exists()
 
     def run(self, batch: int) -> None:
-        """Forward one batch of windows and write its rows.
+        """Forward one batch of windows and write what is captured.
 
         Raises:
             UserError: the residual stream or an activation is NaN or infinite.
@@ -111,11 +111,11 @@ class Capture:
         return residual.cpu().numpy(), activations.cpu().numpy()
 
     def keep(self, batch: int, residual: NDArray[np.float32], activations: NDArray[np.float32]) -> None:
-        """Write the rows of a batch, wherever they were computed."""
+        """Write what was captured in a batch, wherever that was computed."""
         start = batch * self.windows_per_batch * self.predicted
-        rows = slice(start, start + len(residual))
+        at = slice(start, start + len(residual))
         arrays = self.open()
-        arrays.residual[rows], arrays.activations[rows] = residual, activations
+        arrays.residual[at], arrays.activations[at] = residual, activations
         for array in (arrays.residual, arrays.activations):
             array.flush()  # type: ignore[attr-defined]
         write_atomically(self._marker(batch), Path.touch)
@@ -154,15 +154,15 @@ def forward(
 def mean_activations(activations: NDArray[np.float32]) -> NDArray[np.float64]:
     """n-bar (N): the mean over all T positions, summed in float64 in a fixed order."""
     total = np.zeros(activations.shape[1], dtype=np.float64)
-    for start in range(0, len(activations), _READ_ROWS):
-        total += activations[start : start + _READ_ROWS].sum(axis=0, dtype=np.float64)
+    for start in range(0, len(activations), _READ_POSITIONS):
+        total += activations[start : start + _READ_POSITIONS].sum(axis=0, dtype=np.float64)
     return total / len(activations)
 
 
 def _allocate(path: Path, shape: tuple[int, int]) -> None:
-    """An .npy of the full size with its blocks reserved: a full disk shows here, as an error that can be reported.
+    """An .npy of the full size with its space reserved: a full disk shows here, as an error that can be reported.
 
-    Writing through a map into blocks that are not there would end the process with a bus error instead.
+    Writing through a map where the disk has no space left would end the process with a bus error instead.
     """
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     with path.open("wb") as stream:

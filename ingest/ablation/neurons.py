@@ -45,29 +45,29 @@ def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArr
     w_out = w_out.cpu() if w_out.device.type == "mps" else w_out  # which has no float64
     centred = head.norm.centre(w_out)
     log_frequency = log_unigram(torch.from_numpy(counts).to(w_out.device))
-    effects = _Effects(centred, log_frequency)
+    lens = _LogitLens(centred, log_frequency)
     gram = torch.zeros(w_out.shape[1], w_out.shape[1], dtype=torch.float64, device=w_out.device)
     for start, rows in _folded_rows(head, piece_size(len(log_frequency), *reversed(w_out.shape)), w_out.device):
-        effects.add(start, rows)
+        lens.add(start, rows)
         gram += _square(rows)
     neurons = np.arange(len(w_out), dtype=np.uint16)
-    correlation = effects.correlation().cpu().numpy()
+    correlation = lens.correlation().cpu().numpy()
     neuron = {
         "neuron": neurons,
         "mean_activation": mean,
         "w_out_norm": w_out.norm(dim=1).cpu().numpy(),
         "null_space_share": null_space_share(head, gram, centred).cpu().numpy(),
-        "logit_variance": effects.cosine_variance().cpu().numpy(),
+        "logit_variance": lens.cosine_variance().cpu().numpy(),
         "frequency_correlation": pa.array(correlation, pa.float32(), from_pandas=True),
     }
     weight = {
         "neuron": neurons,
-        "w_out": _rows(structure.w_out),
-        "w_in": _rows(structure.w_in),
-        "w_up": pa.nulls(len(neurons), pa.list_(pa.float32())) if structure.w_up is None else _rows(structure.w_up),
+        "w_out": _lists(structure.w_out),
+        "w_in": _lists(structure.w_in),
+        "w_up": pa.nulls(len(neurons), pa.list_(pa.float32())) if structure.w_up is None else _lists(structure.w_up),
     }
     return NeuronTables(
-        pa.table(neuron, schema("dim_neuron")), pa.table(weight, schema("neuron_weight")), effects.extreme_tokens()
+        pa.table(neuron, schema("dim_neuron")), pa.table(weight, schema("neuron_weight")), lens.extreme_tokens()
     )
 
 
@@ -86,8 +86,8 @@ def null_space_share(head: Head, gram: Tensor, w_out: Tensor) -> Tensor:
         gram += gram.trace() / width  # lifts the constant direction, of eigenvalue 0, above the least ones
     vectors = torch.linalg.eigh(gram).eigenvectors[:, :directions]
     inside, length = (
-        torch.cat([value(part.double()) for part in w_out.split(ROWS)])
-        for value in (lambda part: (part @ vectors).norm(dim=1), lambda part: part.norm(dim=1))
+        torch.cat([value(some.double()) for some in w_out.split(ROWS)])
+        for value in (lambda some: (some @ vectors).norm(dim=1), lambda some: some.norm(dim=1))
     )
     return (inside / length.clamp_min(torch.finfo(torch.float64).tiny)).float()
 
@@ -108,36 +108,36 @@ def _square(rows: Tensor) -> Tensor:
     return rows.T @ rows
 
 
-class _Effects:
-    """What a unit of each neuron's activation adds to every logit, the norm's scale left out, summed token by token.
+class _LogitLens:
+    """Sums over the vocabulary of m_v = (U w_i)_v, the change of a logit per unit of each neuron's activation.
 
-    Sums are in float64. Logits are centred over the vocabulary, so that their mean is 0 but for rounding.
+    The norm's scale is left out. Sums are in float64. Logits are centred over the vocabulary, so their mean is 0 up to
+    rounding.
     """
 
     def __init__(self, w_out: Tensor, log_frequency: Tensor) -> None:
         """`w_out` N × d, centred for a LayerNorm; `log_frequency` V."""
         self.w_out, self.lengths = w_out, w_out.norm(dim=1)
         self.log_frequency = log_frequency - log_frequency.mean()
-        self.logit, self.cosine = torch.zeros(
-            2, 2, len(w_out), dtype=torch.float64, device=w_out.device
-        )  # Σ, Σ of squares
+        # Σ and Σ of squares of each
+        self.logit, self.cosine = torch.zeros(2, 2, len(w_out), dtype=torch.float64, device=w_out.device)
         self.with_frequency = torch.zeros_like(self.logit[0])
         empty = torch.empty(0, len(w_out), device=w_out.device)
         self.extremes = {name: (empty, empty.long()) for name in ("up", "down")}
 
     def add(self, start: int, rows: Tensor) -> None:
         """The tokens from `start` on, whose rows of the unembedding are K × d."""
-        effect = rows @ self.w_out.T  # K × N
+        m = rows @ self.w_out.T  # K × N
         for name, largest in (("up", True), ("down", False)):
-            count = min(TOKENS_PER_DIRECTION, len(effect))
-            logits, tokens = effect.topk(count, dim=0, largest=largest)
+            count = min(TOKENS_PER_DIRECTION, len(m))
+            logits, tokens = m.topk(count, dim=0, largest=largest)
             kept, ids = self.extremes[name]
             joined, ids = torch.cat([kept, logits]), torch.cat([ids, tokens + start])
             best, places = joined.topk(min(TOKENS_PER_DIRECTION, len(joined)), dim=0, largest=largest)
             self.extremes[name] = best, ids.gather(0, places)
         frequency = self.log_frequency[start : start + len(rows)]
         scale = (rows.norm(dim=1, keepdim=True) * self.lengths).clamp_min(torch.finfo(torch.float32).tiny)
-        for sums, values in ((self.cosine, (effect / scale).double()), (self.logit, effect.double())):
+        for sums, values in ((self.cosine, (m / scale).double()), (self.logit, m.double())):
             sums += torch.stack([values.sum(0), values.square().sum(0)])
         self.with_frequency += frequency @ values
 
@@ -169,8 +169,8 @@ class _Effects:
         return pa.concat_tables(tables).sort_by(order)
 
 
-def _rows(weights: Tensor) -> pa.Array:
-    """A matrix as an array of lists, one a row."""
+def _lists(weights: Tensor) -> pa.Array:
+    """A matrix as an array of lists, one per row."""
     values = weights.float().cpu().contiguous().numpy()
     offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
     return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1)))

@@ -81,9 +81,9 @@ class EffectUnits:
 
 
 def position_block(positions: int, neurons: int, least: int = 1) -> int:
-    """Positions in a part: some 16 M pairs, so that a part is worth a row group's while and a lost one is cheap.
+    """Positions in a part: some 16 M pairs, so that row groups are large enough and a lost part is cheap.
 
-    Fewer where there would not be `least` parts, about.
+    Fewer where there would otherwise be fewer than about `least` parts.
     """
     wanted = min(PAIRS_PER_PART // neurons, -(-positions // least) + _SMALLEST_BLOCK - 1)
     return min(positions, max(_SMALLEST_BLOCK, wanted // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
@@ -126,7 +126,7 @@ def _save_baseline(path: Path, baseline: Baseline) -> None:
 def write_effects(
     path: Path, first: int, activations: NDArray[np.float32], found: BlockEffects, effects: tuple[str, ...]
 ) -> None:
-    """Write a part of ``fct_effect``: a row group per block of neurons; in it neuron by neuron, position by position.
+    """Write a part of ``fct_effect``: a row group per 64 neurons; in it neuron by neuron, position by position.
 
     Args:
         path: where.

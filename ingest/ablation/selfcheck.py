@@ -28,7 +28,7 @@ from rare_tokens.ingest.model.structure import Structure, hooked
 NUMERIC_PAIRS = 256
 STRUCTURAL_WINDOWS = 2
 LEAST_POSITIONS = 32  # looked at structurally, where a window has few
-_LOGIT_ROWS = 32  # positions whose logits are copied at a time
+_COPIED = 32  # positions whose logits are copied at a time
 _CANDIDATES = 64  # neurons drawn at a position; the one with the largest edit is checked
 
 
@@ -122,10 +122,10 @@ def stored_effects(subject: Subject, positions: NDArray[np.int64], neurons: NDAr
         with pq.ParquetFile(effect_path(subject.folder, int(block))) as part:
             for group in np.unique(groups[blocks == block]):
                 pairs = np.flatnonzero((blocks == block) & (groups == group))
-                rows = part.read_row_group(int(group), columns=["neuron", "position_id", "delta_loss"])
-                keys = _key(*(rows[name].to_numpy() for name in ("neuron", "position_id")))  # ascending
+                table = part.read_row_group(int(group), columns=["neuron", "position_id", "delta_loss"])
+                keys = _key(*(table[name].to_numpy() for name in ("neuron", "position_id")))  # ascending
                 places = np.searchsorted(keys, wanted[pairs]).clip(max=len(keys) - 1)
-                values = rows["delta_loss"].to_numpy()[places].astype(np.float64)
+                values = table["delta_loss"].to_numpy()[places].astype(np.float64)
                 found[pairs] = np.where(keys[places] == wanted[pairs], values, np.nan)
     return found
 
@@ -156,14 +156,14 @@ def _structural_error(
     subject: Subject, windows: NDArray[np.int64], neurons: NDArray[Any], stored: NDArray[np.float64]
 ) -> float:
     worst = 0.0
-    for row, window in enumerate(windows):
+    for place, window in enumerate(windows):
         tokens = torch.from_numpy(subject.tokens[window]).to(subject.model.device)
         loss, largest = _losses(subject, tokens, None)
-        ablated, _ = _losses(subject, tokens, torch.from_numpy(neurons[row].astype(np.int64)))
+        ablated, _ = _losses(subject, tokens, torch.from_numpy(neurons[place].astype(np.int64)))
         delta = (ablated - loss).cpu().numpy()
         scale = torch.maximum(largest, loss).clamp_min(1.0).cpu().numpy()
         allowed = 32 * torch.finfo(subject.model.dtype).eps * scale + 0.02 * np.abs(delta)
-        worst = max(worst, float((np.abs(stored[row] - delta) / allowed).max()))
+        worst = max(worst, float((np.abs(stored[place] - delta) / allowed).max()))
     return worst
 
 
@@ -184,6 +184,6 @@ def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[T
         logits = subject.model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -subject.predicted :]
     targets = tokens[-subject.predicted :]
     # A few positions at a time: in float64 a window's logits take gigabytes where the vocabulary is large
-    parts = zip(logits.split(_LOGIT_ROWS), targets.split(_LOGIT_ROWS), strict=True)
-    losses = [torch.nn.functional.cross_entropy(few.double(), wanted, reduction="none") for few, wanted in parts]
+    some = zip(logits.split(_COPIED), targets.split(_COPIED), strict=True)
+    losses = [torch.nn.functional.cross_entropy(few.double(), wanted, reduction="none") for few, wanted in some]
     return torch.cat(losses), logits.abs().amax(dim=1).double()
