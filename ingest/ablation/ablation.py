@@ -261,7 +261,7 @@ class Ablation:
         target_rows = self.folded.gather(here.targets)
         moments = CentralMoments(sums, at, self._w, target_rows, here.target_z, self.reduced)
         series = Series(moments, factors.u, factors.c, self._w_norm)
-        return Expansion(series, factors, sums, at, self._w, here, target_rows, self.directions)
+        return Expansion(self.folded, series, factors, sums, at, self._w, here, target_rows, self.directions)
 
     def _allowed(self, estimate: Estimate) -> Tensor:
         """The tolerance of b x N pairs, whatever their errors are up to their bounds."""

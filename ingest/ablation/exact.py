@@ -36,7 +36,7 @@ def exact_effects(
     target_change = pairs.u * positions.target_z[pairs.t] + pairs.c * target_m
     if effects == (LOSS,):
         return {LOSS: _growth(folded, positions, w, pairs, target_change).log1p()}
-    of = OverVocabulary(pairs, positions, w, target_m, target_change, directions)
+    of = OverVocabulary(folded, pairs, positions, w, target_m, target_change, directions)
     own = {name: count for name in effects if (count := FORMULAS[name].own_sums)}
     sums = {name: tuple(torch.zeros_like(pairs.u) for _ in range(count)) for name, count in own.items()}
     at_a_time = max(1, _CHANGES // folded.piece_size)

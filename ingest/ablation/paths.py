@@ -24,6 +24,7 @@ from rare_tokens.ingest.ablation.unigram import Unigram
 class Expansion:
     """The series of δ at b positions and N neurons, and what else an effect's own may be made of."""
 
+    folded: FoldedHead
     series: Series
     factors: Factors
     sums: Sums  # of all B positions
@@ -52,6 +53,7 @@ class Expansion:
 class OverVocabulary:
     """P pairs over the whole vocabulary: what of them takes no token, P each."""
 
+    folded: FoldedHead
     pairs: Pairs
     positions: Positions  # all B
     w: Tensor  # N x d
