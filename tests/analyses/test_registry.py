@@ -4,6 +4,7 @@ import polars as pl
 
 from rare_tokens.analyses import registry
 from rare_tokens.commands.analyze import analyze
+from rare_tokens.commands.demo import CHEAP
 from tests.support.mart_rows import empty_warehouse
 
 
@@ -41,6 +42,11 @@ def test_every_relation_has_a_stored_table_of_its_columns():
 def test_the_positions_of_the_command_are_those_of_the_registry():
     (option,) = (option for option in analyze.params if option.name == "positions")
     assert tuple(option.type.choices) == registry.POSITIONS
+
+
+def test_what_the_demo_computes_of_every_checkpoint_are_analyses_in_their_order():
+    names = [one.name for one in registry.REGISTRY]
+    assert [name for name in names if name in CHEAP] == list(CHEAP)
 
 
 def test_a_series_waits_for_the_analyses_that_it_reads():

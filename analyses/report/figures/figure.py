@@ -61,6 +61,7 @@ class Figure:
         reads: frames that only figures read.
         panels: values of `group`, a panel each; none: one panel.
         over_training: whether it is of several checkpoints only.
+        heights: pixels of charts that stand one below the other, in a narrow place and in a wide one.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Figure:
     reads: tuple[Input, ...] = ()
     panels: tuple[str, ...] = ()
     over_training: bool = False
+    heights: tuple[tuple[int, ...], ...] = ()
 
 
 def by_preset(found: pl.DataFrame, *names: str, **renamed: str) -> Rows:

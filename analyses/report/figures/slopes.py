@@ -57,4 +57,4 @@ def slopes_figure(subject: Subject, _drawn: Rows) -> alt.VConcatChart:
     return configured(alt.vconcat(*panels, spacing=12).resolve_scale(x="shared"))
 
 
-FIGURES = (Figure("slopes", slopes_figure, _rows, reads=(SLOPES,)),)
+FIGURES = (Figure("slopes", slopes_figure, _rows, reads=(SLOPES,), heights=((150, 130), (180, 150))),)

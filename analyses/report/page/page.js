@@ -38,11 +38,10 @@ function Series(element) {
   }
 
   const widthOf = (target) => Math.max(200, target.clientWidth - SIDE);
-  const HEIGHTS = { influence: [[290, 130], [380, 170]], slopes: [[150, 130], [180, 150]] };
-  const heightsOf = (target) => HEIGHTS[target.dataset.figure][target.clientWidth < 560 ? 0 : 1];
+  const heightsOf = (target) => packed.heights[target.dataset.figure][target.clientWidth < 560 ? 0 : 1];
 
   function fit(item) {
-    if (!HEIGHTS[item.name] || !item.element.clientWidth) return;
+    if (!item.element.clientWidth) return;
     const heights = heightsOf(item.element);
     item.view.width(widthOf(item.element));
     heights.forEach((height, i) => item.view.signal("concat_" + i + "_height", height));
@@ -62,7 +61,7 @@ function Series(element) {
     self.views.push(item);
     target.querySelector("svg").setAttribute("aria-hidden", "true"); // the element around it carries the description
     if (drawnFor !== state.preset + " " + self.run) fill(item);
-    if (HEIGHTS[name]) keepWidth(item);
+    if (spec.vconcat) keepWidth(item);
     if (name === "influence") connect(item);
     light();
   }

@@ -16,7 +16,7 @@ from rare_tokens.analyses.report.data.points import curve_ranks
 from rare_tokens.analyses.report.data.rows import COLUMNS, Cell
 from rare_tokens.analyses.report.data.series import Run, Series
 from rare_tokens.analyses.report.data.summary import top_count
-from rare_tokens.analyses.report.figures import charts
+from rare_tokens.analyses.report.figures import charts, figures
 from rare_tokens.analyses.report.figures.figure import columns
 from rare_tokens.analyses.report.page.content import Content
 
@@ -41,12 +41,8 @@ def page_data(content: Content) -> dict[str, Any]:
     """What the page's script reads: texts, points, rows of tables, fits, and each figure's specification and rows."""
     packed = content.points.packed
     texts = _Texts(packed["texts"])
-    runs = [
-        points | _run_data(run, one, content, texts)
-        for points, (one, run) in zip(
-            packed["runs"], [(one, run) for one in content.series for run in one.runs], strict=True
-        )
-    ]
+    order = [(one, run) for one in content.series for run in one.runs]
+    runs = [points | _run_data(*pair, content, texts) for points, pair in zip(packed["runs"], order, strict=True)]
     return packed | {
         "texts": texts.every,
         "runs": runs,
@@ -75,7 +71,7 @@ class _Texts:
         return self.codes[text]
 
 
-def _run_data(run: Run, one: Series, content: Content, texts: _Texts) -> dict[str, Any]:
+def _run_data(one: Series, run: Run, content: Content, texts: _Texts) -> dict[str, Any]:
     """What the script reads of a run besides its points; tables and fits by preset."""
     tables = {
         name: {
@@ -104,6 +100,7 @@ def _series_data(one: Series, content: Content) -> dict[str, Any]:
         "curve_ranks": curve_ranks(extent.neurons),
         "sets": {name: {preset: columns(rows) for preset, rows in found.items()} for name, found in sets.items()},
         "figures": content.figures[one.index],
+        "heights": {figure.name: figure.heights for figure in figures() if figure.heights},
     }
 
 

@@ -12,6 +12,7 @@ import pytest
 from rare_tokens.analyses.report import ReportInputs, card_neurons, write_report
 from rare_tokens.analyses.report.data.cards import bars
 from rare_tokens.analyses.report.data.verdicts import same_model, verdict
+from rare_tokens.analyses.report.figures import figures
 from rare_tokens.analyses.report.page.content import Content, build_content
 from rare_tokens.analyses.report.page.page import page_data, render_page
 from studies.synthetic.report_inputs import HOSTILE
@@ -224,6 +225,12 @@ def test_every_small_figure_has_its_rows(content: Content) -> None:
     slopes = packed["sets"]["slopes"]["es"]
     assert slopes["log_rank"][0] == 0
     assert set(slopes["run"]) == {0, 1}
+
+
+def test_charts_one_below_the_other_have_heights_for_the_script(content: Content) -> None:
+    stacked = {name for name, specification in content.figures[0].items() if "vconcat" in specification}
+    assert stacked == {figure.name for figure in figures() if figure.heights} == {"influence", "slopes"}
+    assert set(content.figures[0]) == {figure.name for figure in figures()}
 
 
 def test_kappa_is_that_of_the_fits_at_every_checkpoint(inputs: ReportInputs, content: Content) -> None:
