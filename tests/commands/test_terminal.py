@@ -16,12 +16,10 @@ import time
 import pytest
 from rich.cells import cell_len
 
-from rare_tokens import cli, warehouse
-from rare_tokens.analyses.curve.power_law import power_law_line
-from rare_tokens.common.parts import parts_root
-from studies.synthetic.runs import make_parts
+from rare_tokens import cli
 from tests.conftest import REPOSITORY
 from tests.support.commands import Ended, finish
+from tests.support.warehouses import stored
 
 RUN = "synthetic-main-00000000"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -31,9 +29,7 @@ DIRECT = f"{FIND}; from rare_tokens import cli; cli.main()"
 
 @pytest.fixture
 def published(commands):
-    path = commands.folder / "rare_tokens.duckdb"
-    make_parts(parts_root(path) / RUN, run_id=RUN)
-    warehouse.publish(path, parts_root(path) / RUN, line=power_law_line, quiet=True)
+    stored(commands.folder / "rare_tokens.duckdb", RUN)
     return commands.folder
 
 
@@ -94,7 +90,7 @@ def test_nothing_but_text_goes_into_a_pipe(published):
     assert "\x1b" not in process.stdout + process.stderr
 
 
-@pytest.mark.parametrize("columns", [24, 40, 80])
+@pytest.mark.parametrize("columns", [24, 80])
 def test_a_narrow_terminal_folds_within_its_width_and_loses_nothing(published, columns):
     query = "select '0123456789abcdefghijABCDEFGHIJ' as token, 123456 as count, 'two words' as more"
     ended = on_terminal(published, "sql", query, "--quiet", columns=columns)
@@ -113,25 +109,32 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_text_is_inert_in_tables_and_messages(published, name):
-    text, seen = HOSTILE[name]
-    spelled = " || ".join(f"chr({ord(character)})" for character in text)
-    ended = on_terminal(published, "sql", f"select {spelled} as token", "--quiet", columns=200)
+def inert_on_terminal(sent: str) -> None:
+    assert not set(sent) & set("\0\u202e\u2066\x07")
+    assert "\x1b]" not in sent
+    assert "\x1b[31m" not in sent
+
+
+def test_hostile_text_is_inert_in_tables(published):
+    spelled = [" || ".join(f"chr({ord(character)})" for character in text) for text, _ in HOSTILE.values()]
+    query = f"select unnest([{', '.join(spelled)}]) as token"
+    ended = on_terminal(published, "sql", query, "--quiet", columns=200)
     assert ended.code == 0
-    rows = shown(ended.out)
-    assert any(seen in row for row in rows)
-    assert "\x1b]" not in ended.out
-    assert "\x1b[31m" not in ended.out
-    assert not set(ended.out) & set("\0\u202e\u2066\x07")
-    if "\0" not in text:  # no argument can hold one
-        message = on_terminal(published, "delete", text, columns=200)
-        assert message.code == 2
-        said = "".join(shown(message.out))
-        assert "no run" in said
-        assert seen in said or repr(text)[1:-1] in said
-        assert not set(message.out) & set("\u202e\u2066\x07")
-        assert "\x1b]" not in message.out
+    inert_on_terminal(ended.out)
+    rows = shown(ended.out)[2:]
+    for name, (_, seen) in HOSTILE.items():
+        assert any(seen in row for row in rows), name
+
+
+def test_hostile_text_is_inert_in_messages(published):
+    texts = [text for text, _ in HOSTILE.values() if "\0" not in text]  # no argument can hold one
+    message = on_terminal(published, "delete", " ".join(texts), columns=400)
+    assert message.code == 2
+    inert_on_terminal(message.out)
+    said = "".join(shown(message.out))
+    assert "no run" in said
+    for name, (text, seen) in HOSTILE.items():
+        assert "\0" in text or seen in said or repr(text)[1:-1] in said, name
 
 
 def test_a_remark_cannot_act_on_a_terminal(commands):
@@ -142,7 +145,7 @@ def test_a_remark_cannot_act_on_a_terminal(commands):
 
 
 def test_a_long_step_shows_progress_on_a_terminal_only(published):
-    slow = "import time, warehouse; run = warehouse.run_sql; "
+    slow = "import time; from rare_tokens import warehouse; run = warehouse.run_sql; "
     slow += "warehouse.run_sql = lambda *a, **k: (time.sleep(1), run(*a, **k))[1]"
     seen = on_terminal(published, "sql", "select 7 as seven", before=slow)
     assert "Query" in seen.out
@@ -159,16 +162,15 @@ AS_JSON = {
     "runs": ((), "run_id"),
     "tables": ((), "name"),
     "sql": (("select 1 as one",), "one"),
-    "check": ((), "run_id"),
     "export": (("out",), "relation"),
     "attach": (("exported",), "outcome"),
-    "report": (("--no-analyze",), "report"),
     "analyze": ((), "analysis"),
     "migrate": ((), None),
     "vacuum": ((), "bytes_after"),
     "delete": ((RUN,), "run_id"),
 }
-ELSEWHERE = {"ingest", "demo", "explore"}  # tests/commands/test_cli.py, .ci/run, tests/commands/test_explore.py
+# .ci/run, and tests/ of commands and warehouse: test_cli.py, test_explore.py, test_check.py, test_report.py
+ELSEWHERE = {"demo", "ingest", "explore", "check", "report"}
 
 
 def test_every_command_is_in_the_list_of_those_tried_with_json():
@@ -194,52 +196,57 @@ def test_json_is_all_of_stdout(commands, published, name, monkeypatch):
 SHELLS = ["bash", *(pytest.param(shell, marks=pytest.mark.slow) for shell in ("zsh", "fish"))]
 
 
-def completed(folder, typed: str, shell: str = "zsh") -> list[str]:
+@pytest.fixture
+def completed(commands, published, monkeypatch):
     """What a shell is offered after `rare-tokens` and what is typed."""
-    words = f"rare-tokens {typed}"
-    environment = {"_RARE_TOKENS_COMPLETE": f"{shell}_complete", "COMP_WORDS": words}
-    environment["COMP_CWORD"] = typed.split(" ")[-1] if shell == "fish" else str(len(typed.split(" ")))
-    process = subprocess.run(
-        [sys.executable, "-c", DIRECT], cwd=folder, env=os.environ | environment, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
-    assert process.stderr == ""
-    return [line for line in process.stdout.splitlines() if line]
+
+    def offered(typed: str, shell: str = "zsh", folder=published) -> list[str]:
+        words = f"rare-tokens {typed}"
+        with monkeypatch.context() as patched:
+            patched.chdir(folder)
+            patched.setenv("_RARE_TOKENS_COMPLETE", f"{shell}_complete")
+            patched.setenv("COMP_WORDS", words)
+            patched.setenv("COMP_CWORD", typed.split(" ")[-1] if shell == "fish" else str(len(typed.split(" "))))
+            ended = commands()
+        assert ended.err == ""
+        return [line for line in ended.out.splitlines() if line]
+
+    return offered
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_commands_options_runs_and_relations_are_completed(published, shell):
-    assert any("analyze" in line for line in completed(published, "ana", shell))
-    assert any("--explain" in line for line in completed(published, "check --ex", shell))
-    assert any(RUN in line for line in completed(published, "report synth", shell))
-    assert any("neuron_influence" in line for line in completed(published, "tables neuron_inf", shell))
-    assert not any(RUN in line for line in completed(published, "report other", shell))
+def test_commands_options_runs_and_relations_are_completed(completed, shell):
+    assert any("analyze" in line for line in completed("ana", shell))
+    assert any("--explain" in line for line in completed("check --ex", shell))
+    assert any(RUN in line for line in completed("report synth", shell))
+    assert any("neuron_influence" in line for line in completed("tables neuron_inf", shell))
+    assert not any(RUN in line for line in completed("report other", shell))
 
 
-def test_the_warehouse_that_is_meant_is_looked_into(published, monkeypatch):
+def test_the_warehouse_that_is_meant_is_looked_into(completed, published, monkeypatch):
     (published / "rare_tokens.duckdb").rename(published / "mine.duckdb")
-    assert RUN not in completed(published, "delete ")
-    assert RUN in completed(published, "delete --warehouse mine.duckdb ")
-    assert RUN in completed(published, "--warehouse mine.duckdb delete ")
+    assert RUN not in completed("delete ")
+    assert RUN in completed("delete --warehouse mine.duckdb ")
+    assert RUN in completed("--warehouse mine.duckdb delete ")
     monkeypatch.setenv("RARE_TOKENS_WAREHOUSE", "mine.duckdb")
-    assert RUN in completed(published, "delete ")
+    assert RUN in completed("delete ")
     monkeypatch.delenv("RARE_TOKENS_WAREHOUSE")
     (published / "rare_tokens.toml").write_text('warehouse = "mine.duckdb"\n', encoding="utf-8")
-    assert RUN in completed(published, "delete ")
+    assert RUN in completed("delete ")
 
 
-def test_a_locked_damaged_or_absent_warehouse_offers_nothing_and_says_nothing(commands, published):
+def test_a_locked_damaged_or_absent_warehouse_offers_nothing_and_says_nothing(commands, completed, published):
     (published / "empty").mkdir()
-    assert completed(published / "empty", "delete ") == []
+    assert completed("delete ", folder=published / "empty") == []
     assert not list((published / "empty").iterdir())
     (published / "bad.duckdb").write_text("no database", encoding="utf-8")
-    assert completed(published, "delete --warehouse bad.duckdb ") == []
+    assert completed("delete --warehouse bad.duckdb ") == []
     hold = "import duckdb, time; c = duckdb.connect('rare_tokens.duckdb'); print('held', flush=True); time.sleep(60)"
     holder = commands.start(before=hold)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert completed(published, "delete ") == []
+        assert completed("delete ") == []
     finally:
         holder.kill()
         finish(holder)

@@ -60,7 +60,7 @@ def log() -> dict[str, Any]:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, ingest.embedded; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, rare_tokens.ingest.embedded; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

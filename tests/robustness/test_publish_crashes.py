@@ -125,7 +125,7 @@ def test_a_run_that_another_process_writes_is_locked(path: Path) -> None:
 def test_a_claim_is_held_by_one_process(tmp_path: Path) -> None:
     folder = tmp_path / "parts" / "run"
     code = (
-        "import sys; from pathlib import Path; import warehouse\n"
+        "import sys; from pathlib import Path; from rare_tokens import warehouse\n"
         "with warehouse.claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(folder)]

@@ -32,7 +32,7 @@ def ingested(commands: Commands, inputs: Path, name: str, threads: int) -> dict[
     asked = ["ingest", "--model", inputs / "neox", "--corpus", inputs / "corpus.jsonl", "--tokens", 2048]
     options = ["--window", 64, "--device", "cpu", "--effects", "loss,entropy,kl", "--quiet", "--warehouse", name]
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": str(threads)}
-    engine = f"import warehouse.connection as c; c.WRITE_CONFIG['threads'] = {threads}"
+    engine = f"import rare_tokens.warehouse.connection as c; c.WRITE_CONFIG['threads'] = {threads}"
     ended = finish(commands.start(*asked, *options, before=engine, environment=environment))
     assert ended.code == 0, ended.err
     with warehouse.open(commands.folder / name) as opened:

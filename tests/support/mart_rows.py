@@ -1,22 +1,24 @@
 """Literal rows in the stored tables of an empty warehouse, and the marts computed from them."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars as pl
 
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.warehouse.publish import marts
-from rare_tokens.warehouse.schema import migrations, relations
+from rare_tokens.warehouse.schema import relations
+from tests.support.warehouses import empty
 
 
 @contextmanager
 def empty_warehouse() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A warehouse in memory, with every table and view and no rows."""
-    with duckdb.connect() as con:
-        migrations.migrate(con, Path(":memory:"))
+    """A warehouse of its own, with every table and view and no rows."""
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect(empty(Path(folder) / "w.duckdb")) as con:
         yield con
 
 
@@ -44,9 +46,11 @@ def rows(con: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
 def given_curve(
     con: duckdb.DuckDBPyConnection, influence: list[float], preset: str = "es", group: str = "rare"
 ) -> None:
-    columns = (
-        "run_key, preset, token_group, neuron, rank, influence, mean_delta_loss, abs_mean_delta_loss, abs_mean_rank,"
-        " positions"
+    ranks = range(1, len(influence) + 1)
+    fixed = {"run_key": 1, "preset": preset, "token_group": group, "mean_delta_loss": 0.0, "abs_mean_delta_loss": 0.0}
+    frame = pl.DataFrame({"rank": ranks, "neuron": [100 + r for r in ranks], "influence": influence}).with_columns(
+        **{name: pl.lit(value) for name, value in fixed.items()}, abs_mean_rank=pl.col("rank"), positions=5
     )
-    curve = [(1, preset, group, 100 + r, r, value, 0.0, 0.0, r, 5) for r, value in enumerate(influence, 1)]
-    given(con, "neuron_influence", columns, *curve)
+    con.register("curve", frame)
+    con.execute("insert into store.neuron_influence by name from curve")
+    con.unregister("curve")

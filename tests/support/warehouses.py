@@ -1,6 +1,10 @@
 """Small warehouses for tests: runs published, parts damaged, contents compared."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,9 @@ import pyarrow.parquet as pq
 from rare_tokens import warehouse
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common import parts
+from rare_tokens.warehouse.connection import reading
+from rare_tokens.warehouse.sandbox import to_arrow
+from rare_tokens.warehouse.schema import relations
 from studies.synthetic.runs import make_parts, write_summary
 
 SMALL: dict[str, Any] = {"positions": 128, "neurons": 40, "window": 32, "vocabulary": 60}
@@ -25,14 +32,53 @@ def published(path: Path, name: str = "run", **given: Any) -> str:
     return warehouse.publish(path, parts_of(path, name), line=power_law_line)
 
 
+def stored(path: Path, name: str = "run", **given: Any) -> str:
+    """What `published` leaves in a new warehouse, copied from one that is made once a process: for tests of all else."""
+    assert not path.exists()
+    shutil.copy(_made(name, tuple(sorted(given.items()))), path)
+    return name
+
+
+def empty(path: Path) -> Path:
+    """A new warehouse without runs, copied too."""
+    assert not path.exists()
+    return shutil.copy(_empty(), path)
+
+
+@cache
+def _made(name: str, given: tuple[tuple[str, Any], ...]) -> Path:
+    folder = _shelf()
+    path = folder / f"{len(list(folder.iterdir()))}.duckdb"
+    shutil.copy(_empty(), path)
+    published(path, name, **dict(given))
+    return path
+
+
+@cache
+def _empty() -> Path:
+    path = _shelf() / "empty.duckdb"
+    warehouse.require_writable(path, line=power_law_line)
+    return path
+
+
+@cache
+def _shelf() -> Path:
+    """A folder that goes with the process."""
+    shelf = tempfile.TemporaryDirectory(prefix="rare-tokens-tests-")
+    atexit.register(shelf.cleanup)
+    return Path(shelf.name)
+
+
 def contents(path: Path, leave_out: tuple[str, ...] = ()) -> dict[str, pl.DataFrame]:
     """Every public view, rows in a fixed order, without what differs between two times of publishing."""
     frames = {}
-    with warehouse.open(path) as opened:
-        for table in warehouse.tables(path):
-            if table.kind == "view" and table.name not in leave_out:
-                frame = opened.sql(f"select * from {table.name} order by all")
-                frames[table.name] = frame.drop("published_at", "checked_at", strict=False)
+    names = [name for name, relation in relations.relations().items() if not relation.is_macro]
+    with reading(path) as con:
+        for name in names:
+            if name not in leave_out:
+                frame = pl.from_arrow(to_arrow(con, f"select * from {name} order by all"))
+                assert isinstance(frame, pl.DataFrame)
+                frames[name] = frame.drop("published_at", "checked_at", strict=False)
     return frames
 
 

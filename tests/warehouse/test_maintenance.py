@@ -214,7 +214,7 @@ def test_nothing_is_written_to_a_warehouse_that_is_read(path: Path) -> None:
     published(path)
     migrate = partial(warehouse.migrate, line=power_law_line)
     calls: list[Any] = [warehouse.vacuum, migrate, lambda path: warehouse.delete(path, "run")]
-    code = "import sys, warehouse; w = warehouse.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    code = "import sys, rare_tokens; w = rare_tokens.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -20,12 +20,12 @@ from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.parts import position_block
 from rare_tokens.ingest.run.shared_storage import Place
 from tests.conftest import REPOSITORY
-from tests.ingest.run.test_resuming import MANY_UNITS, contents
+from tests.ingest.run.test_resuming import MANY_UNITS, UNITS, contents
 from tests.support.commands import finish
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
 
 # Many units, each long enough that a worker can be killed at it
-SLOW_UNITS = "import ingest.units as u, ingest.capture as c; u.PAIRS_PER_PART = 262_144; c.POSITIONS_PER_BATCH = 512"
+SLOW_UNITS = f"{UNITS}; u.PAIRS_PER_PART = 262_144; c.POSITIONS_PER_BATCH = 512"
 HEAVY = GPTNeoXConfig(
     vocab_size=300, hidden_size=64, intermediate_size=1_024, num_hidden_layers=2, num_attention_heads=4,
     max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
