@@ -33,7 +33,7 @@ def published(path: Path, name: str = "run", **given: Any) -> str:
 
 
 def stored(path: Path, name: str = "run", **given: Any) -> str:
-    """What `published` leaves in a new warehouse, copied from one that is made once a process: for tests of all else."""
+    """What `published` leaves in a new warehouse, copied from one made once a process: for tests of all else."""
     assert not path.exists()
     shutil.copy(_made(name, tuple(sorted(given.items()))), path)
     return name
