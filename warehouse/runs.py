@@ -21,7 +21,7 @@ def runs(path: Path, *, wait: float = 0.0) -> "pl.DataFrame":
 
     Beyond the recorded statuses, a run is ``interrupted`` where the process that wrote it is gone before it was done,
     and ``staged`` where all its parts are there but not yet published. `pid` is the process that is writing it. Parts
-    of which the warehouse knows nothing (its file was removed, say) are listed too.
+    of which the warehouse knows nothing (its file was removed, for example) are listed too.
     """
     import polars as pl
 

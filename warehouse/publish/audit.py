@@ -102,7 +102,7 @@ def audit_parts(staged: staging.Staged) -> list[Verdict]:
         except duckdb.Error as error:
             message = f"A part of run {run_id} cannot be read: {reason(error)}. Ingest it with --again."
             raise QualityError(message) from error
-        except ValueError as error:  # a time or a text of the manifest that is none
+        except ValueError as error:  # a time or a text of the manifest that cannot be read as one
             raise QualityError(f"The manifest of run {run_id} is damaged ({error}). Ingest it with --again.") from error
 
 

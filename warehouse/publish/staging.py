@@ -42,7 +42,7 @@ def staged_run(folder: Path) -> Staged:
     if manifest.position_block < 1 or not set(manifest.effects) <= parts.EFFECT_COLUMNS.keys():
         raise UserError(f"{folder / parts.MANIFEST} is damaged. Ingest the run again with --again.")
     if summary is None:
-        raise UserError(f"Run {manifest.run_id} is not finished. Give its ingest command again; it goes on from there.")
+        raise UserError(f"Run {manifest.run_id} is not finished. Give its ingest command again to resume it.")
     return Staged(folder, manifest, summary, digest(folder))
 
 

@@ -118,8 +118,8 @@ def write(
         )
         write_atomically(folder(path) / name, partial(_copy, con, query))
         written = _described(folder(path) / name, FactFile(key, name, first, last, 0, 0, "", "", columns()))
-        places = ", ".join(f"${item.name}" for item in fields(FactFile))
-        con.execute(f"insert into store.fact_file values ({places})", asdict(written) | {"column_names": list(columns())})
+        values = asdict(written) | {"column_names": list(written.column_names)}
+        con.execute(f"insert into store.fact_file values ({', '.join(f'${name}' for name in values)})", values)
         yield last + 1 - first
 
 
