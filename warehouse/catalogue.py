@@ -39,7 +39,7 @@ class Table:
 
 
 def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Table]:
-    """The public relations of a warehouse, or only the one named; an absent warehouse has them all, empty.
+    """The public relations of a warehouse, or only the one named; an absent warehouse has them all, without runs.
 
     Raises:
         UserError: there is no relation of that name.

@@ -1,4 +1,4 @@
--- Which columns each Parquet file of facts has: those of an effect that is added later read as NULL.
+-- Which columns each Parquet file of facts has: an effect that is added later reads as NULL.
 alter table store.fact_file add column column_names varchar[];
 
 update store.fact_file
