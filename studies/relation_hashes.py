@@ -86,7 +86,7 @@ MACROS = {
     "neuron_target": "from neuron_target('{run}', 3, fewest := 2)",
     "percentile_bucket": "select run_id, position_id, percentile_bucket(percentile) as bucket from position_frequency",
     "power_law_at": "from power_law_at('{run}', 5, 40)",
-    "token_group_of": "select *, token_group_of(percentile, true, is_elbow, 15, true, false, true) from token_frequency",
+    "token_group_of": "select *, token_group_of(count, true, is_elbow, 9, true, false, true) from token_frequency",
     "units": "select run_id, position_id, units(loss) as units from dim_position",
 }
 
