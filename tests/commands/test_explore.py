@@ -12,12 +12,10 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
-from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.analyses.explore_charts import described, deviation_chart, ranking_chart
 from rare_tokens.commands import explore
-from rare_tokens.common.parts import parts_root
-from studies.synthetic.runs import make_parts
 from tests.support.commands import finish
+from tests.support.warehouses import stored
 
 RUN = "synthetic-main-00000000"
 
@@ -25,8 +23,7 @@ RUN = "synthetic-main-00000000"
 @pytest.fixture
 def published(commands):
     path = commands.folder / "rare_tokens.duckdb"
-    make_parts(parts_root(path) / RUN, run_id=RUN, positions=768, neurons=96, zipf_share=0.8)
-    warehouse.publish(path, parts_root(path) / RUN, line=power_law_line, quiet=True)
+    stored(path, RUN, positions=768, neurons=96, window=64, vocabulary=300, zipf_share=0.8)
     return path
 
 
@@ -37,15 +34,15 @@ def test_the_curve_is_the_warehouse_s_own_at_a_preset_s_percentile(published):
             run=RUN,
         )
         fits = opened.power_law_fit(run=RUN, preset="es").sort("token_group")
-        stored = opened.neuron_deviation(run=RUN, preset="es").sort("token_group", "rank")
+        held = opened.neuron_deviation(run=RUN, preset="es").sort("token_group", "rank")
     curve, fit = described(influence)
     assert fit["reason"].null_count() == len(fit) == 2
     for name in ("kappa", "beta", "r2"):
         assert fit[name].to_list() == pytest.approx(fits[name].to_list(), rel=1e-9), name
     assert fit.select("first_rank", "last_rank").rows() == fits.select("first_rank", "last_rank").rows()
-    assert curve["neuron"].to_list() == stored["neuron"].to_list()
-    assert curve["deviation"].to_list() == pytest.approx(stored["deviation"].to_list(), abs=1e-9)
-    assert curve["regime"].to_list() == stored["regime"].to_list()
+    assert curve["neuron"].to_list() == held["neuron"].to_list()
+    assert curve["deviation"].to_list() == pytest.approx(held["deviation"].to_list(), abs=1e-9)
+    assert curve["regime"].to_list() == held["regime"].to_list()
     assert len(set(curve["regime"])) > 1
 
 

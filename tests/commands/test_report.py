@@ -1,6 +1,7 @@
 """The command `report`: it analyses first, shows what is stored, and refuses what cannot be shown or written."""
 
 import json
+import shutil
 
 import duckdb
 import polars as pl
@@ -10,14 +11,15 @@ from rare_tokens import warehouse
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts
+from tests.support.warehouses import empty
 
 REVISIONS = ("step0", "step64")
 
 
-@pytest.fixture
-def published(commands):
-    """A warehouse with two checkpoints on the same text, in the folder where commands run."""
-    path = commands.folder / "rare_tokens.duckdb"
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A warehouse with two checkpoints on the same text, to be copied."""
+    path = empty(tmp_path_factory.mktemp("once") / "rare_tokens.duckdb")
     for seed, revision in enumerate(REVISIONS):
         run_id = f"synthetic-{revision}-{seed:08x}"
         folder = parts_root(path) / run_id
@@ -27,8 +29,15 @@ def published(commands):
     return path
 
 
+@pytest.fixture
+def published(commands, once):
+    """Such a warehouse where commands run."""
+    return shutil.copy(once, commands.folder / "rare_tokens.duckdb")
+
+
 def count(commands, relation):
-    return json.loads(commands("sql", f"select count(*) as n from {relation}", "--json").out)[0]["n"]
+    with warehouse.open(commands.folder / "rare_tokens.duckdb") as opened:
+        return opened.read(relation).height
 
 
 def change(path, statement):
@@ -116,6 +125,7 @@ def test_a_card_by_sql_is_the_card_of_the_page(commands, published):
     query = (
         f"from neuron_context('{row['run_id']}', {row['neuron']}) where direction = '{row['direction']}' and place = 1"
     )
-    (found,) = json.loads(commands("sql", query, "--json").out)
+    with warehouse.open(published) as opened:
+        (found,) = opened.sql(query).to_dicts()
     assert (found["context"], found["target"]) == (row["context"], row["target"])
     assert found["delta_loss"] == pytest.approx(row["delta_loss"], rel=1e-6)

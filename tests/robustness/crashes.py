@@ -193,11 +193,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     preloaded = given.faults > 0 and with_failing_disk()
-    import_everything()
+    chosen = [operation for operation in OPERATIONS if given.only is None or operation.name in given.only]
+    import_everything(chosen)
     rng = random.Random(given.seed)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="crashes-") as folder:
-        chosen = [operation for operation in OPERATIONS if given.only is None or operation.name in given.only]
         benches = [Bench(operation, Path(folder) / operation.name) for operation in chosen]
         found["seconds undisturbed"] = {bench.operation.name: round(bench.seconds, 2) for bench in benches}
         kinds: list[tuple[str, int, bool, Any, str]] = [
@@ -235,20 +235,19 @@ def report(name: str, tally: Tally, seconds: float) -> dict[str, Any]:
     }
 
 
-def import_everything() -> None:
+def import_everything(operations: list[Operation]) -> None:
     """Load what commands load, so that a forked process need not; nothing here may start a thread."""
-    import torch
+    layers = ["rare_tokens.analyses.reference", "rare_tokens.cli"]
+    layers += ["tests.support.old_schema", "tests.support.warehouses"]
+    if any("ingest" in operation.name for operation in operations):
+        import torch
 
-    torch.set_num_threads(1)
-    layers = (
-        "rare_tokens.analyses.reference",
-        "rare_tokens.analyses.registry",
-        "rare_tokens.ingest.run.executors",
-        "rare_tokens.ingest.run.pipeline",
-        "rare_tokens.ingest.run.request",
-        "rare_tokens.cli",
-    )
-    for name in (*layers, "tests.support.old_schema", "tests.support.tiny", "tests.support.warehouses"):
+        torch.set_num_threads(1)
+        layers += [f"rare_tokens.ingest.run.{name}" for name in ("executors", "pipeline", "request")]
+        layers.append("tests.support.tiny")
+    if any(operation.name == "analyze" for operation in operations):
+        layers.append("rare_tokens.analyses.registry")
+    for name in layers:
         importlib.import_module(name)
 
 

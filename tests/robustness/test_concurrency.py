@@ -15,7 +15,7 @@ from rare_tokens import warehouse
 from rare_tokens.common.parts import parts_root
 from tests.support.commands import Commands, Ended, finish
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
-from tests.support.warehouses import published
+from tests.support.warehouses import published, stored
 
 WAREHOUSE = "rare_tokens.duckdb"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -75,6 +75,7 @@ def test_two_ingests_a_report_and_queries_at_once_all_end_well_where_they_may_wa
     assert not list(parts_root(commands.folder / WAREHOUSE).iterdir())
 
 
+@pytest.mark.slow
 def test_two_ingests_that_may_not_wait_end_with_0_or_4_and_lose_nothing(commands: Commands, inputs: Path) -> None:
     started = {seed: commands.start(*ingest(inputs, seed), "--quiet", environment=ONE_THREAD) for seed in (1, 2)}
     ended = {seed: finish(process) for seed, process in started.items()}
@@ -91,7 +92,7 @@ def test_two_ingests_that_may_not_wait_end_with_0_or_4_and_lose_nothing(commands
 @pytest.mark.parametrize("read_only", [False, True])
 def test_who_writes_is_refused_and_waits_if_told_to(commands: Commands, read_only: bool) -> None:
     path = commands.folder / WAREHOUSE
-    published(path, "run")
+    stored(path, "run")
     writers = [("delete", "run"), ("vacuum",), ("analyze",), ("check",), ("migrate",), ("report",)]
     readers = [("runs",), ("tables",), ("sql", "from dim_run"), ("report", "--no-analyze"), ("export", "out")]
     with held(path, read_only=read_only) as pid:

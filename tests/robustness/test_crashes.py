@@ -27,8 +27,8 @@ def trials(folder: Path, *arguments: str) -> dict[str, dict[str, int]]:
 
 
 def test_killed_and_on_a_failing_disk_commands_leave_a_whole_warehouse(tmp_path: Path) -> None:
-    found = trials(tmp_path, "--kills", "3", "--faults", "3", "--full-disks", "0", "--only", "publish")
-    assert found["kills"]["trials"] == found["faults"]["trials"] == 3
+    found = trials(tmp_path, "--kills", "2", "--faults", "2", "--full-disks", "0", "--only", "publish")
+    assert found["kills"]["trials"] == found["faults"]["trials"] == 2
 
 
 # A class each, so that `--dist loadscope` gives each to a process of its own.

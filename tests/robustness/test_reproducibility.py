@@ -27,13 +27,16 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def asked(inputs: Path, name: str) -> list[Any]:
+    given = ["ingest", "--model", inputs / "neox", "--corpus", inputs / "corpus.jsonl", "--tokens", 2048]
+    return [*given, "--window", 64, "--device", "cpu", "--effects", "loss,entropy,kl", "--quiet", "--warehouse", name]
+
+
 def ingested(commands: Commands, inputs: Path, name: str, threads: int) -> dict[str, pl.DataFrame]:
     """Every relation of a warehouse made by one ingest in a process of its own."""
-    asked = ["ingest", "--model", inputs / "neox", "--corpus", inputs / "corpus.jsonl", "--tokens", 2048]
-    options = ["--window", 64, "--device", "cpu", "--effects", "loss,entropy,kl", "--quiet", "--warehouse", name]
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": str(threads)}
     engine = f"import rare_tokens.warehouse.connection as c; c.WRITE_CONFIG['threads'] = {threads}"
-    ended = finish(commands.start(*asked, *options, before=engine, environment=environment))
+    ended = finish(commands.start(*asked(inputs, name), before=engine, environment=environment))
     assert ended.code == 0, ended.err
     with warehouse.open(commands.folder / name) as opened:
         names = [table.name for table in warehouse.tables(commands.folder / name) if table.kind == "view"]
@@ -86,7 +89,8 @@ def test_precision_is_a_matter_of_the_processor_not_of_how_busy_it_is(
 
 
 def test_a_run_says_what_made_it(commands: Commands, inputs: Path) -> None:
-    ingested(commands, inputs, "w.duckdb", 1)
+    ended = commands(*asked(inputs, "w.duckdb"))
+    assert ended.code == 0, ended.err
     with warehouse.open(commands.folder / "w.duckdb") as opened:
         (run,) = opened.dim_run().rows(named=True)
     assert run["code_version"] == VERSION
@@ -96,8 +100,8 @@ def test_a_run_says_what_made_it(commands: Commands, inputs: Path) -> None:
     for name in ("model_hash", "corpus_hash"):
         assert len(run[name]) == 64, name
     options: dict[str, Any] = json.loads(run["options"])
-    asked = {item.name for item in fields(Options)} - {"revisions", "trust"} | {"allow_pickle", "trust_remote_code"}
-    assert asked <= options.keys(), asked - options.keys()
+    names = {item.name for item in fields(Options)} - {"revisions", "trust"} | {"allow_pickle", "trust_remote_code"}
+    assert names <= options.keys(), names - options.keys()
     assert (options["tokens"], options["effects"], options["seed"]) == (2048, ["loss", "entropy", "kl"], 0)
     identity = json.loads(run["identity"])
     assert {"model_hash", "revision", "tokenizer", "corpus", "frequencies", "tokens", "seed"} <= identity.keys()

@@ -19,17 +19,14 @@ def snapshot(folder: Path) -> dict[str, Any]:
     """Every public relation, rows in order, times left out; and every file of an export."""
     import polars as pl
 
-    from rare_tokens import warehouse
+    from tests.support.warehouses import contents
 
-    path, held = folder / WAREHOUSE, {}
-    with warehouse.open(path) as opened:
-        for table in warehouse.tables(path):
-            if table.kind == "view":
-                frame = opened.sql(f"select * from {table.name} order by all")
-                # A file's name has the hash of a manifest in it, with its times.
-                frame = frame.drop((*TIMES, "path") if table.name == "fact_file" else TIMES, strict=False)
-                held[table.name] = frame.sort("run_id") if table.name == "dim_run" else frame
-        listed = set(opened.fact_file()["path"])
+    held = contents(folder / WAREHOUSE)
+    listed = set(held["fact_file"]["path"])
+    for name, frame in held.items():
+        # A file's name has the hash of a manifest in it, with its times.
+        kept = frame.drop((*TIMES, "path") if name == "fact_file" else TIMES, strict=False)
+        held[name] = kept.sort("run_id") if name == "dim_run" else kept
     facts = folder / f"{WAREHOUSE}.facts"
     there = {file.relative_to(facts).as_posix() for file in facts.rglob("*") if file.is_file()}
     held[ON_DISK] = pl.DataFrame({"unlisted": [len(there - listed)], "missing": [len(listed - there)]})

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rare_tokens import cli
-from rare_tokens.commands.support.settings import run
+from rare_tokens import cli, warehouse
+from rare_tokens.commands.support.settings import DEFAULT_WAREHOUSE, run
 from tests.conftest import REPOSITORY
 
 
@@ -39,6 +39,11 @@ class Commands:
         code = ended.value.code
         return Ended(code if isinstance(code, int) else 0, out, err)
 
+    def runs(self) -> list[str]:
+        """Runs of the warehouse where commands look for one; none where there is no file."""
+        path = self.folder / DEFAULT_WAREHOUSE
+        return warehouse.runs(path)["run_id"].to_list() if path.exists() else []
+
     def start(
         self, *arguments: object, before: str = "", environment: dict[str, str] | None = None
     ) -> subprocess.Popen[str]:
@@ -53,6 +58,14 @@ class Commands:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+
+def exit_code(*arguments: object) -> int:
+    """Run a command in this process where nothing is captured: for what a module's tests share."""
+    with pytest.raises(SystemExit) as ended:
+        run(cli.cli, [str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 120) -> Ended:

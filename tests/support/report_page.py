@@ -1,6 +1,7 @@
 """A report's page, parsed as a browser would begin to: for tests that read it."""
 
 import re
+from functools import cache
 from html.parser import HTMLParser
 
 from rare_tokens.analyses.report import ReportInputs
@@ -46,9 +47,15 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
+@cache
 def small(**changes: object) -> ReportInputs:
     return make_inputs(steps=(0, 10), neurons=64, presets=("es",), **changes)
 
 
 def page_of(inputs: ReportInputs) -> Page:
     return Page(render_page(build_content(inputs)))
+
+
+@cache
+def small_page(**changes: object) -> Page:
+    return page_of(small(**changes))

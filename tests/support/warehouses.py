@@ -18,9 +18,13 @@ from rare_tokens.common import parts
 from rare_tokens.warehouse.connection import reading
 from rare_tokens.warehouse.sandbox import to_arrow
 from rare_tokens.warehouse.schema import relations
+from rare_tokens.warehouse.store import parquet_facts
 from studies.synthetic.runs import make_parts, write_summary
 
 SMALL: dict[str, Any] = {"positions": 128, "neurons": 40, "window": 32, "vocabulary": 60}
+
+
+_MADE: dict[str, Path] = {}  # by what was published
 
 
 def parts_of(path: Path, name: str = "run") -> Path:
@@ -33,9 +37,13 @@ def published(path: Path, name: str = "run", **given: Any) -> str:
 
 
 def stored(path: Path, name: str = "run", **given: Any) -> str:
-    """What `published` leaves in a new warehouse, copied from one made once a process: for tests of all else."""
-    assert not path.exists()
-    shutil.copy(_made(name, tuple(sorted(given.items()))), path)
+    """What `published` leaves in a new warehouse, made once a process and copied: for tests of all else."""
+    assert not path.exists() or path.read_bytes() == _empty().read_bytes()
+    key = f"{name} {sorted(given.items())}"
+    if key not in _MADE:
+        _MADE[key] = empty(_shelf() / f"{len(_MADE)}.duckdb")
+        published(_MADE[key], name, **given)
+    shutil.copy(_MADE[key], path)
     return name
 
 
@@ -43,15 +51,6 @@ def empty(path: Path) -> Path:
     """A new warehouse without runs, copied too."""
     assert not path.exists()
     return shutil.copy(_empty(), path)
-
-
-@cache
-def _made(name: str, given: tuple[tuple[str, Any], ...]) -> Path:
-    folder = _shelf()
-    path = folder / f"{len(list(folder.iterdir()))}.duckdb"
-    shutil.copy(_empty(), path)
-    published(path, name, **dict(given))
-    return path
 
 
 @cache
@@ -80,6 +79,11 @@ def contents(path: Path, leave_out: tuple[str, ...] = ()) -> dict[str, pl.DataFr
                 assert isinstance(frame, pl.DataFrame)
                 frames[name] = frame.drop("published_at", "checked_at", strict=False)
     return frames
+
+
+def hashes(folder: Path) -> dict[Path, str]:
+    """Every file of a folder by its content."""
+    return {file: parquet_facts.sha256(file) for file in folder.rglob("*") if file.is_file()}
 
 
 def assert_same(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame]) -> None:

@@ -18,12 +18,14 @@ from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store import parquet_facts, run_records
 from studies.synthetic.runs import make_parts
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
-from tests.support.warehouses import SMALL, assert_same, contents, parts_of
+from tests.support.warehouses import SMALL, assert_same, contents, empty, parts_of
 
 STORES = parquet_facts.STORES
 
 
 def publish(path: Path, name: str, store: str, **given: Any) -> None:
+    if not path.exists():
+        empty(path)
     make_parts(parts_of(path, name), run_id=name, **(SMALL | {"effects": ("loss", "kl")} | given))
     warehouse.publish(path, parts_of(path, name), line=power_law_line, store=store)
 
@@ -99,7 +101,8 @@ def test_beside_other_runs_and_after_the_folder_is_gone(there: Path, tmp_path: P
         of_them = found[name].filter(pl.col("run_id") != "first")
         assert of_them.equals(original[name]), name
     warehouse.delete(path, "run-a")
-    assert warehouse.run_sql(path, "select count(distinct run_id) as n from fct_effect")["n"].item() == 2
+    with warehouse.open(path) as opened:
+        assert opened.fct_effect()["run_id"].n_unique() == 2
 
 
 def test_a_run_that_is_not_published_is_left_out(there: Path, tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ from rare_tokens.ingest.attention.measure import AttentionRequest, attention_due
 from rare_tokens.ingest.model.locate import Trust, load_model, locate
 from rare_tokens.ingest.model.structure import find_structure
 from rare_tokens.ingest.run.executors import LocalExecutor
+from rare_tokens.ingest.run.pipeline import Workbench
+from rare_tokens.ingest.run.request import Options, identify
 from tests.conftest import REPOSITORY
 from tests.support.attention_runs import halves, measured_parts, prepared_model
+from tests.support.commands import exit_code
 from tests.support.hooked_heads import hooked_pass
 from tests.support.mart_rows import empty_warehouse, given, given_run, publish, rows
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus, tiny_model
@@ -29,10 +32,25 @@ from tests.support.warehouses import change
 ASKED = ("--tokens", 96, "--window", 16, "--device", "cpu", "--quiet")
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory) -> Path:
+    """A folder with a model, a corpus, and the warehouse of a run of theirs, to be copied."""
+    folder = tmp_path_factory.mktemp("once")
+    corpus, model = tiny_corpus(folder / "corpus.jsonl"), save_folder(folder / "gpt2", SUPPORTED["gpt2"])
+    given = ("ingest", "--model", model, "--corpus", corpus, *ASKED)
+    assert exit_code(*given, "--warehouse", folder / "rare_tokens.duckdb") == 0
+    return folder
+
+
 @pytest.fixture
-def model(commands) -> Path:
-    tiny_corpus(commands.folder / "corpus.jsonl")
-    return save_folder(commands.folder / "gpt2", SUPPORTED["gpt2"])
+def model(commands, once) -> Path:
+    shutil.copy(once / "corpus.jsonl", commands.folder)
+    return shutil.copytree(once / "gpt2", commands.folder / "gpt2")
+
+
+@pytest.fixture
+def ingested(commands, once, model) -> Path:
+    return shutil.copy(once / "rare_tokens.duckdb", commands.folder)
 
 
 def ingest(commands, *more, model="gpt2"):
@@ -44,8 +62,7 @@ def relation(commands, name, **chosen) -> pl.DataFrame:
         return opened.read(name).filter(**chosen)
 
 
-def test_attention_is_added_to_a_run_that_is_there_and_says_what_hooks_say(commands, model) -> None:
-    assert ingest(commands).code == 0
+def test_attention_is_added_to_a_run_that_is_there_and_says_what_hooks_say(commands, model, ingested) -> None:
     before = relation(commands, "fct_effect")
     ended = ingest(commands, "--attention")
     assert ended.code == 0, ended.err
@@ -153,10 +170,10 @@ def test_bad_input_is_refused_in_a_sentence(commands, model, options, said) -> N
     ended = ingest(commands, *options)
     assert ended.code == 2
     assert said in ended.err
-    assert relation(commands, "dim_run").is_empty(), "before anything is computed"
+    assert commands.runs() == [], "before anything is computed"
 
 
-def test_a_dry_run_says_what_attention_adds(commands, model) -> None:
+def test_a_dry_run_says_what_attention_adds(commands, ingested) -> None:
     (without,) = json.loads(ingest(commands, "--dry-run").out)
     (asked,) = json.loads(ingest(commands, "--dry-run", "--attention").out)
     assert without["attention_rows"] == without["attention_minutes"] == 0
@@ -168,8 +185,7 @@ def test_a_dry_run_says_what_attention_adds(commands, model) -> None:
     assert ingest(commands, "--dry-run", "--attention", "--attention-layers", "7").code == 2
 
 
-def test_a_model_folder_that_has_changed_since_is_refused(commands, model) -> None:
-    assert ingest(commands).code == 0
+def test_a_model_folder_that_has_changed_since_is_refused(commands, model, ingested) -> None:
     (run_id,) = relation(commands, "dim_run")["run_id"]
     shutil.rmtree(model)
     save_folder(model, SUPPORTED["gpt2"], seed=1)
@@ -231,6 +247,18 @@ def test_results_do_not_depend_on_how_windows_and_edits_are_batched(tmp_path, mo
     assert (sums[0] - sums[1]).abs().max() <= 1e-3
 
 
+@pytest.fixture(scope="module")
+def measured(once, tmp_path_factory) -> Path:
+    """The parts of the run's attention."""
+    corpus = str(once / "corpus.jsonl")
+    options = Options(str(once / "gpt2"), corpus=(corpus,), tokens=96, window=16, device="cpu")
+    prepared = Workbench().prepare(identify(options)[0])
+    path, folder = once / "rare_tokens.duckdb", tmp_path_factory.mktemp("measured")
+    groups = warehouse.read(path, prepared.manifest.run_id, "position_group")
+    measure_attention(prepared, groups, folder, AttentionRequest(), LocalExecutor(quiet=True))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("relation_name", "column", "value", "said"),
     [
@@ -243,25 +271,15 @@ def test_results_do_not_depend_on_how_windows_and_edits_are_batched(tmp_path, mo
         ("dim_attention_cell", "token_group", "neither", "The text drawn for attention is not that of run"),
     ],
 )
-def test_parts_that_are_wrong_are_refused(commands, model, relation_name, column, value, said) -> None:
-    assert ingest(commands).code == 0
-    path = commands.folder / "rare_tokens.duckdb"
-    run_row = relation(commands, "dim_run").row(0, named=True)
-    from rare_tokens.ingest.run.pipeline import Workbench
-    from rare_tokens.ingest.run.request import Options, identify
-
-    options = Options("gpt2", corpus=("corpus.jsonl",), tokens=96, window=16, device="cpu")
-    prepared = Workbench().prepare(identify(options)[0])
-    assert prepared.manifest.run_id == run_row["run_id"]
-    folder = commands.folder / "parts"
-    groups = warehouse.read(path, run_row["run_id"], "position_group")
-    measure_attention(prepared, groups, folder, AttentionRequest(), LocalExecutor(quiet=True))
+def test_parts_that_are_wrong_are_refused(commands, ingested, measured, relation_name, column, value, said) -> None:
+    (run_id,) = relation(commands, "dim_run")["run_id"]
+    folder = shutil.copytree(measured, commands.folder / "parts")
     change(relation_name, column, 0, value)(folder)
     with pytest.raises(QualityError, match=said):
-        warehouse.add_attention(path, run_row["run_id"], folder, readers=[])
+        warehouse.add_attention(ingested, run_id, folder)
     assert relation(commands, "dim_attention").is_empty()
     with pytest.raises(UserError, match="is not published"):
-        warehouse.add_attention(path, "another", folder, readers=[])
+        warehouse.add_attention(ingested, "another", folder)
 
 
 def test_what_is_due() -> None:

@@ -16,12 +16,23 @@ from rare_tokens.common import parts
 from rare_tokens.common.errors import QualityError, UserError
 from rare_tokens.warehouse import connection
 from studies.synthetic.runs import make_parts
-from tests.support.warehouses import SMALL, assert_same, change, contents, drop_row, parts_of, published, summary
+from tests.support.warehouses import (
+    SMALL,
+    assert_same,
+    change,
+    contents,
+    drop_row,
+    empty,
+    parts_of,
+    published,
+    stored,
+    summary,
+)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "w.duckdb"
+    return empty(tmp_path / "w.duckdb")
 
 
 INTEGRITY = [
@@ -82,12 +93,21 @@ def test_a_broken_run_is_refused_whatever_the_reason(
 
 
 @pytest.mark.parametrize(("damage", "expectation"), PLAUSIBILITY)
-def test_a_doubtful_run_is_refused_unless_there_is_a_reason(
+def test_a_doubtful_run_is_refused_without_a_reason(
     path: Path, damage: Callable[[Path], None], expectation: str
 ) -> None:
     make_parts(parts_of(path), run_id="run", **SMALL)
     damage(parts_of(path))
     assert_refused(path, expectation, anyway=None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expectation"),
+    [*PLAUSIBILITY[:2], *(pytest.param(*case, marks=pytest.mark.slow) for case in PLAUSIBILITY[2:])],
+)
+def test_a_doubtful_run_is_published_for_a_reason(path: Path, damage: Callable[[Path], None], expectation: str) -> None:
+    make_parts(parts_of(path), run_id="run", **SMALL)
+    damage(parts_of(path))
     warehouse.publish(path, parts_of(path), line=power_law_line, anyway="a test of the fallback")
     with warehouse.open(path) as opened:
         (why,) = opened.dim_run()["status_reason"]
@@ -157,7 +177,7 @@ def test_a_rejected_run_can_be_ingested_again(path: Path) -> None:
 
 
 def test_a_refused_new_version_leaves_the_published_one(path: Path) -> None:
-    published(path)
+    stored(path)
     before = contents(path)
     make_parts(parts_of(path), run_id="run", **SMALL)
     summary(self_check_error=9.0)(parts_of(path))
@@ -172,7 +192,7 @@ def test_a_refused_new_version_leaves_the_published_one(path: Path) -> None:
 def test_other_contents_under_the_same_id_are_refused(
     path: Path, relation: str, column: str, row: int, value: Any
 ) -> None:
-    published(path, "first")
+    stored(path, "first")
     before = contents(path, leave_out=("dim_run",))
     folder = parts_of(path, "second")
     make_parts(folder, run_id="second", **SMALL)
@@ -183,7 +203,8 @@ def test_other_contents_under_the_same_id_are_refused(
     assert_same(before, contents(path, leave_out=("dim_run",)))
 
 
-def test_unfinished_parts_are_not_published(path: Path) -> None:
+def test_unfinished_parts_are_not_published(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
     folder = parts_of(path)
     with pytest.raises(UserError, match="holds no parts"):
         warehouse.publish(path, folder, line=power_law_line)
@@ -193,12 +214,19 @@ def test_unfinished_parts_are_not_published(path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("view", ["audit_group", "audit_influence"])
-def test_the_second_audit_of_a_run_reads_no_other(path: Path, view: str) -> None:
-    """Or publishing would take longer and more memory with every run that is there."""
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse of three runs."""
+    path = empty(tmp_path_factory.mktemp("three") / "w.duckdb")
     for seed, name in enumerate(("one", "two", "three")):
         published(path, name, model_seed=seed)
-    with connection.reading(path) as con:
+    return path
+
+
+@pytest.mark.parametrize("view", ["audit_group", "audit_influence"])
+def test_the_second_audit_of_a_run_reads_no_other(three: Path, view: str) -> None:
+    """Or publishing would take longer and more memory with every run that is there."""
+    with connection.reading(three) as con:
         ((_, plan),) = con.execute(
             f"explain (analyze, format json) select * from {view} where run_id = 'two'"
         ).fetchall()

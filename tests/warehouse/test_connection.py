@@ -20,6 +20,7 @@ from rare_tokens.warehouse.publish import marts
 from rare_tokens.warehouse.schema import migrations, relations
 from studies.synthetic.runs import make_parts
 from tests.conftest import REPOSITORY
+from tests.support.warehouses import empty, stored
 
 
 @pytest.fixture
@@ -82,9 +83,7 @@ def test_a_database_of_someone_else_is_left_alone(path: Path, use: Callable[[Pat
 
 
 def test_a_truncated_warehouse_is_named(path: Path) -> None:
-    folder = path.with_name("parts")
-    make_parts(folder, positions=2048, neurons=128)
-    warehouse.publish(path, folder, line=power_law_line)
+    stored(path, positions=2048, neurons=128)
     data = path.read_bytes()
     path.write_bytes(data[:1_000_000])
     with pytest.raises(UserError, match=r"w\.duckdb"), warehouse.open(path) as opened:
@@ -92,9 +91,7 @@ def test_a_truncated_warehouse_is_named(path: Path) -> None:
 
 
 def test_a_warehouse_damaged_in_its_middle_is_named(path: Path) -> None:
-    folder = path.with_name("parts")
-    make_parts(folder, positions=2048, neurons=128)
-    warehouse.publish(path, folder, line=power_law_line)
+    stored(path, positions=2048, neurons=128)
     data = bytearray(path.read_bytes())
     for start in range(20_000, len(data), 50_000):
         data[start : start + 50] = b"\xaa" * 50
@@ -126,7 +123,7 @@ def test_a_question_mark_in_the_path_is_refused(tmp_path: Path) -> None:
 
 @BOTH
 def test_a_newer_schema_is_refused(path: Path, use: Callable[[Path], None]) -> None:
-    write(path)
+    empty(path)
     with duckdb.connect(path) as con:
         con.execute("insert into store.migration values (999, 'from_the_future', now()::timestamp)")
     with pytest.raises(UserError, match="schema 999"):
@@ -134,7 +131,7 @@ def test_a_newer_schema_is_refused(path: Path, use: Callable[[Path], None]) -> N
 
 
 def test_another_version_s_views_are_refused_until_migrated(path: Path) -> None:
-    write(path)
+    empty(path)
     with duckdb.connect(path) as con:
         con.execute("update store.catalogue set digest = 'another version'")
         con.execute("create view gone as select 1 as x")
@@ -150,7 +147,7 @@ def test_another_version_s_views_are_refused_until_migrated(path: Path) -> None:
 
 
 def test_writing_brings_a_warehouse_up_to_date(path: Path) -> None:
-    write(path)
+    empty(path)
     with duckdb.connect(path) as con:
         con.execute("update store.catalogue set digest = 'another version'")
     write(path)
@@ -160,7 +157,7 @@ def test_writing_brings_a_warehouse_up_to_date(path: Path) -> None:
 def test_migrations_are_numbered_without_gaps_and_recorded(path: Path) -> None:
     numbers = [number for number, _, _ in migrations.known()]
     assert numbers == list(range(1, len(numbers) + 1))
-    write(path)
+    empty(path)
     with connection.reading(path) as con:
         recorded = con.execute("select number, name from store.migration order by 1").fetchall()
     assert recorded == [(number, name) for number, name, _ in migrations.known()]
@@ -187,7 +184,7 @@ def test_a_warehouse_with_data_takes_a_new_migration(path: Path, monkeypatch: py
 
 
 def test_a_failing_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(path)
+    empty(path)
     broken = (
         migrations.known()[-1][0] + 1,
         "broken",
@@ -205,13 +202,13 @@ def test_a_failing_migration_changes_nothing(path: Path, monkeypatch: pytest.Mon
 
 @BOTH
 def test_a_writer_locks_others_out_and_is_named(path: Path, use: Callable[[Path], None]) -> None:
-    write(path)
+    empty(path)
     with held_by_another_process(path) as other, pytest.raises(LockedError, match=f"process {other.pid}"):
         use(path)
 
 
 def test_readers_share_and_keep_writers_out(path: Path) -> None:
-    write(path)
+    empty(path)
     with held_by_another_process(path, read_only=True) as other:
         read(path)
         with pytest.raises(LockedError, match=f"process {other.pid}"):
@@ -219,7 +216,7 @@ def test_readers_share_and_keep_writers_out(path: Path) -> None:
 
 
 def test_waiting_for_a_lock(path: Path) -> None:
-    write(path)
+    empty(path)
     with held_by_another_process(path) as other:
         start = time.monotonic()
         with pytest.raises(LockedError):
@@ -230,14 +227,14 @@ def test_waiting_for_a_lock(path: Path) -> None:
 
 
 def test_one_process_cannot_write_to_what_it_reads(path: Path) -> None:
-    write(path)
+    empty(path)
     with warehouse.open(path), pytest.raises(LockedError, match="This very process"):
         write(path)
     write(path)
 
 
 def test_a_read_only_file_is_refused_to_writers(path: Path) -> None:
-    write(path)
+    empty(path)
     error = duckdb.IOException(f'IO Error: Cannot open file "{path}": Permission denied')
     with pytest.raises(UserError, match="permission denied"), connection.engine_errors(path):
         raise error
@@ -257,7 +254,7 @@ def test_other_errors_of_the_engine_pass(path: Path) -> None:
 def test_readers_reach_nothing_but_the_file(path: Path) -> None:
     other = path.with_name("other.csv")
     other.write_text("x\n1\n")
-    write(path)
+    empty(path)
     with connection.reading(path) as con:
         for attempt in (f"from '{other}'", f"attach '{path.with_name('o.duckdb')}'", "set threads = 1"):
             with pytest.raises(duckdb.Error, match=r"disabled|locked"):
@@ -298,9 +295,10 @@ ARGUMENTS = {  # of the table macros that take others than a run and a percentil
 
 
 def test_table_macros_give_the_columns_they_describe(path: Path) -> None:
-    for relation in relations.relations().values():
-        if relation.is_macro and relation.columns:
-            with connection.reading(path) as con:
+    empty(path)
+    with connection.reading(path) as con:
+        for relation in relations.relations().values():
+            if relation.is_macro and relation.columns:
                 given = ", ".join(ARGUMENTS.get(relation.name, ("'run'", "15")))
                 assert con.sql(f"from {relation.name}({given})").columns == list(relation.columns)
 

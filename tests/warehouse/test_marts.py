@@ -13,7 +13,7 @@ from rare_tokens.warehouse.publish import marts
 from rare_tokens.warehouse.schema import migrations, relations
 from rare_tokens.warehouse.schema.relations import Relation
 from studies.synthetic.runs import make_parts
-from tests.support.warehouses import SMALL, assert_same, contents, parts_of, published
+from tests.support.warehouses import SMALL, assert_same, contents, empty, parts_of, published, stored
 
 
 def test_each_mart_comes_after_those_that_it_reads() -> None:
@@ -68,7 +68,7 @@ def test_views_and_macros_are_made_after_those_that_they_name() -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    published(tmp_path / "w.duckdb", "one", seed=1, effects=("loss", "kl"))
+    stored(tmp_path / "w.duckdb", "one", seed=1, effects=("loss", "kl"))
     published(tmp_path / "w.duckdb", "two", seed=2)
     return tmp_path / "w.duckdb"
 
@@ -116,7 +116,7 @@ def test_a_line_that_does_not_lie_on_its_window_is_refused(tmp_path: Path) -> No
     def line(curves: pl.DataFrame) -> pl.DataFrame:
         return power_law_line(curves).with_columns(beta=pl.col("beta") + 0.01)
 
-    path = tmp_path / "w.duckdb"
+    path = empty(tmp_path / "w.duckdb")
     make_parts(parts_of(path), run_id="run", **SMALL)
     with pytest.raises(QualityError, match="deviations over the fitted ranks have mean 0"):
         warehouse.publish(path, parts_of(path), line=line, anyway="please")

@@ -13,7 +13,7 @@ from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store import parquet_facts
 from tests.support.commands import Commands
 from tests.support.old_schema import make_old
-from tests.support.warehouses import assert_same, contents, published
+from tests.support.warehouses import assert_same, contents, published, stored
 
 NEWEST = migrations.known()[-1][0]
 # Publishing fills these; what only `analyze` or a later schema's publishing fills is empty after a migration.
@@ -23,7 +23,7 @@ LATER = {"quality_result"}
 @pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("new") / "new.duckdb"
-    published(path, "first", seed=1)
+    stored(path, "first", seed=1)
     published(path, "second", seed=2, effects=("loss", "entropy"))
     return path
 
@@ -73,7 +73,7 @@ def earlier(commands: Commands) -> Path:
     Beside it, as `new.duckdb`, the same of today.
     """
     new, old = commands.folder / "new.duckdb", commands.folder / "rare_tokens.duckdb"
-    published(new, "native", seed=1)
+    stored(new, "native", seed=1)
     published(new, "parquet", seed=2, effects=("loss", "entropy"))
     warehouse.keep(new, "parquet", "parquet", quiet=True)
     make_old(old, new, BEFORE_THE_ROOMS)

@@ -1,5 +1,6 @@
 """An effect that is added to the table of effects needs a migration for its column, and nothing else here."""
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -12,18 +13,24 @@ from rare_tokens.common import parts
 from rare_tokens.common.errors import QualityError, UserError
 from rare_tokens.warehouse.schema import migrations
 from studies.synthetic.runs import make_parts
-from tests.support.warehouses import SMALL, change, parts_of, published
+from tests.support.warehouses import SMALL, change, parts_of, published, stored
 
 MIGRATION = "alter table store.fct_effect add column delta_rank float"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    stored(folder / "w.duckdb", "native", effects=("loss", "kl"))
+    published(folder / "w.duckdb", "parquet", effects=("loss", "kl"))
+    warehouse.keep(folder / "w.duckdb", "parquet", "parquet", quiet=True)
+    return folder
+
+
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def path(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A warehouse with a run in either store, from before there was an effect `rank`."""
-    path = tmp_path / "w.duckdb"
-    published(path, "native", effects=("loss", "kl"))
-    published(path, "parquet", effects=("loss", "kl"))
-    warehouse.keep(path, "parquet", "parquet", quiet=True)
+    path = shutil.copytree(made, tmp_path, dirs_exist_ok=True) / "w.duckdb"
     known = [*migrations.known(), (migrations.known()[-1][0] + 1, "rank", MIGRATION)]
     monkeypatch.setattr(migrations, "known", lambda: known)
     monkeypatch.setitem(parts.EFFECT_COLUMNS, "rank", "delta_rank")
@@ -50,8 +57,6 @@ def test_it_is_audited_stored_shown_and_shared(path: Path, tmp_path: Path, store
             "select delta_rank from fct_effect where run_id = 'new' and neuron = 0 and position_id = 3"
         )
         assert value.to_list() == [0.25]
-    checked, _ = warehouse.check(path, [], tmp_path / "quality")
-    assert [(run.run_id, run.failed) for run in checked] == [("native", []), ("new", []), ("parquet", [])]
     warehouse.export(path, tmp_path / "out")
     other = tmp_path / "other.duckdb"
     warehouse.attach(other, tmp_path / "out", line=power_law_line, store=store)
@@ -60,6 +65,15 @@ def test_it_is_audited_stored_shown_and_shared(path: Path, tmp_path: Path, store
     assert warehouse.keep(path, "parquet", "native", quiet=True)
     with warehouse.open(path) as opened:
         assert opened.sql(shown).rows() == expected
+
+
+def test_it_is_checked(path: Path, tmp_path: Path) -> None:
+    warehouse.migrate(path, line=power_law_line)
+    folder = parts_of(path, "new")
+    make_parts(folder, run_id="new", effects=("loss", "rank"), **SMALL)
+    warehouse.publish(path, folder, line=power_law_line)
+    checked, _ = warehouse.check(path, [], tmp_path / "quality")
+    assert [(run.run_id, run.failed) for run in checked] == [("native", []), ("new", []), ("parquet", [])]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), None])

@@ -19,18 +19,25 @@ from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.publish import loading
 from rare_tokens.warehouse.store import parquet_facts
 from studies.synthetic.runs import make_parts
-from tests.support.warehouses import SMALL, assert_same, contents, parts_of
+from tests.support.warehouses import SMALL, assert_same, contents, empty, parts_of
 
 EFFECTS = ("loss", "entropy")
 
 
 def publish(path: Path, name: str, store: str | None, seed: int = 1, neurons: int = 130) -> None:
+    if not path.exists():
+        empty(path)
     make_parts(parts_of(path, name), run_id=name, seed=seed, **(SMALL | {"neurons": neurons, "effects": EFFECTS}))
     warehouse.publish(path, parts_of(path, name), line=power_law_line, store=store)
 
 
 def files_of(path: Path) -> list[Path]:
     return sorted(file for file in parquet_facts.folder(path).rglob("*") if file.is_file())
+
+
+def facts(path: Path) -> int:
+    with warehouse.open(path) as opened:
+        return opened.sql("select count(*) as n from fct_effect")["n"].item()
 
 
 def relations_of(path: Path) -> dict[str, pl.DataFrame]:
@@ -54,6 +61,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).mkdir()
             publish(folder / name / "w.duckdb", "one", stores[0], seed=1)
             publish(folder / name / "w.duckdb", "two", stores[1], seed=2)
+        shutil.copytree(folder / "mixed", folder / "three")
+        publish(folder / "three" / "w.duckdb", "three", "parquet", seed=3)
     return folder
 
 
@@ -64,6 +73,12 @@ def both(made: Path, tmp_path: Path, small_blocks: None) -> tuple[Path, Path]:
     shutil.copytree(made / "native", native.parent)
     shutil.copytree(made / "mixed", mixed.parent)
     return native, mixed
+
+
+@pytest.fixture
+def three(made: Path, tmp_path: Path, small_blocks: None) -> Path:
+    """The mixed one with a third run, in Parquet too."""
+    return shutil.copytree(made / "three", tmp_path / "a [b] 'c' * ü") / "w.duckdb"
 
 
 def test_every_relation_equals_the_native_store_bit_for_bit(both: tuple[Path, Path]) -> None:
@@ -88,15 +103,15 @@ def test_a_filter_skips_files_and_row_groups(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(loading, "FACTS_PER_STATEMENT", 1)
     monkeypatch.setattr(parquet_facts, "ROWS_PER_ROW_GROUP", 2048)
     path = tmp_path / "w.duckdb"
-    for number in range(1, 5):
+    for number in (1, 2):
         publish(path, f"run-{number}", "parquet", seed=number)
     with warehouse.open(path) as opened:
-        plan = _scan(opened, "select sum(delta_loss) from fct_effect where run_id = 'run-3' and neuron = 70")
-        by_key = _scan(opened, "select sum(delta_loss) from store.effect where run_key = 3 and neuron = 70")
+        plan = _scan(opened, "select sum(delta_loss) from fct_effect where run_id = 'run-2' and neuron = 70")
+        by_key = _scan(opened, "select sum(delta_loss) from store.effect where run_key = 2 and neuron = 70")
     # 3 files a run of 64, 64 and 2 neurons; row groups of 16 neurons.
     assert _count(plan, r"Total Files Read: (\d+)") == 3
     assert _count(plan, r"Row Groups Scanned: (\d+) / 9") == 1
-    assert "Scanning Files: 3/12" in by_key
+    assert "Scanning Files: 3/6" in by_key
 
 
 def _scan(opened: warehouse.Warehouse, query: str) -> str:
@@ -171,7 +186,7 @@ def test_deleting_the_runs_leaves_an_empty_warehouse_that_reads(both: tuple[Path
         assert opened.fct_effect().is_empty()
     publish(mixed, "one", "parquet")
     parquet_facts.folder(mixed).joinpath("stray").mkdir()
-    assert warehouse.run_sql(mixed, "select count(*) as n from fct_effect")["n"].item() == 128 * 130
+    assert facts(mixed) == 128 * 130
 
 
 def delete_nothing(path: Path) -> None:
@@ -197,7 +212,7 @@ def test_what_a_kill_leaves_is_removed_by_the_next_command(both: tuple[Path, Pat
         orphan.parent.mkdir(exist_ok=True)
         orphan.write_bytes(b"half a file")
         shutil.copy(real, orphan.with_name("ffff.parquet"))
-        assert warehouse.run_sql(mixed, "select count(*) as n from fct_effect")["n"].item() == 2 * 128 * 130
+        assert facts(mixed) == 2 * 128 * 130
         clean()
         assert len(files_of(mixed)) == (6 if number == 2 else 3), number
     assert_same(relations_of(mixed), relations_of(native))
@@ -232,11 +247,9 @@ def test_a_failure_while_writing_leaves_the_state_before(
 
 
 def test_a_disk_without_room_for_a_temporary_file_is_the_users_error(
-    both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    three: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, mixed = both
-    publish(mixed, "three", "parquet", seed=3)
-    before = contents(mixed)
+    before = contents(three)
 
     def refused(**_: object) -> str:
         raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
@@ -244,9 +257,9 @@ def test_a_disk_without_room_for_a_temporary_file_is_the_users_error(
     with monkeypatch.context() as patch:
         patch.setattr(parquet_facts.tempfile, "mkdtemp", refused)
         with pytest.raises(UserError, match="No temporary file can be written"):
-            warehouse.delete(mixed, "two")
-    assert_same(contents(mixed), before)
-    assert warehouse.delete(mixed, "two") == "two"
+            warehouse.delete(three, "two")
+    assert_same(contents(three), before)
+    assert warehouse.delete(three, "two") == "two"
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -295,8 +308,6 @@ def test_a_damaged_file_is_named_by_whatever_reads_facts(
     first, second, _ = files_of(mixed)
     damage(first, second)
     named = f"{re.escape(str(first))} of run two (is missing|is damaged|cannot be read).*Put it back.*delete"
-    with pytest.raises(UserError, match=named):
-        warehouse.run_sql(mixed, "select count(*) from fct_effect")
     with warehouse.open(mixed) as opened:
         with pytest.raises(UserError, match=named):
             opened.fct_effect(run="two")
@@ -308,11 +319,22 @@ def test_a_damaged_file_is_named_by_whatever_reads_facts(
     with pytest.raises(UserError, match=named):
         warehouse.keep(mixed, "two", "native")
     assert warehouse.runs(mixed).height == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [_missing, *(pytest.param(damage, marks=pytest.mark.slow) for damage in DAMAGES if damage != _missing)]
+)
+def test_beside_a_damaged_file_others_are_published_and_its_run_deleted(
+    both: tuple[Path, Path], damage: Callable[[Path, Path], None]
+) -> None:
+    _, mixed = both
+    first, second, _ = files_of(mixed)
+    damage(first, second)
     publish(mixed, "three", "parquet", seed=3)
     if first.is_dir():
         first.rmdir()
     warehouse.delete(mixed, "two")
-    assert warehouse.run_sql(mixed, "select count(*) as n from fct_effect")["n"].item() == 2 * 128 * 130
+    assert facts(mixed) == 2 * 128 * 130
 
 
 def test_a_changed_value_is_found_by_check_and_export(both: tuple[Path, Path]) -> None:
@@ -341,7 +363,7 @@ def test_a_listed_file_outside_the_folder_makes_nothing_readable(both: tuple[Pat
     with duckdb.connect(mixed) as con:
         con.execute("update store.fact_file set path = '../secret.parquet' where first_neuron = 0")
     with pytest.raises(UserError, match=r"lists the Parquet file '\.\./secret\.parquet'"):
-        warehouse.run_sql(mixed, "from dim_run")
+        facts(mixed)
 
 
 # --- other programs -------------------------------------------------------------------------------------------------
@@ -352,11 +374,9 @@ def _facts(path: Path, run: str) -> pl.DataFrame:
         return opened.fct_effect(run_id=run).sort("neuron", "position_id").select("run_id", *parquet_facts.columns())
 
 
-def test_polars_reads_the_same_facts_lazily(both: tuple[Path, Path]) -> None:
-    _, mixed = both
-    publish(mixed, "three", "parquet", seed=3)
+def test_polars_reads_the_same_facts_lazily(three: Path) -> None:
     lazy = pl.scan_parquet(
-        files_of(mixed),
+        files_of(three),
         glob=False,
         hive_partitioning=True,
         hive_schema={"run_id": pl.String, "run_key": pl.UInt16, "block": pl.UInt16},
@@ -366,18 +386,16 @@ def test_polars_reads_the_same_facts_lazily(both: tuple[Path, Path]) -> None:
     )
     assert "run_id=two" in found.explain()
     assert "run_id=three" not in found.explain(), "the other run's files are not opened"
-    polars.testing.assert_frame_equal(found.collect(), _facts(mixed, "two"))
+    polars.testing.assert_frame_equal(found.collect(), _facts(three, "two"))
     assert lazy.select(pl.len()).collect().item() == 2 * 128 * 130
 
 
-def test_pyarrow_reads_the_same_facts(both: tuple[Path, Path]) -> None:
-    _, mixed = both
-    publish(mixed, "three", "parquet", seed=3)
+def test_pyarrow_reads_the_same_facts(three: Path) -> None:
     dataset = ds.dataset(
-        [str(file) for file in files_of(mixed)],
+        [str(file) for file in files_of(three)],
         format="parquet",
         partitioning="hive",
-        partition_base_dir=str(parquet_facts.folder(mixed)),
+        partition_base_dir=str(parquet_facts.folder(three)),
     )
     one = ds.field("run_id") == "three"
     assert len(list(dataset.get_fragments(filter=one))) == 3
@@ -386,7 +404,7 @@ def test_pyarrow_reads_the_same_facts(both: tuple[Path, Path]) -> None:
     )
     found = pl.from_arrow(table)
     assert isinstance(found, pl.DataFrame)
-    polars.testing.assert_frame_equal(found.cast({"run_id": pl.String}), _facts(mixed, "three"))
+    polars.testing.assert_frame_equal(found.cast({"run_id": pl.String}), _facts(three, "three"))
 
 
 def test_plain_duckdb_reads_them_once_told_where_they_are(both: tuple[Path, Path]) -> None:

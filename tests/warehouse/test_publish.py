@@ -15,12 +15,12 @@ from rare_tokens.common import parts
 from rare_tokens.warehouse import connection
 from rare_tokens.warehouse.publish import loading
 from studies.synthetic.runs import make_parts, write_summary
-from tests.support.warehouses import SMALL, assert_same, change, contents, parts_of, published
+from tests.support.warehouses import SMALL, assert_same, change, contents, empty, parts_of, published, stored
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "w.duckdb"
+    return empty(tmp_path / "w.duckdb")
 
 
 def test_a_run_is_begun_staged_and_published(path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_manifest_and_summary_are_in_dim_run(path: Path) -> None:
 
 
 def test_publishing_again_replaces_the_run(path: Path) -> None:
-    published(path, seed=0)
+    stored(path, seed=0)
     published(path, "other", seed=5)
     before = contents(path)
     published(path, seed=0, code_version="0.2.0", model_hash="n" * 64)
@@ -84,7 +84,7 @@ def test_publishing_again_replaces_the_run(path: Path) -> None:
 
 
 def test_a_run_extended_by_an_effect_replaces_the_run(path: Path) -> None:
-    published(path)
+    stored(path)
     published(path, effects=("loss", "direct"))
     with warehouse.open(path) as opened:
         facts = opened.fct_effect()
@@ -95,16 +95,15 @@ def test_a_run_extended_by_an_effect_replaces_the_run(path: Path) -> None:
 def test_marts_are_the_same_bit_for_bit_on_any_number_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Large enough that the engine works with several threads: 16 blocks of 122,880 rows.
+    # Large enough that the engine works with several threads: 8 blocks of 122,880 rows.
     seen = []
-    for threads in (1, 4, 3):
+    for threads in (1, 3):
         monkeypatch.setitem(connection.WRITE_CONFIG, "threads", threads)
         path = tmp_path / f"{threads}.duckdb"
-        make_parts(parts_of(path), positions=4096, neurons=512, vocabulary=5000, window=256, run_id="run")
+        make_parts(parts_of(path), positions=2048, neurons=512, vocabulary=5000, window=256, run_id="run")
         warehouse.publish(path, parts_of(path), line=power_law_line)
         seen.append(contents(path, leave_out=("fct_effect", "neuron_weight", "dim_position", "position_frequency")))
-    assert_same(seen[0], seen[1])
-    assert_same(seen[0], seen[2])
+    assert_same(*seen)
 
 
 def test_marts_do_not_depend_on_how_the_facts_were_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +130,7 @@ def _cut(folder: Path, block: int) -> None:
 
 
 def test_tokens_and_frequencies_are_stored_once(path: Path) -> None:
-    published(path, "first", seed=3)
+    stored(path, "first", seed=3)
     published(path, "second", seed=3)
     published(path, "third", seed=4)
     with warehouse.open(path) as opened:
@@ -140,9 +139,8 @@ def test_tokens_and_frequencies_are_stored_once(path: Path) -> None:
         assert len(opened.position_group(run="second")) == len(opened.position_group(run="first")) > 0
 
 
-@pytest.mark.parametrize("folder", ["with space", "it's", "we[ird]*", "ünï çødé", 'say "hi"'])
-def test_paths_with_odd_characters(tmp_path: Path, folder: str) -> None:
-    path = tmp_path / folder / "w.duckdb"
+def test_paths_with_odd_characters(tmp_path: Path) -> None:
+    path = tmp_path / "it's we[ird]* ünï çødé" / 'say "hi".duckdb'
     path.parent.mkdir()
     assert published(path) == "run"
     with warehouse.open(path) as opened:
@@ -171,7 +169,6 @@ def test_hostile_texts_of_tokens_are_kept_as_they_are(path: Path) -> None:
     warehouse.publish(path, folder, line=power_law_line)
     with warehouse.open(path) as opened:
         assert opened.dim_token(token_id=[*range(1, 7)]).sort("token_id")["text"].to_list() == texts
-    assert warehouse.run_sql(path, "select max(length(text)) as n from dim_token")["n"].to_list() == [10**7]
 
 
 def test_a_run_without_rare_tokens_is_published(path: Path) -> None:

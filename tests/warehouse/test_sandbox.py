@@ -12,14 +12,18 @@ from rare_tokens import warehouse
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.errors import LockedError, UserError
 from rare_tokens.warehouse import sandbox
-from rare_tokens.warehouse.connection import open_read_only
 from rare_tokens.warehouse.store import parquet_facts
 from studies.synthetic.runs import make_parts
+from tests.support.warehouses import hashes
 
 SECRET = "the content of a file beside the warehouse"
 
 
-@pytest.fixture(scope="module", params=parquet_facts.STORES)
+# Of a run in Parquet the engine may read files, so that is the store with the weaker wall.
+STORES = [parquet_facts.PARQUET, pytest.param(parquet_facts.NATIVE, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=STORES)
 def path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     path = tmp_path_factory.mktemp("sandbox") / "w.duckdb"
     make_parts(path.with_name("parts"), positions=64, neurons=8, window=32, run_id="run")
@@ -161,157 +165,11 @@ def test_hostile_sql_is_refused(path: Path, text: str) -> None:
     assert hashes(folder) == before
 
 
-def hashes(folder: Path) -> dict[Path, str]:
-    return {file: parquet_facts.sha256(file) for file in folder.rglob("*") if file.is_file()}
-
-
-# Attempts on what the engine must be able to read: {file} is a Parquet file of the facts, {facts} their folder.
-ON_FACTS = [
-    # writing there
-    "copy (select 1 as x) to '{file}' (format parquet)",
-    "copy (select 1 as x) to '{file}'",
-    "copy dim_run to '{facts}/new.parquet'",
-    "copy dim_run to '{facts}' (format parquet, partition_by (run_id), overwrite_or_ignore)",
-    "copy dim_run to '{facts}/run_id=run/run_key=1/block=00000/new.parquet'",
-    "copy store.parquet_effect to '{folder}/out.parquet'",
-    "copy (from fct_effect) to '{folder}/out.csv'",
-    "copy store.run from '{file}'",
-    "export database '{facts}/out'",
-    "explain analyze copy (select 1) to '{file}'",
-    "with out as (copy (select 1) to '{file}') select 1",
-    "from query('copy (select 1) to ''{file}''')",
-    "insert into store.fact_file select * from store.fact_file",
-    "update store.fact_file set path = '../secret.parquet'",
-    "delete from store.fact_file",
-    "create or replace view store.parquet_effect as select 1",
-    "insert into store.parquet_effect select * from store.parquet_effect",
-    "delete from fct_effect",
-    # reading them as files
-    "from '{file}'",
-    'from "{file}"',
-    "from read_parquet('{file}')",
-    "from READ_PARQUET('{file}')",
-    "from system.main.read_parquet('{file}')",
-    "from parquet_scan(['{file}'])",
-    "from read_text('{file}')",
-    "from read_blob('{file}')",
-    "from read_csv('{file}')",
-    "from read_json('{file}')",
-    "from sniff_csv('{file}')",
-    "from glob('{facts}/**')",
-    "from glob('{file}')",
-    "from parquet_metadata('{file}')",
-    "from parquet_schema('{file}')",
-    "from parquet_file_metadata('{file}')",
-    "from parquet_bloom_probe('{file}', 'neuron', 1)",
-    "describe '{file}'",
-    "summarize '{file}'",
-    "summarize from read_parquet('{file}')",
-    "explain select * from read_blob('{file}')",
-    "explain analyze from '{file}'",
-    "pivot (from read_parquet('{file}')) on neuron in (1) using count(*)",
-    "pivot '{file}' on neuron in (1) using count(*)",
-    "unpivot '{file}' on neuron",
-    "select (select max(neuron) from '{file}')",
-    "with x as (from read_blob('{file}')) from x",
-    "with recursive x as (select 1 as a union all select neuron from '{file}') from x",
-    "select * from dim_run, lateral (from read_text('{file}'))",
-    "select * from dim_run where exists (from '{file}')",
-    "from dim_run union all by name from '{file}'",
-    "from query('from read_blob(''{file}'')')",
-    "from query('from ' || '''{file}''')",
-    "from query('from query(''from ''''{file}'''''')')",
-    "from query_table('{file}')",
-    "from query_table(['dim_run', '{file}'])",
-    "select * from json_execute_serialized_sql(json_serialize_sql('from read_blob(''{file}'')'))",
-    # other files by way of them
-    "from read_parquet('{facts}/../secret.parquet')",
-    "from read_parquet('{file}/../../../../../secret.parquet')",
-    "from read_parquet(getvariable('rare_tokens_facts') || '/../secret.parquet')",
-    "from read_parquet('{facts}/link.parquet')",
-    "from read_parquet('{facts}/stray/run_key=9/block=00000/x.parquet')",
-    "from '{facts}/**/*.parquet'",
-    "from read_text('{facts}/../secret.txt')",
-    "from read_parquet(['{file}', '{folder}/secret.parquet'])",
-    "attach '{facts}/other.duckdb' as other",
-    "attach '{file}' as other",
-    # the settings that keep them apart
-    "set variable rare_tokens_facts = '{folder}'",
-    "set variable rare_tokens_template = '{folder}/secret.parquet'",
-    "reset variable rare_tokens_facts",
-    "set allowed_paths = ['{folder}/secret.parquet']",
-    "set allowed_directories = ['/']",
-    "set file_search_path = '{folder}'",
-    "set enable_external_access = true",
-    "reset enable_external_access",
-    "pragma enable_object_cache",
-    "install parquet",
-    "load parquet",
-]
-
-
-@pytest.fixture(scope="module")
-def backed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A warehouse whose run is in Parquet, and beside its files a link to, and a copy of, another file."""
-    path = tmp_path_factory.mktemp("backed") / "w.duckdb"
-    make_parts(path.with_name("parts"), positions=64, neurons=8, window=32, run_id="run")
-    warehouse.publish(path, path.with_name("parts"), line=power_law_line, store=parquet_facts.PARQUET)
-    path.with_name("secret.txt").write_text(SECRET)
-    pl.DataFrame({"x": [SECRET]}).write_parquet(path.with_name("secret.parquet"))
-    (parquet_facts.folder(path) / "link.parquet").symlink_to(path.with_name("secret.parquet"))
-    stray = parquet_facts.folder(path) / "stray" / "run_key=9" / "block=00000" / "x.parquet"
-    stray.parent.mkdir(parents=True)
-    pl.DataFrame({"x": [SECRET]}).write_parquet(stray)
-    return path
-
-
-@pytest.mark.parametrize("text", ON_FACTS)
-def test_facts_in_parquet_are_read_through_relations_only(backed: Path, text: str) -> None:
-    (file,) = parquet_facts.folder(backed).glob("run_id=run/run_key=*/block=*/*.parquet")
-    before = hashes(backed.parent)
-    text = text.format(folder=backed.parent, facts=parquet_facts.folder(backed), file=file)
-    with pytest.raises(UserError) as refusal:
-        sandbox.answer(backed, text)
-    assert SECRET not in str(refusal.value)
-    with warehouse.open(backed) as opened:
-        with pytest.raises(UserError) as refusal:
-            opened.sql(text)
-        assert opened.fct_effect(neuron=3).height == 64
-    assert SECRET not in str(refusal.value)
-    assert hashes(backed.parent) == before
-
-
-@pytest.mark.parametrize("reader", ["read_text", "read_blob", "read_parquet", "read_csv"])
-def test_the_engine_itself_reads_no_file_but_the_facts(backed: Path, reader: str) -> None:
-    """The second wall, without the first."""
-    (file,) = parquet_facts.folder(backed).glob("run_id=run/run_key=*/block=*/*.parquet")
-    others = [
-        backed.with_name("secret.parquet"),
-        backed.with_name("secret.txt"),
-        parquet_facts.folder(backed) / "link.parquet",
-    ]
-    others += [
-        *parquet_facts.folder(backed).glob("stray/*/*/*"),
-        file.parent / ".." / "secret.parquet",
-        file.parent / "new.csv",
-    ]
-    with open_read_only(backed) as con:
-        assert con.execute(f"select count(*) from read_blob('{file}')").fetchall() == [(1,)]
-        for other in others:
-            with pytest.raises(duckdb.PermissionException):
-                con.execute(f"from {reader}('{other}')")
-            with pytest.raises(duckdb.PermissionException):
-                con.execute(f"copy (select 1 as x) to '{other}'")
-        with pytest.raises(duckdb.Error, match=r"locked"):
-            con.execute("set allowed_paths = ['/']")
-
-
 def test_there_are_many_hostile_attempts() -> None:
     assert len(set(HOSTILE)) >= 100
-    assert len(set(ON_FACTS)) >= 70
 
 
-@pytest.mark.parametrize("text", [text for text in HOSTILE if "store.catalogue" in text or text.startswith("copy")])
+@pytest.mark.parametrize("text", ["copy dim_run to '{folder}/out.csv'", "delete from store.catalogue"])
 def test_an_absent_warehouse_cannot_be_written_either(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError):
         sandbox.answer(tmp_path / "absent.duckdb", text.format(folder=tmp_path))
@@ -354,7 +212,7 @@ def test_queries_are_answered(path: Path, text: str) -> None:
 def test_the_result_is_a_polars_frame(path: Path) -> None:
     frame = warehouse.run_sql(path, "select run_id, count(*) as pairs from fct_effect group by 1")
     assert frame.equals(pl.DataFrame({"run_id": ["run"], "pairs": [64 * 8]}))
-    assert warehouse.run_sql(path, "from dim_run where false").columns[:2] == ["run_id", "run_key"]
+    assert sandbox.answer(path, "from dim_run where false").column_names[:2] == ["run_id", "run_key"]
 
 
 def test_refusals_come_back_from_the_process(path: Path) -> None:
@@ -371,10 +229,10 @@ def test_columns_that_polars_has_no_type_or_name_for(path: Path) -> None:
         " 1::varint as v, map {'k': 1} as m, 'x'::variant as w",
     )
     assert frame.select("i", "u", "b", "v").row(0) == ("3 days", "1", "101", "1")
-    assert warehouse.run_sql(path, "select 1 as a, 2 as a, 3 as a_1").rows() == [(1, 2, 3)]
+    assert sandbox.answer(path, "select 1 as a, 2 as a, 3 as a_1").to_pylist() == [{"a": 1, "a_1": 2, "a_1_1": 3}]
     for odd in ("select 1 as a, interval 1 day as a", "select date '290000-01-01'", "select timestamp 'infinity'"):
         with pytest.raises(UserError):
-            warehouse.run_sql(path, odd)
+            sandbox.answer(path, odd)
 
 
 @pytest.mark.parametrize(
@@ -382,21 +240,23 @@ def test_columns_that_polars_has_no_type_or_name_for(path: Path) -> None:
     [
         "select count(*) from range(100000000) a, range(100000000) b",
         "with recursive r as (select 1 as i union all select i + 1 from r) select count(*) from r",
-        "select sum(hash(a.range + b.range)) from range(1000000) a, range(1000000) b",
+        pytest.param(
+            "select sum(hash(a.range + b.range)) from range(1000000) a, range(1000000) b", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_long_query_is_stopped(path: Path, text: str) -> None:
     start = time.monotonic()
-    with pytest.raises(UserError, match="more than 1 s"):
-        warehouse.run_sql(path, text, timeout=1)
+    with pytest.raises(UserError, match=r"more than 0\.3 s"):
+        warehouse.run_sql(path, text, timeout=0.3)
     assert time.monotonic() - start < 15  # the start of the process on a busy machine included
 
 
 def test_a_call_that_cannot_be_stopped_is_killed_with_its_process(path: Path) -> None:
     """One function call on one row: the engine's own limit is not looked at until it is over."""
     start = time.monotonic()
-    with pytest.raises(UserError, match="more than 1 s"):
-        warehouse.run_sql(path, "select length(replace(repeat('a', 1000000000), 'a', 'bcd'))", timeout=1)
+    with pytest.raises(UserError, match=r"more than 0\.3 s"):
+        warehouse.run_sql(path, "select length(replace(repeat('a', 1000000000), 'a', 'bcd'))", timeout=0.3)
     assert time.monotonic() - start < 15
 
 
@@ -423,7 +283,11 @@ def test_python_variables_are_out_of_reach(path: Path) -> None:
         opened.sql("from python_variable")
 
 
-@pytest.mark.parametrize("text", [text for text in HOSTILE if "{folder}" in text][:12])
-def test_the_python_door_refuses_too(path: Path, text: str) -> None:
-    with warehouse.open(path) as opened, pytest.raises(UserError):
-        opened.sql(text.format(folder=path.parent))
+def test_the_python_door_refuses_too(path: Path) -> None:
+    before = hashes(path.parent)
+    with warehouse.open(path) as opened:
+        for text in HOSTILE:
+            with pytest.raises(UserError):
+                pytest.fail(f"answered: {text} {opened.sql(text.format(folder=path.parent))}")
+        assert opened.fct_effect(neuron=3).height == 64
+    assert hashes(path.parent) == before

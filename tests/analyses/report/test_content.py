@@ -18,7 +18,7 @@ from rare_tokens.analyses.report.page.content import Content, build_content
 from rare_tokens.analyses.report.page.page import page_data, render_page
 from rare_tokens.common.errors import UserError
 from studies.synthetic.report_inputs import make_inputs
-from tests.support.report_page import Page, page_of, small
+from tests.support.report_page import Page, page_of, small, small_page
 
 TEXTS = ("influence", "deviation")
 
@@ -57,11 +57,11 @@ def test_the_finding_tells_the_numbers_of_the_last_checkpoint(inputs: ReportInpu
 
 
 def test_intervals_are_shown_where_there_are_any() -> None:
-    shown = page_of(small(intervals=True))
+    shown = small_page(intervals=True)
     fits = small().fits.filter(pl.col("run_id").str.contains("step10"), token_group="rare")
     kappa = fits["kappa"][0]
     assert f"[{number(kappa - 0.05)}, {number(kappa + 0.06)}]" in shown.text
-    assert "14 neurons" not in page_of(small()).text
+    assert "14 neurons" not in small_page().text
     assert "[12, 17]" in shown.text
     assert "[38\u00a0%, 43\u00a0%]" in shown.text
     assert "Brackets are 95 % intervals" in shown.text
@@ -69,12 +69,12 @@ def test_intervals_are_shown_where_there_are_any() -> None:
 
 
 def test_a_tested_plateau_is_said_with_its_p_and_an_undecided_one_with_its_power() -> None:
-    shown = page_of(small(intervals=True)).text
+    shown = small_page(intervals=True).text
     assert "present (p\u00a0=\u00a00.0020; 14 neurons [12, 15] , 0.83 above the rest) for rare tokens" in shown
     assert "undecided (p\u00a0=\u00a00.21; a step of 0.5 in 1\u00a0% of the neurons" in shown
     assert "probability 0.31) for common tokens" in shown
     assert "is not yet a plateau" not in shown
-    assert "is not yet a plateau" in page_of(small()).text
+    assert "is not yet a plateau" in small_page().text
 
 
 def test_printed_values_of_another_model_say_so(content: Content, page: Page) -> None:

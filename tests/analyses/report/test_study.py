@@ -17,7 +17,7 @@ from rare_tokens.analyses.report.page.content import Content, build_content
 from rare_tokens.analyses.report.page.page import page_data, render_page
 from studies.synthetic.report_inputs import HOSTILE
 from studies.synthetic.report_study import studied, value
-from tests.support.report_page import Page, page_of, small
+from tests.support.report_page import Page, page_of, small, small_page
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_the_finding_counts_the_verdicts(page: Page, content: Content) -> None:
 def test_a_table_without_rows_says_what_makes_them(page: Page) -> None:
     assert "NC table 2." in page.text
     assert "ingest --attention measures it" in page.text
-    assert "analyze computes it" in page_of(small()).text
+    assert "analyze computes it" in small_page().text
 
 
 def test_a_group_that_could_not_be_formed_shows_its_reason(page: Page) -> None:
@@ -274,7 +274,7 @@ def test_a_single_run_has_no_figure_over_training(inputs: ReportInputs) -> None:
 
 
 def test_without_analyses_the_page_is_whole_and_names_what_is_missing() -> None:
-    shown = page_of(small())
+    shown = small_page()
     assert "It cannot be asked of this report" in shown.text
     assert not [value for _, name, value in shown.attributes if name == "data-figure" and value == "alpha"]
 

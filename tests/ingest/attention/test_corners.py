@@ -8,27 +8,21 @@ import polars as pl
 import pytest
 
 from rare_tokens import warehouse
-from rare_tokens.commands.support.settings import run
+from rare_tokens.analyses import registry
 from rare_tokens.ingest.attention.heads import eager, find_heads
 from rare_tokens.ingest.model.locate import Trust, load_model, locate
 from rare_tokens.ingest.model.structure import find_structure, hooked
 from rare_tokens.ingest.run.pipeline import Workbench
 from rare_tokens.ingest.run.request import Options, identify
+from tests.support.commands import exit_code
 from tests.support.hooked_heads import heads_outputs, hooked_pass
 from tests.support.matched_texts import COMMON, RARE, documents, matched_counts, matched_tokenizer, write_corpus
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus, tiny_model
 
 WINDOW = 16
 GROUP = [3, 5, 41]
+ANALYSED = {"regimes", "neuron_group", "attention_routing", "head_ablation"}
 EDITED = ["head", "layer"]
-
-
-def asked(*given: object) -> None:
-    from rare_tokens import cli
-
-    with pytest.raises(SystemExit) as ended:
-        run(cli.cli, [str(part) for part in given])
-    assert ended.value.code == 0
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +36,15 @@ def matched(tmp_path_factory):
     news = write_corpus(folder / "news.txt", documents([*RARE, *COMMON], 0))
     (folder / "some.json").write_text(json.dumps({"some": GROUP}), encoding="utf-8")
     path = folder / "rare_tokens.duckdb"
-    asked(
+    asked = (
         "ingest", "--model", folder / "model", "--contexts", "nc-matched", "--corpus", f"news={news}", "--frequencies",
         folder / "counts.npy", "--window", WINDOW, "--attention", "--group", folder / "some.json", "--device", "cpu",
         "--quiet", "--warehouse", path,
     )  # fmt: skip
-    asked("analyze", "--quiet", "--warehouse", path)
+    assert exit_code(*asked) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "REGISTRY", [one for one in registry.REGISTRY if one.name in ANALYSED])
+        assert exit_code("analyze", "--quiet", "--warehouse", path) == 0
     with warehouse.open(path) as opened:
         yield opened, folder
 

@@ -5,14 +5,13 @@ import shutil
 import time
 
 import pytest
+from huggingface_hub import constants
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model import locate as locating
 from rare_tokens.ingest.model.locate import Trust, locate
-from tests.support.commands import finish
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
 
-NOWHERE = "http://127.0.0.1:9"  # the discard port: refuses at once
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -57,48 +56,44 @@ def test_the_same_model_has_one_hash_wherever_it_lies(model, tmp_path):
     )
 
 
-def test_a_hub_id_is_read_from_the_cache_when_the_hub_cannot_be_reached(commands, model, tmp_path):
-    hub_cache(tmp_path / "home", model)
+@pytest.fixture
+def unreachable(monkeypatch, tmp_path):
+    """A hub that cannot be reached, and an empty cache; where the cache is."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: refuses at once
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    return tmp_path / "home"
+
+
+def test_a_hub_id_is_read_from_the_cache_when_the_hub_cannot_be_reached(commands, model, unreachable, tmp_path):
+    hub_cache(unreachable, model)
     corpus = tiny_corpus(tmp_path / "corpus.jsonl")
-    ended = finish(
-        commands.start(
-            *("ingest", "--model", "somebody/tiny", "--corpus", corpus, "--tokens", 64, "--window", 32, "--json"),
-            environment={"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": NOWHERE, "OMP_NUM_THREADS": "1"},
-        )
-    )
+    asked = ("ingest", "--model", "somebody/tiny", "--corpus", corpus, "--tokens", 64, "--window", 32, "--json")
+    ended = commands(*asked)
     assert ended.code == 0, ended.err
     (run,) = json.loads(ended.out)
     assert (run["model"], run["revision"]) == ("somebody/tiny", "main")
     assert run["run_id"].startswith("tiny-main-")
 
 
-def test_no_hub_and_no_cache_ends_within_seconds_with_what_to_do(commands, tmp_path):
+def test_no_hub_and_no_cache_ends_within_seconds_with_what_to_do(commands, unreachable, tmp_path):
     corpus = tiny_corpus(tmp_path / "corpus.jsonl")
     start = time.monotonic()
-    ended = finish(
-        commands.start(
-            *("ingest", "--model", "gpt2", "--corpus", corpus),
-            environment={"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": NOWHERE},
-        )
-    )
+    ended = commands("ingest", "--model", "gpt2", "--corpus", corpus)
     assert ended.code == 2
     assert "gpt2" in ended.err
+    assert "the hub cannot be reached" in ended.err
     assert "local model folder" in ended.err
     assert "Traceback" not in ended.err
     assert time.monotonic() - start < 60
     assert len(ended.err.strip().splitlines()) <= 3
 
 
-def test_the_token_is_neither_stored_nor_said(commands, model, tmp_path):
+def test_the_token_is_neither_stored_nor_said(commands, model, unreachable, tmp_path, monkeypatch):
     corpus = tiny_corpus(tmp_path / "corpus.jsonl")
     secret = "hf_neverToBeSeenAnywhere"
-    ended = finish(
-        commands.start(
-            *("ingest", "--model", model, "--corpus", corpus, "--tokens", 64, "--window", 32),
-            *("--verbose", "--log-file", "log.txt"),
-            environment={"HF_TOKEN": secret, "HF_ENDPOINT": NOWHERE, "OMP_NUM_THREADS": "1"},
-        )
-    )
+    monkeypatch.setenv("HF_TOKEN", secret)
+    asked = ("ingest", "--model", model, "--corpus", corpus, "--tokens", 64, "--window", 32)
+    ended = commands(*asked, "--verbose", "--log-file", "log.txt")
     assert ended.code == 0, ended.err
     written = b"".join(file.read_bytes() for file in commands.folder.rglob("*") if file.is_file())
     assert secret not in ended.out + ended.err

@@ -1,6 +1,7 @@
 """`ingest --contexts nc-matched`, from the command to the marts: its run, its groups, and the reasons for none."""
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 
 from rare_tokens import warehouse
 from rare_tokens.common.parts import parts_root
+from tests.support.commands import exit_code
 from tests.support.matched_texts import COMMON, RARE, documents, matched_counts, matched_tokenizer, write_corpus
 from tests.support.tiny import SUPPORTED, tiny_model
 
@@ -38,16 +40,16 @@ def asked(inputs, *corpora, **changes):
 
 
 @pytest.fixture(scope="module")
-def ingested(inputs, tmp_path_factory):
-    """A published run of matched contexts, in a folder of its own."""
-    from rare_tokens import cli
-    from rare_tokens.commands.support.settings import run
+def once(inputs, tmp_path_factory):
+    """The warehouse of a published run of matched contexts, to be copied."""
+    path = tmp_path_factory.mktemp("once") / DATABASE
+    assert exit_code(*asked(inputs), "--warehouse", path) == 0
+    return path
 
-    path = tmp_path_factory.mktemp("ingested") / DATABASE
-    with pytest.raises(SystemExit) as ended:
-        run(cli.cli, [str(part) for part in (*asked(inputs), "--warehouse", path)])
-    assert ended.value.code == 0
-    with warehouse.open(path) as opened:
+
+@pytest.fixture(scope="module")
+def ingested(once):
+    with warehouse.open(once) as opened:
         yield opened
 
 
@@ -124,18 +126,17 @@ def test_the_bootstrap_draws_pairs_not_positions(ingested):
     assert both["sum"].to_numpy() == pytest.approx(both["abs_delta_sum"].to_numpy(), abs=1e-9)
 
 
-def test_asked_again_it_is_there_and_a_label_makes_another_run(commands, inputs):
-    first = commands(*asked(inputs))
-    assert first.code == 0, first.err
-    (run,) = json.loads(first.out)
+def test_asked_again_it_is_there_and_a_label_makes_another_run(commands, inputs, once):
+    shutil.copy(once, commands.folder)
+    (run_id,) = commands.runs()
     assert "already published" in commands(*[part for part in asked(inputs) if part != "--quiet"]).err
     labelled = commands(*asked(inputs, f"web={inputs / 'news.txt'}", f"literature={inputs / 'novel.txt'}"))
-    assert json.loads(labelled.out)[0]["run_id"] != run["run_id"]
+    assert json.loads(labelled.out)[0]["run_id"] != run_id
 
 
 @pytest.mark.slow
-def test_analyze_and_check_know_the_preset(commands, inputs):
-    assert commands(*asked(inputs)).code == 0
+def test_analyze_and_check_know_the_preset(commands, inputs, once):
+    shutil.copy(once, commands.folder)
     checked = commands("check", "--json")
     assert checked.code == 0, checked.err
     analysed = commands("analyze", "--quiet")
@@ -167,7 +168,8 @@ def test_an_empty_group_has_its_reason(commands, inputs, case):
     (run,) = json.loads(ended.out)
     assert run["status"] == "missing"
     assert says in run["status_reason"]
-    rows = json.loads(commands("sql", "from token_group_size order by token_group", "--json").out)
+    with warehouse.open(commands.folder / DATABASE) as opened:
+        rows = opened.token_group_size().sort("token_group").to_dicts()
     assert [(row["preset"], row["token_group"], row["positions"]) for row in rows] == [
         ("nc-matched", "common", 0),
         ("nc-matched", "rare", 0),
@@ -177,7 +179,8 @@ def test_an_empty_group_has_its_reason(commands, inputs, case):
         parts_root(commands.folder / DATABASE).glob("*/manifest.json")
     )
     assert commands("delete", run["run_id"]).code == 0
-    assert json.loads(commands("sql", "from token_group_size", "--json").out) == []
+    with warehouse.open(commands.folder / DATABASE) as opened:
+        assert opened.token_group_size().is_empty()
 
 
 def test_the_reason_is_told(commands, inputs):
@@ -204,7 +207,7 @@ def test_bad_options_are_refused(commands, inputs, case):
     assert ended.code == 2, ended.err
     assert says in ended.err
     assert "Traceback" not in ended.err
-    assert json.loads(commands("runs", "--json").out) == []
+    assert commands.runs() == []
 
 
 def test_a_dry_run_says_the_most_it_can_take(commands, inputs):
