@@ -19,6 +19,7 @@ from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.publish import loading
 from rare_tokens.warehouse.store import parquet_facts
 from studies.synthetic.runs import make_parts
+from tests.support.damaged_files import DAMAGES, missing, replace
 from tests.support.warehouses import SMALL, assert_same, contents, empty, parts_of
 
 EFFECTS = ("loss", "entropy")
@@ -262,44 +263,6 @@ def test_a_disk_without_room_for_a_temporary_file_is_the_users_error(
     assert warehouse.delete(three, "two") == "two"
 
 
-# --- damage ---------------------------------------------------------------------------------------------------------
-
-
-def _missing(file: Path, _other: Path) -> None:
-    file.unlink()
-
-
-def _truncated(file: Path, _other: Path) -> None:
-    _replace(file, file.read_bytes()[:-100])
-
-
-def _foreign(file: Path, other: Path) -> None:
-    _replace(file, other.read_bytes())
-
-
-def _other_footer(file: Path, _other: Path) -> None:
-    contents = bytearray(file.read_bytes())
-    contents[-40] ^= 1
-    _replace(file, bytes(contents))
-
-
-def _no_parquet(file: Path, _other: Path) -> None:
-    _replace(file, b"x" * file.stat().st_size)
-
-
-def _a_folder(file: Path, _other: Path) -> None:
-    file.unlink()
-    file.mkdir()
-
-
-def _replace(file: Path, contents: bytes) -> None:
-    file.chmod(0o644)
-    file.write_bytes(contents)
-
-
-DAMAGES = [_missing, _truncated, _foreign, _other_footer, _no_parquet, _a_folder]
-
-
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_named_by_whatever_reads_facts(
     both: tuple[Path, Path], damage: Callable[[Path, Path], None]
@@ -322,7 +285,7 @@ def test_a_damaged_file_is_named_by_whatever_reads_facts(
 
 
 @pytest.mark.parametrize(
-    "damage", [_missing, *(pytest.param(damage, marks=pytest.mark.slow) for damage in DAMAGES if damage != _missing)]
+    "damage", [missing, *(pytest.param(damage, marks=pytest.mark.slow) for damage in DAMAGES if damage != missing)]
 )
 def test_beside_a_damaged_file_others_are_published_and_its_run_deleted(
     both: tuple[Path, Path], damage: Callable[[Path, Path], None]
@@ -342,7 +305,7 @@ def test_a_changed_value_is_found_by_check_and_export(both: tuple[Path, Path]) -
     file = files_of(mixed)[0]
     contents = bytearray(file.read_bytes())
     contents[len(contents) // 3] ^= 1
-    _replace(file, bytes(contents))
+    replace(file, bytes(contents))
     named = f"{re.escape(str(file))} of run two is damaged: its bytes have changed"
     with pytest.raises(UserError, match=named):
         warehouse.check(mixed, [], mixed.parent / "gx")
@@ -364,9 +327,6 @@ def test_a_listed_file_outside_the_folder_makes_nothing_readable(both: tuple[Pat
         con.execute("update store.fact_file set path = '../secret.parquet' where first_neuron = 0")
     with pytest.raises(UserError, match=r"lists the Parquet file '\.\./secret\.parquet'"):
         facts(mixed)
-
-
-# --- other programs -------------------------------------------------------------------------------------------------
 
 
 def _facts(path: Path, run: str) -> pl.DataFrame:
