@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     type=click.Choice(["rare", "common", "all"]),
     default=("rare",),
     show_default=True,
-    help="Where coordination is measured; repeatable, and added to what is stored.",
+    help="Positions at which coordination is measured; repeatable, and added to what is stored.",
 )
-@click.option("--again", is_flag=True, help="Compute what is stored again and replace it.")
+@click.option("--again", is_flag=True, help="Recompute and replace what is stored.")
 @global_options
 def analyze(settings: Settings, wanted: tuple[str, ...], positions: tuple[str, ...], again: bool) -> None:
     """Compute and store the analyses that runs lack.
 
-    Of all runs, or those named: regimes, intervals, groups, geometry, graphs, spectra and tests. Asked again, it does
-    nothing for a run that has them all.
+    Covers all runs, or those named: regimes, intervals, groups, coordination, graphs, spectra and tests. A run that has
+    them all is left as it is.
     """
     from rare_tokens.analyses.reference import published_values
 
@@ -46,7 +46,7 @@ def analyze(settings: Settings, wanted: tuple[str, ...], positions: tuple[str, .
     if done or settings.json:
         show(pl.DataFrame(done), settings.form)
     if not done:
-        settings.say(f"Every analysis of {len(chosen)} runs is stored already; --again computes them anew.")
+        settings.say(f"Every analysis of {len(chosen)} runs is stored already; --again recomputes them.")
 
 
 def analyze_all(

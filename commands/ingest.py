@@ -27,102 +27,126 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 
 
 @click.command()
-@click.option("--model", required=True, metavar="ID_OR_FOLDER", help="Hub id, or a folder with weights.")
-@click.option("--revision", "revisions", multiple=True, metavar="R", help="Branch, tag or step; may be repeated.")
+@click.option("--model", required=True, metavar="ID_OR_FOLDER", help="Hub id, or a folder that holds a model.")
+@click.option("--revision", "revisions", multiple=True, metavar="R", help="Branch, tag or step; repeatable.")
 @click.option(
     "--revisions",
     "series",
     metavar="FIRST..LAST[:STRIDE|log]",
-    help="A range of checkpoints, as step0..step143000:log; a missing one is recorded and passed over.",
+    help="Range of checkpoints, for example step0..step143000:log. A missing one is recorded and skipped.",
 )
 @click.option(
     "--corpus",
     multiple=True,
     metavar="[LABEL=]SOURCE",
-    help="c4 [default], builtin or a path, labelled with its domain or not; repeatable.",
+    help="Text to sample: c4 [default], builtin, or a path; LABEL names its domain. Repeatable.",
 )
-@click.option("--frequencies", default="corpus", show_default=True, help="`corpus`, or a .npy of counts by token id.")
+@click.option(
+    "--frequencies",
+    default="corpus",
+    show_default=True,
+    help="Token counts: `corpus` counts the text itself; or a .npy file with a count per token id.",
+)
 @click.option(
     "--contexts",
     type=click.Choice(["sample", "nc-matched"]),
     default="sample",
     show_default=True,
-    help="Which positions: a sample of the text, or pairs of rare and common tokens searched for in it.",
+    help="Positions to measure: a sample of the text, or matched pairs of rare and common tokens found in it.",
 )
-@click.option("--tokens", default=25_088, show_default=True, help="Sampled positions, T; matched ones at most.")
-@click.option("--window", default=256, show_default=True, help="Predicted positions of a window.")
+@click.option("--tokens", default=25_088, show_default=True, help="Positions to sample; for matched pairs, the most.")
+@click.option("--window", default=256, show_default=True, help="Positions per window of text.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--begin-token", is_flag=True, help="Start each window with the begin token.")
-@click.option("--layer", default=-1, show_default=True, help="Layer of the neurons, from 0; negative: from the last.")
+@click.option(
+    "--layer",
+    default=-1,
+    show_default=True,
+    help="Layer of the neurons, counted from 0; negative numbers count from the last.",
+)
 @click.option(
     "--edit-scope",
     type=click.Choice(["window", "position"]),
     default="window",
     show_default=True,
-    help="Below the last layer, replace a neuron at every position of the window, or at one at a time.",
+    help="For a layer below the last: replace a neuron at every position of the window, or at one at a time.",
 )
-@click.option("--ablation", type=click.Choice(["mean", "zero"]), default="mean", show_default=True)
+@click.option(
+    "--ablation",
+    type=click.Choice(["mean", "zero"]),
+    default="mean",
+    show_default=True,
+    help="Value that replaces an activation: its mean over the sample, or 0.",
+)
 @click.option(
     "--effects",
     default=LOSS,
     show_default=True,
     callback=_names,
-    help=f"Of {', '.join(EFFECTS)}; with commas.",
+    help=f"Effects to measure, separated by commas: {', '.join(EFFECTS)}.",
 )
 @click.option(
     "--group",
     "groups",
     multiple=True,
     metavar="NAME|FILE",
-    help="Ablate these neurons at once too: [PRESET:]NAME of `analyze`'s groups, or a JSON, CSV or text file.",
+    help="Also ablate these neurons together: a group of `analyze` ([PRESET:]NAME), or a JSON, CSV or text file.",
 )
-@click.option("--attention", is_flag=True, help="Also where attention looks, and what ablating its heads does.")
+@click.option("--attention", is_flag=True, help="Also measure where attention heads look, and what ablating them does.")
 @click.option(
     "--attention-layers",
     metavar="A..B",
-    help="Layers whose heads are ablated [default: the last two upstream of the neurons].",
+    help="Layers whose heads are ablated [default: the last two that feed the neurons].",
 )
 @click.option(
     "--head-ablation",
     type=click.Choice(["zero", "mean", "uniform"]),
-    help="What replaces a head's output: 0 [default], its mean, or that of even attention.",
+    help="What replaces a head's output: 0 [default], its mean, or its output under uniform attention.",
 )
-@click.option("--tolerance", default=1e-6, show_default=True, help="Largest error in nats, beside 1e-4 of an effect.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), default="float32", show_default=True
+    "--tolerance", default=1e-6, show_default=True, help="Largest error per effect in nats, plus 1e-4 of the effect."
+)
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the model.",
 )
 @click.option(
     "--offload",
     type=click.Choice(["auto", "never", "always"]),
     default="auto",
     show_default=True,
-    help="Let blocks of a model that the device does not hold wait in memory or on disk.",
+    help="Keep blocks of a model that do not fit on the device in memory or on disk.",
 )
-@click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which can run code.")
+@click.option("--allow-pickle", is_flag=True, help="Load pickled weights; they can run code.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @click.option(
     "--store",
     type=click.Choice(STORES),
-    help="Where the facts go: into the warehouse [default], or into Parquet files beside it; moves those of a run.",
+    help="Store the facts in the warehouse [default], or in Parquet files beside it. Moves those of a published run.",
 )
 @click.option(
     "--executor",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Who computes: this process, or workers of a Ray that is started here or joined.",
+    help="Compute in this process, or on Ray workers (a cluster is started here or joined).",
 )
-@click.option("--ray-address", metavar="HOST:PORT", help="Cluster to join [default: RAY_ADDRESS, else none].")
-@click.option("--workers", type=click.IntRange(min=1), help="Ray workers [default: one a GPU, else one a node].")
+@click.option("--ray-address", metavar="HOST:PORT", help="Ray cluster to join [default: RAY_ADDRESS, or none].")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Number of Ray workers [default: one per GPU, or one per node]."
+)
 @click.option(
     "--parts",
     metavar="PATH_OR_URL",
-    help="Where units leave their parts, any path that fsspec knows [default: beside the warehouse].",
+    help="Folder or URL for unfinished work, any that fsspec knows [default: beside the warehouse].",
 )
 @click.option("--again", is_flag=True, help="Compute a published run again and replace it.")
-@click.option("--dry-run", is_flag=True, help="Rows, bytes, memory and minutes; nothing is written.")
-@click.option("--publish-anyway", metavar="REASON", help="Publish a run that fails its checks; the reason is stored.")
+@click.option("--dry-run", is_flag=True, help="Print rows, bytes, memory and minutes; write nothing.")
+@click.option("--publish-anyway", metavar="REASON", help="Publish a run even if its checks fail; the reason is stored.")
 @global_options
 def ingest(
     settings: Settings,
@@ -145,7 +169,8 @@ def ingest(
 ) -> None:
     """Ablate every neuron of a model's last MLP, or of another layer's.
 
-    The effects are checked and published as a run. Asked again, a run is resumed, found done, or extended.
+    Checks the effects and publishes them as a run. The same command again resumes an interrupted run; a finished one
+    stays as it is, or gains what is newly asked for.
     """
     with working("Find the model and the text", quiet=settings.quiet):
         from rare_tokens.ingest.attention.measure import AttentionOptions

@@ -24,14 +24,20 @@ REPORT_FOLDER = "rare_tokens_report"
 
 @click.command()
 @click.argument("wanted", nargs=-1, metavar="[RUN]...", shell_complete=run_ids)
-@click.option("--out", default=REPORT_FOLDER, show_default=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--no-analyze", is_flag=True, help="Show what is stored; compute nothing that is missing.")
+@click.option(
+    "--out",
+    default=REPORT_FOLDER,
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the report.",
+)
+@click.option("--no-analyze", is_flag=True, help="Show what is stored, without computing what is missing.")
 @global_options
 def report(settings: Settings, wanted: tuple[str, ...], out: Path, no_analyze: bool) -> None:
-    """Write the report page.
+    """Write the report on all published runs, or on those named.
 
-    Of all published runs, or of those named: index.html, its numbers as report.json, its tables and figures. What
-    `analyze` would compute and is missing is computed first.
+    The folder holds index.html, its numbers as report.json, its tables and figures. Analyses that are missing are
+    computed first.
     """
     from rare_tokens.analyses.report import require_writable
 
