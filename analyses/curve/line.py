@@ -26,6 +26,7 @@ TAIL_TAKES = 0.1  # in log influence: from here on the curve is tail
 NEAR = 0.1  # of the line
 LEAST_LOG_WIDTH = 1.0  # of the window, in ln rank
 LEAST_STRAIGHT = 0.8  # share of the window's ranks that lie near the line
+SAME = 1e-9  # differences of log influence up to here are rounding errors
 NEEDLESS = 1.15  # times the smallest residual sum of squares, at most, for a head that leaves the power law room
 BATCH = 4_000_000  # numbers fitted at once
 
@@ -112,7 +113,7 @@ def why_no_line(curve: FloatArray) -> str | None:
         return f"{len(curve)} neurons with an influence above 0; a power law needs {LEAST_NEURONS}"
     if not np.isfinite(curve).all():
         return "an influence is not finite"
-    if np.ptp(curve[: fitted_ranks(len(curve))]) == 0:
+    if np.ptp(curve[: fitted_ranks(len(curve))]) <= SAME:
         return "the more influential half of the neurons all have the same influence"
     return None
 
@@ -173,7 +174,7 @@ def power_laws(curves: FloatArray) -> PowerLaws:
     if n < LEAST_NEURONS:
         raise ValueError(f"curves of {n} ranks; a power law needs {LEAST_NEURONS}")
     size = max(1, BATCH // n)
-    parts = [_fit(curves[start : start + size]) for start in range(0, len(curves), size)]
+    parts = [_fit(curves[start : start + size]) for start in range(0, max(1, len(curves)), size)]
     return parts[0] if len(parts) == 1 else _concatenated(parts)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rare_tokens.analyses.curve.head_fits import SMALLEST_HEAD, fitted_ranks, largest_head
-from rare_tokens.analyses.curve.line import LEAST_NEURONS, curves_by_length, power_laws
+from rare_tokens.analyses.curve.line import LEAST_NEURONS, SAME, curves_by_length, power_laws
 from rare_tokens.analyses.result_table import BoolArray, FloatArray
 
 LEVELS = (0.025, 0.975)
@@ -60,7 +60,7 @@ def line_samples(influence: FloatArray) -> LineSamples:
     for rows, curves in curves_by_length(influence):
         if curves.shape[1] < LEAST_NEURONS:
             continue
-        fitted = np.ptp(curves[:, : fitted_ranks(curves.shape[1])], axis=1) > 0
+        fitted = np.ptp(curves[:, : fitted_ranks(curves.shape[1])], axis=1) > SAME
         found = power_laws(curves[fitted])
         values[:, rows[fitted]] = found.fit.kappa, found.fit.head_rank, found.fit.step, found.head_slope
     return LineSamples(*values)
