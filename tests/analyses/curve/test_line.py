@@ -155,7 +155,9 @@ def test_where_there_is_no_power_law_the_reason_says_why() -> None:
     assert rough.kappa is None
     assert rough.straight_share is not None
     assert rough.straight_share < 0.8
-    assert f"{100 * rough.straight_share:.0f} % of the ranks {rough.first_rank} to {rough.last_rank}" in str(rough.reason)
+    assert f"{100 * rough.straight_share:.0f} % of the ranks {rough.first_rank} to {rough.last_rank}" in str(
+        rough.reason
+    )
 
 
 @pytest.mark.parametrize(
