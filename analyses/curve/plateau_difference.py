@@ -4,7 +4,7 @@ Two verdicts can differ because one group has few positions. So what is compared
 of the rare group minus those of the common group, with intervals from the same bootstrap samples of windows for both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,14 @@ import polars as pl
 
 from rare_tokens.analyses.curve.effect_cells import COMMON, RARE, WindowSums, in_group
 from rare_tokens.analyses.curve.line import power_law
-from rare_tokens.analyses.curve.line_intervals import Interval, line_samples, plain_interval, same_head, step_interval
+from rare_tokens.analyses.curve.line_intervals import (
+    Interval,
+    head_interval,
+    line_samples,
+    plain_interval,
+    same_head,
+    step_interval,
+)
 from rare_tokens.analyses.curve.plateau import RESAMPLES
 from rare_tokens.analyses.curve.power_law import influence_curve
 from rare_tokens.analyses.result_table import joined
@@ -125,12 +132,20 @@ def plateau_difference(
 def _intervals(
     pair: tuple[WindowSums, WindowSums], found: dict[str, Any], heads: tuple[int, int], resamples: int, seed: int
 ) -> dict[str, Any]:
+    """A difference of heads, or of what stands on them, is determined where both heads are."""
     with np.errstate(invalid="ignore"):  # a sample may hold no position of a group: it is left out
-        first, second = (line_samples(sums.resampled(resamples, np.random.default_rng(seed))) for sums in pair)
+        samples = [line_samples(sums.resampled(resamples, np.random.default_rng(seed))) for sums in pair]
+    first, second = samples
     same = same_head(heads[0], first.head_rank) & same_head(heads[1], second.head_rank)
+    sizes = [
+        head_interval(head, one.head_rank, int((sums.influence() > 0).sum()))
+        for head, one, sums in zip(heads, samples, pair, strict=True)
+    ]
+    known = all(size is None or size.determined for size in sizes)
+    size = plain_interval(found["size"], first.head_rank - second.head_rank)
     of: dict[str, Any] = {
-        "step_interval": step_interval(found["step"], first.step - second.step, same),
-        "size_interval": plain_interval(found["size"], first.head_rank - second.head_rank),
+        "step_interval": step_interval(found["step"], first.step - second.step, same, determined=known),
+        "size_interval": None if size is None else replace(size, determined=known),
     }
     if "kappa" in found:
         of["kappa_interval"] = plain_interval(found["kappa"], first.kappa - second.kappa)

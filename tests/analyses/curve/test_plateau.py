@@ -306,6 +306,15 @@ def test_rare_minus_common_is_the_difference_of_the_lines(pair: tuple[WindowSums
     assert found.reason is None
 
 
+def test_a_difference_from_a_head_that_is_not_determined_is_not_determined(pair: tuple[WindowSums, WindowSums]) -> None:
+    found = plateau_difference(pair, resamples=200)
+    alone = plateau(pair[1], draws=399, resamples=200)
+    assert alone.size is not None
+    for interval in (found.step_interval, found.size_interval):
+        assert interval is not None
+        assert interval.determined == alone.size.determined
+
+
 def test_the_same_group_twice_differs_by_nothing(pair: tuple[WindowSums, WindowSums]) -> None:
     found = plateau_difference((pair[0], pair[0]), resamples=50)
     assert (found.step, found.size, found.kappa) == (0, 0, 0)
