@@ -11,7 +11,6 @@ than 15 % of the residuals. (Without this, 42 % of fixed curves on an exact powe
 said to have none; a head that is really there costs more to move.)
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,19 +229,3 @@ def _concatenated(parts: list[PowerLaws]) -> PowerLaws:
     fit = Coefficients(**{name: all_of(name, fits) for name in Coefficients.__dataclass_fields__})
     names = [name for name in PowerLaws.__dataclass_fields__ if name != "fit"]
     return PowerLaws(fit, **{name: all_of(name, parts) for name in names})
-
-
-def curves_by_length(influence: FloatArray) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Curves of resampled influence, those of equal length together.
-
-    Args:
-        influence: mean |Δ| of each neuron in each of B samples, shape (B, N), in any order.
-
-    Yields:
-        Which samples, shape (B',), and their curves, shape (B', n), n neurons having an influence above 0.
-    """
-    descending = -np.sort(-influence, axis=1)
-    lengths = (descending > 0).sum(axis=1)
-    for length in np.unique(lengths).tolist():
-        rows = np.flatnonzero(lengths == length)
-        yield rows, np.log(descending[rows, :length])

@@ -4,13 +4,14 @@ The neurons of the layer are what they are; only the text is a sample. So an int
 text would give for these neurons, not that of other neurons from the same law.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from rare_tokens.analyses.curve.head_fits import SMALLEST_HEAD, fitted_ranks, largest_head
-from rare_tokens.analyses.curve.line import LEAST_NEURONS, SAME, curves_by_length, power_laws
-from rare_tokens.analyses.result_table import BoolArray, FloatArray
+from rare_tokens.analyses.curve.line import LEAST_NEURONS, SAME, power_laws
+from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
 
 LEVELS = (0.025, 0.975)
 FITTED = 0.9  # share of the samples that must have a line
@@ -64,6 +65,22 @@ def line_samples(influence: FloatArray) -> LineSamples:
         found = power_laws(curves[fitted])
         values[:, rows[fitted]] = found.fit.kappa, found.fit.head_rank, found.fit.step, found.head_slope
     return LineSamples(*values)
+
+
+def curves_by_length(influence: FloatArray) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Curves of resampled influence, those of equal length together.
+
+    Args:
+        influence: mean |Δ| of each neuron in each of B samples, shape (B, N), in any order.
+
+    Yields:
+        Which samples, shape (B',), and their curves, shape (B', n), n neurons having an influence above 0.
+    """
+    descending = -np.sort(-influence, axis=1)
+    lengths = (descending > 0).sum(axis=1)
+    for length in np.unique(lengths).tolist():
+        rows = np.flatnonzero(lengths == length)
+        yield rows, np.log(descending[rows, :length])
 
 
 def spans_range(low: float, high: float, least: float, most: float, *, log: bool = False) -> bool:

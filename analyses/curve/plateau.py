@@ -7,7 +7,10 @@
   found with a probability of at least 0.8.
 * *undecided*: everything else; the reason says what.
 
-A plateau whose slope is that of the power law is *raised*; a flatter one is a *shelf*.
+A plateau whose slope is that of the power law is *raised*; a flatter one is a *shelf*. Flatter is said where both the
+text and the neurons say so: the interval of the head's slope over windows of text lies below κ, and so few neurons from
+one law would seldom differ as much (exact F test of normalised spacings). Of scattered heads raised by 0.7 with the
+power law's own slope, the first alone calls a third shelves and half steep.
 """
 
 from dataclasses import dataclass
@@ -29,6 +32,7 @@ from rare_tokens.analyses.curve.line_intervals import (
     step_interval,
 )
 from rare_tokens.analyses.curve.power_law import influence_curve
+from rare_tokens.analyses.curve.spacings import SlopeRatio, compare_slopes, normalised_spacings
 from rare_tokens.analyses.result_table import FloatArray, joined
 
 Verdict = Literal["present", "absent", "undecided"]
@@ -39,6 +43,8 @@ ABOVE = 0.5  # NC: a plateau neuron's deviation
 REFERENCE_SHARE, REFERENCE_STEP = 0.01, 0.5  # DS and NC
 POWER = 0.8
 RESAMPLES = 1_000
+CLIFF = 0.2  # in ln rank, on either side of b: no spacings of head or power law
+SLOPE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,10 @@ class Plateau:
         step: interval of s.
         head_slope: interval of κ + h.
         kappa: interval of κ; None where there is no power law.
-        head: `raised` (the interval of κ + h holds κ), `shelf` (lies below it) or `steep` (above); None where there is
-            no power law or the interval is not determined.
+        slopes: slope of the head over slope of the power law, by their spacings; None where there is no power law, or
+            too few ranks of either.
+        head: `shelf` (the interval of κ + h lies below κ, and `slopes` differ at 5 %), `steep` (the same above) or
+            `raised`; None where there is no power law or the interval is not determined.
         above: neurons with δ > 0.5; None where there is no power law.
         reason: why undecided or nothing can be decided; None otherwise.
     """
@@ -68,6 +76,7 @@ class Plateau:
     step: Interval | None = None
     head_slope: Interval | None = None
     kappa: Interval | None = None
+    slopes: SlopeRatio | None = None
     head: HeadForm | None = None
     above: int | None = None
     reason: str | None = None
@@ -129,6 +138,7 @@ def plateau_of_curve(
     )
     deviation = line.deviation(curve)
     above = None if deviation is None else int(np.sum(deviation > ABOVE))
+    slopes = _slopes(curve, line)
     doubts = _doubts(line, test, step, deviation, power)
     return Plateau(
         verdict="present" if _present(line, test, step) else "undecided" if doubts else "absent",
@@ -139,7 +149,8 @@ def plateau_of_curve(
         step=step,
         head_slope=head_slope,
         kappa=None if line.kappa is None else plain_interval(line.kappa, samples.kappa),
-        head=_form(line.kappa, head_slope),
+        slopes=slopes,
+        head=_form(line.kappa, head_slope, slopes),
         above=above,
         reason=None if _present(line, test, step) else joined(*doubts),
     )
@@ -186,9 +197,19 @@ def _low_step(line: PowerLaw, test: StepTest, step: Interval | None) -> str:
     return f"{found}, but a height whose 95 % interval over windows begins at {step.low:.2f}"
 
 
-def _form(kappa: float | None, head_slope: Interval | None) -> HeadForm | None:
+def _slopes(curve: FloatArray, line: PowerLaw) -> SlopeRatio | None:
+    """Compare head and power law, the ranks around the head's end left out: errors spread its step over them."""
+    if line.kappa is None or line.head_rank is None or line.last_rank is None:
+        return None
+    first, last = (round(line.head_rank * float(np.exp(side * CLIFF))) for side in (-1, 1))
+    return compare_slopes(normalised_spacings(curve), first, last, line.last_rank)
+
+
+def _form(kappa: float | None, head_slope: Interval | None, slopes: SlopeRatio | None) -> HeadForm | None:
     if kappa is None or head_slope is None or not head_slope.determined:
         return None
-    if head_slope.high < kappa:
+    if slopes is None or slopes.p_value >= SLOPE_LEVEL:
+        return "raised"
+    if head_slope.high < kappa and slopes.ratio < 1:
         return "shelf"
-    return "steep" if head_slope.low > kappa else "raised"
+    return "steep" if head_slope.low > kappa and slopes.ratio > 1 else "raised"

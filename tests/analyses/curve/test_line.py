@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rare_tokens.analyses.curve.head_fits import HeadFits, fitted_ranks, head_ends, largest_head
-from rare_tokens.analyses.curve.line import PowerLaw, curves_by_length, power_law, power_laws, window_end
+from rare_tokens.analyses.curve.line import PowerLaw, power_law, power_laws, window_end
 from rare_tokens.analyses.curve.power_law import log_rank
 from studies.synthetic.heads import LAWS, PLATEAUS, SMOOTH, measured
 
@@ -191,10 +191,3 @@ def test_nothing_is_ever_nan() -> None:
         values = [value for value in vars(line).values() if isinstance(value, float)]
         assert np.isfinite(values).all()
         assert line.kappa is not None or line.reason
-
-
-def test_resampled_curves_of_equal_length_come_together() -> None:
-    influence = np.array([[1.0, 0.0, 4.0], [2.0, 1.0, 3.0], [5.0, np.nan, 1.0]])
-    found = {rows.tolist()[0]: (rows.tolist(), curves.tolist()) for rows, curves in curves_by_length(influence)}
-    assert found[0] == ([0, 2], np.log([[4.0, 1.0], [5.0, 1.0]]).tolist())
-    assert found[1] == ([1], np.log([[3.0, 2.0, 1.0]]).tolist())

@@ -11,7 +11,9 @@ import pytest
 from rare_tokens.analyses.curve.effect_cells import WindowSums, window_sums
 from rare_tokens.analyses.curve.line import PowerLaw, power_law, power_laws
 from rare_tokens.analyses.curve.line_intervals import (
+    Interval,
     LineSamples,
+    curves_by_length,
     head_interval,
     line_samples,
     plain_interval,
@@ -67,6 +69,20 @@ def test_a_flat_head_is_a_shelf() -> None:
     assert 40 <= found.line.head_rank <= 60
     assert found.head_slope is not None
     assert found.head_slope.high < 0.45
+
+
+def test_scattered_heads_of_the_laws_own_slope_are_not_called_shelves() -> None:
+    """The interval over windows of text alone would: it knows nothing of how few neurons a head has."""
+    found = [plateau(sums_of(PLATEAUS["50 raised by 0.7"], 1536, seed, scattered=True), **QUICK) for seed in range(12)]
+    beside = [one for one in found if one.line.kappa and one.head_slope and not holds(one.head_slope, one.line.kappa)]
+    assert len(beside) >= 6
+    assert sum(one.head == "raised" for one in found) >= 9
+    slopes = [one.slopes for one in found if one.slopes]
+    assert sum(slope.low <= 1 <= slope.high for slope in slopes) >= len(slopes) - 3
+
+
+def holds(interval: Interval, value: float) -> bool:
+    return interval.low <= value <= interval.high
 
 
 def test_a_power_law_of_many_neurons_is_absent() -> None:
@@ -176,6 +192,13 @@ def test_the_reference_plateau_is_one_percent() -> None:
 
 
 # --- intervals ------------------------------------------------------------------------------------------------------
+
+
+def test_resampled_curves_of_equal_length_come_together() -> None:
+    influence = np.array([[1.0, 0.0, 4.0], [2.0, 1.0, 3.0], [5.0, np.nan, 1.0]])
+    found = {rows.tolist()[0]: (rows.tolist(), curves.tolist()) for rows, curves in curves_by_length(influence)}
+    assert found[0] == ([0, 2], np.log([[4.0, 1.0], [5.0, 1.0]]).tolist())
+    assert found[1] == ([1], np.log([[3.0, 2.0, 1.0]]).tolist())
 
 
 def test_samples_are_fitted_as_curves_and_those_without_a_line_are_missing() -> None:
