@@ -6,7 +6,7 @@ Truths are those of `studies.synthetic.heads`, for N = 512 and 1,536, as a fixed
 neuron measured with an error of 0.07 in log influence and sorted again.
 
 * `laws`: κ of the line, 400 seeds a cell.
-* `smooth`: curves without a plateau, 600 seeds: how often is p below 0.01 and 0.05? To save time the jump's null
+* `smooth`: curves without a plateau, 400 seeds: how often is p below 0.01 and 0.05? To save time the jump's null
   distribution is drawn in two stages: 99 curves, and 1,900 more unless at least 10 of the first are as extreme (p is
   then above 0.1). `few_draws` is the same test with the first 499 of them, as for every threshold of a sensitivity.
 * `plateaus`: the whole decision (999 draws, 400 resamples) on curves with a plateau, whose influence is measured in 98
@@ -116,7 +116,7 @@ def law_cell(setting: Setting, seeds: int) -> Row:
 def smooth_cell(setting: Setting, seeds: int) -> Row:
     """p where there is no plateau."""
     tests = []
-    for seed in range(3 * seeds):
+    for seed in range(2 * seeds):
         layer, rng = setting.layer(seed)
         tests.append(quick_test(measured(layer, ERROR, rng), rng))
     p_scan, p_jump, p_few = np.array(tests).T
