@@ -1,0 +1,158 @@
+"""Rare against common: one question, not two verdicts.
+
+Two verdicts can differ because one group has few positions. So what is compared is the line itself: step, head and κ
+of the rare group minus those of the common group, with intervals from the same bootstrap samples of windows for both.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rare_tokens.analyses.curve.effect_cells import COMMON, RARE, WindowSums, in_group
+from rare_tokens.analyses.curve.power_law import influence_curve
+from rare_tokens.analyses.result_table import joined
+from studies.revised_curve.line import power_law
+from studies.revised_curve.line_intervals import (
+    Interval,
+    head_interval,
+    line_samples,
+    plain_interval,
+    same_head,
+    step_interval,
+)
+from studies.revised_curve.plateau import RESAMPLES
+
+
+@dataclass(frozen=True)
+class PlateauDifference:
+    """Rare minus common; None where a group has no line, or no power law for κ.
+
+    Attributes:
+        step: s of the rare group minus s of the common group.
+        step_interval: its interval.
+        size: b minus b.
+        size_interval: its interval.
+        kappa: κ minus κ.
+        kappa_interval: its interval.
+        first: b of the rare group: how many of the most influential neurons are compared.
+        shared: how many of them are among the `first` most influential for common tokens too.
+        reason: why something is missing; None otherwise.
+    """
+
+    step: float | None = None
+    step_interval: Interval | None = None
+    size: int | None = None
+    size_interval: Interval | None = None
+    kappa: float | None = None
+    kappa_interval: Interval | None = None
+    first: int | None = None
+    shared: int | None = None
+    reason: str | None = None
+
+
+def paired_window_sums(
+    cells: pl.DataFrame, preset: str, percentile: float | None = None
+) -> tuple[WindowSums, WindowSums] | str:
+    """Sum the cells of the rare and the common group over the same windows, those with positions of either.
+
+    Args:
+        cells: `agg_effect` of one run: neuron, window_id, `effect_cells.CELL`, positions, abs_delta_sum.
+        preset: as in `effect_cells.in_group`.
+        percentile: as in `effect_cells.in_group`.
+
+    Returns:
+        Sums of rare and common tokens, of the same neurons and windows (0 where a window has no such position), or why
+        there are none.
+
+    Raises:
+        UserError: as `effect_cells.in_group`.
+    """
+    groups = {group: in_group(preset, group, percentile) for group in (RARE, COMMON)}
+    sums = (
+        cells.lazy()
+        .group_by("neuron", "window_id")
+        .agg(
+            *(pl.col("positions").filter(chosen).sum().alias(f"{group}_n") for group, chosen in groups.items()),
+            *(pl.col("abs_delta_sum").filter(chosen).sum().alias(group) for group, chosen in groups.items()),
+        )
+        .filter(pl.col(f"{RARE}_n") + pl.col(f"{COMMON}_n") > 0)
+        .sort("neuron", "window_id")
+        .collect()
+    )
+    for group in groups:
+        if not sums[f"{group}_n"].sum():
+            return f"no position in the {group} group"
+    neurons = sums["neuron"].unique(maintain_order=True).to_numpy()
+
+    def of(group: str) -> WindowSums:
+        positions, totals = (
+            sums[name].to_numpy().reshape(len(neurons), -1).astype(float) for name in (f"{group}_n", group)
+        )
+        return WindowSums(neurons, positions[0], totals)
+
+    return of(RARE), of(COMMON)
+
+
+def plateau_difference(
+    pair: tuple[WindowSums, WindowSums] | str, *, resamples: int = RESAMPLES, seed: int = 0
+) -> PlateauDifference:
+    """Compare the lines of the rare and the common group.
+
+    Args:
+        pair: sums of the two groups over the same windows (`paired_window_sums`), or why there are none.
+        resamples: bootstrap samples of windows, the same for both.
+        seed: of the resampling.
+    """
+    if isinstance(pair, str):
+        return PlateauDifference(reason=pair)
+    rare, common = pair
+    lines = [power_law(influence_curve(sums.influence())) for sums in pair]
+    reasons = [
+        f"{group}: {line.reason}" if line.reason else None for group, line in zip((RARE, COMMON), lines, strict=True)
+    ]
+    first, second = lines
+    if first.head_rank is None or second.head_rank is None or first.step is None or second.step is None:
+        return PlateauDifference(reason=joined(*reasons))
+    heads = first.head_rank, second.head_rank
+    found: dict[str, Any] = {
+        "step": first.step - second.step,
+        "size": first.head_rank - second.head_rank,
+        "first": first.head_rank,
+        "shared": shared_neurons(rare, common, first.head_rank),
+    }
+    if first.kappa is not None and second.kappa is not None:
+        found["kappa"] = first.kappa - second.kappa
+    if rare.windows < 2:
+        return PlateauDifference(**found, reason=joined(*reasons, "a single window of text: nothing to resample"))
+    return PlateauDifference(**found, **_intervals(pair, found, heads, resamples, seed), reason=joined(*reasons))
+
+
+def _intervals(
+    pair: tuple[WindowSums, WindowSums], found: dict[str, Any], heads: tuple[int, int], resamples: int, seed: int
+) -> dict[str, Any]:
+    """A difference of heads, or of what stands on them, is determined where both heads are."""
+    with np.errstate(invalid="ignore"):  # a sample may hold no position of a group: it is left out
+        samples = [line_samples(sums.resampled(resamples, np.random.default_rng(seed))) for sums in pair]
+    first, second = samples
+    same = same_head(heads[0], first.head_rank) & same_head(heads[1], second.head_rank)
+    sizes = [
+        head_interval(head, one.head_rank, int((sums.influence() > 0).sum()))
+        for head, one, sums in zip(heads, samples, pair, strict=True)
+    ]
+    known = all(size is None or size.determined for size in sizes)
+    size = plain_interval(found["size"], first.head_rank - second.head_rank)
+    of: dict[str, Any] = {
+        "step_interval": step_interval(found["step"], first.step - second.step, same, determined=known),
+        "size_interval": None if size is None else replace(size, determined=known),
+    }
+    if "kappa" in found:
+        of["kappa_interval"] = plain_interval(found["kappa"], first.kappa - second.kappa)
+    return of
+
+
+def shared_neurons(rare: WindowSums, common: WindowSums, first: int) -> int:
+    """How many neurons are among the `first` most influential of both groups."""
+    tops = [set(sums.neurons[np.argsort(-sums.influence(), kind="stable")[:first]].tolist()) for sums in (rare, common)]
+    return len(tops[0] & tops[1])
