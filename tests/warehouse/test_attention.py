@@ -276,10 +276,10 @@ def test_parts_that_are_wrong_are_refused(commands, ingested, measured, relation
     folder = shutil.copytree(measured, commands.folder / "parts")
     change(relation_name, column, 0, value)(folder)
     with pytest.raises(QualityError, match=said):
-        warehouse.add_attention(ingested, run_id, folder)
+        warehouse.add_attention(ingested, run_id, folder, readers=())
     assert relation(commands, "dim_attention").is_empty()
     with pytest.raises(UserError, match="is not published"):
-        warehouse.add_attention(ingested, "another", folder)
+        warehouse.add_attention(ingested, "another", folder, readers=())
 
 
 def test_what_is_due() -> None:

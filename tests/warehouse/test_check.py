@@ -158,7 +158,7 @@ def test_a_series_of_steps_that_only_trains_has_no_drift(path: Path) -> None:
 def test_drift_from_the_previous_step_is_refused(
     first_step: Path, tmp_path: Path, make: Callable[[Path], Path], expectation: str
 ) -> None:
-    path = shutil.copy(first_step, tmp_path)
+    path = Path(shutil.copy(first_step, tmp_path))
     folder = make(path)
     if expectation.startswith("targets"):  # the counts must be those of the first step, the positions not
         parts.relation_path(folder, "token_frequency").write_bytes(_same_counts(path).read_bytes())
@@ -168,7 +168,7 @@ def test_drift_from_the_previous_step_is_refused(
 
 
 def test_drift_is_published_for_a_reason(first_step: Path, tmp_path: Path) -> None:
-    path = shutil.copy(first_step, tmp_path)
+    path = Path(shutil.copy(first_step, tmp_path))
     make, expectation = DRIFT[2]
     warehouse.publish(path, make(path), line=power_law_line, anyway="the data of this step broke")
     with warehouse.open(path) as opened:
