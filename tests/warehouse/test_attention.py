@@ -50,7 +50,7 @@ def model(commands, once) -> Path:
 
 @pytest.fixture
 def ingested(commands, once, model) -> Path:
-    return shutil.copy(once / "rare_tokens.duckdb", commands.folder)
+    return Path(shutil.copy(once / "rare_tokens.duckdb", commands.folder))
 
 
 def ingest(commands, *more, model="gpt2"):
