@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 # The tests' matrices are small: many threads only get in each other's way, and spinning ones in everybody's.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

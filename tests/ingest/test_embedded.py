@@ -213,6 +213,7 @@ def test_batches_show_every_window_once_before_any_again() -> None:
     assert set((firsts % 4).tolist()) == {int(firsts[0]) % 4}
 
 
+@pytest.mark.slow
 def test_training_writes_checkpoints_and_log_and_learns(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     recipe = Recipe(width=20, layers=1, heads=1, neurons=16, context=256, windows_per_step=2, checkpoints=(0, 30))
     tokens = pack(tokenizer, ["The sum of x and y is returned as a new array. " * 2000])

@@ -89,7 +89,7 @@ def test_two_ingests_that_may_not_wait_end_with_0_or_4_and_lose_nothing(commands
     assert facts(commands.folder / WAREHOUSE) == 2 * 640 * 80
 
 
-@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("read_only", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_who_writes_is_refused_and_waits_if_told_to(commands: Commands, read_only: bool) -> None:
     path = commands.folder / WAREHOUSE
     stored(path, "run")

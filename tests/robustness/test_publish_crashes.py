@@ -68,10 +68,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFr
     [
         ("facts", False),
         ("commit", True),
-        ("checkpoint", True),
         *(
             pytest.param(stage, again, marks=pytest.mark.slow)
-            for stage, again in [("audit", True), ("facts", True), ("commit", False), ("checkpoint", False)]
+            for stage, again in [
+                ("audit", True),
+                ("facts", True),
+                ("commit", False),
+                ("checkpoint", True),
+                ("checkpoint", False),
+            ]
         ),
     ],
 )

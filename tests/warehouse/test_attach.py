@@ -65,7 +65,7 @@ def there(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "there"
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", ["parquet", pytest.param("native", marks=pytest.mark.slow)])
 def test_what_was_exported_is_attached_as_it_was(made: Path, tmp_path: Path, store: str) -> None:
     path = tmp_path / "new.duckdb"
     first = warehouse.attach(path, made / "out", line=power_law_line, store=store)

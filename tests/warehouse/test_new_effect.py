@@ -39,7 +39,7 @@ def path(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("store", warehouse.STORES)
+@pytest.mark.parametrize("store", ["parquet", pytest.param("native", marks=pytest.mark.slow)])
 def test_it_is_audited_stored_shown_and_shared(path: Path, tmp_path: Path, store: str) -> None:
     with pytest.raises(UserError, match="rare-tokens migrate"), warehouse.open(path):
         pass

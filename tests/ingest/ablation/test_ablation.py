@@ -48,6 +48,7 @@ def test_a_report_changes_nothing_and_says_how_near_the_series_came(novella) -> 
     assert 0 < told.report.order2_pairs < int(by_series.sum()), "order 2 does for most, not for all"
 
 
+@pytest.mark.slow
 def test_every_pair_of_a_trained_rms_head_is_within_tolerance(real_inputs: Path) -> None:
     layer = trained(real_inputs, "stories260K", 512)
     found = Ablation(*layer[:3]).block(*layer[3:])
@@ -89,6 +90,7 @@ def test_any_head_is_within_tolerance(
     assert worst(layer, found, every_pair(*found.delta_loss.shape)) <= 1
 
 
+@pytest.mark.slow
 def test_all_effects_of_a_trained_head_are_within_tolerance(novella) -> None:
     head, w, reference, x, n, y = novella
     layer = (head, w[:64], reference[:64], x[:128], n[:128, :64], y[:128])

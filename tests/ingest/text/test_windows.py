@@ -275,6 +275,7 @@ def fingerprint(path: str) -> list[str]:
     return [corpus.identity, *(hashlib.sha256(part).hexdigest() for part in content)]
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same(tmp_path: Path) -> None:
     path = tiny_corpus(tmp_path / "tiny.jsonl")
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(REPOSITORY)}
