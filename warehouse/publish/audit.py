@@ -7,7 +7,6 @@ What is expected is written once, in `sql/audit`: small views count and measure,
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import duckdb
 
@@ -89,7 +88,7 @@ def audit_parts(staged: staging.Staged) -> list[Verdict]:
     staging.check_files(staged)
     run_id = staged.manifest.run_id
     with connect(config=WRITE_CONFIG) as con:
-        migrations.migrate(con, Path(":memory:"), commented=False)
+        migrations.make_views(con, "audit_verdict", "dim_run")
         try:
             run_records.record(con, run_records.described(staged.manifest, staged.summary) | {"status": "published"})
             staging.attach(con, staged)

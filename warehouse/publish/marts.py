@@ -33,15 +33,18 @@ _FITTED = "power_law_fit"  # the mart that is made of a `Line`'s rows; its state
 _FILLED = re.compile(r"insert into (store\.\w+)")
 
 
+@cache
 def of_run() -> tuple[str, ...]:
     """The marts that publishing computes, each after those that it reads."""
     return tuple(mart for mart in _all() if mart not in of_attention())
 
 
+@cache
 def of_attention() -> tuple[str, ...]:
     """The marts that read attention, and are computed when it is added to a run."""
     added = {f"store.{relation}" for relation in parts.ATTENTION_RELATIONS}
-    return tuple(mart for mart in _all() if added & relations.tables_read(relations.relations()[mart].publish))
+    known = relations.relations()
+    return tuple(mart for mart in _all() if added & relations.tables_read(known[mart].publish))
 
 
 def in_order(marts: Mapping[str, Relation]) -> list[str]:

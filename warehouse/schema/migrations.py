@@ -51,7 +51,6 @@ def migrate(
     con: duckdb.DuckDBPyConnection,
     path: Path,
     *,
-    commented: bool = True,
     then: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> list[str]:
     """Bring an open, writable file to this version, in one transaction; returns the names of what was applied.
@@ -59,7 +58,6 @@ def migrate(
     Args:
         con: the file.
         path: of the file.
-        commented: put the documentation of relations and columns into the catalogue.
         then: what is to be computed anew of the runs that are there, within the same transaction.
 
     Raises:
@@ -73,18 +71,31 @@ def migrate(
     if not pending and _digest(con) == relations.digest():
         return []
     con.execute("begin")
-    for number, name, text in pending:
-        con.execute(text)
-        values = {"number": number, "name": name}
-        con.execute("insert into store.migration values ($number, $name, now() at time zone 'utc')", values)
+    _apply(con, pending)
     _define(con)
-    if commented:
-        for statement in relations.comments():
-            con.execute(statement)
+    for statement in relations.comments():
+        con.execute(statement)
     if then is not None:
         then(con)
     con.execute("commit")
     return [f"{number:03d}_{name}" for number, name, _ in pending] + ["views"]
+
+
+def make_views(con: duckdb.DuckDBPyConnection, *wanted: str) -> None:
+    """Make every stored table in an empty database, but only these views and macros and those that they read.
+
+    For what a moment's use needs: to make all of them takes many times as long.
+    """
+    _apply(con, known())
+    for statement in relations.definitions(*wanted):
+        con.execute(statement)
+
+
+def _apply(con: duckdb.DuckDBPyConnection, pending: list[tuple[int, str, str]]) -> None:
+    for number, name, text in pending:
+        con.execute(text)
+        values = {"number": number, "name": name}
+        con.execute("insert into store.migration values ($number, $name, now() at time zone 'utc')", values)
 
 
 def _define(con: duckdb.DuckDBPyConnection) -> None:

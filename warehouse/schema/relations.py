@@ -74,26 +74,38 @@ def digest() -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def definitions() -> list[str]:
-    """The statements that define every view and macro, in an order in which they can be run."""
+def definitions(*wanted: str) -> list[str]:
+    """The statements that define views and macros, in an order in which they can be run.
+
+    Args:
+        wanted: only these and what they read; none: every one.
+    """
     statements = _statements()
-    return [statements[name] for name in in_order({name: named(text) for name, text in statements.items()})]
+    kept = _read_by(wanted) if wanted else statements.keys()
+    return [statements[name] for name in in_order({name: named(statements[name]) for name in statements.keys() & kept})]
 
 
-def named(statement: str) -> set[str]:
+@cache
+def named(statement: str) -> frozenset[str]:
     """The relations and macros that a statement names, itself left out; stored ones as `store.NAME`."""
     text = re.sub(r"'[^']*'|--.*", "", statement)
     found = {relation or macro for relation, macro in _NAMED.findall(text)}
-    return found - set(_COMMON_TABLE.findall(text)) - set(_DEFINED.findall(text))
+    return frozenset(found - set(_COMMON_TABLE.findall(text)) - set(_DEFINED.findall(text)))
 
 
 def tables_read(statements: Iterable[str]) -> set[str]:
     """The stored tables that statements read, themselves or through views and macros, as `store.NAME`."""
-    definitions, read, left = _statements(), set[str](), set[str]().union(*map(named, statements))
+    read = _read_by(set[str]().union(*map(named, statements)))
+    return {name for name in read if name.startswith("store.") and name not in _statements()}
+
+
+def _read_by(names: Iterable[str]) -> set[str]:
+    """These relations and macros, and those that they read, themselves or through others."""
+    statements, read, left = _statements(), set[str](), set(names)
     while new := left - read:
         read |= new
-        left = set[str]().union(*(named(definitions[name]) for name in new if name in definitions))
-    return {name for name in read if name.startswith("store.") and name not in definitions}
+        left = set[str]().union(*(named(statements[name]) for name in new if name in statements))
+    return read
 
 
 def in_order(needs: Mapping[str, Iterable[str]]) -> list[str]:

@@ -29,9 +29,11 @@ def novella(real_inputs: Path) -> tuple[Head, Tensor, Tensor, Tensor, Tensor, Te
     return trained(real_inputs, "novella/step3979", 512)
 
 
-def test_every_pair_of_a_trained_head_is_within_tolerance(novella) -> None:
+@pytest.mark.parametrize("pairs", [4_000, pytest.param(40_000, marks=pytest.mark.slow)])
+def test_pairs_of_a_trained_head_are_within_tolerance(novella, pairs: int) -> None:
+    """Half of them those of largest effect."""
     found = Ablation(*novella[:3], sample=novella[3][::4]).block(*novella[3:])
-    assert worst(novella, found, chosen_pairs(found, 12_000)) <= 1
+    assert worst(novella, found, chosen_pairs(found, pairs)) <= 1
     share = found.exact_pairs / found.delta_loss.numel()
     assert share <= 0.02, share
     assert found.report is None, "only on request"
