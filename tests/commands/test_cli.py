@@ -130,6 +130,7 @@ BAD_OPTIONS = {
 }
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("case", BAD_OPTIONS)
 def test_bad_options_are_refused_and_nothing_is_half_written(commands, inputs, case):
     changes, says = BAD_OPTIONS[case]

@@ -177,6 +177,7 @@ def test_every_command_is_in_the_list_of_those_tried_with_json():
     assert set(AS_JSON) | ELSEWHERE == set(cli.cli.commands)
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("name", AS_JSON)
 def test_json_is_all_of_stdout(commands, published, name, monkeypatch):
     from rare_tokens.analyses import registry

@@ -223,6 +223,7 @@ def edit(folder: Path, relation: str, change: Any) -> None:
     pq.write_table(change(pl.DataFrame(table)).to_arrow().cast(parts.schema(relation)), path)
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     ("relation", "change", "message"),
     [

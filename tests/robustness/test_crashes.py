@@ -1,4 +1,4 @@
-"""A few of the trials of `crashes.py` in every test run, all of them in the long one (its counts are printed)."""
+"""The trials of `crashes.py`, in the long run, which prints their counts; `test_publish_crashes` is the quick one."""
 
 import json
 import subprocess
@@ -24,11 +24,6 @@ def trials(folder: Path, *arguments: str) -> dict[str, dict[str, int]]:
         if isinstance(counts, str):
             pytest.skip(f"{name} {counts.upper()}")
     return found
-
-
-def test_killed_and_on_a_failing_disk_commands_leave_a_whole_warehouse(tmp_path: Path) -> None:
-    found = trials(tmp_path, "--kills", "2", "--faults", "2", "--full-disks", "0", "--only", "publish")
-    assert found["kills"]["trials"] == found["faults"]["trials"] == 2
 
 
 # A class each, so that `--dist loadscope` gives each to a process of its own.

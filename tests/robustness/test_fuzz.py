@@ -40,6 +40,7 @@ def damaged(target: str) -> st.SearchStrategy[bytes]:
     return st.builds(put, st.sampled_from(seeds(target)), st.integers(0, 600), short, st.integers(0, 9)) | st.binary()
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("target", ["corpus", "counts", "config"])
 def test_damaged_files_are_taken_or_refused(fuzzer: Fuzzer, target: str) -> None:
     @FEW

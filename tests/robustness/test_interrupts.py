@@ -25,6 +25,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("opened", [reading, writing])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_query_is_stopped_at_once(

@@ -200,6 +200,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     return path, contents(path)
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize(("damage", "message"), REFUSED)
 def test_a_damaged_export_is_refused(
     there: Path, target: tuple[Path, dict[str, Any]], damage: Callable[[Path], None], message: str

@@ -259,6 +259,7 @@ def measured(once, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("relation_name", "column", "value", "said"),
     [

@@ -83,6 +83,7 @@ def assert_refused(path: Path, expectation: str, anyway: str | None) -> None:
         assert len(opened.fct_effect()) == len(opened.dim_token()) == 0
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize(("damage", "expectation"), INTEGRITY)
 def test_a_broken_run_is_refused_whatever_the_reason(
     path: Path, damage: Callable[[Path], None], expectation: str
@@ -92,6 +93,7 @@ def test_a_broken_run_is_refused_whatever_the_reason(
     assert_refused(path, expectation, anyway="please")
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(("damage", "expectation"), PLAUSIBILITY)
 def test_a_doubtful_run_is_refused_without_a_reason(
     path: Path, damage: Callable[[Path], None], expectation: str

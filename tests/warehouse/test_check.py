@@ -62,6 +62,7 @@ MARTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(("mart", "right", "wrong", "expectation"), MARTS)
 def test_a_mart_that_comes_out_wrong_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch, mart: str, right: str, wrong: str, expectation: str

@@ -67,6 +67,7 @@ def test_delete_of_a_run_that_was_never_published(path: Path) -> None:
     assert warehouse.status(path, "run") is None
 
 
+@pytest.mark.slow
 def test_space_is_used_again(path: Path) -> None:
     """Publishing and deleting over and over does not make the file grow."""
     sizes = []

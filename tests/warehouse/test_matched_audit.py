@@ -93,6 +93,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize("case", BREAKS)
 def test_what_does_not_hold_is_counted(con, case):
     statement, expected = BREAKS[case]

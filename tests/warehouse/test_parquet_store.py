@@ -263,6 +263,7 @@ def test_a_disk_without_room_for_a_temporary_file_is_the_users_error(
     assert warehouse.delete(three, "two") == "two"
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_named_by_whatever_reads_facts(
     both: tuple[Path, Path], damage: Callable[[Path, Path], None]

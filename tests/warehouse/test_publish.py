@@ -106,6 +106,7 @@ def test_marts_are_the_same_bit_for_bit_on_any_number_of_threads(
     assert_same(*seen)
 
 
+@pytest.mark.slow
 def test_marts_do_not_depend_on_how_the_facts_were_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     for block, facts in ((50, 1), (128, 10**9)):

@@ -153,6 +153,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.quick_cases(28)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_sql_is_refused(path: Path, text: str) -> None:
     folder = path.parent

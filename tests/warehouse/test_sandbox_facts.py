@@ -123,6 +123,7 @@ def file(backed: Path) -> Path:
     return file
 
 
+@pytest.mark.quick_cases(20)
 @pytest.mark.parametrize("text", ON_FACTS)
 def test_facts_in_parquet_are_read_through_relations_only(backed: Path, file: Path, text: str) -> None:
     before = hashes(backed.parent)

@@ -75,10 +75,11 @@ def folder(path: Path) -> Path:
 
 def files(con: duckdb.DuckDBPyConnection, key: int | None = None) -> list[FactFile]:
     """The files of a run, or of all, in the order of their neurons; none in a warehouse of an earlier schema."""
-    found = "select column_name from duckdb_columns() where schema_name = 'store' and table_name = 'fact_file'"
-    there = {name for (name,) in con.execute(found).fetchall()}
-    if not there:
+    table = "select 1 from duckdb_tables() where schema_name = 'store' and table_name = 'fact_file'"
+    if not con.execute(table).fetchall():
         return []
+    columns_of = "select name from pragma_table_info('store.fact_file')"  # duckdb_columns() looks into every view too
+    there = {name for (name,) in con.execute(columns_of).fetchall()}
     names = [item.name for item in fields(FactFile) if item.name in there]
     rows = con.execute(
         f"select {', '.join(names)} from store.fact_file where $key is null or run_key = $key"

@@ -68,6 +68,7 @@ def test_a_planted_routing_head_is_found(tmp_path) -> None:
     assert (other["head_share"] < 0.9).all()
 
 
+@pytest.mark.slow
 def test_no_head_is_found_in_its_absence(tmp_path) -> None:
     rejected = draws = 0
     for seed in range(10):
@@ -205,6 +206,7 @@ def test_routing_by_hand() -> None:
     assert over["correlation_sd"] == pytest.approx(found["correlation"][:2].std())
 
 
+@pytest.mark.slow
 def test_the_test_of_gini_rejects_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     rejected = 0

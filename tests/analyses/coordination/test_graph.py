@@ -262,6 +262,7 @@ def test_no_positions():
     assert frame["reason"].null_count() == 0
 
 
+@pytest.mark.slow
 def test_processes_and_repetition_change_nothing():
     layer = drawn(positions=500, neurons=40)
     groups = with_controls(group(*range(10)), 40, draws=3)

@@ -53,6 +53,7 @@ def members(opened: warehouse.Warehouse, percentile: float, chosen: dict[str, bo
     return {name: frame["position_id"].sort().to_list() for name, frame in found.items()}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("percentile", [0, 15, 37.5, 100])
 def test_groups_and_influence_of_every_variant(
     published: tuple[warehouse.Warehouse, np.ndarray], percentile: float

@@ -75,6 +75,7 @@ def candidates(spectrum):
     return peak, spectrum[(spectrum >= 0.95 * peak) & (spectrum <= 1.5 * peak)]
 
 
+@pytest.mark.slow
 def test_fix_finger_is_weightwatchers_where_the_lower_ends_admit_the_same(monkeypatch):
     """The published lower end is log10(0.95 · peak): the same candidates if no eigenvalue lies between the two."""
     compared = 0

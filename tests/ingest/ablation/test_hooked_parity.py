@@ -59,6 +59,7 @@ def hooked_effects(name: str, tokens: np.ndarray, ablation: str = "mean") -> np.
     return torch.stack(effects, dim=1).numpy()
 
 
+@pytest.mark.quick_cases(7)
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_every_pair_is_within_tolerance_of_the_hooked_model(name, tmp_path):
     facts, folder, tokens = ingest(tmp_path, name)

@@ -92,6 +92,7 @@ def test_attention_of_matched_contexts_is_what_hooks_say_at_their_own_position(m
         assert np.abs(delta - (truth.loss - plain.loss)[:, -1].numpy()).max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_group_over_matched_contexts_is_what_a_hook_says(matched):
     opened, folder = matched
     tokens = windows_of(folder)
@@ -113,6 +114,7 @@ def test_a_group_over_matched_contexts_is_what_a_hook_says(matched):
     assert np.abs(ours["delta_loss"].to_numpy() - truth).max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_matched_contexts_are_analysed_like_any_preset(matched):
     opened, _folder = matched
     found = opened.head_ablation(preset="nc-matched")
@@ -132,6 +134,7 @@ def test_matched_contexts_are_analysed_like_any_preset(matched):
         assert routed[column].is_between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_attention_beside_an_edit_of_one_position(commands):
     """The scope of the neurons' ablation says nothing of heads: both scopes have the same attention."""
     tiny_corpus(commands.folder / "corpus.jsonl")

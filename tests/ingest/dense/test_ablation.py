@@ -102,6 +102,7 @@ def worst(ours: np.ndarray, truth: np.ndarray) -> float:
     return float(np.max(np.abs(ours - truth) / (1e-6 + 1e-4 * np.abs(truth))))
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize(("name", "layer", "scope"), CASES)
 def test_every_pair_is_within_tolerance_of_the_hooked_model(name, layer, scope, tmp_path):
     facts, folder, prepared = ingest(tmp_path, name, layer=layer, edit_scope=scope)

@@ -84,6 +84,7 @@ def test_parts_elsewhere_make_the_same_run_and_are_gone(commands, tmp_path):
     assert not list((tmp_path / "there.duckdb.parts").rglob("*"))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("options", "said"),
     [

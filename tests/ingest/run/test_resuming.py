@@ -80,6 +80,7 @@ def test_killed_and_run_again_it_equals_an_undisturbed_run(commands, asked):
         assert frame.equals(killed[name]), name
 
 
+@pytest.mark.slow
 def test_two_ingests_of_one_run_do_not_mix(commands, asked):
     first = commands.start(*asked, before=MANY_UNITS, environment=ONE_THREAD)
     root = parts_root(commands.folder / "rare_tokens.duckdb")
