@@ -6,7 +6,8 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from rare_tokens.analyses.curve.power_law import LEAST_RANKS, auto_window, fit_line, influence_curve
+from rare_tokens.analyses.curve.power_law import power_law
+from rare_tokens.analyses.curve.ranked_curve import influence_curve
 from rare_tokens.analyses.result_table import table
 
 CURVE: dict[str, Any] = {
@@ -28,7 +29,9 @@ FIT: dict[str, Any] = {
     "r2": pl.Float64,
     "first_rank": pl.Int64,
     "last_rank": pl.Int64,
-    "reason": pl.String,
+    "head_rank": pl.Int64,
+    "step": pl.Float64,
+    "reason": pl.String,  # why there is no power law
 }
 # Okabe and Ito's colours; shapes repeat what a colour says.
 COLOURS = {"rare": "#c24e00", "common": "#0072b2"}
@@ -36,7 +39,7 @@ REGIMES = {"plateau": "#009e73", "head": "#c24e00", "power law": "#0072b2", "rap
 
 
 def described(influence: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The power law of each token group, found on the window `auto`, and where each neuron stands beside it.
+    """The power law of each token group, and where each neuron stands beside it.
 
     Args:
         influence: of one run at one threshold: token_group, neuron, rank, influence, mean_delta_loss, positions.
@@ -48,14 +51,14 @@ def described(influence: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     for group in influence["token_group"].unique(maintain_order=True):
         part = influence.filter(pl.col("token_group") == group, pl.col("influence") > 0).sort("rank")
         fit: dict[str, Any] = {"token_group": group, "positions": part["positions"].max()}
-        if len(part) < 3 * LEAST_RANKS:
-            fit["reason"] = f"fewer than {3 * LEAST_RANKS} neurons with an influence above 0 ({len(part)})"
+        curve = influence_curve(part["influence"].to_numpy())
+        line = power_law(curve)
+        names = ("kappa", "beta", "r2", "first_rank", "last_rank", "head_rank", "step", "reason")
+        fit |= {name: getattr(line, name) for name in names}
+        deviation = line.deviation(curve)
+        if deviation is None:
             part = part.with_columns(fitted=pl.lit(None), deviation=pl.lit(None), regime=pl.lit(None))
         else:
-            curve = influence_curve(part["influence"].to_numpy())
-            line = fit_line(curve, *(int(rank) for rank in auto_window(curve)))
-            deviation = line.deviation(curve)
-            fit |= {name: getattr(line, name) for name in ("kappa", "beta", "r2", "first_rank", "last_rank")}
             part = part.with_columns(
                 fitted=pl.Series(np.exp(curve - deviation)), deviation=pl.Series(deviation)
             ).with_columns(

@@ -26,7 +26,7 @@ from rare_tokens.analyses.coordination import (
     neuron_groups,
     weight_spectra,
 )
-from rare_tokens.analyses.curve import intervals, regimes, slopes, threshold_sensitivity
+from rare_tokens.analyses.curve import intervals, plateau_difference, regimes, slopes, threshold_sensitivity
 from rare_tokens.analyses.curve.effect_cells import RARE
 
 MANY_FACTS = 1_000_000
@@ -37,6 +37,7 @@ _OF_A_RUN: tuple[Analysis, ...] = (  # what one reads stands before it
     regimes.ANALYSIS,
     slopes.ANALYSIS,
     intervals.ANALYSIS,
+    plateau_difference.ANALYSIS,
     threshold_sensitivity.ANALYSIS,
     neuron_groups.ANALYSIS,
     correlation.ANALYSIS,

@@ -14,7 +14,7 @@ import polars as pl
 
 from rare_tokens.analyses.analysis import GROUP_KEY
 from rare_tokens.analyses.coordination.weight_spectra import Rule, weight_spectrum
-from rare_tokens.analyses.curve.power_law import Line, influence_curve, local_slope
+from rare_tokens.analyses.curve.ranked_curve import WindowLine, influence_curve, local_slope
 from rare_tokens.analyses.result_table import FloatArray, IntArray, table
 from rare_tokens.analyses.statistics import CONTROL
 
@@ -182,7 +182,7 @@ def _of_curve(part: pl.DataFrame, fit: dict[str, Any] | None) -> Iterator[dict[s
     curve = influence_curve(values)
     drawn: dict[str, FloatArray] = {"log_influence": curve, "local_slope": local_slope(curve)}
     if fit is not None and fit["kappa"] is not None:
-        line = Line(fit["kappa"], fit["beta"], fit["r2"], fit["first_rank"], fit["last_rank"])
+        line = WindowLine(fit["kappa"], fit["beta"], fit["r2"], fit["first_rank"], fit["last_rank"])
         drawn["deviation"] = line.deviation(curve)
     for quantity, points in drawn.items():
         for rank in _points(len(curve)).tolist():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from rare_tokens.analyses.result_table import FloatArray, IntArray
+from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
 from rare_tokens.common import presets
 from rare_tokens.common.errors import UserError
 
@@ -18,6 +18,11 @@ PRESETS = {name: one.percentile for name, one in presets.PRESETS.items() if one.
 (MATCHED,) = presets.PRESETS.keys() - PRESETS.keys()
 RARE, COMMON = "rare", "common"
 TOKEN_GROUPS = (RARE, COMMON)
+# A curve of influence is of one statistic over the neurons of one role; the first of each is the default.
+MEAN_ABS, ABS_MEAN = "mean_abs", "abs_mean"
+ALL_ROLES, BOOST, SUPPRESS = "all", "boost", "suppress"
+STATISTICS, ROLES = (MEAN_ABS, ABS_MEAN), (ALL_ROLES, BOOST, SUPPRESS)
+NO_POSITION = "no position in the group"
 STEP, LARGEST = 5, 50
 CELL = ("percentile_bucket", "occurrence_bucket", "is_word", "is_elbow")
 
@@ -80,21 +85,26 @@ class WindowSums:
     Attributes:
         neurons: indices, ascending, shape (N,).
         positions: of the group in each window that has any, shape (W,).
-        abs_sums: Σ |Δ| in nats, shape (N, W).
+        sums: nats, shape (N, W): Σ |Δ| where influence is the mean of |Δ| (`mean_abs`), Σ Δ where it is the absolute
+            value of the mean (`abs_mean`).
     """
 
     neurons: IntArray
     positions: FloatArray
-    abs_sums: FloatArray
+    sums: FloatArray
 
     @property
     def windows(self) -> int:
         """W."""
         return len(self.positions)
 
+    def mean(self) -> FloatArray:
+        """What is summed, over the group's positions, shape (N,), with its sign."""
+        return np.asarray(self.sums.sum(axis=1) / self.positions.sum())
+
     def influence(self) -> FloatArray:
-        """Mean |Δ| of each neuron over the group's positions, shape (N,)."""
-        return np.asarray(self.abs_sums.sum(axis=1) / self.positions.sum())
+        """Mean |Δ|, or |mean Δ|, of each neuron over the group's positions, shape (N,)."""
+        return np.abs(self.mean())
 
     def log_error(self) -> FloatArray | None:
         """Standard error of each neuron's log influence, shape (N,); None with a single window.
@@ -103,24 +113,57 @@ class WindowSums:
         """
         if self.windows < 2:
             return None
-        influence = self.influence()
-        rest = self.abs_sums - influence[:, None] * self.positions
+        mean = self.mean()
+        rest = self.sums - mean[:, None] * self.positions
         error = np.sqrt((rest**2).sum(axis=1) * self.windows / (self.windows - 1)) / self.positions.sum()
-        return np.divide(error, influence, out=np.zeros_like(error), where=influence > 0)
+        return np.divide(error, np.abs(mean), out=np.zeros_like(error), where=mean != 0)
+
+    def resampled_mean(self, draws: int, rng: np.random.Generator) -> FloatArray:
+        """`mean` in bootstrap samples of windows, shape (draws, N); NaN in a sample without a position."""
+        counts = rng.multinomial(self.windows, np.full(self.windows, 1 / self.windows), size=draws).astype(float)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(counts @ self.sums.T / (counts @ self.positions)[:, None])
 
     def resampled(self, draws: int, rng: np.random.Generator) -> FloatArray:
-        """Influence of each neuron in bootstrap samples of windows, shape (draws, N)."""
-        counts = rng.multinomial(self.windows, np.full(self.windows, 1 / self.windows), size=draws).astype(float)
-        return np.asarray(counts @ self.abs_sums.T / (counts @ self.positions)[:, None])
+        """`influence` in bootstrap samples of windows, shape (draws, N); NaN in a sample without a position."""
+        return np.abs(self.resampled_mean(draws, rng))
+
+    def of(self, chosen: BoolArray) -> "WindowSums":
+        """The same of some of the neurons, chosen as shape (N,)."""
+        return WindowSums(self.neurons[chosen], self.positions, self.sums[chosen])
 
 
-def window_sums(
-    cells: pl.DataFrame, preset: str, token_group: str, percentile: float | None = None
-) -> WindowSums | str:
+@dataclass(frozen=True)
+class GroupSums:
+    """Both sums of each neuron's effects on one token group, over the same windows.
+
+    Attributes:
+        absolute: of |Δ|.
+        signed: of Δ.
+    """
+
+    absolute: WindowSums
+    signed: WindowSums
+
+    def curve(self, statistic: str = MEAN_ABS, role: str = ALL_ROLES) -> WindowSums:
+        """The sums behind one curve of influence.
+
+        Args:
+            statistic: `mean_abs` or `abs_mean`.
+            role: `all`; `boost`: only the neurons whose mean Δ is above 0; `suppress`: below 0.
+        """
+        sums = self.absolute if statistic == MEAN_ABS else self.signed
+        if role == ALL_ROLES:
+            return sums
+        mean = self.signed.sums.sum(axis=1)
+        return sums.of(mean > 0 if role == BOOST else mean < 0)
+
+
+def group_sums(cells: pl.DataFrame, preset: str, token_group: str, percentile: float | None = None) -> GroupSums | str:
     """Sum the cells of a token group window by window.
 
     Args:
-        cells: `agg_effect` of one run: neuron, window_id, `CELL`, positions, abs_delta_sum.
+        cells: `agg_effect` of one run: neuron, window_id, `CELL`, positions, abs_delta_sum, delta_sum.
         preset: as in `in_group`.
         token_group: as in `in_group`.
         percentile: as in `in_group`.
@@ -132,17 +175,27 @@ def window_sums(
         UserError: as `in_group`.
     """
     chosen = cells.lazy().filter(in_group(preset, token_group, percentile))
-    sums = (
+    found = (
         chosen.group_by("neuron", "window_id")
-        .agg(pl.col("positions").sum(), pl.col("abs_delta_sum").sum())
+        .agg(pl.col("positions", "abs_delta_sum", "delta_sum").sum())
         .sort("neuron", "window_id")
         .collect()
     )
-    if sums.is_empty():
-        return "no position in the group"
-    neurons = sums["neuron"].unique(maintain_order=True).to_numpy()
-    positions = sums["positions"].to_numpy().reshape(len(neurons), -1)
+    if found.is_empty():
+        return NO_POSITION
+    neurons = found["neuron"].unique(maintain_order=True).to_numpy()
+    positions = found["positions"].to_numpy().reshape(len(neurons), -1)
     assert (positions == positions[0]).all(), "every neuron is ablated at every position"
-    return WindowSums(
-        neurons, positions[0].astype(float), sums["abs_delta_sum"].to_numpy().reshape(len(neurons), -1).astype(float)
+    absolute, signed = (
+        WindowSums(neurons, positions[0].astype(float), found[name].to_numpy().reshape(len(neurons), -1).astype(float))
+        for name in ("abs_delta_sum", "delta_sum")
     )
+    return GroupSums(absolute, signed)
+
+
+def window_sums(
+    cells: pl.DataFrame, preset: str, token_group: str, percentile: float | None = None
+) -> WindowSums | str:
+    """The sums of |Δ| of `group_sums`, or why there are none."""
+    found = group_sums(cells, preset, token_group, percentile)
+    return found if isinstance(found, str) else found.absolute

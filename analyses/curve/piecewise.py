@@ -4,7 +4,7 @@ A *model* is a power law −κ ln r + β with, at its head (ranks 1 … m), noth
 *level* shift (equal slope, higher intercept: ES §4.1, conjecture 5.1) or a *free* line; and at its tail (ranks after
 b) nothing, a *linear* piece or a + s·ln(ln(N+1) − ln r), the order statistics of a stretched exponential, both
 continuous at b. BIC is for the reader: sorted values are not independent, and on pure Pareto draws BIC always finds a
-break. What decides is `analyses.curve.plateau_decision`.
+break. What decides is `analyses.curve.plateau`.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from rare_tokens.analyses.curve.power_law import LEAST_RANKS, break_grid, log_rank
+from rare_tokens.analyses.curve.ranked_curve import LEAST_RANKS, break_grid, log_rank
 from rare_tokens.analyses.result_table import FloatArray, IntArray
 
 Head = Literal["none", "hinge", "level", "free"]

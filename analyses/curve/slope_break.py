@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rare_tokens.analyses.curve.power_law import GRID, log_rank
+from rare_tokens.analyses.curve.ranked_curve import GRID, log_rank
 from rare_tokens.analyses.curve.spacings import normalised_spacings
 from rare_tokens.analyses.result_table import FloatArray
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results, Source
-from rare_tokens.analyses.curve.power_law import influence_curve, local_slope, log_rank, second_derivative
+from rare_tokens.analyses.curve.ranked_curve import influence_curve, local_slope, log_rank, second_derivative
 
 INFLUENCE_SLOPE: dict[str, Any] = GROUP_KEY | {
     "rank": pl.Int64,

@@ -8,21 +8,21 @@ from rare_tokens.analyses.curve.effect_cells import (
     MATCHED,
     PRESETS,
     TOKEN_GROUPS,
-    WindowSums,
-    window_sums,
+    GroupSums,
+    group_sums,
 )
 
-_COLUMNS = ("neuron", "window_id", *CELL, "matched_group", "positions", "abs_delta_sum")
+_COLUMNS = ("neuron", "window_id", *CELL, "matched_group", "positions", "abs_delta_sum", "delta_sum")
 
 
 def stored_cells(ask: Ask) -> pl.DataFrame:
-    """`agg_effect` of a run: the columns that `window_sums` and `threshold_sensitivity` read."""
+    """`agg_effect` of a run: the columns that `group_sums` and `threshold_sensitivity` read."""
     cells: pl.DataFrame = ask(Source("agg_effect", columns=_COLUMNS))
     return cells
 
 
-def curve_sums(ask: Ask) -> dict[tuple[str, str], WindowSums | str]:
-    """The window sums of every curve of a run, by preset and token group; or why there are none."""
+def curve_sums(ask: Ask) -> dict[tuple[str, str], GroupSums | str]:
+    """The window sums of every token group of a run, by preset and token group; or why there are none."""
     cells = stored_cells(ask)
     presets = [*PRESETS, *([MATCHED] if cells["matched_group"].count() else [])]
-    return {(preset, group): window_sums(cells, preset, group) for preset in presets for group in TOKEN_GROUPS}
+    return {(preset, group): group_sums(cells, preset, group) for preset in presets for group in TOKEN_GROUPS}

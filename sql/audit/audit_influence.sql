@@ -11,9 +11,10 @@
 --   other_positions    rows that count other positions than position_group has
 --   missing_deviation  ranked neurons without a row of neuron_deviation at the same rank
 --   fits               rows of power_law_fit
---   bad_fit            first_rank, last_rank and ranks are not in order, r2 is outside 0…1, or
---                      neither κ nor a reason is there
---   unbalanced         |mean deviation| over the fitted ranks, which least squares makes 0
+--   bad_fit            κ is there but first_rank, last_rank and ranks are not in order, r2 is above 1,
+--                      or neither κ nor a reason is there
+--   unbalanced         |mean difference| of log influence from the line with its head and tail over
+--                      the fitted ranks, which least squares makes 0
 --   unknown_regimes    deviations whose regime is none of the four, or that have one without a fit
 
 create or replace view audit_influence as
@@ -72,8 +73,8 @@ fitted as (
         token_group,
         count(*) as fits,
         count_if(
-            not coalesce(first_rank < last_rank and last_rank <= ranks, kappa is null)
-            or not coalesce(r2 between -1e-9 and 1 + 1e-9, true)
+            not (kappa is null or coalesce(first_rank < last_rank and last_rank <= ranks, false))
+            or not coalesce(r2 <= 1 + 1e-9, true)
             or not coalesce(isfinite(kappa) and isfinite(beta), reason is not null)
         ) as bad_fit
     from power_law_fit
@@ -88,9 +89,18 @@ placed as (
         count_if(deviation.neuron is null) as missing_deviation,
         round(
             abs(
-                sum(try_cast(deviation.deviation as decimal(38, 18))) filter (
-                    where deviation.rank between fit.first_rank and fit.last_rank
-                ) / (fit.last_rank - fit.first_rank + 1)
+                sum(
+                    try_cast(
+                        deviation.deviation
+                        - fit.tail * ln((fit.ranks + 1 - deviation.rank) / (fit.ranks + 1))
+                        - if(
+                            deviation.rank <= fit.head_rank,
+                            fit.step + (fit.head_slope - fit.kappa)
+                            * (ln(fit.head_rank + 0.5) - ln(deviation.rank)),
+                            0
+                        ) as decimal(38, 18)
+                    )
+                ) filter (where deviation.rank <= fit.ranks // 2) / (fit.ranks // 2)
             ), 9
         ) as unbalanced,
         count_if(
@@ -101,7 +111,7 @@ placed as (
     from ranked
     left join neuron_deviation as deviation using (run_id, preset, token_group, neuron, rank)
     left join power_law_fit as fit using (run_id, preset, token_group)
-    group by ranked.run_id, ranked.preset, ranked.token_group, fit.first_rank, fit.last_rank
+    group by ranked.run_id, ranked.preset, ranked.token_group, fit.ranks
 ),
 
 judged as (

@@ -129,7 +129,7 @@ judged as (
             },
             {
                 suite: 'marts', relation: 'neuron_deviation',
-                expectation: 'deviations over the fitted ranks have mean 0',
+                expectation: 'the line with head and tail leaves a mean of 0',
                 observed: influence.unbalanced, least: 0, most: 1e-6
             },
             {

@@ -1,7 +1,6 @@
 """The marts against NumPy and SciPy, on curves and counts too large to write out."""
 
 from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 
 import duckdb
@@ -11,7 +10,7 @@ import pytest
 from scipy.stats import linregress
 
 from rare_tokens import warehouse
-from rare_tokens.analyses.curve.power_law import power_law_line
+from rare_tokens.analyses.curve.power_law import power_law, power_law_line
 from rare_tokens.common import parts
 from studies.synthetic.runs import make_parts
 from tests.support.mart_rows import empty_warehouse, given_curve, given_run, publish, rows
@@ -106,35 +105,76 @@ def noisy_curve(neurons: int, seed: int, plateau: int = 30, decay: float = 5.5) 
     return np.exp(np.sort(y)[::-1])
 
 
-def three_piece_fit(y: np.ndarray) -> tuple[int, int]:
-    """First and last rank of the middle piece: every pair of breaks fitted by `numpy.linalg.lstsq`."""
-    n = len(y)
-    x = np.log(np.arange(1, n + 1))
-    grid = sorted({round(value) for value in np.exp(np.linspace(np.log(10), np.log(n - 10), 40))})
-    errors = {}
-    for first, second in combinations(grid, 2):
-        if second - first >= 10:
-            hinges = [np.maximum(0, x - x[rank - 1]) for rank in (first, second)]
-            design = np.stack([np.ones(n), x, *hinges], axis=1)
-            solution = np.linalg.lstsq(design, y)[0]
-            errors[first + 1, second] = np.sum((y - design @ solution) ** 2)
-    return min(errors, key=errors.__getitem__)
+def raised_curve(neurons: int, seed: int) -> np.ndarray:
+    """Influence by rank: κ = 0.8, thirty neurons raised by 0.8, a tail of strength 0.4, little noise."""
+    rng = np.random.default_rng(seed)
+    rank = np.arange(1, neurons + 1)
+    y = -0.8 * np.log(rank) + 0.8 * (rank <= 30) + 0.4 * np.log1p(-rank / (neurons + 1))
+    return np.exp(np.sort(y + rng.normal(0, 0.03, neurons))[::-1])
 
 
-@pytest.mark.parametrize(("neurons", "seed"), [(30, 4), (31, 5), (64, 0), (200, 1), (1024, 2), (3072, 3)])
+def line_at(y: np.ndarray, head: int) -> tuple[np.ndarray, float]:
+    """Coefficients β, κ, τ, s, h with a head of `head` ranks, and the squared error, by `numpy.linalg.lstsq`."""
+    n, r = len(y), np.arange(1, len(y) // 2 + 1)
+    inside = r <= head
+    columns = [np.ones(len(r)), -np.log(r), np.log((n + 1 - r) / (n + 1))]
+    columns += [inside * 1.0, inside * (np.log(head + 0.5) - np.log(r))]
+    for tailed in (True, False):
+        design = np.stack([one for place, one in enumerate(columns) if tailed or place != 2], axis=1)
+        found = np.linalg.lstsq(design, y[: len(r)])[0]
+        error = float(np.sum((y[: len(r)] - design @ found) ** 2))
+        found = found if tailed else np.insert(found, 2, 0.0)
+        if found[2] >= 0:
+            break
+    return found, error
+
+
+@pytest.mark.parametrize(("neurons", "seed"), [(400, 1), (1024, 2), (3072, 3)])
 def test_power_law_fit_by_least_squares(con: duckdb.DuckDBPyConnection, neurons: int, seed: int) -> None:
     given_run(con)
-    influence = noisy_curve(neurons, seed, decay=np.log(neurons) - 1.5)
+    influence = raised_curve(neurons, seed)
     given_curve(con, [*influence.tolist(), 0.0, 0.0])  # neurons without influence are not in the curve
     publish(con, "power_law_fit", run_key=1)
-    fit = "first_rank, last_rank, kappa, beta, r2, ranks, reason from power_law_fit"
-    (found,) = rows(con, f"select {fit} where preset = 'es' and token_group = 'rare'")
-    first, last = three_piece_fit(np.log(influence))
-    assert found[:2] == (first, last)
-    window = slice(first - 1, last)
-    line = linregress(np.log(np.arange(1, neurons + 1))[window], np.log(influence)[window])
-    assert found[2:5] == pytest.approx((-line.slope, line.intercept, line.rvalue**2), rel=1e-10)
-    assert found[5:] == (neurons, None)
+    columns = "head_rank, beta, kappa, tail, step, head_slope, first_rank, last_rank, straight_share, ranks, reason"
+    (found,) = rows(con, f"select {columns} from power_law_fit where preset = 'es' and token_group = 'rare'")
+    y, head = np.log(influence), found[0]
+    (beta, kappa, tail, step, hinge), error = line_at(y, head)
+    assert found[1:6] == pytest.approx((beta, kappa, tail, step, kappa + hinge), rel=1e-8)
+    least = min(line_at(y, other)[1] for other in range(5, min(65, int(0.15 * neurons))))
+    assert error <= 1.15 * least, "another head costs less by more than what room for the power law is worth"
+    end = neurons // 2 if tail == 0 else min(neurons // 2, int((neurons + 1) * (1 - np.exp(-0.1 / tail))))
+    ranks = np.arange(head + 1, end + 1)
+    near = np.abs(y[ranks - 1] - beta + kappa * np.log(ranks)) < 0.1
+    assert found[6:] == (head + 1, end, pytest.approx(near.mean()), neurons, None)
+
+
+def test_other_curves_have_their_own_power_law(con: duckdb.DuckDBPyConnection) -> None:
+    given_run(con)
+    influence = raised_curve(800, 5)
+    given_curve(con, influence.tolist())
+    con.execute(
+        "update store.neuron_influence set role = if(rank % 2 = 0, 'boost', 'suppress'),"
+        " abs_mean_delta_loss = influence * if(rank % 3 = 0, 0.5, 1)"
+    )
+    publish(con, "power_law_fit", run_key=1)
+    given = dict(enumerate(influence, 1))
+    mean = {rank: value * (0.5 if rank % 3 == 0 else 1) for rank, value in given.items()}
+    for statistic, values in (("mean_abs", given), ("abs_mean", mean)):
+        for role, kept in (("all", (0, 1)), ("boost", (0,)), ("suppress", (1,))):
+            curve = np.sort([np.log(value) for rank, value in values.items() if rank % 2 in kept])[::-1]
+            asked = f"from power_law_fit_of('{statistic}', '{role}') select kappa, head_rank, step, ranks, reason"
+            (found,) = rows(con, f"{asked} where preset = 'es' and token_group = 'rare'")
+            law = power_law(curve)
+            assert found == (pytest.approx(law.kappa), law.head_rank, pytest.approx(law.step), len(curve), law.reason)
+            deviation = rows(
+                con,
+                f"select rank, influence, deviation from neuron_deviation_of('{statistic}', '{role}') order by rank",
+            )
+            assert [row[0] for row in deviation] == list(range(1, len(curve) + 1))
+            assert np.log([row[1] for row in deviation]) == pytest.approx(curve)
+            delta = law.deviation(curve)
+            expected = [None] * len(curve) if delta is None else delta
+            assert [row[2] for row in deviation] == pytest.approx(expected)
 
 
 def test_local_slope_and_deviation(con: duckdb.DuckDBPyConnection) -> None:

@@ -146,43 +146,39 @@ def test_neuron_influence(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_power_law_fit_says_why_there_is_none(con: duckdb.DuckDBPyConnection) -> None:
     given_run(con)
-    given_curve(con, [1 / r for r in range(1, 30)] + [0.0] * 10)
+    given_curve(con, [1 / r for r in range(1, 150)] + [0.0] * 10)
     publish(con, "power_law_fit", run_key=1)
-    few = "fewer than 30 neurons with an influence above 0 (29)"
+    few = "149 neurons with an influence above 0; a power law needs 150"
     nobody = "no position in the group"
-    assert rows(con, "select * exclude (run_id) from power_law_fit order by all") == [
-        ("ds", "common", 2, "auto", None, None, None, None, None, 0, nobody),
-        ("ds", "rare", 2, "auto", None, None, None, None, None, 0, nobody),
-        ("es", "common", 2, "auto", None, None, None, None, None, 0, nobody),
-        ("es", "rare", 2, "auto", None, None, None, None, None, 29, few),
-        ("nc", "common", 2, "auto", None, None, None, None, None, 0, nobody),
-        ("nc", "rare", 2, "auto", None, None, None, None, None, 0, nobody),
+    found = rows(con, "select * exclude (run_id) from power_law_fit order by all")
+    keys = [(preset, group) for preset in ("ds", "es", "nc") for group in ("common", "rare")]
+    assert found == [
+        (*key, 2, "mean_abs", "all", "auto", *[None] * 10, *((149, few) if key == ("es", "rare") else (0, nobody)))
+        for key in keys
     ]
+    every = "select count(*) from power_law_fit_of($1, $2)"
+    for statistic in ("mean_abs", "abs_mean"):
+        for role in ("all", "boost", "suppress"):
+            assert con.execute(every, [statistic, role]).fetchall() == [(6,)]
 
 
-def test_power_law_fit_of_thirty_ranks_has_one_window(con: duckdb.DuckDBPyConnection) -> None:
+def test_a_flat_curve_has_no_power_law(con: duckdb.DuckDBPyConnection) -> None:
     given_run(con)
-    given_curve(con, [2.0 ** (3 - r) for r in range(1, 31)])
-    publish(con, "power_law_fit", run_key=1)
-    fit = "select first_rank, last_rank, ranks, reason from power_law_fit where preset = 'es' and token_group = 'rare'"
-    assert rows(con, fit) == [(11, 20, 30, None)]
-
-
-def test_power_law_fit_of_a_flat_curve_has_no_r2(con: duckdb.DuckDBPyConnection) -> None:
-    given_run(con)
-    given_curve(con, [1.0] * 40)
+    given_curve(con, [1.0] * 200)
     publish(con, "power_law_fit", run_key=1)
     fits = rows(con, "select kappa, beta, r2, reason from power_law_fit where preset = 'es' and token_group = 'rare'")
-    assert fits == [(0.0, 0.0, None, None)]
+    same = "the more influential half of the neurons all have the same influence"
+    assert fits == [(None, None, None, same)]
 
 
 def test_neuron_deviation(con: duckdb.DuckDBPyConnection) -> None:
     given_run(con)
     given_curve(con, [2.0, 0.5, 0.25, 0.0])
     given_curve(con, [1.0], preset="nc")
-    fit = (1, "es", "rare", "auto", 1.0, 0.0, 1.0, 2, 2, 3, None)
-    columns = "run_key, preset, token_group, rank_window, kappa, beta, r2, first_rank, last_rank, ranks, reason"
-    given(con, "power_law_fit", columns, fit, (1, "nc", "rare", "auto", *[None] * 5, 1, "too few"))
+    fit = (1, "es", "rare", "mean_abs", "all", "auto", 1.0, 0.0, 1.0, 2, 2, 3, None)
+    key = "run_key, preset, token_group, statistic, role"
+    columns = f"{key}, rank_window, kappa, beta, r2, first_rank, last_rank, ranks, reason"
+    given(con, "power_law_fit", columns, fit, (1, "nc", "rare", "mean_abs", "all", "auto", *[None] * 5, 1, "too few"))
     publish(con, "neuron_deviation", run_key=1)
     found = rows(con, "select * exclude (run_id) from neuron_deviation order by preset, rank")
     assert [(*row[:5], row[6], row[7]) for row in found] == [
@@ -199,8 +195,9 @@ def test_neuron_deviation(con: duckdb.DuckDBPyConnection) -> None:
 def test_a_head_below_the_power_law_is_no_plateau(con: duckdb.DuckDBPyConnection) -> None:
     given_run(con)
     given_curve(con, [0.9, 0.5, 0.25])
-    columns = "run_key, preset, token_group, rank_window, kappa, beta, r2, first_rank, last_rank, ranks, reason"
-    given(con, "power_law_fit", columns, (1, "es", "rare", "auto", 1.0, 0.0, 1.0, 2, 3, 3, None))
+    key = "run_key, preset, token_group, statistic, role"
+    columns = f"{key}, rank_window, kappa, beta, r2, first_rank, last_rank, ranks, reason"
+    given(con, "power_law_fit", columns, (1, "es", "rare", "mean_abs", "all", "auto", 1.0, 0.0, 1.0, 2, 3, 3, None))
     publish(con, "neuron_deviation", run_key=1)
     found = rows(con, "select rank, regime, deviation > 0 from neuron_deviation order by rank")
     assert found[0] == (1, "head", False)

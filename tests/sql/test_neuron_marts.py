@@ -161,12 +161,14 @@ def test_measured_value_of_graphs_and_regimes(con: duckdb.DuckDBPyConnection) ->
         ("NC", "plateau_excitatory", "top 1 %", "signed_modularity", 0.2, 0.1, None),
     ]
     con.execute("update store.run set neurons = 1000")
-    decided = "run_key, preset, token_group, decision, break_rank, break_low, break_high, slope_break_log_rank"
+    key = "run_key, preset, token_group, statistic, role"
+    decided = f"{key}, decision, break_rank, break_low, break_high, slope_break_log_rank"
     given(
         con, "regime_decision", decided,
-        (1, "es", "rare", "present", 20, 15, 25, 5.1),
-        (1, "es", "common", "absent", 3, 1, 5, None),
-        (1, "nc", "rare", "undecided", 3, 1, 5, None),
+        (1, "es", "rare", "mean_abs", "all", "present", 20, 15, 25, 5.1),
+        (1, "es", "common", "mean_abs", "all", "absent", 3, 1, 5, None),
+        (1, "nc", "rare", "mean_abs", "all", "undecided", 3, 1, 5, None),
+        (1, "nc", "rare", "abs_mean", "all", "present", 3, 1, 5, None),
     )  # fmt: skip
     where = "'§4.1' and quantity = 'plateau_percent'"
     found = rows(

@@ -10,8 +10,8 @@ from rare_tokens.warehouse.schema import migrations
 def make_old(path: Path, new: Path, last: int = 1) -> Path:
     """Make `path` a warehouse of schema `last` that holds what the warehouse `new`, of today, has for it.
 
-    Tables are made by that schema's own migrations, then filled with the columns that they have; what only later
-    schemas have is lost.
+    Tables are made by that schema's own migrations, then filled with the columns that they have; what only one of the
+    two schemas has is lost or NULL.
     """
     with duckdb.connect(path) as con:
         for number, name, text in migrations.known()[:last]:
@@ -29,8 +29,9 @@ def make_old(path: Path, new: Path, last: int = 1) -> Path:
             " and schema_name = 'store' and table_name not in ('migration', 'catalogue')"
         ).fetchall()
         for (table,) in tables:
-            here = con.execute(f"describe store.{table}").fetchall()
-            columns = ", ".join(f'"{column[0]}"' for column in here)
+            here, there = (con.execute(f"describe {where}store.{table}").fetchall() for where in ("", "new."))
+            kept = {column[0] for column in there}
+            columns = ", ".join(f'"{column[0]}"' for column in here if column[0] in kept)
             con.execute(f"insert into store.{table} by name select {columns} from new.store.{table} order by rowid")
         con.execute("detach new")
     return path

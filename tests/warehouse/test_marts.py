@@ -68,8 +68,8 @@ def test_views_and_macros_are_made_after_those_that_they_name() -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    stored(tmp_path / "w.duckdb", "one", seed=1, effects=("loss", "kl"))
-    published(tmp_path / "w.duckdb", "two", seed=2)
+    stored(tmp_path / "w.duckdb", "one", seed=1, effects=("loss", "kl"), neurons=256)
+    published(tmp_path / "w.duckdb", "two", seed=2, neurons=256)
     return tmp_path / "w.duckdb"
 
 
@@ -89,12 +89,14 @@ def test_a_migration_that_removes_a_mart_s_rows_has_it_computed_anew(
 
     assert warehouse.migrate(path, line=line) == [f"{number:03d}_another_rule", "views"]
     after = contents(path)
-    assert [curves.columns for curves in fitted] == 2 * [["preset", "token_group", "neuron", "influence"]]
+    assert [curves.columns for curves in fitted] == 2 * [
+        ["preset", "token_group", "neuron", "influence", "abs_mean_delta_loss", "role"]
+    ]
     assert after["power_law_fit"]["kappa"].to_list() == [
         None if kappa is None else kappa + 1 for kappa in before["power_law_fit"]["kappa"]
     ]
     with duckdb.connect(path, read_only=True) as con:
-        assert con.execute("select count(more) from store.power_law_fit").fetchall() == [(12,)]
+        assert con.execute("select count(more) from store.power_law_fit").fetchall() == [(72,)]
     moved = after["neuron_deviation"]["deviation"] - before["neuron_deviation"]["deviation"]
     assert moved.abs().max() > 1, "what reads the fit is computed anew as well"
     same = set(before) - {"power_law_fit", "neuron_deviation", "neuron_profile"}
@@ -112,13 +114,13 @@ def test_every_mart_computed_anew_is_the_same(path: Path) -> None:
     assert_same(before, contents(path))
 
 
-def test_a_line_that_does_not_lie_on_its_window_is_refused(tmp_path: Path) -> None:
+def test_a_line_that_is_not_that_of_its_curve_is_refused(tmp_path: Path) -> None:
     def line(curves: pl.DataFrame) -> pl.DataFrame:
         return power_law_line(curves).with_columns(beta=pl.col("beta") + 0.01)
 
     path = empty(tmp_path / "w.duckdb")
-    make_parts(parts_of(path), run_id="run", **SMALL)
-    with pytest.raises(QualityError, match="deviations over the fitted ranks have mean 0"):
+    make_parts(parts_of(path), run_id="run", **SMALL | {"neurons": 256})
+    with pytest.raises(QualityError, match="the line with head and tail leaves a mean of 0"):
         warehouse.publish(path, parts_of(path), line=line, anyway="please")
     with duckdb.connect(path, read_only=True) as con:
         assert con.execute("from store.power_law_fit").fetchall() == []

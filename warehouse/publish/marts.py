@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 Line = Callable[["pl.DataFrame"], "pl.DataFrame"]
 """Fits the power law of a run's curves.
 
-It is given rows of `neuron_influence` (preset, token_group, neuron, influence), group by group in the order of their
-ranks, and gives one row per group: preset, token_group, and the columns of `power_law_fit` from rank_window on.
+It is given rows of `neuron_influence` (preset, token_group, neuron, influence, abs_mean_delta_loss, role), group by
+group in the order of their ranks, and gives one row per group, statistic and role: these keys, and the columns of
+`power_law_fit` from rank_window on.
 """
 _FITTED = "power_law_fit"  # the mart that is made of a `Line`'s rows; its statement reads them as `line`
 _FILLED = re.compile(r"insert into (store\.\w+)")
@@ -125,7 +126,8 @@ def fitted(con: duckdb.DuckDBPyConnection, key: int, line: Line | None) -> Itera
         yield
         return
     curves = con.sql(
-        "select preset, token_group, neuron, influence from store.neuron_influence where run_key = $run_key"
+        "select preset, token_group, neuron, influence, abs_mean_delta_loss, role from store.neuron_influence"
+        " where run_key = $run_key"
         " order by preset, token_group, rank",
         params={"run_key": key},
     ).pl()

@@ -6,17 +6,17 @@
 --   layer        layer of the neuron
 --   neuron       its index in the layer
 --   rank         its rank by influence
---   deviation    δ = log influence − (−κ log rank + β), with power_law_fit's κ and β; NULL where
---                influence is 0 or there is no fit
+--   deviation    δ = log influence − (β − κ log rank), with power_law_fit's κ and β; NULL where
+--                influence is 0 or there is no power law
 --   local_slope  least-squares slope of log influence over the ranks within ± 0.25 in log rank;
 --                NULL with fewer than 5 of them
 --   regime       power law or rapid decay: in or after power_law_fit's window; before it plateau
 --                where the neuron stands above the power law, else head; NULL where influence
---                is 0 or there is no fit
+--                is 0 or there is no power law
 --
--- The regime here is a first label by the fit's breaks; whether there is a plateau at all is
--- decided elsewhere. A head that bends below the line is no plateau: the papers' plateau is
--- influence that the power law underestimates (δ > 0).
+-- The regime here is a label by the fit's breaks; whether there is a plateau at all is decided in
+-- regime_decision. A head below the line is no plateau: the papers' plateau is influence that the
+-- power law underestimates (δ > 0). In the head δ is measured against an extrapolation.
 
 create or replace view neuron_deviation as
 select
@@ -42,7 +42,7 @@ with influence as (
 fit as (
     select preset, token_group, kappa, beta, first_rank, last_rank
     from store.power_law_fit
-    where run_key = $run_key
+    where run_key = $run_key and statistic = 'mean_abs' and role = 'all'
 ),
 
 curve as (

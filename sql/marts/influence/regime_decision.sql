@@ -1,35 +1,38 @@
--- regime_decision: whether a curve of influence has a plateau: decided by parametric bootstrap.
+-- regime_decision: whether a curve of influence has a plateau.
 -- One row per run × preset × token_group.
 --   run_id                the run
 --   preset                definition of rare and common (see position_group)
 --   token_group           rare or common
 --   layer                 layer of the neurons
+--   statistic             mean_abs or abs_mean (see power_law_fit)
+--   role                  all, boost or suppress (see power_law_fit)
 --   decision              plateau present, absent or undecided; NULL where nothing can be decided
---   p_value               of a step in the head: parametric bootstrap of power law and tail without
---                         one
---   power                 probability that 1 % of the neurons, raised by 0.5, would be found at p <
---                         0.01
---   break_rank            last rank above the step: the plateau's size where it is present
---   break_low             lower end of its 95 % interval, by parametric bootstrap of the curve with
---                         the step
+--   p_value               of a step at the head: min(1, 2 min(scan_p_value, jump_p_value))
+--   scan_p_value          of the run of spacings that stands out most, allowing for the search
+--   jump_p_value          of what a step explains beyond the best curve without one
+--   power                 probability that 1 % of the neurons, raised by 0.5, would be found at
+--                         p < 0.01
+--   break_rank            b, last rank of the head: the plateau's size where it is present
+--   break_low             lower end of its 95 % interval over windows of text
 --   break_high            upper end of the same
---   step                  δ at the step, log influence, the neurons' standard errors allowed for
---   step_low              lower end of its 95 % interval
+--   break_determined      false: the interval spans (nearly) every rank at which a head may end
+--   step                  s, height of the head above the power law at its end, log influence
+--   step_low              lower end of its 95 % interval over windows
 --   step_high             upper end of the same
---   head                  level or free, where present: by the test of equal slopes at 5 %
---   slope_ratio           slope of the head over slope of the power law
---   slope_ratio_low       lower end of its 95 % interval
+--   head                  raised: as steep as the power law; shelf: flatter; steep: steeper
+--   head_slope            κ + h, −slope of the head
+--   head_slope_low        lower end of its 95 % interval over windows
+--   head_slope_high       upper end of the same
+--   slope_ratio           mean spacing of the head over that of the power law
+--   slope_ratio_low       lower end of its 95 % interval, neurons as independent draws
 --   slope_ratio_high      upper end of the same
 --   equal_slope_p_value   of head and power law having one slope
---   hinge_p_value         of a head with another slope, against none
---   free_p_value          of a head with another slope and a step, against none
---   kappa                 of the power law, by likelihood of the spacings, the step left out
---   bend_rank             last rank of a head with another slope, where the curve needs one; NULL:
---                         none
---   bend_slope            its −slope
---   tail                  none, linear or loglog (see regime_fit)
---   tail_rank             last rank of the power law
---   tail_p_value          of the tail, against a pure power law
+--   kappa                 κ of power_law_fit
+--   kappa_low             lower end of its 95 % interval over windows
+--   kappa_high            upper end of the same
+--   neurons_above_0_5     neurons with δ > 0.5
+--   cliff_first           last rank above the run of spacings that stands out most
+--   cliff_last            first rank below it
 --   slope_break_log_rank  where the slope itself breaks most (ES §4.1: near 5)
 --   slope_break_low       lower end of its 95 % interval
 --   slope_break_high      upper end of the same
@@ -37,13 +40,13 @@
 --   slope_break_change    size of the change there
 --   slope_break_p_value   against a slope that changes smoothly
 --   slope_breaks_near_5   p < 0.01 and 5 in the interval
---   errors_known          whether the neurons' standard errors entered the bootstrap
---   draws                 samples of each bootstrap
+--   draws                 samples of the null distribution
+--   resamples             bootstrap samples of windows, for the intervals
 --   ranks                 neurons with an influence above 0
---   reason                why a value is NULL; NULL where there is nothing to say
+--   reason                why undecided, or why a value is NULL; NULL where there is nothing to say
 --
--- See docs/definitions.md, "Plateau decision". The null of a step is the power law with the tail
--- and the bend of the head that the curve needs.
+-- See docs/definitions.md, "Plateau decision". Here is the curve of mean |delta_loss| of all
+-- neurons; regime_decision_of(statistic, role) has the others.
 
 create or replace view regime_decision as
 select
@@ -51,28 +54,34 @@ select
     decision.preset,
     decision.token_group,
     run.layer,
+    decision.statistic,
+    decision.role,
     decision.decision,
     decision.p_value,
+    decision.scan_p_value,
+    decision.jump_p_value,
     decision.power,
     decision.break_rank,
     decision.break_low,
     decision.break_high,
+    decision.break_determined,
     decision.step,
     decision.step_low,
     decision.step_high,
     decision.head,
+    decision.head_slope,
+    decision.head_slope_low,
+    decision.head_slope_high,
     decision.slope_ratio,
     decision.slope_ratio_low,
     decision.slope_ratio_high,
     decision.equal_slope_p_value,
-    decision.hinge_p_value,
-    decision.free_p_value,
     decision.kappa,
-    decision.bend_rank,
-    decision.bend_slope,
-    decision.tail,
-    decision.tail_rank,
-    decision.tail_p_value,
+    decision.kappa_low,
+    decision.kappa_high,
+    decision.neurons_above_0_5,
+    decision.cliff_first,
+    decision.cliff_last,
     decision.slope_break_log_rank,
     decision.slope_break_low,
     decision.slope_break_high,
@@ -80,9 +89,10 @@ select
     decision.slope_break_change,
     decision.slope_break_p_value,
     decision.slope_breaks_near_5,
-    decision.errors_known,
     decision.draws,
+    decision.resamples,
     decision.ranks,
     decision.reason
 from store.regime_decision as decision
-join store.run as run using (run_key);
+join store.run as run using (run_key)
+where decision.statistic = 'mean_abs' and decision.role = 'all';

@@ -4,8 +4,8 @@
 --   preset             definition of rare and common (see position_group)
 --   token_group        rare or common
 --   layer              layer of the neurons
---   rank_window        auto, paper or explicit: a line on a window of ranks; NULL: a model of the
---                      whole curve
+--   rank_window        auto: the line of power_law_fit; middle piece, paper or explicit: a straight
+--                      line on a window of ranks; NULL: a model of the whole curve
 --   head               none, hinge, level (equal slope, higher intercept) or free; NULL for a
 --                      window
 --   tail               none, linear or loglog: a + s·ln(ln(N+1) − log rank); NULL for a window
@@ -23,13 +23,11 @@
 --   bic                for the reader; sorted values are not independent, and BIC finds breaks
 --                      where there are none
 --   parameters         breaks included
---   p_value            parametric bootstrap: of the head against none, or of the tail where there
---                      is no head
 --   ranks              neurons with an influence above 0
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- See docs/definitions.md, "Influence and the power law"; ES eq. 6 and 12, NC eq. 4. power_law_fit,
--- written at publish, has the window auto alone and never changes.
+-- See docs/definitions.md, "Influence and the power law"; ES eq. 6 and 12, NC eq. 4. What is beside
+-- `auto` is for comparison: every other figure rests on power_law_fit.
 
 create or replace view regime_fit as
 select
@@ -53,7 +51,6 @@ select
     fit.tail_slope,
     fit.bic,
     fit.parameters,
-    fit.p_value,
     fit.ranks,
     fit.reason
 from store.regime_fit as fit

@@ -8,26 +8,36 @@
 --   positions           number of positions
 --   distinct_threshold  false: the next lower percentile asked for selects the same positions
 --   same_as_percentile  the lowest percentile asked for that selects the same positions
---   kappa               on the window auto, as in power_law_fit
---   beta                β of the same
---   r2                  share of the variance of log influence that the line explains
+--   kappa               as in power_law_fit, and so beta, r2 and the ranks
+--   kappa_low           lower end of its 95 % interval over windows of text
+--   kappa_high          upper end of the same
+--   beta                β
+--   r2                  as in power_law_fit
 --   first_rank          first rank of the power law
 --   last_rank           last rank of the power law
+--   straight_share      as in power_law_fit
 --   share_within_0_1    of all ranks: |deviation from the power law| < 0.1
 --   neurons_above_0_5   deviation from the power law > 0.5
---   decision            as in regime_decision, by its faster form
---   p_value             of a step in the head, on pure Pareto draws
+--   decision            as in regime_decision, on fewer draws, and so what follows
+--   p_value             of a step at the head
 --   power               of finding 1 % of the neurons raised by 0.5 at p < 0.01
---   break_rank          last rank above the most surprising step of the head
---   step                height of that step, log influence
+--   break_rank          last rank of the head
+--   break_low           lower end of its 95 % interval over windows
+--   break_high          upper end of the same
+--   break_determined    false: the interval spans (nearly) every rank at which a head may end
+--   step                height of the head above the power law at its end, log influence
+--   step_low            lower end of its 95 % interval over windows
+--   step_high           upper end of the same
+--   head                raised, shelf or steep
+--   head_slope          −slope of the head
 --   top_overlap         share of the 50 most influential neurons that are so at the preset's own
 --                       percentile
 --   rank_correlation    Spearman's, of influence, with that at the preset's own percentile
 --   ranks               neurons with an influence above 0
 --   reason              why a value is NULL; NULL where there is nothing to say
 --
--- The decision here is a faster form of regime_decision's, without the neurons' errors and the
--- tail.
+-- Percentiles that select the same positions share one computation: read those with
+-- distinct_threshold alone.
 
 create or replace view threshold_sensitivity as
 select
@@ -40,17 +50,27 @@ select
     sensitivity.distinct_threshold,
     sensitivity.same_as_percentile,
     sensitivity.kappa,
+    sensitivity.kappa_low,
+    sensitivity.kappa_high,
     sensitivity.beta,
     sensitivity.r2,
     sensitivity.first_rank,
     sensitivity.last_rank,
+    sensitivity.straight_share,
     sensitivity.share_within_0_1,
     sensitivity.neurons_above_0_5,
     sensitivity.decision,
     sensitivity.p_value,
     sensitivity.power,
     sensitivity.break_rank,
+    sensitivity.break_low,
+    sensitivity.break_high,
+    sensitivity.break_determined,
     sensitivity.step,
+    sensitivity.step_low,
+    sensitivity.step_high,
+    sensitivity.head,
+    sensitivity.head_slope,
     sensitivity.top_overlap,
     sensitivity.rank_correlation,
     sensitivity.ranks,

@@ -14,7 +14,7 @@
 --   ranks              neurons with an influence above 0
 --   reason             why there is no fit; NULL where there is one
 --
--- A fit on a given window; power_law_fit has the window auto, regime_fit also the paper's.
+-- A straight line on a given window; power_law_fit finds the window together with head and tail.
 
 create or replace macro power_law_at(run, first, last) as table
 with chosen as (

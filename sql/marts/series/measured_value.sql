@@ -129,6 +129,7 @@ regime as (
             d.slope_break_log_rank as value, d.slope_break_low as low, d.slope_break_high as high,
             d.reason
         from store.regime_decision as d
+        where d.statistic = 'mean_abs' and d.role = 'all'
         union all
         select
             d.run_key, d.preset, d.token_group, 'plateau_percent',
@@ -141,6 +142,7 @@ regime as (
             coalesce(d.reason, if(d.decision = 'undecided', 'undecided whether there is one', null))
         from store.regime_decision as d
         join store.run as r using (run_key)
+        where d.statistic = 'mean_abs' and d.role = 'all'
     )
 ),
 

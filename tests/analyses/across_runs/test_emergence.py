@@ -8,7 +8,7 @@ import polars.selectors as cs
 import pytest
 
 from rare_tokens.analyses.across_runs.emergence import EMERGENCE, emergence, series, training_step
-from rare_tokens.analyses.curve.power_law import auto_window, fit_line, influence_curve
+from rare_tokens.analyses.curve.ranked_curve import fit_line, influence_curve
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def checkpoint(run: str, spread: float, talent: np.ndarray) -> tuple[pl.DataFram
         }
     )
     curve = influence_curve(influence)
-    line = fit_line(curve, *auto_window(curve).tolist())
+    line = fit_line(curve, 10, 120)
     return frame, {
         "run_id": run, "preset": "es", "token_group": "rare", "kappa": line.kappa, "beta": line.beta, "r2": line.r2,
         "first_rank": line.first_rank, "last_rank": line.last_rank, "reason": None,

@@ -9,9 +9,10 @@ import pytest
 
 from rare_tokens import warehouse
 from rare_tokens.analyses.across_runs.emergence import emergence, series
-from rare_tokens.analyses.curve.effect_cells import PRESETS, TOKEN_GROUPS, WindowSums, window_sums
+from rare_tokens.analyses.curve.effect_cells import PRESETS, TOKEN_GROUPS, WindowSums, group_sums, window_sums
 from rare_tokens.analyses.curve.intervals import influence_intervals
-from rare_tokens.analyses.curve.power_law import influence_curve, local_slope, power_law_line
+from rare_tokens.analyses.curve.power_law import power_law, power_law_line
+from rare_tokens.analyses.curve.ranked_curve import influence_curve, local_slope
 from rare_tokens.analyses.curve.regimes import regimes
 from rare_tokens.analyses.curve.slopes import influence_slopes
 from rare_tokens.analyses.curve.threshold_sensitivity import threshold_sensitivity
@@ -27,7 +28,7 @@ def relations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFram
     path = tmp_path_factory.mktemp("warehouse") / "w.duckdb"
     folder = parts_root(path) / "synthetic-step64-00000007"
     run = {"run_id": folder.name, "revision": "step64"}
-    make_parts(folder, neurons=128, positions=2048, window=64, seed=7, zipf_share=0.8, **run)  # type: ignore[arg-type]
+    make_parts(folder, neurons=256, positions=2048, window=64, seed=7, zipf_share=0.8, **run)  # type: ignore[arg-type]
     warehouse.publish(path, folder, line=power_law_line, quiet=True)
     with warehouse.open(path) as opened:
         return {name: opened.read(name) for name in NAMES}
@@ -42,12 +43,16 @@ def test_the_marts_are_their_oracles(relations: dict[str, pl.DataFrame], preset:
     influence = one_group(relations["neuron_influence"], preset, token_group).sort("rank")
     curve = influence_curve(influence["influence"].to_numpy())
     stored = one_group(relations["power_law_fit"], preset, token_group).row(0, named=True)
-    x, window = np.log(np.arange(1, len(curve) + 1)), slice(stored["first_rank"] - 1, stored["last_rank"])
-    slope, beta = np.polyfit(x[window], curve[window], 1)
-    explained = np.corrcoef(x[window], curve[window])[0, 1] ** 2
-    assert (stored["kappa"], stored["beta"], stored["r2"]) == pytest.approx((-slope, beta, explained), rel=1e-9)
+    law = power_law(curve)
+    for name in ("kappa", "beta", "tail", "head_rank", "step", "head_slope", "first_rank", "last_rank", "reason"):
+        value = getattr(law, name)
+        assert stored[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), name
     deviation = one_group(relations["neuron_deviation"], preset, token_group).sort("rank").head(len(curve))
-    assert deviation["deviation"].to_numpy() == pytest.approx(curve - (beta + slope * x), abs=1e-9)
+    delta = law.deviation(curve)
+    if delta is None:
+        assert deviation["deviation"].null_count() == len(curve)
+    else:
+        assert deviation["deviation"].to_numpy() == pytest.approx(delta, abs=1e-9)
     slope = deviation["local_slope"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     assert slope == pytest.approx(local_slope(curve), abs=1e-6, nan_ok=True)
 
@@ -63,10 +68,11 @@ def test_sums_over_cells_are_the_influence(relations: dict[str, pl.DataFrame], p
 
 def test_the_whole_chain_runs_on_a_warehouse(relations: dict[str, pl.DataFrame]) -> None:
     cells, influence = relations["agg_effect"], relations["neuron_influence"]
-    sums = {key: window_sums(cells, *key) for key in GROUPS}
-    result = regimes(influence, sums, draws=100)
-    assert result["regime_decision"].height == len(GROUPS)
-    assert set(result["regime_decision"]["errors_known"]) == {True}
+    sums = {key: group_sums(cells, *key) for key in GROUPS}
+    result = regimes(influence, sums, draws=399, resamples=50)
+    assert result["regime_decision"].height == 6 * len(GROUPS)
+    decisions = result["regime_decision"].filter(pl.col("statistic") == "mean_abs", pl.col("role") == "all")
+    assert decisions["decision"].null_count() == 0
     auto = result["regime_fit"].filter(pl.col("rank_window") == "auto").sort("preset", "token_group")
     stored = relations["power_law_fit"].sort("preset", "token_group")
     assert auto["kappa"].to_list() == pytest.approx(stored["kappa"].to_list(), rel=1e-9)
@@ -76,7 +82,7 @@ def test_the_whole_chain_runs_on_a_warehouse(relations: dict[str, pl.DataFrame])
     slopes = influence_slopes(influence)
     assert slopes.height == influence.filter(pl.col("influence") > 0).height
 
-    sensitivity = threshold_sensitivity(cells)
+    sensitivity = threshold_sensitivity(cells, draws=399, resamples=50)
     for preset, percentile in PRESETS.items():
         own = sensitivity.filter(pl.col("preset") == preset, pl.col("percentile") == percentile).sort("token_group")
         fits = stored.filter(pl.col("preset") == preset).sort("token_group")
@@ -89,7 +95,7 @@ def test_the_whole_chain_runs_on_a_warehouse(relations: dict[str, pl.DataFrame])
         runs,
         influence,
         relations["power_law_fit"],
-        decisions=result["regime_decision"].with_columns(run_id),
+        decisions=decisions.with_columns(run_id),
         intervals=intervals.with_columns(run_id),
         k=10,
     )
@@ -101,13 +107,13 @@ def test_a_run_of_one_window_has_no_intervals(relations: dict[str, pl.DataFrame]
     """Nothing to resample: no intervals, errors unknown, and the reason says so."""
     path = tmp_path / "w.duckdb"
     folder = parts_root(path) / "single-main-00000001"
-    make_parts(folder, neurons=96, positions=256, window=256, run_id=folder.name)
+    make_parts(folder, neurons=160, positions=256, window=256, run_id=folder.name)
     warehouse.publish(path, folder, line=power_law_line, quiet=True)
     with warehouse.open(path) as opened:
         cells, influence = opened.read("agg_effect"), opened.read("neuron_influence")
-    sums = {key: window_sums(cells, *key) for key in GROUPS}
-    decision = regimes(influence, sums, draws=100)["regime_decision"]
-    assert set(decision["errors_known"]) == {False}
+    sums = {key: group_sums(cells, *key) for key in GROUPS}
+    decision = regimes(influence, sums, draws=399)["regime_decision"].filter(pl.col("role") == "all")
+    assert decision["decision"].null_count() == decision.height
     assert all("single window" in reason for reason in decision["reason"])
     intervals = pl.concat([influence_intervals(*key, one, draws=19) for key, one in sums.items()])
     assert intervals["low"].null_count() == intervals.height

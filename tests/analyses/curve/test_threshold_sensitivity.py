@@ -6,8 +6,9 @@ import polars.selectors as cs
 import pytest
 
 from rare_tokens.analyses.curve.effect_cells import PRESETS, window_sums
-from rare_tokens.analyses.curve.plateau_decision import Decision, decide
-from rare_tokens.analyses.curve.power_law import auto_window, fit_line, influence_curve
+from rare_tokens.analyses.curve.plateau import plateau
+from rare_tokens.analyses.curve.power_law import power_law
+from rare_tokens.analyses.curve.ranked_curve import influence_curve
 from rare_tokens.analyses.curve.threshold_sensitivity import PERCENTILES, THRESHOLD_SENSITIVITY, threshold_sensitivity
 from rare_tokens.common.errors import UserError
 from studies.synthetic.curves import Truth
@@ -32,7 +33,8 @@ def cells(curve: np.ndarray, windows: int = 3, seed: int = 0) -> pl.DataFrame:
     neurons = pl.DataFrame({"neuron": np.arange(len(curve)), "influence": influence})
     noise = np.exp(0.05 * rng.standard_normal(len(curve) * kinds.height))
     frame = neurons.join(kinds, how="cross").with_columns(noise=noise)
-    return frame.with_columns(abs_delta_sum=pl.col("influence") * pl.col("positions") * pl.col("noise"))
+    size = pl.col("influence") * pl.col("positions") * pl.col("noise")
+    return frame.with_columns(abs_delta_sum=size, delta_sum=size / 2)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,8 @@ def test_every_side_of_every_threshold_has_its_row(frame: pl.DataFrame) -> None:
     assert result.height == len(PRESETS) * 2 * len(PERCENTILES)
     assert not result.select("preset", "token_group", "percentile").is_duplicated().any()
     assert result.select(pl.all_horizontal(cs.float().is_finite().fill_null(value=True).all())).item()
-    assert result["reason"].null_count() == result.height, "nothing is missing here"
+    decided = result.filter(pl.col("decision") != "undecided")
+    assert decided["reason"].null_count() == decided.height, "nothing is missing here"
 
 
 def test_a_row_is_what_its_positions_say(frame: pl.DataFrame) -> None:
@@ -54,7 +57,7 @@ def test_a_row_is_what_its_positions_say(frame: pl.DataFrame) -> None:
     sums = window_sums(frame, "es", "rare", 10)
     assert not isinstance(sums, str)
     curve = influence_curve(sums.influence())
-    line = fit_line(curve, *auto_window(curve).tolist())
+    line = power_law(curve)
     assert row["positions"] == sums.positions.sum()
     assert (row["kappa"], row["beta"], row["r2"]) == pytest.approx((line.kappa, line.beta, line.r2))
     assert row["token_group"] == "rare"
@@ -80,24 +83,29 @@ def test_the_presets_own_threshold_agrees_with_itself(frame: pl.DataFrame) -> No
     assert result["rank_correlation"].to_numpy().min() > 0.9, "all thresholds see the same neurons here"
 
 
-def test_windows_may_be_summed_before(frame: pl.DataFrame) -> None:
-    keys = ["neuron", "percentile_bucket", "occurrence_bucket", "is_word", "is_elbow"]
-    summed = frame.group_by(keys).agg(pl.col("positions", "abs_delta_sum").sum())
-    first, second = (threshold_sensitivity(one, presets=["ds"]) for one in (frame, summed))
-    assert first["positions"].to_list() == second["positions"].to_list()
-    assert first["kappa"].to_list() == pytest.approx(second["kappa"].to_list())
+@pytest.mark.parametrize("step", [0.0, 1.5])
+def test_the_decision_is_that_of_the_same_positions(step: float) -> None:
+    curve = Truth(400, 0.6, plateau=12 if step else 0, step=step).draw(np.random.default_rng(2))[0]
+    frame = cells(curve, windows=12)
+    result = threshold_sensitivity(frame, presets=["nc"], percentiles=[50])
+    for row in result.iter_rows(named=True):
+        found = plateau(window_sums(frame, "nc", row["token_group"], 50), draws=499, resamples=400)
+        assert found.test is not None
+        assert found.size is not None
+        assert (row["decision"], row["p_value"], row["power"]) == (found.verdict, found.test.p_value, found.power)
+        assert (row["break_rank"], row["break_low"]) == (found.line.head_rank, found.size.low)
+        assert row["head"] == found.head
+    if step:
+        assert result["decision"].to_list() == ["present"] * 2
+        assert result["break_rank"].to_list() == [12, 12]
 
 
-def test_the_faster_decision_is_that_of_the_bootstrap() -> None:
-    for step, said in ((0.0, "absent"), (1.5, "present")):
-        curve = Truth(1024, 0.3, plateau=12 if step else 0, step=step).draw(np.random.default_rng(2))[0]
-        result = threshold_sensitivity(cells(curve), presets=["nc"], percentiles=[50])
-        slow = decide(curve, draws=199, bend=False)
-        assert isinstance(slow, Decision)
-        assert result["decision"].to_list() == [said, said]
-        assert slow.verdict == said
-        assert result["power"].to_list() == pytest.approx([slow.power] * 2, abs=0.1)
-    assert result["break_rank"].to_list() == [12, 12]
+def test_a_single_window_has_a_line_and_no_decision() -> None:
+    frame = cells(Truth(400, 0.6, tail_at=4.0).draw(np.random.default_rng(1))[0], windows=1)
+    result = threshold_sensitivity(frame, presets=["es"], percentiles=[50])
+    assert result["step"].null_count() == 0
+    assert result["decision"].null_count() == 2
+    assert all("single window" in reason for reason in result["reason"])
 
 
 def test_a_side_without_positions_is_null_with_its_reason() -> None:
@@ -110,8 +118,9 @@ def test_a_side_without_positions_is_null_with_its_reason() -> None:
     assert rare["distinct_threshold"].to_list() == [True, False]
 
 
-@pytest.mark.parametrize(("neurons", "said"), [(20, "30 needed"), (40, "needs 60")])
-def test_layers_too_small_say_so(neurons: int, said: str) -> None:
+@pytest.mark.parametrize("neurons", [20, 149])
+def test_layers_too_small_say_so(neurons: int) -> None:
+    said = f"{neurons} neurons with an influence above 0; a power law needs 150"
     result = threshold_sensitivity(cells(-np.log(np.arange(1.0, neurons + 1))), presets=["es"], percentiles=[50])
     assert all(said in reason for reason in result["reason"])
     assert result["decision"].null_count() == 2
@@ -119,7 +128,7 @@ def test_layers_too_small_say_so(neurons: int, said: str) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_all_equal_influence_is_null_with_its_reason(value: float) -> None:
-    flat = cells(np.zeros(80)).with_columns(abs_delta_sum=value * pl.col("positions").cast(pl.Float64))
+    flat = cells(np.zeros(180)).with_columns(abs_delta_sum=value * pl.col("positions").cast(pl.Float64), delta_sum=0.0)
     result = threshold_sensitivity(flat, presets=["es"], percentiles=[50])
     assert result["kappa"].null_count() == 2
     assert result["reason"].null_count() == 0

@@ -1,6 +1,6 @@
 """The results of `study` beside what is asked of them, misses marked.
 
-    python -m studies.revised_curve.table
+    python -m studies.plateau.table
 
 Asked: κ within 0.05 (the shelf: 0.08); p < 0.01 without a plateau in at most 1.5 % of curves at N = 1,536
 and 2 % at 512, p < 0.05 in 1 to 7 %; power at N = 1,536; size, height and κ inside their intervals in 90 of 100.
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.revised_curve.study import RESULTS
+from studies.plateau.study import RESULTS
 
 Row = dict[str, Any]
 POWER = {"50 raised by 0.7": 0.95, "50 raised by 0.3": 0.7, "shelf, cliff 43-57": 0.85}

@@ -19,13 +19,9 @@ from typing import Literal
 import numpy as np
 
 from rare_tokens.analyses.curve.effect_cells import WindowSums
-from rare_tokens.analyses.curve.power_law import influence_curve
-from rare_tokens.analyses.curve.spacings import SlopeRatio, compare_slopes, normalised_spacings
-from rare_tokens.analyses.result_table import FloatArray, joined
-from studies.revised_curve.head_fits import SMALLEST_HEAD, largest_head
-from studies.revised_curve.head_step import DRAWS, FEWEST_DRAWS, LEVEL, StepNull, StepTest, step_test
-from studies.revised_curve.line import PowerLaw, power_law
-from studies.revised_curve.line_intervals import (
+from rare_tokens.analyses.curve.head_fits import SMALLEST_HEAD, largest_head
+from rare_tokens.analyses.curve.head_step import DRAWS, FEWEST_DRAWS, LEVEL, StepNull, StepTest, step_test
+from rare_tokens.analyses.curve.line_intervals import (
     Interval,
     LineSamples,
     head_interval,
@@ -34,12 +30,15 @@ from studies.revised_curve.line_intervals import (
     same_head,
     step_interval,
 )
+from rare_tokens.analyses.curve.power_law import ABOVE, PowerLaw, power_law
+from rare_tokens.analyses.curve.ranked_curve import influence_curve
+from rare_tokens.analyses.curve.spacings import SlopeRatio, compare_slopes, normalised_spacings
+from rare_tokens.analyses.result_table import FloatArray, joined
 
 Verdict = Literal["present", "absent", "undecided"]
 HeadForm = Literal["raised", "shelf", "steep"]
 DOUBT = 0.05  # below it a plateau is not called absent
 LEAST_STEP = 0.3  # in log influence
-ABOVE = 0.5  # NC: a plateau neuron's deviation
 REFERENCE_SHARE, REFERENCE_STEP = 0.01, 0.5  # DS and NC
 POWER = 0.8
 RESAMPLES = 1_000

@@ -4,17 +4,17 @@ Two verdicts can differ because one group has few positions. So what is compared
 of the rare group minus those of the common group, with intervals from the same bootstrap samples of windows for both.
 """
 
+from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from rare_tokens.analyses.curve.effect_cells import COMMON, RARE, WindowSums, in_group
-from rare_tokens.analyses.curve.power_law import influence_curve
-from rare_tokens.analyses.result_table import joined
-from studies.revised_curve.line import power_law
-from studies.revised_curve.line_intervals import (
+from rare_tokens.analyses.analysis import Analysis, Ask, Results
+from rare_tokens.analyses.curve.effect_cells import COMMON, MATCHED, PRESETS, RARE, WindowSums, in_group
+from rare_tokens.analyses.curve.line_intervals import (
     Interval,
     head_interval,
     line_samples,
@@ -22,7 +22,30 @@ from studies.revised_curve.line_intervals import (
     same_head,
     step_interval,
 )
-from studies.revised_curve.plateau import RESAMPLES
+from rare_tokens.analyses.curve.plateau import RESAMPLES
+from rare_tokens.analyses.curve.power_law import power_law
+from rare_tokens.analyses.curve.ranked_curve import influence_curve
+from rare_tokens.analyses.curve.stored_cells import stored_cells
+from rare_tokens.analyses.result_table import joined, table
+
+PLATEAU_DIFFERENCE: dict[str, Any] = {
+    "preset": pl.String,
+    "step": pl.Float64,  # s of the rare group minus s of the common one
+    "step_low": pl.Float64,  # 95 % interval, the same windows resampled for both groups
+    "step_high": pl.Float64,
+    "size": pl.Int64,  # b minus b
+    "size_low": pl.Float64,
+    "size_high": pl.Float64,
+    "determined": pl.Boolean,  # false: the end of a head is not, so neither are step and size
+    "kappa": pl.Float64,  # κ minus κ
+    "kappa_low": pl.Float64,
+    "kappa_high": pl.Float64,
+    "first": pl.Int64,  # b of the rare group
+    "shared": pl.Int64,  # of its first b neurons, those that are among the first b of the common group too
+    "windows": pl.Int64,
+    "draws": pl.Int64,
+    "reason": pl.String,
+}
 
 
 @dataclass(frozen=True)
@@ -156,3 +179,35 @@ def shared_neurons(rare: WindowSums, common: WindowSums, first: int) -> int:
     """How many neurons are among the `first` most influential of both groups."""
     tops = [set(sums.neurons[np.argsort(-sums.influence(), kind="stable")[:first]].tolist()) for sums in (rare, common)]
     return len(tops[0] & tops[1])
+
+
+def difference_row(preset: str, pair: tuple[WindowSums, WindowSums] | str, *, draws: int, seed: int) -> dict[str, Any]:
+    """`plateau_difference` in the columns of `PLATEAU_DIFFERENCE`."""
+    found = plateau_difference(pair, resamples=draws, seed=seed)
+    names = ("step", "size", "kappa", "first", "shared", "reason")
+    row: dict[str, Any] = {"preset": preset, "draws": draws} | {name: getattr(found, name) for name in names}
+    if not isinstance(pair, str):
+        row["windows"] = pair[0].windows
+    for name in ("step", "size", "kappa"):
+        interval: Interval | None = getattr(found, f"{name}_interval")
+        if interval is not None:
+            row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    if found.size_interval is not None:
+        row["determined"] = found.size_interval.determined
+    return row
+
+
+def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
+    cells = stored_cells(ask)
+    presets = [*PRESETS, *([MATCHED] if cells["matched_group"].count() else [])]
+    rows = [difference_row(preset, paired_window_sums(cells, preset), **parameters) for preset in presets]
+    return {"plateau_difference": table(rows, PLATEAU_DIFFERENCE)}
+
+
+ANALYSIS = Analysis(
+    "plateau_difference",
+    {"plateau_difference": PLATEAU_DIFFERENCE},
+    ("agg_effect",),
+    _compute,
+    {"draws": RESAMPLES, "seed": 0},
+)

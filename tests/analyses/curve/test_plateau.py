@@ -9,9 +9,7 @@ import polars as pl
 import pytest
 
 from rare_tokens.analyses.curve.effect_cells import WindowSums, window_sums
-from rare_tokens.analyses.curve.power_law import influence_curve
-from studies.revised_curve.line import PowerLaw, power_law, power_laws
-from studies.revised_curve.line_intervals import (
+from rare_tokens.analyses.curve.line_intervals import (
     Interval,
     LineSamples,
     curves_by_length,
@@ -22,13 +20,15 @@ from studies.revised_curve.line_intervals import (
     spans_range,
     step_interval,
 )
-from studies.revised_curve.plateau import Plateau, plateau, plateau_of_curve, reference_size
-from studies.revised_curve.plateau_difference import (
+from rare_tokens.analyses.curve.plateau import Plateau, plateau, plateau_of_curve, reference_size
+from rare_tokens.analyses.curve.plateau_difference import (
     PlateauDifference,
     paired_window_sums,
     plateau_difference,
     shared_neurons,
 )
+from rare_tokens.analyses.curve.power_law import PowerLaw, power_law, power_laws
+from rare_tokens.analyses.curve.ranked_curve import influence_curve
 from studies.synthetic.heads import LAWS, PLATEAUS, Head, measured_in_windows
 from studies.synthetic.heads import power_law as law_of
 
@@ -142,7 +142,7 @@ def test_a_decision_repeats_and_depends_on_its_seed_alone() -> None:
     assert first == again
     assert first.line == other.line
     order = np.random.default_rng(0).permutation(300)
-    shuffled = plateau(WindowSums(sums.neurons, sums.positions, sums.abs_sums[order]), **QUICK, seed=1)
+    shuffled = plateau(WindowSums(sums.neurons, sums.positions, sums.sums[order]), **QUICK, seed=1)
     assert shuffled.verdict == first.verdict
     assert shuffled.line == first.line
 
@@ -308,7 +308,7 @@ def test_paired_sums_are_those_of_each_group_over_the_same_windows(pair: tuple[W
         assert sums.influence() == pytest.approx(alone.influence())
         assert sums.windows == 20
     assert both[0].positions[-1] == 0
-    assert both[0].abs_sums[:, -1].tolist() == [0.0] * 400
+    assert both[0].sums[:, -1].tolist() == [0.0] * 400
 
 
 def test_rare_minus_common_is_the_difference_of_the_lines(pair: tuple[WindowSums, WindowSums]) -> None:
@@ -349,12 +349,12 @@ def test_the_same_group_twice_differs_by_nothing(pair: tuple[WindowSums, WindowS
 
 
 def test_a_difference_needs_two_lines_and_two_windows(pair: tuple[WindowSums, WindowSums]) -> None:
-    flat = WindowSums(pair[0].neurons, pair[0].positions, np.ones_like(pair[0].abs_sums) * pair[0].positions)
+    flat = WindowSums(pair[0].neurons, pair[0].positions, np.ones_like(pair[0].sums) * pair[0].positions)
     found = plateau_difference((pair[0], flat), resamples=20)
     assert found == PlateauDifference(reason=found.reason)
     assert "common: the more influential half" in str(found.reason)
     assert plateau_difference("no position").reason == "no position"
-    one = [WindowSums(s.neurons, s.positions[:1], s.abs_sums[:, :1]) for s in pair]
+    one = [WindowSums(s.neurons, s.positions[:1], s.sums[:, :1]) for s in pair]
     alone = plateau_difference((one[0], one[1]))
     assert alone.step is not None
     assert alone.step_interval is None

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rare_tokens.analyses.curve.head_fits import Coefficients, HeadFits, tail_shape
 from rare_tokens.analyses.result_table import FloatArray
-from studies.revised_curve.head_fits import Coefficients, HeadFits, tail_shape
 
 BATCH = 1_000_000  # numbers drawn at once
 ROUNDING = 1e-12  # of a curve's spread: residuals below it are rounding errors

@@ -16,9 +16,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from rare_tokens.analyses.curve.head_fits import SMALLEST_HEAD, largest_head
 from rare_tokens.analyses.curve.spacings import normalised_spacings
 from rare_tokens.analyses.result_table import FloatArray, IntArray
-from studies.revised_curve.head_fits import SMALLEST_HEAD, largest_head
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)  # w
 LARGEST_END = 0.3  # share of the neurons above the cliff's end

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rare_tokens.analyses.curve.head_fits import SMALLEST_HEAD, fitted_ranks, largest_head
+from rare_tokens.analyses.curve.power_law import LEAST_NEURONS, SAME, power_laws
 from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
-from studies.revised_curve.head_fits import SMALLEST_HEAD, fitted_ranks, largest_head
-from studies.revised_curve.line import LEAST_NEURONS, SAME, power_laws
 
 LEVELS = (0.025, 0.975)
 FITTED = 0.9  # share of the samples that must have a line

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rare_tokens.analyses.curve.power_law import log_rank
-from studies.revised_curve.head_fits import HeadFits, head_ends
-from studies.revised_curve.head_jump import curves_without_step, jump, smooth_fit
-from studies.revised_curve.head_scan import (
+from rare_tokens.analyses.curve.head_fits import HeadFits, head_ends
+from rare_tokens.analyses.curve.head_jump import curves_without_step, jump, smooth_fit
+from rare_tokens.analyses.curve.head_scan import (
     NULL_DRAWS,
     WIDTHS,
     _bounds,
@@ -17,7 +16,8 @@ from studies.revised_curve.head_scan import (
     scanned_ranks,
     surprise_of_share,
 )
-from studies.revised_curve.head_step import StepNull, step_test
+from rare_tokens.analyses.curve.head_step import StepNull, step_test
+from rare_tokens.analyses.curve.ranked_curve import log_rank
 from studies.synthetic.heads import PLATEAUS, SMOOTH, measured
 
 pytestmark = pytest.mark.slow  # of a study

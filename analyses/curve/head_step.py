@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rare_tokens.analyses.curve.head_jump import curves_without_step, jump, smooth_fit
+from rare_tokens.analyses.curve.head_scan import scan, scan_p
 from rare_tokens.analyses.result_table import FloatArray
-from studies.revised_curve.head_jump import curves_without_step, jump, smooth_fit
-from studies.revised_curve.head_scan import scan, scan_p
 
 DRAWS = 1_999  # of the jump's null distribution
 FEWEST_DRAWS = 399  # with fewer a p below 0.01 takes luck: twice 1/(1 + draws) has to be well below it

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from rare_tokens.analyses.curve.power_law import log_rank
+from rare_tokens.analyses.curve.ranked_curve import log_rank
 from rare_tokens.analyses.result_table import FloatArray, IntArray
 
 SMALLEST_HEAD, EVERY_HEAD = 5, 64  # every rank from 5 to 64 may end a head

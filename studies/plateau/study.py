@@ -1,6 +1,6 @@
 """Does the line find κ, and is the decision on the plateau honest? A simulation study with known truths.
 
-    python -m studies.revised_curve.study [--part laws smooth plateaus large] [--seeds 200]
+    python -m studies.plateau.study [--part laws smooth plateaus large] [--seeds 200]
 
 Truths are those of `studies.synthetic.heads`, for N = 512 and 1,536, as a fixed layer and as scattered draws, every
 neuron measured with an error of 0.07 in log influence and sorted again.
@@ -15,7 +15,7 @@ neuron measured with an error of 0.07 in log influence and sorted again.
   truth; in scattered ones the neurons' own scatter is no part of it.
 * `large`: the decision on a pure power law of 6,400 neurons: is a plateau called absent?
 
-Cells are written to studies/results/revised_curve.json one by one, and those already there are not computed again.
+Cells are written to studies/results/plateau.json one by one, and those already there are not computed again.
 """
 
 import argparse
@@ -33,17 +33,17 @@ from typing import Any
 
 import numpy as np
 
+from rare_tokens.analyses.curve.head_jump import curves_without_step, jump, smooth_fit
+from rare_tokens.analyses.curve.head_scan import scan, scan_p
+from rare_tokens.analyses.curve.line_intervals import Interval
+from rare_tokens.analyses.curve.plateau import Plateau, plateau
+from rare_tokens.analyses.curve.power_law import power_laws
 from rare_tokens.analyses.result_table import FloatArray
-from studies.revised_curve.head_jump import curves_without_step, jump, smooth_fit
-from studies.revised_curve.head_scan import scan, scan_p
-from studies.revised_curve.line import power_laws
-from studies.revised_curve.line_intervals import Interval
-from studies.revised_curve.plateau import Plateau, plateau
 from studies.synthetic.heads import LAWS, PLATEAUS, SMOOTH, Head, measured, measured_in_windows
 
 SIZES, ERROR, SEEDS = (1_536, 512), 0.07, 200
 FIRST, ENOUGH, ALL, FEW = 99, 10, 1_999, 499
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "revised_curve.json"
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "plateau.json"
 Row = dict[str, Any]
 
 
