@@ -5,8 +5,8 @@
 --              positions out with the elbow
 --   preset     the preset that it is about; NULL: every preset
 --   message    the warning in words, with its numbers
---   observed   few_tokens: tokens counted in the source; large_elbow: share of the positions that are
---              left out, 0 to 1
+--   observed   few_tokens: tokens counted in the source; large_elbow: share of the positions that
+--              are left out, 0 to 1
 --   threshold  limit of observed: the fewest tokens, or the largest share, without a warning
 --
 -- The limits are those of common/run_warnings.py, which `store.warning_rule` shows. Positions are
