@@ -85,6 +85,8 @@ def test_one_that_leaves_out_little_is_not(con: duckdb.DuckDBPyConnection) -> No
     ((preset, message, observed, _),) = warned(con, "large_elbow")
     assert (preset, observed) == ("ds", 0.06)
     assert "at type percentile" in message
+    con.execute("update store.token_frequency set is_elbow = false where rank <> ?", [rank])
+    assert f"the types at the elbow, rank {rank}, and" in warned(con, "large_elbow")[0][1]
 
 
 def test_an_elbow_among_the_rarest_is_said_to_be_there(con: duckdb.DuckDBPyConnection) -> None:
@@ -106,8 +108,8 @@ def test_few_tokens_are_warned_of_with_what_rests_on_one_or_two(con: duckdb.Duck
     ((preset, message, observed, threshold),) = warned(con, "few_tokens")
     assert (preset, observed, threshold) == (None, 109.0, 5_000_000.0)
     assert message.startswith(
-        "Token frequencies rest on 109 tokens (counted over {odd} names), fewer than 5,000,000: 40 % of the types "
-        "occur once"
+        "Token frequencies rest on 109 tokens (counted over {odd} names), fewer than 5,000,000, so chance has a part "
+        "in which tokens are rare. Types that occur once and tie as the rarest: 40 %. "
     )
     # nc: rare targets are 1, 2, 5, 7, 8 (occurrence percentiles up to 12) and 9 (18): 3 of 6 rest on one or two
     assert "counted once or twice: ds 100 %, es 100 %, nc 50 %. " in message
@@ -194,7 +196,7 @@ def test_drawn_sources_against_python(con: duckdb.DuckDBPyConnection, seed: int)
     rare = [counts[target] for target in targets if percentiles[place[target] - 1] < 50]  # es; every token is a word
     assert f"es {round(100 * sum(count <= 2 for count in rare) / len(rare))} %" in few[1]
     once = sum(count == 1 for count in counts) / sum(count > 0 for count in counts)
-    assert f"{round(100 * once)} % of the types occur once" in few[1]
+    assert f"tie as the rarest: {round(100 * once)} %. " in few[1]
 
 
 def test_the_rules_are_those_of_the_table(con: duckdb.DuckDBPyConnection) -> None:

@@ -89,11 +89,11 @@ few_tokens as (
         null::varchar as preset,
         concat(
             format(
-                'Token frequencies rest on {:,} tokens ({}), fewer than {:,}: ',
-                source.tokens::bigint, run.description, rule.threshold::bigint
+                'Token frequencies rest on {:,} tokens ({}), fewer than {:,}, so chance has a part '
+                'in which tokens are rare. Types that occur once and tie as the rarest: {:.0f} %. ',
+                source.tokens::bigint, run.description, rule.threshold::bigint,
+                100 * source.once / source.types
             ),
-            format('{:.0f} % of the types occur once', 100 * source.once / source.types),
-            ', and all of these tie as the rarest, so chance has a part in which tokens are rare. ',
             'Share of the rare positions whose target was counted once or twice: '
             || evidence.shares || '. ',
             'A larger corpus or a count file (--frequencies FILE.npy) is better.'
@@ -120,10 +120,15 @@ large_elbow as (
                 else format('at type percentile {:.0f}', elbow.percentile)
             end,
             format(
-                '. Preset {} leaves out the types at the elbow, ranks {:,} to {:,}, and with them '
+                '. Preset {} leaves out the types at the elbow, {}, and with them '
                 '{:,} of {:,} positions ({:.0f} %). It compares only the others: '
                 '{:,} rare and {:,} common positions.',
-                size.preset, source.first_rank, source.last_rank,
+                size.preset,
+                if(
+                    source.first_rank = source.last_rank,
+                    format('rank {:,}', source.first_rank),
+                    format('ranks {:,} to {:,}', source.first_rank, source.last_rank)
+                ),
                 size.left_out, size.positions, 100 * size.left_out / size.positions,
                 size.rare, size.common
             )
