@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import polars as pl
 
-from rare_tokens.commands.support.chosen_runs import listed_runs
+from rare_tokens.commands.support.chosen_runs import listed_runs, say_warnings
 from rare_tokens.commands.support.executors import Spreading
 from rare_tokens.commands.support.ingest_runs import Asked, ingest_all, requested
 from rare_tokens.commands.support.settings import Settings, global_options
@@ -187,6 +187,7 @@ def ingest(
         return
     published = ingest_all(requests, settings, Asked(again, publish_anyway, groups, heads, store, spreading))
     show(listed_runs(settings, published), settings.form)
+    say_warnings(settings, published)
 
 
 def _show_estimates(

@@ -5,6 +5,7 @@ import polars as pl
 from rare_tokens import warehouse
 from rare_tokens.commands.support.settings import Settings
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.text import visible
 
 _RUN_COLUMNS = ("run_id", "status", "model", "revision", "layer", "positions", "neurons", "corpus", "created_at")
 
@@ -14,6 +15,15 @@ def listed_runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataF
     found = warehouse.runs(settings.warehouse, wait=settings.wait)
     found = found if wanted is None else found.filter(pl.col("run_id").is_in(wanted))
     return found if settings.json else found.select(_RUN_COLUMNS)
+
+
+def say_warnings(settings: Settings, wanted: list[str]) -> None:
+    """Say what to know about runs before reading their results, each warning once (`run_warning`)."""
+    with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
+        found = opened.run_warning(run_id=wanted).sort("kind", "preset", "run_id")
+    for message, of in found.group_by("message", maintain_order=True).agg("run_id").iter_rows():
+        others = f" and {len(of) - 1} more" if len(of) > 1 else ""
+        settings.say(f"Warning, {of[0]}{others}: {visible(message)}")
 
 
 def published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:

@@ -11,9 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.progress import Advance
+from rare_tokens.common.run_warnings import SMALL_SOURCE
 from rare_tokens.ingest.text.reading import Tokenised, separator_token_id
-
-SMALL_SOURCE = 5_000_000  # tokens; a source that has fewer carries a warning
 
 # What numpy raises on a file that is no array: its header is read as a Python expression.
 _NO_ARRAY = (OSError, ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError)

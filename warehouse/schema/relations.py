@@ -20,11 +20,16 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
 import duckdb
 
-from rare_tokens.common.presets import PRESETS, Preset
+from rare_tokens.common.presets import PRESETS
+from rare_tokens.common.run_warnings import RULES
 from rare_tokens.warehouse import literals
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _COLUMN = re.compile(r"--   (\w+)  +(.*)")
 _MORE = re.compile(r"--     +(.*)")
@@ -70,7 +75,7 @@ def audit_relations() -> dict[str, Relation]:
 @cache
 def digest() -> str:
     """SHA-256 over all that views and macros are made from."""
-    texts = [*(text for folder in ("marts", "audit") for _, text in _sources(folder)), _presets()]
+    texts = [*(text for folder in ("marts", "audit") for _, text in _sources(folder)), *_tables()]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
@@ -153,15 +158,21 @@ def markdown() -> str:
 def _statements() -> dict[str, str]:
     """By what each defines, the `create` statements of every view and macro."""
     known = [*relations().values(), *audit_relations().values()]
-    texts = [_presets(), *(text for relation in known for text in relation.create)]
+    texts = [*_tables(), *(text for relation in known for text in relation.create)]
     return {match[1]: text for text in texts if (match := _DEFINED.match(text))}
 
 
-def _presets() -> str:
-    """The statement that shows the table of presets as `store.preset`."""
-    rows = ",\n".join(f"({', '.join(map(literals.value, astuple(preset)))})" for preset in PRESETS.values())
-    names = ", ".join(item.name for item in fields(Preset))
-    return f"create or replace view store.preset as\nselect * from (values\n{rows}\n) as one ({names})"
+def _tables() -> list[str]:
+    """The statements that show the tables of `common` which SQL computes from: presets, rules of warnings."""
+    return [_table("store.preset", PRESETS.values()), _table("store.warning_rule", RULES)]
+
+
+def _table(name: str, rows: "Iterable[DataclassInstance]") -> str:
+    """The statement that shows dataclass instances of one kind as a view, a column per field."""
+    every = list(rows)
+    values = ",\n".join(f"({', '.join(map(literals.value, astuple(row)))})" for row in every)
+    names = ", ".join(item.name for item in fields(every[0]))
+    return f"create or replace view {name} as\nselect * from (values\n{values}\n) as one ({names})"
 
 
 def _sources(folder: str) -> list[tuple[str, str]]:

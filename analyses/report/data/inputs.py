@@ -154,6 +154,13 @@ INPUTS = (
     ),
     _DECISIONS,
     Input(
+        "warnings",
+        "run_warning",
+        dict.fromkeys(("run_id", "kind", "preset", "message"), pl.String),
+        {"observed": pl.Float64, "threshold": pl.Float64},
+        beside=True,
+    ),
+    Input(
         "quality",
         None,
         {"run_id": pl.String, "check_name": pl.String, "success": pl.Boolean},
@@ -203,7 +210,8 @@ class ReportInputs:
     `runs`: `dim_run`, in any order; `options` and `packages` are JSON texts, `warnings` is a list. `fits`: one that
     could not be made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token.
     `published`: what papers print (`analyses.reference.published_values`). `intervals`: `influence_interval`, where
-    `analyze` made it. `quality`: one row per run and check. `contexts`, `targets`, `activations`: `neuron_context`,
+    `analyze` made it. `warnings`: what to know before reading (`run_warning`), besides the `warnings` of `runs`, which
+    the ingest gave. `quality`: one row per run and check. `contexts`, `targets`, `activations`: `neuron_context`,
     `neuron_target`, `neuron_activation` of the neurons that have a card (`analyses.report.data.cards.card_neurons`).
     `coactivation`: `analyses.across_runs.comparison`. `of_figures`: by name, those that only a figure reads
     (`analyses.report.figures`).
@@ -217,6 +225,7 @@ class ReportInputs:
     published: pl.DataFrame = field(default_factory=lambda: empty("published"))
     intervals: pl.DataFrame = field(default_factory=lambda: empty("intervals"))
     decisions: pl.DataFrame = field(default_factory=lambda: empty("decisions"))
+    warnings: pl.DataFrame = field(default_factory=lambda: empty("warnings"))
     quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
     values: pl.DataFrame = field(default_factory=lambda: empty("values"))
     contexts: pl.DataFrame = field(default_factory=lambda: empty("contexts"))

@@ -11,6 +11,7 @@ from rare_tokens.analyses.report.data import cards, fits, papers, provenance, ro
 from rare_tokens.analyses.report.data.extent import Extent, extent_of
 from rare_tokens.analyses.report.data.inputs import INPUTS, ReportInputs
 from rare_tokens.analyses.report.data.points import Points, pack_points
+from rare_tokens.analyses.report.data.run_warnings import run_warnings
 from rare_tokens.analyses.report.data.series import Series, group_runs, presets
 from rare_tokens.analyses.report.data.verdicts import comparisons
 from rare_tokens.analyses.report.figures import figures
@@ -36,6 +37,7 @@ class Content:
     pairs: Mapping[tuple[str, str], Row]
     top: Mapping[tuple[str, str], list[Row]]
     rows: Mapping[str, Mapping[tuple[str, str], list[list[rows.Cell]]]]  # by the table's name (`data.rows.COLUMNS`)
+    warnings: list[Row]
     checks: list[Row]
     facts: list[provenance.Facts]
     sets: list[dict[str, Rows]]  # what the figures of each series draw, by the figure's name
@@ -124,6 +126,7 @@ def build_content(inputs: ReportInputs) -> Content:
             "top": {key: [rows.top_row(row) for row in found] for key, found in top.items()},
             "sample": {key: [rows.sample_row(row) for row in found] for key, found in sample.items()},
         },
+        warnings=run_warnings(inputs.warnings, series),
         checks=_checks(inputs.quality, series),
         facts=[provenance.series_facts(one) for one in series],
         sets=sets,

@@ -56,7 +56,7 @@ def require_writable(folder: Path) -> None:
 def report_json(content: Content) -> dict[str, Any]:
     """The numbers of the page for a program: runs, what was found for each group, and measured beside printed."""
     rows = {name: content.tables[name].to_dicts() for name in ("runs", "summary", "agreement", "quality")}
-    beside = {name: content.tables[name].to_dicts() for name in ("coactivation",) if name in content.tables}
+    beside = {name: content.tables[name].to_dicts() for name in ("coactivation", "warnings") if name in content.tables}
     return (
         rows
         | beside

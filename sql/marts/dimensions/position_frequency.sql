@@ -19,6 +19,7 @@ select
     position.position_id,
     position.window_id,
     position.target_token_id as token_id,
+    frequency.count,
     frequency.frequency,
     frequency.percentile,
     frequency.occurrence_percentile,

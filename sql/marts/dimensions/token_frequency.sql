@@ -31,6 +31,30 @@ from store.token_frequency as frequency
 join store.frequency_source as source using (source_key)
 join store.tokenizer as tokenizer using (tokenizer_key);
 
+-- By frequency source the type at the elbow, of which `is_elbow` tells the types around it.
+create or replace view store.elbow as
+with ends as (
+    select source_key, max(count) as most, min(count) as least, max(rank) as types
+    from store.token_frequency
+    where rank is not null
+    group by source_key
+),
+
+final as (
+    select frequency.source_key, frequency.rank, frequency.percentile, frequency.count
+    from store.token_frequency as frequency
+    join ends using (source_key)
+    where frequency.rank is not null and ends.types > 1 and ends.least < ends.most
+    qualify row_number() over (
+        partition by frequency.source_key
+        order by
+            elbow_distance(frequency.count, frequency.rank, ends.most, ends.least, ends.types) desc,
+            frequency.rank
+    ) = 1
+)
+
+select * from final;
+
 insert into store.token_frequency by name
 with counted as (
     select token_id, count from staging.token_frequency
@@ -73,21 +97,16 @@ ranked as (
 ),
 
 ends as (
-    select
-        ln(max(rank)) as last_x,
-        ln(max(count)) as first_y,
-        ln(min(count)) as last_y
-    from ranked
+    select max(count) as most, min(count) as least, max(rank) as types from ranked
 ),
 
 distance as (
     select
         ranked.percentile,
         ranked.rank,
-        abs(ln(ranked.count) - ends.first_y
-            - (ends.last_y - ends.first_y) * ln(ranked.rank) / ends.last_x) as from_chord
+        elbow_distance(ranked.count, ranked.rank, ends.most, ends.least, ends.types) as from_chord
     from ranked, ends
-    where ends.last_x > 0 and ends.last_y < ends.first_y
+    where ends.types > 1 and ends.least < ends.most
 ),
 
 elbow as (

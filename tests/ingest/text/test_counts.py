@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.run_warnings import SMALL_SOURCE
 from rare_tokens.ingest.text import counts as counting
 from rare_tokens.ingest.text.corpus import Corpus, Document, HubDataset, open_corpus
-from rare_tokens.ingest.text.counts import SMALL_SOURCE, Frequencies, read_count_file
+from rare_tokens.ingest.text.counts import Frequencies, read_count_file
 from rare_tokens.ingest.text.reading import read_documents, read_limit
 from rare_tokens.ingest.text.windows import Packer, Sample
 from tests.support.corpora import count_corpus, draw_sample
