@@ -27,6 +27,7 @@ GROUP_TEST: dict[str, Any] = {
     "group_name": pl.String,
     "other_group": pl.String,  # where the value is one between two groups
     "k": pl.Int64,
+    "pool": pl.String,  # where the random groups were drawn: `disjoint` or `layer`
     "test": pl.String,  # `control` (primary) or `mann_whitney` (as the papers print it)
     "sample": pl.String,
     "sample_size": pl.Int64,
@@ -171,7 +172,7 @@ def group_tests(
 ) -> pl.DataFrame:
     """The primary test of every tested group of a result relation: relation `group_test`, one row per value.
 
-    The controls of a value are the rows of the same k (and `other_k`) and keys whose `group_name` is `control`.
+    The controls of a value are the rows of the same k (and `other_k`), pool and keys whose `group_name` is `control`.
 
     Args:
         frame: a result relation, one row per `group_name` × `k` × `draw` (× keys), with the column `statistic`, a
@@ -187,7 +188,7 @@ def group_tests(
         `GROUP_TEST`, corrected over the groups of each setting (`corrected`).
     """
     rows = []
-    sizes = [column for column in ("k", "other_k") if column in frame.columns]
+    sizes = [column for column in ("k", "other_k", "pool") if column in frame.columns]
     for part in frame.partition_by([*sizes, *keys], maintain_order=True):
         controls = part.filter(pl.col("group_name") == CONTROL)[statistic].to_list()
         for tested in part.filter(~pl.col("group_name").is_in([CONTROL, LAYER])).iter_rows(named=True):
@@ -198,7 +199,7 @@ def group_tests(
                     "statistic": statistic,
                     "setting": ", ".join(f"{key}={tested[key]}" for key in keys if tested[key] is not None),
                     "sample": tested["group_name"],
-                    **{name: tested.get(name) for name in ("group_name", "other_group", "k")},
+                    **{name: tested.get(name) for name in ("group_name", "other_group", "k", "pool")},
                     **{name: tested.get(column) for name, column in zip(("low", "high"), interval or (), strict=False)},
                     **row,
                     "reason": joined(tested["reason"], row.get("reason")),

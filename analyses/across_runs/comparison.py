@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.across_runs.emergence import series
+from rare_tokens.analyses.coordination.of_groups import DISJOINT, of_pool
 from rare_tokens.analyses.result_table import FloatArray, IntArray
 from rare_tokens.analyses.statistics import control_p
 
@@ -60,7 +61,8 @@ def group_activity(
         preset: whose rare positions, and whose groups.
         activations: at the rare positions, in their order, shape (T, N).
         positions: position_id and window_id of each, T rows.
-        groups: rows of `neuron_group`: group_name, k, draw, neuron.
+        groups: rows of `neuron_group`: group_name, k, draw, neuron, pool. Random groups of one pool count: those drawn
+            outside the tested groups, where there are such.
 
     Returns:
         run_id, preset, group_name, draw, position_id, window_id, activation: the mean over a group's neurons of their
@@ -72,7 +74,8 @@ def group_activity(
     spread = values.std(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         scaled = (values - values.mean(axis=0)) / spread
-    chosen = groups.filter(pl.col("group_name").is_in([*GROUPS, "control"]), pl.col("neuron").is_not_null(), k=SIZE)
+    wanted = pl.col("group_name").is_in([*GROUPS, "control"])
+    chosen = of_pool(groups, DISJOINT).filter(wanted, pl.col("neuron").is_not_null(), k=SIZE)
     parts = []
     for (name, draw), members in chosen.group_by("group_name", "draw", maintain_order=True):
         neurons = members["neuron"].to_numpy()

@@ -82,6 +82,11 @@ class Activations:
         """N."""
         return self.values.shape[1]
 
+    @property
+    def magnitudes(self) -> "Activations":
+        """|activation| at the same positions, (T, N)."""
+        return Activations(np.abs(self.values), self.windows)
+
     def sample(self, count: int, seed: int) -> "Activations":
         """`count` seeded positions, in their order; all of them where there are no more."""
         if count >= self.positions:

@@ -12,13 +12,14 @@ from scipy.spatial.distance import squareform
 from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
-from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
+from rare_tokens.analyses.coordination.of_groups import ES, WHOLE_LAYER, At, of_groups
 from rare_tokens.analyses.result_table import table
 
 NEURON_CLUSTER: dict[str, Any] = {
     "group_name": pl.String,
     "k": pl.Int64,
     "draw": pl.Int64,
+    "pool": pl.String,  # of the random groups: `disjoint` or `layer`
     "threshold": pl.Float64,  # distance at which the tree is cut
     "positions": pl.Int64,
     "undefined_neurons": pl.Int64,  # constant: in no cluster
@@ -86,6 +87,6 @@ ANALYSIS = of_groups(
     NEURON_CLUSTER,
     _compute,
     reads=(ACTIVATIONS,),
-    parameters=ES | {"thresholds": [0.5, 5.0]},
+    parameters=ES | {"pool": WHOLE_LAYER, "thresholds": [0.5, 5.0]},
     tested=[Tested("clusters", ("threshold",))],
 )

@@ -1,6 +1,6 @@
 """Correlation of activations within and between groups (ES §3.3, §4.2, table 1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -12,7 +12,9 @@ from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
 from rare_tokens.analyses.coordination.of_groups import ES, SIGN_GROUPS, At, of_groups
 from rare_tokens.analyses.coordination.pair_tests import pair_tests
 from rare_tokens.analyses.coordination.similarity import (
+    ACTIVATION,
     INTERVAL,
+    MAGNITUDE,
     PAIR_MEAN,
     Similarity,
     pair_means,
@@ -20,17 +22,27 @@ from rare_tokens.analyses.coordination.similarity import (
 )
 from rare_tokens.analyses.result_table import table
 
-ACTIVATION_CORRELATION = PAIR_MEAN | {"mean_correlation": pl.Float64} | INTERVAL
+ACTIVATION_CORRELATION = {"space": pl.String} | PAIR_MEAN | {"mean_correlation": pl.Float64} | INTERVAL
 
 
 def activation_correlation(
-    activations: Activations, groups: pl.DataFrame, *, resamples: int = 1_000, seed: int = 0
+    activations: Activations,
+    groups: pl.DataFrame,
+    *,
+    spaces: Sequence[str] = (ACTIVATION,),
+    resamples: int = 1_000,
+    seed: int = 0,
 ) -> pl.DataFrame:
     """Mean Pearson correlation within and between groups (ES table 1): relation `activation_correlation`.
+
+    In a gated MLP an activation is act(gate) · up, and the up projection gives it its sign: neurons whose gates open
+    together can have activations that correlate with either sign, and their mean be 0. |activation| does not see the
+    sign.
 
     Args:
         activations: T × N at the chosen positions.
         groups: `GROUP`, tested groups and controls.
+        spaces: `activation` (what ES prints), `abs_activation` (of the absolute values), or both.
         resamples: bootstrap samples of an interval (BCa, over windows).
         seed: of the bootstrap.
 
@@ -39,11 +51,15 @@ def activation_correlation(
         correlation and make no pair; a row without a pair is NULL with its reason.
     """
     found = stacks(groups)
-    moments = activations.moments(used_neurons(found, activations.neurons))
-    similarity = Similarity(moments.neurons, moments.correlation, moments.defined)
-    rows = pair_means(similarity, found, "mean_correlation", activations.positions)
-    rows = with_intervals(rows, activations, found, similarity, "correlation", resamples=resamples, seed=seed)
-    return table(rows, ACTIVATION_CORRELATION)
+    every: list[dict[str, Any]] = []
+    for space in spaces:
+        values = activations.magnitudes if space == MAGNITUDE else activations
+        moments = values.moments(used_neurons(found, values.neurons))
+        similarity = Similarity(moments.neurons, moments.correlation, moments.defined)
+        rows = pair_means(similarity, found, "mean_correlation", values.positions)
+        rows = with_intervals(rows, values, found, similarity, "correlation", resamples=resamples, seed=seed)
+        every += [{**row, "space": space} for row in rows]
+    return table(every, ACTIVATION_CORRELATION)
 
 
 def _compute(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
@@ -61,7 +77,7 @@ ANALYSIS = of_groups(
     ACTIVATION_CORRELATION,
     _compute,
     reads=(ACTIVATIONS,),
-    parameters=ES | {"resamples": 1_000, "seed": 0},
-    tested=[Tested("mean_correlation", ("comparison",), ("low", "high"))],
+    parameters=ES | {"spaces": [ACTIVATION, MAGNITUDE], "resamples": 1_000, "seed": 0},
+    tested=[Tested("mean_correlation", ("space", "comparison"), ("low", "high"))],
     printed_tests=_printed_tests,
 )

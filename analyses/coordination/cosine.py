@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import polars as pl
 from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import Stack, stacks, used_neurons
-from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
+from rare_tokens.analyses.coordination.of_groups import ES, WHOLE_LAYER, At, of_groups
 from rare_tokens.analyses.coordination.similarity import (
+    ACTIVATION,
     INTERVAL,
     PAIR_MEAN,
     Similarity,
@@ -36,7 +38,7 @@ def cosine_similarity(
     Args:
         groups: `GROUP`, tested groups and controls.
         activations: T × N at the chosen positions: space `activation`.
-        weights: name of a space (`w_out`, `w_in`) and its vectors, N × d.
+        weights: name of a space and its vectors, N × d: `w_out`, `w_in` (in a gated MLP the gate's rows), and `w_up`.
         resamples: bootstrap samples of an interval (BCa, over windows; of activations only).
         seed: of the bootstrap.
 
@@ -50,7 +52,7 @@ def cosine_similarity(
         similarity = Similarity(moments.neurons, moments.cosine, np.diagonal(moments.cosine) > 0)
         rows = pair_means(similarity, found, "mean_cosine", activations.positions)
         rows = with_intervals(rows, activations, found, similarity, "cosine", resamples=resamples, seed=seed)
-        frames.append(table([{**row, "space": "activation"} for row in rows], COSINE_SIMILARITY))
+        frames.append(table([{**row, "space": ACTIVATION} for row in rows], COSINE_SIMILARITY))
     for space, vectors in (weights or {}).items():
         rows = pair_means(weight_cosine(vectors, found), found, "mean_cosine", None)
         frames.append(table([{**row, "space": space} for row in rows], COSINE_SIMILARITY))
@@ -70,7 +72,14 @@ def weight_cosine(vectors: FloatArray, found: Sequence[Stack]) -> Similarity:
 
 
 def _compute(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataFrame:
-    return cosine_similarity(at.groups, activations=at.activations, weights=at.weights, **own)
+    options = {name: own[name] for name in ("resamples", "seed")}
+    of_activations = replace(at, pool=own["activation_pool"]).groups
+    return pl.concat(
+        [
+            cosine_similarity(of_activations, activations=at.activations, **options),
+            cosine_similarity(at.groups, weights=at.vectors(*own["weights"]), **options),
+        ]
+    )
 
 
 ANALYSIS = of_groups(
@@ -78,6 +87,7 @@ ANALYSIS = of_groups(
     COSINE_SIMILARITY,
     _compute,
     reads=(ACTIVATIONS, "neuron_weight"),
-    parameters=ES | {"resamples": 1_000, "seed": 0},
+    parameters=ES
+    | {"activation_pool": WHOLE_LAYER, "weights": ["w_out", "w_in", "w_up"], "resamples": 1_000, "seed": 0},
     tested=[Tested("mean_cosine", ("space", "comparison"), ("low", "high"))],
 )

@@ -11,7 +11,7 @@ import polars as pl
 from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
-from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
+from rare_tokens.analyses.coordination.of_groups import ES, WHOLE_LAYER, At, of_groups
 from rare_tokens.analyses.coordination.similarity import CHUNK, NO_INTERVAL, Resampler
 from rare_tokens.analyses.result_table import FloatArray, IntArray, table
 from rare_tokens.analyses.statistics import jackknife_interval, window_interval
@@ -20,6 +20,7 @@ EFFECTIVE_DIMENSION: dict[str, Any] = {
     "group_name": pl.String,
     "k": pl.Int64,
     "draw": pl.Int64,
+    "pool": pl.String,  # of the random groups: `disjoint` or `layer`
     "standardised": pl.Boolean,
     "threshold": pl.Float64,  # τ, share of the variance
     "positions": pl.Int64,
@@ -165,7 +166,7 @@ ANALYSIS = of_groups(
     EFFECTIVE_DIMENSION,
     _compute,
     reads=(ACTIVATIONS,),
-    parameters=ES | {"threshold": 0.95, "standardised": True, "resamples": 1_000, "seed": 0},
+    parameters=ES | {"pool": WHOLE_LAYER, "threshold": 0.95, "standardised": True, "resamples": 1_000, "seed": 0},
     tested=[
         Tested("interpolated_dimension", ("standardised", "threshold")),
         Tested(

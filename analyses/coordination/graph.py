@@ -31,6 +31,7 @@ GRAPH_MODULARITY: dict[str, Any] = {
     "group_name": pl.String,
     "k": pl.Int64,
     "draw": pl.Int64,
+    "pool": pl.String,  # of the random groups: `disjoint` or `layer`
     "method": pl.String,  # `louvain` on |w|, `leiden` on the signed graph, `spectral` on |w|
     "communities_asked": pl.Int64,  # of spectral clustering; NULL for the others
     "threshold": pl.Float64,  # edges are |correlation| above it
@@ -141,7 +142,7 @@ def run_tests(frame: pl.DataFrame) -> pl.DataFrame:
     that is.
 
     Args:
-        frame: `graph_modularity` of one run, preset and positions.
+        frame: `graph_modularity` of one run, preset and positions: its random groups are of one pool.
 
     Returns:
         `GROUP_TEST`, corrected over the groups.
@@ -162,7 +163,7 @@ def run_tests(frame: pl.DataFrame) -> pl.DataFrame:
                 "analysis": "graph_modularity",
                 "statistic": "signed_modularity",
                 "setting": "method=louvain",
-                **{name: row[name] for name in ("group_name", "k")},
+                **{name: row[name] for name in ("group_name", "k", "pool")},
                 **test,
                 "reason": joined(row["reason"], test.get("reason")),
             }

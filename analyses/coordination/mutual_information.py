@@ -13,7 +13,7 @@ from scipy.special import digamma
 from rare_tokens.analyses.analysis import ACTIVATIONS, Tested
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.neuron_groups import Stack, comparisons, stacks, used_neurons
-from rare_tokens.analyses.coordination.of_groups import ES, At, of_groups
+from rare_tokens.analyses.coordination.of_groups import ES, WHOLE_LAYER, At, of_groups
 from rare_tokens.analyses.coordination.similarity import NO_PAIR, PAIR_MEAN
 from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray, table
 
@@ -202,7 +202,8 @@ ANALYSIS = of_groups(
     MUTUAL_INFORMATION,
     _compute,
     reads=(ACTIVATIONS,),
-    parameters=ES | {"estimators": ["binned", "ksg"], "bins": 16, "neighbours": 3, "contexts": 1_000, "seed": 0},
+    parameters=ES
+    | {"pool": WHOLE_LAYER, "estimators": ["binned", "ksg"], "bins": 16, "neighbours": 3, "contexts": 1_000, "seed": 0},
     shares_work=True,
     tested=[Tested("mean_information", ("estimator", "comparison"))],
 )

@@ -1,31 +1,33 @@
 """Neuron groups and the random groups that they are compared with (docs/definitions.md, "Neuron groups").
 
 A group frame has one row per `group_name` × `k` × `draw` × `neuron`. k is the number of neurons in the group. Draw 0
-is a group chosen by what its neurons do; draws 1 … C of the group `control` are random. A group that cannot be formed
-is one row with neuron NULL and the reason.
+is a group chosen by what its neurons do; draws 1 … C of the group `control` are random, drawn in a `pool`: `disjoint`,
+the neurons in no tested group, or `layer`, all of them. A tested group is drawn in none: its pool is NULL as it is
+stored, and in an analysis the pool that it is compared with. A group that cannot be formed is one row with neuron NULL
+and the reason.
 """
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results, Source, keyed
-from rare_tokens.analyses.coordination.of_groups import is_matched
+from rare_tokens.analyses.coordination.of_groups import DISJOINT, WHOLE_LAYER, Pool, is_matched
 from rare_tokens.analyses.curve.effect_cells import MATCHED, RARE
 from rare_tokens.analyses.result_table import IntArray, table
 from rare_tokens.analyses.statistics import CONTROL
 
-Pool = Literal["disjoint", "layer"]
 GROUP: dict[str, Any] = {
     "group_name": pl.String,
     "k": pl.Int64,
     "draw": pl.Int64,
     "neuron": pl.Int64,
+    "pool": pl.String,
     "reason": pl.String,
 }
 
@@ -40,6 +42,7 @@ class Stack:
         draws: shape (D,).
         members: neuron indices, ascending in each row, shape (D, k); (D, 0) where the group could not be formed.
         reason: why it could not.
+        pool: where a control was drawn; of a tested group, the pool of the controls that it is compared with.
     """
 
     group_name: str
@@ -47,6 +50,7 @@ class Stack:
     draws: IntArray
     members: IntArray
     reason: str | None = None
+    pool: str | None = None
 
     @property
     def tested(self) -> bool:
@@ -56,7 +60,7 @@ class Stack:
     def each(self) -> Iterator[tuple[dict[str, Any], IntArray]]:
         """Key columns and members of each draw."""
         for draw, members in zip(self.draws.tolist(), self.members, strict=True):
-            yield {"group_name": self.group_name, "k": self.k, "draw": draw}, members
+            yield {"group_name": self.group_name, "k": self.k, "draw": draw, "pool": self.pool}, members
 
 
 def sign_groups(ranking: pl.DataFrame, k: int = 50) -> pl.DataFrame:
@@ -111,21 +115,37 @@ def with_controls(
         neurons: N of the layer.
         draws: C, the number of random groups of each size. The first 100 of 10,000 are the 100 of the same seed.
         seed: of the draws.
-        pool: `disjoint` draws from the neurons in none of the groups, `layer` from all N (NC A.4); None: the one of
-            `suited_pool`.
+        pool: as in `random_groups`; None: the one of `suited_pool`.
 
     Returns:
-        `GROUP`. Where the pool holds fewer than k neurons: one row of control with the reason.
+        `GROUP`, with the pool in every row.
+    """
+    pool = pool or suited_pool(groups, neurons)
+    drawn = random_groups(groups, neurons, draws=draws, seed=seed, pool=pool)
+    return pl.concat([groups.with_columns(pool=pl.lit(pool)).select(list(GROUP)), drawn])
+
+
+def random_groups(groups: pl.DataFrame, neurons: int, *, draws: int, seed: int, pool: Pool) -> pl.DataFrame:
+    """For each size of the groups that are formed, `draws` random groups of that size, named `control`.
+
+    Args:
+        groups: `GROUP`, draw 0.
+        neurons: N of the layer.
+        draws: C, the number of random groups of each size.
+        seed: of the draws.
+        pool: `disjoint` draws from the neurons in none of the groups, `layer` from all N (NC A.4).
+
+    Returns:
+        `GROUP`. Where the pool holds fewer than k neurons: one row with the reason.
     """
     taken = groups["neuron"].drop_nulls().unique().to_numpy()
-    pool = pool or suited_pool(groups, neurons)
-    candidates = np.arange(neurons) if pool == "layer" else np.setdiff1d(np.arange(neurons), taken)
-    where = "in the layer" if pool == "layer" else "outside the tested groups"
-    parts = [groups]
+    candidates = np.arange(neurons) if pool == WHOLE_LAYER else np.setdiff1d(np.arange(neurons), taken)
+    where = "in the layer" if pool == WHOLE_LAYER else "outside the tested groups"
+    parts = [table([], GROUP)]
     for k in groups.filter(pl.col("neuron").is_not_null())["k"].unique().sort().to_list():
         if k > len(candidates):
             reason = f"{len(candidates)} neurons are {where}; a random group needs {k}"
-            parts.append(_undefined(CONTROL, k, reason, draw=1))
+            parts.append(_undefined(CONTROL, k, reason, draw=1).with_columns(pool=pl.lit(pool)))
             continue
         rng = np.random.default_rng([seed, k])
         members = np.array([np.sort(rng.choice(candidates, k, replace=False)) for _ in range(draws)])
@@ -136,6 +156,7 @@ def with_controls(
                     "k": np.full(members.size, k),
                     "draw": np.repeat(np.arange(1, draws + 1), k),
                     "neuron": members.ravel(),
+                    "pool": [pool] * members.size,
                     "reason": [None] * members.size,
                 },
                 schema=GROUP,
@@ -151,28 +172,29 @@ def suited_pool(groups: pl.DataFrame, neurons: int) -> Pool:
     the layer's mean and a random group looks too extreme. Measured on 400 random groups of 50, two at a time, mean
     correlation at 5 %: of 1,024 neurons 7 % are rejected (whole layer: 6 %), of 172 neurons 36 % (whole layer: 5 %).
     """
-    return "disjoint" if groups["neuron"].drop_nulls().n_unique() <= neurons / 10 else "layer"
+    return DISJOINT if groups["neuron"].drop_nulls().n_unique() <= neurons / 10 else WHOLE_LAYER
 
 
 def stacks(groups: pl.DataFrame) -> list[Stack]:
     """The groups as arrays, one `Stack` a group name and size, in the order in which they come.
 
     Raises:
-        ValueError: a draw that does not hold k distinct neurons.
+        ValueError: a draw that does not hold k distinct neurons, or random groups of two pools: a statistic is
+            compared with those of one.
     """
+    if (pools := groups.filter(pl.col("group_name") == CONTROL)["pool"].unique()).len() > 1:
+        raise ValueError(f"random groups of {pools.len()} pools ({', '.join(map(str, pools.sort()))}): choose one")
     found = []
-    for part in groups.select("group_name", "k", "draw", "neuron", "reason").partition_by(
-        ["group_name", "k"], maintain_order=True
-    ):
-        name, k, draw, neuron, reason = part.row(0)
+    for part in groups.select(list(GROUP)).partition_by(["group_name", "k"], maintain_order=True):
+        name, k, draw, neuron, pool, reason = part.row(0)
         if neuron is None:
-            found.append(Stack(name, k, np.array([draw]), np.zeros((1, 0), dtype=np.int64), reason))
+            found.append(Stack(name, k, np.array([draw]), np.zeros((1, 0), dtype=np.int64), reason, pool))
             continue
         part = part.sort("draw", "neuron")
         sizes = part.group_by("draw", maintain_order=True).agg(pl.col("neuron").n_unique(), rows=pl.len())
         if not ((sizes["neuron"] == k) & (sizes["rows"] == k)).all():
             raise ValueError(f"group {name} says k = {k}, but a draw of it does not hold {k} distinct neurons")
-        found.append(Stack(name, k, sizes["draw"].to_numpy(), part["neuron"].to_numpy().reshape(-1, k)))
+        found.append(Stack(name, k, sizes["draw"].to_numpy(), part["neuron"].to_numpy().reshape(-1, k), pool=pool))
     return found
 
 
@@ -236,7 +258,11 @@ def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) ->
             plateau_groups(ranking, deviation),
             top_groups(ranking, parameters["top_share"]),
         ]
-        return with_controls(pl.concat(chosen), neurons, draws=parameters["draws"], seed=parameters["seed"])
+        tested = pl.concat(chosen)
+        suited = {suited_pool(tested, neurons), WHOLE_LAYER}
+        options = {"draws": parameters["draws"], "seed": parameters["seed"]}
+        drawn = [random_groups(tested, neurons, pool=pool, **options) for pool in parameters["pools"] if pool in suited]
+        return pl.concat([tested, *drawn])
 
     presets = [*parameters["presets"], *([MATCHED] if is_matched(ask) else [])]
     return {"neuron_group": pl.concat(keyed(formed(preset), preset, RARE) for preset in presets)}
@@ -247,5 +273,5 @@ ANALYSIS = Analysis(
     {"neuron_group": GROUP | GROUP_KEY},
     ("dim_neuron", "neuron_influence", "neuron_deviation"),
     _compute,
-    {"presets": ["es", "nc"], "k": 50, "top_share": 0.01, "draws": 100, "seed": 0},
+    {"presets": ["es", "nc"], "k": 50, "top_share": 0.01, "draws": 100, "pools": [DISJOINT, WHOLE_LAYER], "seed": 0},
 )

@@ -7,7 +7,7 @@ Which preset an analysis is of: ES's for coordination and spectra, NC's for grap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -34,10 +34,16 @@ from rare_tokens.analyses.statistics import CONTROL
 SIGN_GROUPS = ("boost", "suppress")
 STAND_IN = {"plateau": "top", "excitatory": "top_boost", "inhibitory": "top_suppress"}  # without a plateau: DS's 1 %
 GROUPED = ("neuron_group", "neuron_influence")  # what `At.groups` and `standing` read
-WEIGHTS = {"presets": ["es"], "group_names": [*SIGN_GROUPS, "plateau"]}  # parameters of an analysis of weights,
-ES = WEIGHTS | {"token_groups": [RARE]}  # of one that looks at positions,
-NC = {"presets": ["nc"], "group_names": [*SIGN_GROUPS, "excitatory", "inhibitory"], "token_groups": [RARE]}  # of graphs
-_OF_THE_ADAPTER = ("presets", "group_names", "token_groups")  # parameters that `compute` does not get
+
+Pool = Literal["disjoint", "layer"]  # where random groups are drawn: outside the tested groups, or in the whole layer
+DISJOINT: Pool = "disjoint"
+WHOLE_LAYER: Pool = "layer"
+
+# Parameters of an analysis of weights, of one that looks at positions, and of graphs.
+WEIGHTS = {"presets": ["es"], "group_names": [*SIGN_GROUPS, "plateau"], "pool": DISJOINT}
+ES = WEIGHTS | {"token_groups": [RARE]}
+NC = ES | {"presets": ["nc"], "group_names": [*SIGN_GROUPS, "excitatory", "inhibitory"], "pool": WHOLE_LAYER}
+_OF_THE_ADAPTER = ("presets", "group_names", "pool", "token_groups")  # parameters that `compute` does not get
 
 OfGroups = Callable[["At", Mapping[str, Any], Executor | None], pl.DataFrame]
 
@@ -50,6 +56,7 @@ class At:
     preset: str
     positions: str  # `rare`, `common` or `all`
     group_names: Sequence[str]
+    pool: Pool = DISJOINT  # of the random groups
 
     @property
     def activations(self) -> Activations:
@@ -61,17 +68,24 @@ class At:
 
     @property
     def weights(self) -> dict[str, FloatArray]:
-        """The weight vectors that the run has, N × d each; they have no positions, so only `rare` brings them."""
+        """The output and input vectors: `vectors` of `w_out` and `w_in`."""
+        return self.vectors("w_out", "w_in")
+
+    def vectors(self, *names: str) -> dict[str, FloatArray]:
+        """Those of these weight vectors that the run has, N × d each (`w_up` is only of a gated MLP).
+
+        They have no positions, so only `rare` brings them.
+        """
         if self.positions != RARE:
             return {}
-        frame = self.ask(Source("neuron_weight", columns=("neuron", "w_out", "w_in"))).sort("neuron")
-        present = [name for name in ("w_out", "w_in") if len(frame) and frame[name].null_count() == 0]
+        frame = self.ask(Source("neuron_weight", columns=("neuron", *names))).sort("neuron")
+        present = [name for name in names if len(frame) and frame[name].null_count() == 0]
         return {name: np.array(frame[name].to_list(), dtype=np.float32) for name in present}
 
     @property
     def groups(self) -> pl.DataFrame:
-        """The groups of these names, in this order, and the random ones of their sizes."""
-        stored = unkeyed(self.ask(Source("neuron_group", self.preset, RARE)))
+        """The groups of these names, in this order, and the random ones of their sizes, of one pool."""
+        stored = of_pool(unkeyed(self.ask(Source("neuron_group", self.preset, RARE))), self.pool)
         formed = set(stored.filter(pl.col("neuron").is_not_null())["group_name"])
         stand_ins = [STAND_IN[name] for name in self.group_names if name in STAND_IN and name not in formed]
         names = dict.fromkeys([*self.group_names, *stand_ins])
@@ -79,6 +93,22 @@ class At:
         sizes = tested.filter(pl.col("neuron").is_not_null())["k"].unique().to_list()
         controls = stored.filter(pl.col("group_name") == CONTROL, pl.col("k").is_in(sizes))
         return pl.concat([tested, controls.sort("k", maintain_order=True)])
+
+
+def of_pool(stored: pl.DataFrame, pool: Pool) -> pl.DataFrame:
+    """The tested groups, and of the random ones those of one pool: never of both.
+
+    Args:
+        stored: rows of `neuron_group` of one run, preset and token group.
+        pool: asked for. Where the tested groups hold too much of the layer there is only `layer`, and it stands in.
+
+    Returns:
+        The rows, and in the column `pool` of each, tested groups included, the pool that they are compared with.
+    """
+    there = set(stored["pool"].drop_nulls())
+    found = next((name for name in (pool, WHOLE_LAYER) if name in there), pool)
+    kept = (pl.col("group_name") != CONTROL) | (pl.col("pool") == found)
+    return stored.filter(kept).with_columns(pool=pl.lit(found))
 
 
 def of_groups(
@@ -99,8 +129,8 @@ def of_groups(
         schema: the columns that `compute` gives.
         compute: the rows of one preset and positions, given where it is (`At`), the parameters and processes.
         reads: what `compute` asks for besides the groups.
-        parameters: `WEIGHTS`, `ES` or `NC` (which presets, groups and positions it is about), and those that `compute`
-            gets.
+        parameters: `WEIGHTS`, `ES` or `NC` (which presets, groups, random groups and positions it is about), and those
+            that `compute` gets.
         shares_work: as in `Analysis`.
         tested: as in `Analysis`.
         printed_tests: as in `Analysis`.
@@ -122,8 +152,9 @@ def _everywhere(relation: str, compute: OfGroups) -> Compute:
 
     def results(ask: Ask, parameters: Mapping[str, Any], pool: Executor | None) -> Results:
         own = {name: value for name, value in parameters.items() if name not in _OF_THE_ADAPTER}
+        names, drawn_in = parameters["group_names"], parameters["pool"]
         parts = [
-            keyed(compute(At(ask, preset, positions, parameters["group_names"]), own, pool), preset, positions)
+            keyed(compute(At(ask, preset, positions, names, drawn_in), own, pool), preset, positions)
             for preset in standing(ask, parameters["presets"])
             for positions in parameters.get("token_groups", [RARE])
         ]

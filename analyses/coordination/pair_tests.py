@@ -7,9 +7,7 @@ import polars as pl
 from rare_tokens.analyses.coordination.activations import Activations
 from rare_tokens.analyses.coordination.cosine import weight_cosine
 from rare_tokens.analyses.coordination.neuron_groups import stacks, used_neurons
-from rare_tokens.analyses.coordination.similarity import (
-    Similarity,
-)
+from rare_tokens.analyses.coordination.similarity import ACTIVATION, Similarity
 from rare_tokens.analyses.result_table import FloatArray, table
 from rare_tokens.analyses.statistics import (
     CONTROL,
@@ -40,7 +38,8 @@ def pair_tests(
     if activations is not None:
         moments = activations.moments(used_neurons(found, activations.neurons))
         similarity = Similarity(moments.neurons, moments.correlation, moments.defined)
-        spaces.append(("activation_correlation", "mean_correlation", "comparison=within", similarity))
+        setting = f"space={ACTIVATION}, comparison=within"
+        spaces.append(("activation_correlation", "mean_correlation", setting, similarity))
     for space, vectors in (weights or {}).items():
         setting = f"space={space}, comparison=within"
         spaces.append(("cosine_similarity", "mean_cosine", setting, weight_cosine(vectors, found)))
@@ -49,7 +48,8 @@ def pair_tests(
     for analysis, statistic, setting, similarity in spaces:
         for stack in (stack for stack in found if stack.tested):
             row: dict[str, Any] = {"analysis": analysis, "statistic": statistic, "setting": setting}
-            row |= {"group_name": stack.group_name, "k": stack.k, "test": "mann_whitney", "exchangeable": False}
+            row |= {"group_name": stack.group_name, "k": stack.k, "pool": stack.pool}
+            row |= {"test": "mann_whitney", "exchangeable": False}
             if stack.reason is not None or stack.k not in controls:
                 rows.append({**row, "reason": stack.reason or f"there is no random group of {stack.k}"})
                 continue

@@ -12,6 +12,7 @@ from rare_tokens.analyses.coordination.neuron_groups import Stack, comparisons
 from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
 from rare_tokens.analyses.statistics import window_interval
 
+ACTIVATION, MAGNITUDE = "activation", "abs_activation"  # spaces: the activations, and their absolute values
 CHUNK = 1_000  # draws gathered at once: 20 MB of 50 × 50 matrices
 NO_PAIR = "no pair of neurons has a value"
 NO_INTERVAL = "no interval: fewer than two windows, or a value that resampling does not move"
@@ -20,6 +21,7 @@ PAIR_MEAN: dict[str, Any] = {
     "group_name": pl.String,
     "k": pl.Int64,
     "draw": pl.Int64,
+    "pool": pl.String,  # of the random groups: `disjoint` or `layer`
     "comparison": pl.String,  # `within` a group, between two `groups` of a kind, or of a group with all `random` ones
     "other_group": pl.String,
     "other_k": pl.Int64,

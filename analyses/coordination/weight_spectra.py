@@ -31,6 +31,7 @@ _KEYS: dict[str, Any] = {
     "draw": pl.Int64,
 }
 WEIGHT_SPECTRUM: dict[str, Any] = _KEYS | {
+    "pool": pl.String,  # of the random groups: `disjoint` or `layer`
     "rule": pl.String,  # how tail_size is chosen
     "eigenvalues": pl.Int64,  # that are not zero
     "largest_eigenvalue": pl.Float64,

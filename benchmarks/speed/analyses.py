@@ -36,6 +36,7 @@ from rare_tokens.analyses.coordination.graph import GraphOptions, graph_modulari
 from rare_tokens.analyses.coordination.mutual_information import mutual_information
 from rare_tokens.analyses.coordination.neuron_groups import GROUP, with_controls
 from rare_tokens.analyses.coordination.pair_tests import pair_tests
+from rare_tokens.analyses.coordination.similarity import ACTIVATION, MAGNITUDE
 from rare_tokens.analyses.coordination.weight_spectra import spectral_density, weight_spectrum
 from rare_tokens.analyses.group_tests import group_test
 from rare_tokens.analyses.registry import REGISTRY
@@ -104,7 +105,7 @@ def tested_groups(k: int) -> pl.DataFrame:
 def steps(layer: Activations, weights: dict[str, FloatArray], groups: pl.DataFrame, pool: Executor | None) -> Steps:
     """Every analysis of a run, by relation."""
     return {
-        "activation_correlation": lambda: activation_correlation(layer, groups),
+        "activation_correlation": lambda: activation_correlation(layer, groups, spaces=(ACTIVATION, MAGNITUDE)),
         "cosine_similarity": lambda: cosine_similarity(groups, activations=layer, weights=weights),
         "effective_dimension": lambda: effective_dimension(layer, groups),
         "neuron_cluster": lambda: neuron_cluster(layer, groups),

@@ -17,7 +17,9 @@ with measured as (
             else printf('%.4f [%.4f, %.4f]', any_value(mean_correlation), any_value(low), any_value(high))
         end as shown
     from activation_correlation
-    where token_group = 'rare' and (group_name in ('boost', 'suppress') or (group_name = 'control' and k = 50 and other_k = 50))
+    where
+        token_group = 'rare' and space = 'activation'
+        and (group_name in ('boost', 'suppress') or (group_name = 'control' and k = 50 and other_k = 50))
     group by run_id, group_name, comparison, other_group
 ),
 
@@ -25,7 +27,7 @@ test as (
     select run_id, group_name || '_p' as quantity, printf('%.3f', p_holm) as shown
     from group_test
     where
-        analysis = 'activation_correlation' and setting = 'comparison=within' and test = 'control'
+        analysis = 'activation_correlation' and setting = 'space=activation, comparison=within' and test = 'control'
         and token_group = 'rare' and group_name in ('boost', 'suppress')
 ),
 

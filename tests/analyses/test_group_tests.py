@@ -44,17 +44,20 @@ def test_every_statistic_of_every_relation_is_tested(results):
     assert {(row["analysis"], row["statistic"]) for row in tests.iter_rows(named=True)} == set(TESTED)
     assert len(TESTED) == 9
     assert set(tests["group_name"]) == {"boost", "suppress"}
+    assert set(tests["pool"]) == {"layer"}
     undefined = tests.filter(pl.col("p_value").is_null())
     assert undefined["reason"].null_count() == 0
     assert tests["p_value"].count() > 30
-    both = tests.filter(pl.col("setting") == "comparison=within", pl.col("analysis") == "activation_correlation")
+    both = tests.filter(analysis="activation_correlation", setting="space=activation, comparison=within")
     assert both["tests"].to_list() == [2, 2]
     assert both["low"].null_count() == 0
 
 
 def test_the_cross_group_value_is_tested_against_pairs_of_random_groups(results):
     tests = group_test(results, REGISTRY)
-    row = tests.filter(analysis="activation_correlation", setting="comparison=groups").row(0, named=True)
+    row = tests.filter(analysis="activation_correlation", setting="space=activation, comparison=groups").row(
+        0, named=True
+    )
     assert (row["group_name"], row["other_group"], row["reference_size"]) == ("boost", "suppress", 39)
 
 
@@ -64,7 +67,9 @@ def test_groups_of_two_sizes_have_no_random_pairs_and_overlapping_groups_no_comp
     frame = activation_correlation(layer, with_controls(three, 60, draws=20), resamples=50)
     pairs = frame.filter(pl.col("group_name") != "control", pl.col("comparison") == "groups")
     assert pairs.select("group_name", "other_group").rows() == [("boost", "suppress"), ("suppress", "plateau")]
-    tests = group_test({"activation_correlation": frame}, REGISTRY).filter(setting="comparison=groups")
+    tests = group_test({"activation_correlation": frame}, REGISTRY).filter(
+        setting="space=activation, comparison=groups"
+    )
     assert tests["p_value"].null_count() == 2
     assert tests["reason"].str.starts_with("0 random groups have a value").all()
 

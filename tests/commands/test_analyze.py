@@ -174,7 +174,7 @@ def test_positions_asked_for_are_added_to_what_is_stored(commands, path, smaller
     correlation = after["activation_correlation"]
     rare = correlation.filter(pl.col("token_group") == "rare")
     assert rare.equals(before["activation_correlation"])
-    everywhere = correlation.filter(pl.col("token_group") == "all", pl.col("group_name") == "boost")
+    everywhere = correlation.filter(token_group="all", group_name="boost", space="activation")
     assert everywhere["positions"].unique().to_list() == [768]
     values, _ = warehouse.activations(path, RUN)
     boost = after["neuron_group"].filter(pl.col("preset") == "es", pl.col("group_name") == "boost")["neuron"].to_list()

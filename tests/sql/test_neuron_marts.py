@@ -66,10 +66,13 @@ def test_neuron_activation(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_group_activation(con: duckdb.DuckDBPyConnection) -> None:
-    columns = "run_key, preset, token_group, group_name, k, draw, neuron"
-    given(con, "neuron_group", columns, (1, "es", "rare", "boost", 50, 0, 7), (1, "es", "rare", "boost", 50, 0, 8))
-    given(con, "neuron_group", columns, (1, "es", "rare", "control", 50, 1, 7), (1, "es", "rare", "control", 50, 2, 7))
-    given(con, "neuron_group", columns, (1, "es", "rare", "top", 10, 0, 7), (1, "nc", "rare", "boost", 50, 0, 7))
+    columns = "run_key, preset, token_group, group_name, k, draw, neuron, pool"
+    tested = [(1, "es", "rare", "boost", 50, 0, neuron, None) for neuron in (7, 8)]
+    control = (1, "es", "rare", "control", 50)
+    given(con, "neuron_group", columns, *tested, (*control, 1, 7, "disjoint"), (*control, 2, 7, "disjoint"))
+    given(con, "neuron_group", columns, (*control, 3, 7, "layer"))  # of the other pool: not mixed with the first
+    given(con, "neuron_group", columns, (1, "es", "rare", "top", 10, 0, 7, None), (1, "nc", *tested[0][2:]))
+    given(con, "neuron_group", columns, (1, "nc", *control[2:], 1, 7, "layer"))
     found = rows(
         con,
         "select group_name, draw, position_id, window_id, activation from group_activation('run', 'es', draws := 1)",
@@ -81,6 +84,11 @@ def test_group_activation(con: duckdb.DuckDBPyConnection) -> None:
         ("control", 1, 1, 0, -1.0),
         ("control", 1, 5, 1, 1.0),
     ]
+    draws = "select distinct draw from group_activation('run', 'es') where group_name = 'control' order by all"
+    assert rows(con, draws) == [(1,), (2,)]
+    con.execute("insert into store.position_group values (1, 'nc', 'rare', 5)")
+    of_the_layer = rows(con, "select group_name, draw, activation from group_activation('run', 'nc') where draw > 0")
+    assert of_the_layer == [("control", 1, -1.0), ("control", 1, 1.0)], "it stands in where there is no other"
 
 
 def value_of(con: duckdb.DuckDBPyConnection, columns: str, place: str) -> list[tuple[object, ...]]:
@@ -89,10 +97,10 @@ def value_of(con: duckdb.DuckDBPyConnection, columns: str, place: str) -> list[t
 
 def test_measured_value_of_correlations(con: duckdb.DuckDBPyConnection) -> None:
     columns = (
-        "run_key, preset, token_group, group_name, k, draw, comparison, other_group, other_k, mean_correlation, low"
+        "run_key, preset, token_group, group_name, k, draw, comparison, other_group, other_k, mean_correlation, low,"
+        " space"
     )
-    given(
-        con, "activation_correlation", columns,
+    of_groups = [
         (1, "es", "rare", "boost", 50, 0, "within", "boost", 50, 0.3, 0.2),
         (1, "es", "rare", "boost", 50, 0, "groups", "suppress", 50, 0.1, None),
         (1, "es", "rare", "boost", 50, 0, "random", "control", 50, 0.05, None),
@@ -102,10 +110,15 @@ def test_measured_value_of_correlations(con: duckdb.DuckDBPyConnection) -> None:
         (1, "es", "rare", "control", 50, 1, "groups", "control", 50, 0.5, None),
         (1, "es", "rare", "control", 50, 1, "random", "control", 50, 9.0, None),
         (1, "es", "rare", "top", 10, 0, "within", "top", 10, 9.0, None),
-    )  # fmt: skip
+    ]
+    given(con, "activation_correlation", columns, *((*row, "activation") for row in of_groups))
+    magnitudes = [(*row[:-2], 8.0, 8.0, "abs_activation") for row in of_groups]  # which no paper prints
+    given(con, "activation_correlation", columns, *magnitudes)
     tested = "run_key, preset, token_group, analysis, statistic, setting, group_name, test, reference_mean, p_holm"
-    kept = (1, "es", "rare", "activation_correlation", "mean_correlation", "comparison=within", "boost", "control")
+    of_pairs = (1, "es", "rare", "activation_correlation", "mean_correlation")
+    kept = (*of_pairs, "space=activation, comparison=within", "boost", "control")
     given(con, "group_test", tested, (*kept, 0.02, 0.04), (*kept[:-1], "mann_whitney", 8.0, 8.0))
+    given(con, "group_test", tested, (*of_pairs, "space=abs_activation, comparison=within", *kept[-2:], 8.0, 8.0))
     assert value_of(con, "group_name, value, low, random_mean, p_value, reason", "table 1") == [
         ("boost", 0.3, 0.2, 0.02, 0.04, None),
         ("boost_random", 0.05, None, None, None, None),  # the test is of the group, not of the pair

@@ -1,13 +1,16 @@
 -- activation_correlation: mean Pearson correlation of the activations within and between groups.
--- One row per run × preset × token_group × group × draw × comparison × other group.
+-- One row per run × preset × token_group × space × group × draw × comparison × other group.
 --   run_id             the run
 --   preset             definition of rare and common (see position_group)
 --   token_group        positions that it is measured over, and the influence that ranks the
 --                      neurons: rare
 --   layer              layer of the neurons
+--   space              activation, which ES prints, or abs_activation, the absolute values
 --   group_name         group of neurons (see neuron_group)
 --   k                  neurons in the group
 --   draw               0 the group itself; 1, 2 … the random groups (control)
+--   pool               where the random groups beside it are drawn: disjoint, or layer where the
+--                      tested groups hold too much of it (see neuron_group)
 --   comparison         within a group, between two groups of a kind, or of a group with all random
 --                      ones
 --   other_group        group that it is compared with
@@ -21,7 +24,8 @@
 --   high               upper end of the same
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- See docs/definitions.md, "Coordination"; ES §3.3, table 1.
+-- See docs/definitions.md, "Coordination"; ES §3.3, table 1. In a gated MLP the up projection gives
+-- an activation its sign; abs_activation shows what acts together whatever the sign.
 
 create or replace view activation_correlation as
 select
@@ -29,9 +33,11 @@ select
     correlation.preset,
     correlation.token_group,
     run.layer,
+    correlation.space,
     correlation.group_name,
     correlation.k,
     correlation.draw,
+    correlation.pool,
     correlation.comparison,
     correlation.other_group,
     correlation.other_k,

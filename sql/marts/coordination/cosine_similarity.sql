@@ -5,10 +5,13 @@
 --   token_group        positions that it is measured over, and the influence that ranks the
 --                      neurons: rare
 --   layer              layer of the neurons
---   space              activation (not centred, ES eq. 8), w_out or w_in
+--   space              activation (not centred, ES eq. 8), w_out, w_in, or w_up of a gated MLP
 --   group_name         group of neurons (see neuron_group)
 --   k                  neurons in the group
 --   draw               0 the group itself; 1, 2 … the random groups (control)
+--   pool               where the random groups beside it are drawn: layer for activation, disjoint
+--                      for weights, or layer where the tested groups hold too much of it (see
+--                      neuron_group)
 --   comparison         within a group, between two groups of a kind, or of a group with all random
 --                      ones
 --   other_group        group that it is compared with
@@ -22,7 +25,8 @@
 --   high               upper end of the same
 --   reason             why a value is NULL; NULL where there is nothing to say
 --
--- See docs/definitions.md, "Coordination"; ES §4.2, table 3.
+-- See docs/definitions.md, "Coordination"; ES §4.2, table 3. In a gated MLP (a run that has rows of
+-- w_up) the neuron's row of w_in is its gate's vector, so w_in says how alike the gates are.
 
 create or replace view cosine_similarity as
 select
@@ -34,6 +38,7 @@ select
     similarity.group_name,
     similarity.k,
     similarity.draw,
+    similarity.pool,
     similarity.comparison,
     similarity.other_group,
     similarity.other_k,

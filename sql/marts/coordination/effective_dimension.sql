@@ -8,6 +8,8 @@
 --   group_name                  group of neurons (see neuron_group)
 --   k                           neurons in the group
 --   draw                        0 the group itself; 1, 2 … the random groups (control)
+--   pool                        where the random groups beside it are drawn: layer (see
+--                               neuron_group)
 --   standardised                each neuron to unit variance first
 --   threshold                   τ, share of the variance
 --   positions                   number of positions
@@ -36,6 +38,7 @@ select
     dimension.group_name,
     dimension.k,
     dimension.draw,
+    dimension.pool,
     dimension.standardised,
     dimension.threshold,
     dimension.positions,

@@ -8,6 +8,7 @@
 --   group_name              group of neurons (see neuron_group)
 --   k                       neurons in the group
 --   draw                    0 the group itself; 1, 2 … the random groups (control)
+--   pool                    where the random groups beside it are drawn: layer (see neuron_group)
 --   method                  louvain on |w|, leiden on the signed graph, spectral on |w|
 --   communities_asked       of spectral clustering; NULL for the others
 --   threshold               edges are |correlation| above it
@@ -44,6 +45,7 @@ select
     modularity.group_name,
     modularity.k,
     modularity.draw,
+    modularity.pool,
     modularity.method,
     modularity.communities_asked,
     modularity.threshold,

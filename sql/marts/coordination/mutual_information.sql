@@ -9,6 +9,7 @@
 --   group_name         group of neurons (see neuron_group)
 --   k                  neurons in the group
 --   draw               0 the group itself; 1, 2 … the random groups (control)
+--   pool               where the random groups beside it are drawn: layer (see neuron_group)
 --   comparison         within a group, between two groups of a kind, or of a group with all random
 --                      ones
 --   other_group        group that it is compared with
@@ -33,6 +34,7 @@ select
     information.group_name,
     information.k,
     information.draw,
+    information.pool,
     information.comparison,
     information.other_group,
     information.other_k,

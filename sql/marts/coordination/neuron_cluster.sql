@@ -8,6 +8,7 @@
 --   group_name         group of neurons (see neuron_group)
 --   k                  neurons in the group
 --   draw               0 the group itself; 1, 2 … the random groups (control)
+--   pool               where the random groups beside it are drawn: layer (see neuron_group)
 --   threshold          distance at which the tree is cut
 --   positions          number of positions
 --   undefined_neurons  of the group, constant over these positions
@@ -29,6 +30,7 @@ select
     cluster.group_name,
     cluster.k,
     cluster.draw,
+    cluster.pool,
     cluster.threshold,
     cluster.positions,
     cluster.undefined_neurons,

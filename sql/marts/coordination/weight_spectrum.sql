@@ -9,6 +9,8 @@
 --   group_name          layer: all neurons
 --   k                   neurons
 --   draw                0 the group itself; 1, 2 … the random groups (control)
+--   pool                where the random groups beside it are drawn: disjoint, or layer where the
+--                       tested groups hold too much of it (see neuron_group)
 --   rule                how tail_size is chosen: fix_finger, mid or tenth
 --   eigenvalues         that are not zero
 --   largest_eigenvalue  the largest
@@ -34,6 +36,7 @@ select
     spectrum.group_name,
     spectrum.k,
     spectrum.draw,
+    spectrum.pool,
     spectrum.rule,
     spectrum.eigenvalues,
     spectrum.largest_eigenvalue,

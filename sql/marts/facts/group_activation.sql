@@ -3,7 +3,8 @@
 --   run_id       the run
 --   preset       whose rare positions, and whose groups (see neuron_group)
 --   group_name   boost, suppress, or control: random groups of the same size
---   draw         0 the group itself; 1, 2 … the random groups, up to `draws`
+--   draw         0 the group itself; 1, 2 … the random groups, up to `draws`, of the pool disjoint
+--                where the run has it, else layer
 --   position_id  a position with a rare target
 --   window_id    its window
 --   activation   mean over the group's neurons of the activation, each neuron to mean 0 and
@@ -38,6 +39,7 @@ member as (
             g.group_name in ('boost', 'suppress')
             or (g.group_name = 'control' and g.draw <= draws)
         )
+    qualify g.pool is not distinct from min(g.pool) over (partition by g.group_name)
 ),
 
 effect as (

@@ -7,10 +7,11 @@
 --   layer           layer of the neurons
 --   analysis        the relation that holds the value
 --   statistic       its column
---   setting         the values of its other keys: comparison=within, threshold=0.5
+--   setting         the values of its other keys: space=activation, comparison=within
 --   group_name      the tested group (see neuron_group)
 --   other_group     the other group, where the value is one between two
 --   k               neurons in the group
+--   pool            where the random groups are drawn: disjoint or layer (see neuron_group)
 --   test            control (primary) or mann_whitney (as the papers print it)
 --   sample          what the tested values are, in words
 --   sample_size     number of them
@@ -46,6 +47,7 @@ select
     result.group_name,
     result.other_group,
     result.k,
+    result.pool,
     result.test,
     result.sample,
     result.sample_size,

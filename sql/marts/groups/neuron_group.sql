@@ -1,5 +1,5 @@
 -- neuron_group: groups of neurons chosen by what they do, and the random groups beside them.
--- One row per run × preset × token_group × group_name × k × draw × neuron.
+-- One row per run × preset × token_group × group_name × k × pool × draw × neuron.
 --   run_id       the run
 --   preset       definition of rare and common (see position_group)
 --   token_group  positions that it is measured over, and the influence that ranks the neurons: rare
@@ -8,12 +8,15 @@
 --                control
 --   k            neurons in the group
 --   draw         0 the group itself; 1, 2 … the random groups (control)
+--   pool         where a random group is drawn: disjoint, from the neurons in no tested group of
+--                the preset, or layer, from all of them; NULL of a tested group
 --   neuron       its index in the layer; NULL where the group cannot be formed
 --   reason       why a value is NULL; NULL where there is nothing to say
 --
 -- See docs/definitions.md, "Neuron groups"; boost and suppress: the 50 most influential neurons of
 -- each sign. plateau: by neuron_deviation, excitatory and inhibitory its two signs. top: the top 1
--- %. control: 100 seeded random groups of each size.
+-- %. control: 100 seeded random groups of each size and pool; a reader compares with those of one
+-- pool. Where the tested groups hold more than a tenth of the layer, there is only layer.
 
 create or replace view neuron_group as
 select
@@ -24,6 +27,7 @@ select
     result.group_name,
     result.k,
     result.draw,
+    result.pool,
     result.neuron,
     result.reason
 from store.neuron_group as result

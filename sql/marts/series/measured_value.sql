@@ -29,6 +29,7 @@ with correlation as (
         group_name as grp, other_group, comparison, k, other_k, mean_correlation as value,
         low, high, reason
     from store.activation_correlation
+    where space = 'activation'
     union all
     select
         run_key, preset, token_group, 'weight_cosine_similarity', 'table 3', group_name,
@@ -214,7 +215,7 @@ test as (
     where
         test = 'control'
         and case analysis
-            when 'activation_correlation' then setting = 'comparison=within'
+            when 'activation_correlation' then setting = 'space=activation, comparison=within'
             when 'cosine_similarity' then setting = 'space=w_out, comparison=within'
             when 'effective_dimension' then setting = 'standardised=True, threshold=0.95'
             when 'weight_spectrum' then setting like 'matrix=w\_out%' escape '\'

@@ -71,12 +71,17 @@ def test_activity_is_what_the_macro_gives() -> None:
     values = rng.normal(size=(30, 60)).astype(np.float32)
     values[:, 7] = 1.0
     positions = pl.DataFrame({"position_id": np.arange(30) * 2, "window_id": np.arange(30) // 4})
-    neurons = {("boost", 0): range(50), ("control", 1): range(10, 60), ("control", 2): range(5, 55)}
+    neurons = {
+        ("boost", 0, ""): range(50),
+        ("control", 1, "disjoint"): range(10, 60),
+        ("control", 2, "disjoint"): range(5, 55),
+        ("control", 1, "layer"): range(1, 51),  # of the other pool, so not compared with
+    }
     groups = pl.concat(
-        pl.DataFrame({"group_name": [name] * 50, "k": [50] * 50, "draw": [draw] * 50, "neuron": list(chosen)})
-        for (name, draw), chosen in neurons.items()
+        pl.DataFrame({"group_name": name, "k": 50, "draw": draw, "neuron": list(chosen), "pool": pool})
+        for (name, draw, pool), chosen in neurons.items()
     )
-    found = group_activity("run", "es", values, positions, groups)
+    found = group_activity("run", "es", values, positions, groups.with_columns(pool=pl.col("pool").replace("", None)))
     with empty_warehouse() as con:
         given_run(con)
         con.register("positions", positions)
@@ -93,8 +98,8 @@ def test_activity_is_what_the_macro_gives() -> None:
             " 0 as input_token_id, 0 as target_token_id, 0 as loss, 0 as entropy from positions"
         )
         con.execute(
-            "insert into store.neuron_group by name select 1 as run_key, 'es' as preset, 'rare' as token_group, *"
-            " from chosen"
+            "insert into store.neuron_group by name select 1 as run_key, 'es' as preset, 'rare' as token_group,"
+            " * replace (nullif(pool, '') as pool) from chosen"
         )
         stored = con.sql("from group_activation('run', 'es')").pl()
     key = ["group_name", "draw", "position_id"]

@@ -331,7 +331,7 @@ def test_random_groups_of_real_neurons_are_rejected_at_the_level(real_inputs):
             rejected[key] = rejected.get(key, 0) + (row["p_value"] is not None and row["p_value"] <= 0.05)
     controls = {key: count for key, count in rejected.items() if key[0] == "control"}
     assert all(2 <= count <= 21 for count in controls.values()), controls
-    assert rejected["mann_whitney", "activation_correlation comparison=within"] > 30
+    assert rejected["mann_whitney", "activation_correlation space=activation, comparison=within"] > 30
 
 
 def correlated_windows(seed, correlation):

@@ -48,6 +48,7 @@ def test_a_group_larger_than_its_sign_is_not_formed(ranking):
             "k": 5,
             "draw": 0,
             "neuron": None,
+            "pool": None,
             "reason": "4 neurons are of this kind; 5 are needed",
         }
     ]

@@ -1,0 +1,2 @@
+-- Holds the number until the schema that has it is merged.
+select 1;
