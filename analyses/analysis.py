@@ -25,12 +25,14 @@ class Source:
         preset: only the rows, or positions, of this preset; None: all of them.
         token_group: likewise.
         columns: only these; none: all.
+        group_names: only the rows of these groups of neurons; none: of all.
     """
 
     relation: str
     preset: str | None = None
     token_group: str | None = None
     columns: tuple[str, ...] = ()
+    group_names: tuple[str, ...] = ()
 
 
 Ask = Callable[[Source], Any]  # a frame, its rows in an order that repeats; for ACTIVATIONS the arrays (T, N) and (T,)

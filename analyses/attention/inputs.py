@@ -76,9 +76,8 @@ def read_measured(ask: Ask, preset: str, groups: pl.DataFrame, ablation: str) ->
     """What a run has of one ablation for a preset and its groups (`GROUP`, draw 0)."""
     of_this = pl.col("head_ablation") == ablation
     edits = ask(Source("dim_attention_edit")).filter(of_this).sort("edit")
-    units = ask(Source("attention_unit", preset)).filter(
-        of_this, pl.col("group_name").is_in(groups["group_name"].unique().to_list())
-    )
+    names = tuple(groups["group_name"].unique().sort())
+    units = ask(Source("attention_unit", preset, group_names=names)).filter(of_this, pl.col("group_name").is_in(names))
     neurons = ask(Source("dim_neuron", columns=("neuron", "layer")))
     return Measured(
         layer=int(neurons["layer"][0]),

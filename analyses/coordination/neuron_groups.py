@@ -5,6 +5,11 @@ is a group chosen by what its neurons do; draws 1 … C of the group `control` a
 the neurons in no tested group, or `layer`, all of them. A tested group is drawn in none: its pool is NULL as it is
 stored, and in an analysis the pool that it is compared with. A group that cannot be formed is one row with neuron NULL
 and the reason.
+
+The groups follow the papers, which read the sign of a mean. `boost_settled` and `suppress_settled` are a variant beside
+them, for analyses that ask for it by `group_names`; none does by default. Random groups are drawn as if the variant
+were not there, so that it changes no result of the other groups: the pool `disjoint` leaves out the neurons of the
+others alone, and a random group may hold a neuron that only the variant has.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results, Source, keyed
-from rare_tokens.analyses.coordination.of_groups import DISJOINT, WHOLE_LAYER, Pool, is_matched
+from rare_tokens.analyses.coordination.of_groups import DISJOINT, SIGN_GROUPS, WHOLE_LAYER, Pool, is_matched
 from rare_tokens.analyses.curve.effect_cells import MATCHED, RARE
 from rare_tokens.analyses.result_table import IntArray, table
 from rare_tokens.analyses.statistics import CONTROL
@@ -30,6 +35,7 @@ GROUP: dict[str, Any] = {
     "pool": pl.String,
     "reason": pl.String,
 }
+SETTLED = {name: f"{name}_settled" for name in SIGN_GROUPS}  # the groups of settled signs, by sign
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,29 @@ def sign_groups(ranking: pl.DataFrame, k: int = 50) -> pl.DataFrame:
     Returns:
         `GROUP`, draw 0.
     """
-    return pl.concat([_top(ranking.filter(pl.col("role") == role), role, k) for role in ("boost", "suppress")])
+    return pl.concat([_top(ranking.filter(pl.col("role") == role), role, k) for role in SIGN_GROUPS])
+
+
+def settled_groups(ranking: pl.DataFrame, signs: pl.DataFrame, k: int = 50) -> pl.DataFrame:
+    """`boost_settled` and `suppress_settled`: the k most influential neurons whose sign the text settles.
+
+    Args:
+        ranking: as in `sign_groups`.
+        signs: `neuron_sign` of the same run, preset and token group: `neuron`, `settled_role` and `reason`.
+        k: neurons in each group. With fewer of a settled sign than k, or without intervals, it is not formed.
+
+    Returns:
+        `GROUP`, draw 0.
+    """
+    if len(signs) and signs["settled_role"].null_count() == len(signs):
+        why = signs.filter(pl.col("role").is_not_null())["reason"]
+        reason = why[0] if len(why) else "no neuron has a sign"
+        return pl.concat(_undefined(name, k, reason) for name in SETTLED.values())
+    parts = []
+    for role, name in SETTLED.items():
+        settled = signs.filter(pl.col("settled_role") == role).select("neuron")
+        parts.append(_top(ranking.join(settled, on="neuron", how="semi"), name, k))
+    return pl.concat(parts)
 
 
 def plateau_groups(ranking: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:
@@ -229,7 +257,7 @@ def used_neurons(found: list[Stack], neurons: int) -> IntArray:
 
 
 def _halves(chosen: pl.DataFrame, names: tuple[str, str, str]) -> pl.DataFrame:
-    roles = (None, "boost", "suppress")
+    roles = (None, *SIGN_GROUPS)
     parts = [chosen if role is None else chosen.filter(pl.col("role") == role) for role in roles]
     return pl.concat([_top(part, name, len(part)) for name, part in zip(names, parts, strict=True)])
 
@@ -259,10 +287,11 @@ def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) ->
             top_groups(ranking, parameters["top_share"]),
         ]
         tested = pl.concat(chosen)
+        settled = settled_groups(ranking, ask(Source("neuron_sign", preset, RARE)), parameters["k"])
         suited = {suited_pool(tested, neurons), WHOLE_LAYER}
         options = {"draws": parameters["draws"], "seed": parameters["seed"]}
         drawn = [random_groups(tested, neurons, pool=pool, **options) for pool in parameters["pools"] if pool in suited]
-        return pl.concat([tested, *drawn])
+        return pl.concat([tested, settled, *drawn])
 
     presets = [*parameters["presets"], *([MATCHED] if is_matched(ask) else [])]
     return {"neuron_group": pl.concat(keyed(formed(preset), preset, RARE) for preset in presets)}
@@ -271,7 +300,7 @@ def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) ->
 ANALYSIS = Analysis(
     "neuron_group",
     {"neuron_group": GROUP | GROUP_KEY},
-    ("dim_neuron", "neuron_influence", "neuron_deviation"),
+    ("dim_neuron", "neuron_influence", "neuron_deviation", "influence_interval", "neuron_sign"),  # the last shows it
     _compute,
     {"presets": ["es", "nc"], "k": 50, "top_share": 0.01, "draws": 100, "pools": [DISJOINT, WHOLE_LAYER], "seed": 0},
 )

@@ -54,5 +54,14 @@ def test_a_series_waits_for_the_analyses_that_it_reads():
     assert registry.needed(emergence) == ["regimes", "influence_interval", "neuron_group"]
 
 
+def test_groups_are_formed_anew_where_intervals_are():
+    stored = {one.name: one.parameters for one in registry.REGISTRY}
+    assert registry.due(stored) == []
+    del stored["influence_interval"]
+    names = [one.name for one in registry.due(stored)]
+    assert names[0] == "influence_interval"
+    assert {"neuron_group", "activation_correlation", "group_test"} <= set(names)
+
+
 def test_attention_is_read_by_the_analyses_of_attention_alone():
     assert registry.readers("dim_attention") == ["attention_routing", "head_ablation"]

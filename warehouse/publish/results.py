@@ -123,6 +123,7 @@ def read(
     preset: str | None = None,
     token_group: str | None = None,
     columns: Sequence[str] = (),
+    group_names: Sequence[str] = (),
     wait: float = 0.0,
 ) -> "pl.DataFrame":
     """Rows of a run's relation, in an order that repeats.
@@ -134,6 +135,7 @@ def read(
         preset: only its rows; None: of all.
         token_group: likewise.
         columns: only these; none: all.
+        group_names: only the rows of these groups of neurons; none: of all.
         wait: seconds to wait for a process that is writing.
 
     Raises:
@@ -141,8 +143,11 @@ def read(
         LockedError: another process is writing.
     """
     key = {"run_id": run_id, "preset": preset, "token_group": token_group}
-    chosen = {name: value for name, value in key.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in key.items() if value is not None}
     conditions = " and ".join(f"{name} = ${name}" for name in chosen)
+    if group_names:
+        conditions += " and group_name in $group_names"
+        chosen["group_names"] = list(group_names)
     query = f"select {', '.join(columns) or '*'} from {relation} where {conditions} order by all"
     with Warehouse(path, wait=wait) as opened:
         return opened.sql(query, **chosen)

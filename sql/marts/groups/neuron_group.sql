@@ -4,18 +4,20 @@
 --   preset       definition of rare and common (see position_group)
 --   token_group  positions that it is measured over, and the influence that ranks the neurons: rare
 --   layer        layer of the neurons
---   group_name   boost, suppress; plateau, excitatory, inhibitory; top, top_boost, top_suppress; or
---                control
+--   group_name   boost, suppress; plateau, excitatory, inhibitory; top, top_boost, top_suppress;
+--                boost_settled, suppress_settled; or control
 --   k            neurons in the group
 --   draw         0 the group itself; 1, 2 … the random groups (control)
 --   pool         where a random group is drawn: disjoint, from the neurons in no tested group of
---                the preset, or layer, from all of them; NULL of a tested group
+--                the preset (the settled ones do not count), or layer, from all of them; NULL of a
+--                tested group
 --   neuron       its index in the layer; NULL where the group cannot be formed
 --   reason       why a value is NULL; NULL where there is nothing to say
 --
 -- See docs/definitions.md, "Neuron groups"; boost and suppress: the 50 most influential neurons of
 -- each sign. plateau: by neuron_deviation, excitatory and inhibitory its two signs. top: the top 1
--- %. control: 100 seeded random groups of each size and pool; a reader compares with those of one
+-- %. boost_settled and suppress_settled: the 50 of each settled sign (neuron_sign); no analysis
+-- takes them by default. neuron_group_summary says how many signs of a group are mixed. control: 100 seeded random groups of each size and pool; a reader compares with those of one
 -- pool. Where the tested groups hold more than a tenth of the layer, there is only layer.
 
 create or replace view neuron_group as

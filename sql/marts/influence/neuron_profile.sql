@@ -6,9 +6,12 @@
 --   layer                  layer of the neuron
 --   neuron                 its index in the layer
 --   rank                   1 = largest influence
---   role                   boost or suppress
+--   role                   boost or suppress: the sign of mean_delta_loss
+--   settled_role           the same where the text settles it, else mixed (see neuron_sign)
 --   influence              mean |delta_loss| over the group's positions, nats
 --   mean_delta_loss        mean delta_loss over them, nats
+--   mean_delta_low         lower end of its 95 % interval over windows of text
+--   mean_delta_high        upper end of the same
 --   deviation              δ from the power law, log influence
 --   regime                 piece of the curve (see neuron_deviation)
 --   mean_activation        mean over the run's positions
@@ -47,8 +50,11 @@ select
     influence.neuron,
     influence.rank,
     influence.role,
+    signed.settled_role,
     influence.influence,
     influence.mean_delta_loss,
+    signed.mean_delta_low,
+    signed.mean_delta_high,
     deviation.deviation,
     deviation.regime,
     neuron.mean_activation,
@@ -63,6 +69,7 @@ select
 from store.neuron_influence as influence
 join store.run as run using (run_key)
 join store.dim_neuron as neuron using (run_key, neuron)
+join neuron_sign as signed using (run_id, preset, token_group, neuron)
 left join store.neuron_deviation as deviation using (run_key, preset, token_group, neuron)
 left join store.neuron_mediation as mediation using (run_key, preset, token_group, neuron)
 left join moved using (run_key, neuron);

@@ -9,6 +9,7 @@ from rare_tokens.analyses.coordination.correlation import activation_correlation
 from rare_tokens.analyses.coordination.neuron_groups import (
     GROUP,
     plateau_groups,
+    settled_groups,
     sign_groups,
     stacks,
     suited_pool,
@@ -59,6 +60,36 @@ def test_an_empty_token_group_forms_no_groups(ranking):
     for frame in (sign_groups(unranked, 2), plateau_groups(unranked, unranked.with_columns(regime=pl.lit("plateau")))):
         assert frame["neuron"].null_count() == len(frame) > 0
         assert frame["reason"].null_count() == 0
+
+
+def signs_of(ranking, mixed, reason=None):
+    """`neuron_sign` where these neurons are mixed; with a reason there is no interval."""
+    held = pl.col("neuron").is_in(mixed) & pl.col("role").is_not_null()
+    settled = pl.when(held).then(pl.lit("mixed")).otherwise("role") if reason is None else pl.lit(None, pl.String)
+    return ranking.select("neuron", "role", settled_role=settled, reason=pl.lit(reason, pl.String))
+
+
+def test_settled_groups_pass_over_the_mixed_and_take_the_next(ranking):
+    frame = settled_groups(ranking, signs_of(ranking, [8, 9, 5]), k=3)
+    assert frame.schema == pl.Schema(GROUP)
+    assert members(frame, "boost_settled") == [2, 4, 7], "boost holds 4, 7 and 8"
+    assert members(frame, "suppress_settled") == [0, 3, 6]
+    assert set(frame["draw"]) == {0}
+    assert frame["pool"].null_count() == len(frame)
+
+
+def test_settled_groups_say_why_they_are_not_formed(ranking):
+    few = settled_groups(ranking, signs_of(ranking, [9]), k=4)
+    assert members(few, "boost_settled") == [2, 4, 7, 8]
+    absent = few.filter(group_name="suppress_settled").row(0, named=True)
+    assert (absent["neuron"], absent["k"]) == (None, 4)
+    assert absent["reason"] == "3 neurons are of this kind; 4 are needed"
+    alone = settled_groups(ranking, signs_of(ranking, [], "a single window: nothing to resample"), k=3)
+    assert alone["group_name"].to_list() == ["boost_settled", "suppress_settled"]
+    assert alone["neuron"].null_count() == 2
+    assert alone["reason"].unique().to_list() == ["a single window: nothing to resample"]
+    empty = settled_groups(ranking.clear(), signs_of(ranking, []).clear(), k=3)
+    assert empty["reason"].unique().to_list() == ["0 neurons are of this kind; 3 are needed"]
 
 
 def test_the_plateau_and_its_halves(ranking):

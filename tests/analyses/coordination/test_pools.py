@@ -30,9 +30,9 @@ OF_THE_LAYER = {
 
 
 class Run:
-    """What an analysis asks for, of a run whose first 16 neurons have the largest influence."""
+    """What an analysis asks for, of a run whose first neurons have the largest influence and `mixed` signs."""
 
-    def __init__(self, neurons=NEURONS):
+    def __init__(self, neurons=NEURONS, mixed=2):
         self.layer = drawn(positions=300, neurons=neurons)
         rng = np.random.default_rng(1)
         ranking = {
@@ -44,6 +44,10 @@ class Run:
         self.tables = {
             "dim_neuron": pl.DataFrame({"neuron": range(neurons)}),
             "neuron_influence": pl.DataFrame(ranking),
+            "neuron_sign": pl.DataFrame(
+                {"neuron": range(neurons), "role": ranking["role"]}
+                | {"settled_role": ["mixed"] * mixed + ranking["role"][mixed:], "reason": [None] * neurons}
+            ),
             "neuron_deviation": pl.DataFrame({"neuron": range(neurons), "regime": ["power_law"] * neurons}),
             "neuron_weight": pl.DataFrame({"neuron": range(neurons)} | vectors),
         }
@@ -83,9 +87,49 @@ def test_random_groups_of_both_pools_are_stored_and_tested_groups_have_none(stor
     assert (sizes["k"] == sizes["neuron"]).all()
     assert set(sizes["pool"]) == {"disjoint", "layer"}
     assert set(controls.group_by("k", "pool").agg(pl.col("draw").n_unique())["draw"]) == {DRAWS}
-    taken = set(tested["neuron"].drop_nulls())
+    taken = set(tested.filter(~pl.col("group_name").str.ends_with("_settled"))["neuron"].drop_nulls())
     assert not taken & set(controls.filter(pool="disjoint")["neuron"])
     assert taken & set(controls.filter(pool="layer")["neuron"])
+
+
+def test_groups_of_settled_signs_change_no_random_group():
+    """The draws are numpy's from the neurons outside the papers' groups, whatever signs are settled.
+
+    With 16 mixed neurons of 200 the settled groups are 16 others: together more than a tenth of the layer, so that a
+    pool that minded them would be smaller, or `layer` alone.
+    """
+    for mixed in (0, 2, 16):
+        groups = Run(mixed=mixed).analysed("neuron_group")["neuron_group"].filter(preset="es")
+        settled = groups.filter(pl.col("group_name").str.ends_with("_settled"))
+        assert settled.group_by("group_name", maintain_order=True).agg("neuron").rows() == [
+            (f"{role}_settled", list(range(mixed + i, mixed + i + 2 * K, 2)))
+            for i, role in enumerate(("boost", "suppress"))
+        ]
+        drawn = groups.filter(group_name="control", k=K).sort("pool", "draw", "neuron")
+        for pool, first in (("disjoint", 2 * K), ("layer", 0)):
+            rng, candidates = np.random.default_rng([0, K]), np.arange(first, NEURONS)
+            expected = [np.sort(rng.choice(candidates, K, replace=False)).tolist() for _ in range(DRAWS)]
+            found = drawn.filter(pool=pool).group_by("draw", maintain_order=True).agg("neuron")
+            assert found["neuron"].to_list() == expected, (mixed, pool)
+
+
+def test_settled_signs_are_analysed_where_they_are_asked_for_and_nowhere_else(stored):
+    names = ["boost_settled", "suppress_settled"]
+    asked = [one for one in registry.REGISTRY if "group_names" in one.parameters]
+    assert len(asked) > 5
+    assert not [one.name for one in asked if set(names) & set(one.parameters["group_names"])]
+    for name in ("activation_correlation", "effective_dimension", "weight_spectrum"):
+        assert not set(names) & set(stored[name]["group_name"])
+    run = Run(mixed=16)
+    run.analysed("neuron_group")
+    (one,) = (one for one in registry.REGISTRY if one.name == "effective_dimension")
+    parameters = one.parameters | {"group_names": names, "resamples": 5}
+    found = one.compute(run, parameters, None)["effective_dimension"]
+    assert set(found["group_name"]) == {*names, "control"}
+    value = found.filter(group_name="boost_settled")["participation_ratio"][0]
+    members = list(range(16, 16 + 2 * K, 2))
+    expected = participation(run.layer.values.astype(float), members)
+    assert value == pytest.approx(expected, rel=1e-5)
 
 
 def test_where_the_groups_hold_much_of_the_layer_there_is_only_the_layer():
