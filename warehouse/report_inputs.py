@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 # By the name of the report's input.
 _QUERIES = {
+    "influence": """
+        select influence.*, settled_role, mean_delta_low, mean_delta_high
+        from neuron_influence as influence join neuron_sign using (run_id, preset, token_group, neuron)
+        where run_id in $runs
+    """,
     "intervals": "from influence_interval where run_id in $runs and neuron is null",
     "tokens": """
         select run_id, neuron, direction, rank, text
@@ -50,7 +55,7 @@ def report_frames(
         wait: seconds to wait for a process that is writing.
 
     Returns:
-        These, and intervals of the curves, tokens of the neurons and results of the checks.
+        These, and influence with signs, intervals of the curves, tokens of the neurons and results of the checks.
 
     Raises:
         UserError: the path is no usable warehouse.

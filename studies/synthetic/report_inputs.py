@@ -51,6 +51,8 @@ def make_inputs(
                 for name, frame in _group(run_id, preset, group, score, grown, rng).items():
                     frames[name].append(frame)
     joined = {name: pl.concat(parts) for name, parts in frames.items()}
+    if intervals:
+        joined["influence"] = _signs(joined["influence"])
     fits = joined["fits"]
     return ReportInputs(
         runs=pl.DataFrame(runs),
@@ -171,6 +173,17 @@ def _intervals(fits: pl.DataFrame) -> pl.DataFrame:
     ]
     neuron = fits.select(*key, quantity=pl.lit("kappa"), low=pl.lit(-1.0), high=pl.lit(9.0), neuron=pl.lit(3))
     return pl.concat([neuron, *curve], how="diagonal")
+
+
+def _signs(influence: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `neuron_influence` with the columns of `neuron_sign`: every third neuron by rank is mixed."""
+    mixed = pl.col("rank") % 3 == 0
+    half = pl.col("mean_delta_loss").abs() * pl.when(mixed).then(2.0).otherwise(0.5)
+    return influence.with_columns(
+        settled_role=pl.when(mixed).then(pl.lit("mixed")).otherwise("role"),
+        mean_delta_low=pl.col("mean_delta_loss") - half,
+        mean_delta_high=pl.col("mean_delta_loss") + half,
+    )
 
 
 def _decisions(fits: pl.DataFrame) -> pl.DataFrame:

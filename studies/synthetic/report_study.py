@@ -22,12 +22,28 @@ def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
     return replace(
         inputs,
         values=values(runs),
+        neuron_groups=_neuron_groups(runs),
         of_figures={"emergence": _emergence(runs), "slopes": _slopes(inputs), "sensitivity": _sensitivity(runs)},
         contexts=_contexts(last, neurons),
         targets=_targets(last, neurons, rng),
         activations=_activations(last, neurons),
         coactivation=_coactivation(runs),
     )
+
+
+def _neuron_groups(runs: list[str]) -> pl.DataFrame:
+    """`neuron_group_summary`: of some runs the papers' groups, of which one is not formed, and a settled one."""
+    key = {"preset": "es", "token_group": "rare", "k": 50}
+    rows = []
+    for run_id in runs:
+        boost = {"neurons": 50, "settled_boost": 41, "settled_suppress": 0, "mixed": 9}
+        settled = {"neurons": 50, "settled_boost": 50, "settled_suppress": 0, "mixed": 0}
+        rows += [
+            key | {"run_id": run_id, "group_name": "boost"} | boost,
+            key | {"run_id": run_id, "group_name": "suppress", "neurons": 0, "reason": "fewer than 50 suppress"},
+            key | {"run_id": run_id, "group_name": "boost_settled"} | settled,
+        ]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def value(run_id: str, group: str, measured: float | None, **changes: Any) -> dict[str, Any]:

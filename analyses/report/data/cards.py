@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from rare_tokens.analyses.report.data.inputs import ReportInputs
+from rare_tokens.analyses.report.data.roles import MIXED, mean_with_interval, role_group, shown_role
 from rare_tokens.analyses.report.data.series import Series, group_runs
 from rare_tokens.analyses.report.data.text import shortened, visible_token
 
@@ -47,11 +48,15 @@ def cards(one: Series, inputs: ReportInputs, top: list[Row]) -> list[Row]:
     regimes = _history(one, inputs, list(frames["contexts"]))
     made = []
     for neuron, contexts in frames["contexts"].items():
-        targets = frames["targets"].get(neuron, [])
+        targets, row = frames["targets"].get(neuron, []), described.get(neuron)
+        group = role_group(row) if row else "rare"
         made.append(
             {
                 "neuron": neuron,
-                "row": described.get(neuron),
+                "row": row,
+                "mean": mean_with_interval(row, group) if row else None,
+                "mixed": row is not None and row[f"shown_role_{group}"] == MIXED,
+                "sign": row[f"role_{group}"] if row else None,
                 "contexts": {side: _contexts(contexts, side) for side in ("helps", "hurts")},
                 "targets": _targets(targets),
                 "bars": bars(frames["activations"].get(neuron, [])),
@@ -126,7 +131,7 @@ def _history(one: Series, inputs: ReportInputs, neurons: list[int]) -> dict[int,
     key = ["run_id", "preset", "token_group", "neuron"]
     of_cards = pl.col("run_id").is_in(ids) & pl.col("neuron").is_in(neurons)
     of_cards &= (pl.col("preset") == PRESET) & (pl.col("token_group") == "rare")
-    found = inputs.influence.filter(of_cards).select(*key, "rank", "influence", "role")
+    found = inputs.influence.filter(of_cards).select(*key, "rank", "influence", role=shown_role())
     found = found.join(inputs.deviations.select(*key, "deviation", "regime"), on=key, how="left")
     history: dict[int, list[Row]] = defaultdict(list)
     names = {run.run_id: run.revision for run in one.measured}

@@ -121,10 +121,11 @@ INPUTS = (
     _RUNS,
     Input(
         "influence",
-        "neuron_influence",
+        None,
         GROUP
         | {"neuron": pl.Int64, "influence": pl.Float64, "mean_delta_loss": pl.Float64, "positions": pl.Int64}
         | {"rank": pl.Int64, "role": pl.String},
+        {"settled_role": pl.String, "mean_delta_low": pl.Float64, "mean_delta_high": pl.Float64},
     ),
     Input(
         "fits",
@@ -153,6 +154,13 @@ INPUTS = (
         {"neuron": pl.Int64},
     ),
     _DECISIONS,
+    Input(
+        "neuron_groups",
+        "neuron_group_summary",
+        GROUP | {"group_name": pl.String, "k": pl.Int64, "neurons": pl.Int64, "reason": pl.String},
+        dict.fromkeys(("settled_boost", "settled_suppress", "mixed"), pl.Int64),
+        beside=True,
+    ),
     Input(
         "warnings",
         "run_warning",
@@ -207,12 +215,14 @@ def empty(name: str) -> pl.DataFrame:
 class ReportInputs:
     """The frames of one report, one row per … as in the relations that `INPUTS` names.
 
-    `runs`: `dim_run`, in any order; `options` and `packages` are JSON texts, `warnings` is a list. `fits`: one that
-    could not be made has NULL numbers and its `reason`. `tokens`: `neuron_token` with the text of each token.
+    `runs`: `dim_run`, in any order; `options` and `packages` are JSON texts, `warnings` is a list. `influence`:
+    `neuron_influence`, with what `neuron_sign` says of each sign. `fits`: one that could not be made has NULL numbers
+    and its `reason`. `tokens`: `neuron_token` with the text of each token.
     `published`: what papers print (`analyses.reference.published_values`). `intervals`: `influence_interval`, where
     `analyze` made it. `warnings`: what to know before reading (`run_warning`), besides the `warnings` of `runs`, which
     the ingest gave. `quality`: one row per run and check. `contexts`, `targets`, `activations`: `neuron_context`,
     `neuron_target`, `neuron_activation` of the neurons that have a card (`analyses.report.data.cards.card_neurons`).
+    `neuron_groups`: how many signs of each group are settled (`neuron_group_summary`).
     `coactivation`: `analyses.across_runs.comparison`. `of_figures`: by name, those that only a figure reads
     (`analyses.report.figures`).
     """
@@ -225,6 +235,7 @@ class ReportInputs:
     published: pl.DataFrame = field(default_factory=lambda: empty("published"))
     intervals: pl.DataFrame = field(default_factory=lambda: empty("intervals"))
     decisions: pl.DataFrame = field(default_factory=lambda: empty("decisions"))
+    neuron_groups: pl.DataFrame = field(default_factory=lambda: empty("neuron_groups"))
     warnings: pl.DataFrame = field(default_factory=lambda: empty("warnings"))
     quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
     values: pl.DataFrame = field(default_factory=lambda: empty("values"))

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.report.data.inputs import ReportInputs
+from rare_tokens.analyses.report.data.roles import MIXED
 from rare_tokens.analyses.report.data.series import Series
 from rare_tokens.analyses.report.data.summary import GROUPS
 from rare_tokens.analyses.report.data.text import milli, signed, visible_token
@@ -129,10 +130,12 @@ def _pack_run(kept: pl.DataFrame | None, presets: list[str], regimes: list[str])
 
 def _pack_curve(frame: pl.DataFrame, regimes: list[str]) -> dict[str, Any]:
     """Columns of one curve by rank: log10 of influence in units of 1e-5 (0.002 %), NULL where it is not above zero;
-    δ in units of 1e-5; the texts of both; role and regime a letter each. All but neurons, whose numbers are in no
+    δ in units of 1e-5; the texts of both; role and regime a letter each, of a mixed role B or S, after the sign of its
+    mean. All but neurons, whose numbers are in no
     order, as differences from the row before (`_differences`).
     """
     letters = {"boost": "b", "suppress": "s"}
+    letter = pl.col("role").replace_strict(letters, default="-", return_dtype=pl.String)
     digits = {name: str(code) for code, name in enumerate(regimes[:10])}
     packed = frame.select(
         "neuron",
@@ -141,7 +144,7 @@ def _pack_curve(frame: pl.DataFrame, regimes: list[str]) -> dict[str, Any]:
         deviation=(pl.col("deviation") * 1e5).round().cast(pl.Int64),
         influence_text="influence_text",
         deviation_text="deviation_text",
-        role=pl.col("role").replace_strict(letters, default="-", return_dtype=pl.String),
+        role=pl.when(pl.col("settled_role") == MIXED).then(letter.str.to_uppercase()).otherwise(letter),
         regime=pl.col("regime").replace_strict(digits, default="-", return_dtype=pl.String),
     )
     columns: dict[str, Any] = {"neuron": packed["neuron"].to_list()}

@@ -1,7 +1,7 @@
 """The rows of the tables that follow the checkpoint a reader chooses, as texts: the page only draws them.
 
-A cell is its text; of a number also `[text, value]`, where the text does not tell what to sort by; of tokens a list of
-texts. What a cell looks like, its column says.
+A cell is its text; of a number also `[text, value]`, where the text does not tell what to sort by, and `[text, value,
+note]` with what is said where it is pointed at; of tokens a list of texts. What a cell looks like, its column says.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rare_tokens.analyses.report.data.roles import role_group, why_mixed
 from rare_tokens.analyses.report.data.text import integer, milli, number, signed
 
 Row = Mapping[str, Any]
@@ -44,7 +45,7 @@ def top_row(row: Row) -> list[Cell]:
     """A neuron among the most influential (`tables.top_neurons`)."""
     return [
         str(row["neuron"]),
-        row["role_rare"] or row["role_common"] or NOTHING,
+        _role(row),
         integer(row["rank_rare"]),
         _valued(milli(row["influence_rare"]), row["influence_rare"]),
         signed(row["deviation_rare"]),
@@ -68,6 +69,13 @@ def sample_row(row: Row) -> list[Cell]:
             signed(row[f"deviation_{group}"]),
         ]
     return cells
+
+
+def _role(row: Row) -> Cell:
+    """The role as it is shown; of a mixed one with the mean and its interval."""
+    group = role_group(row)
+    shown, note = row[f"shown_role_{group}"] or NOTHING, why_mixed(row, group)
+    return shown if note is None else [shown, shown, note]
 
 
 def _valued(text: str, value: float | None) -> Cell:

@@ -3,6 +3,7 @@
 import polars as pl
 
 from rare_tokens.analyses.report.data.inputs import ReportInputs
+from rare_tokens.analyses.report.data.roles import MIXED
 
 GROUPS = ("rare", "common")
 KEY = ["run_id", "preset", "token_group"]
@@ -35,8 +36,9 @@ def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
     """One row per run with effects × preset × token group, whether or not the group holds a position.
 
     Influence in nats; shares between 0 and 1; `top_percent_share` is the share of the summed influence that the most
-    influential 1 % of the neurons hold; `top_deviation` is the most influential neuron's δ; `empty_reason` says why a
-    group has no numbers. Definitions: docs/definitions.md, "Influence and the power law".
+    influential 1 % of the neurons hold; `boost_in_top` and `suppress_in_top` go by the sign of the mean, and
+    `mixed_in_top` of these are mixed (NULL without intervals); `top_deviation` is the most influential neuron's δ;
+    `empty_reason` says why a group has no numbers. Definitions: docs/definitions.md, "Influence and the power law".
     """
     influence = inputs.influence.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
     sizes = inputs.runs.select("run_id", "neurons")
@@ -44,6 +46,7 @@ def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
         k=pl.when(pl.col("neurons") >= 500).then(50).otherwise(pl.max_horizontal(1, pl.col("neurons") // 10)),
         percent=pl.max_horizontal(1, (pl.col("neurons") * 0.01).round().cast(pl.Int64)),
     )
+    settled = pl.col("settled_role").is_not_null()
     in_top, in_percent = pl.col("rank") <= pl.col("k"), pl.col("rank") <= pl.col("percent")
     measured = top.group_by(KEY).agg(
         pl.col("positions").first(),
@@ -53,6 +56,7 @@ def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
         top_percent_share=pl.col("influence").filter(in_percent).sum() / pl.col("influence").sum(),
         boost_in_top=(in_top & (pl.col("role") == "boost")).sum(),
         suppress_in_top=(in_top & (pl.col("role") == "suppress")).sum(),
+        mixed_in_top=pl.when(settled.any()).then((in_top & (pl.col("settled_role") == MIXED)).sum()),
     )
     deviations = inputs.deviations.filter(pl.col("deviation").is_not_null())
     shares = deviations.group_by(KEY).agg(

@@ -6,23 +6,25 @@ import polars as pl
 
 from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.points import TOKENS_EACH_WAY, sample_ranks
+from rare_tokens.analyses.report.data.roles import SIGN, shown_role
 from rare_tokens.analyses.report.data.text import visible_token
 
 TOP = 20  # neurons a table shows
 _PAIR = ["run_id", "preset", "neuron"]
-_MEASURES = ("rank", "influence", "role", "deviation", "regime")
+_MEASURES = ("rank", "influence", "shown_role", *SIGN, "deviation", "regime")
 
 
 def ranked_pairs(inputs: ReportInputs) -> pl.DataFrame:
     """One row per run × preset × neuron, its rank, influence (nats), role, δ and regime for both token groups.
 
-    Columns are `<measure>_rare` and `<measure>_common`; NULL where the group holds no position. `place` orders the
-    neurons: by rank on rare tokens, or on common ones where no position is rare.
+    `shown_role` says `mixed` where the sign is not settled, and `role` is the sign. Columns are `<measure>_rare` and
+    `<measure>_common`; NULL where the group holds no position. `place` orders the neurons: by rank on rare tokens, or
+    on common ones where no position is rare.
     """
     key = [*_PAIR, "token_group"]
     used = inputs.influence.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
     deviations = inputs.deviations.select(*key, "deviation", "regime")
-    joined = used.join(deviations, on=key, how="left").select(*key, *_MEASURES)
+    joined = used.join(deviations, on=key, how="left").with_columns(shown_role=shown_role()).select(*key, *_MEASURES)
     sides = {}
     for group in ("rare", "common"):
         names = {measure: f"{measure}_{group}" for measure in _MEASURES}
@@ -51,7 +53,10 @@ def top_neurons(inputs: ReportInputs, count: int = TOP) -> pl.DataFrame:
 
 
 def all_neurons(inputs: ReportInputs) -> pl.DataFrame:
-    """Every row of `neuron_influence` with its δ, local slope and regime: what the figures were thinned from."""
+    """Every row of `neuron_influence` with what is known of its sign, its δ, local slope and regime.
+
+    It is what the figures were thinned from. `role` is the sign of the mean, and `settled_role` says `mixed`.
+    """
     key = [*_PAIR, "token_group"]
     deviations = inputs.deviations.select(*key, "deviation", "local_slope", "regime")
     joined = inputs.influence.join(deviations, on=key, how="left")

@@ -56,6 +56,11 @@ class Content:
         return self.inputs.intervals.height > 0
 
     @property
+    def has_signs(self) -> bool:
+        """Whether it was measured how far the text settles the sign of a neuron."""
+        return self.inputs.influence["settled_role"].count() > 0
+
+    @property
     def runs(self) -> list[Row]:
         """Rows of all runs, as the series order them."""
         return [run.row for one in self.series for run in one.runs]
@@ -77,6 +82,14 @@ class Content:
     def in_the_text(self, run_id: str, preset: str) -> list[Row]:
         """What papers print outside their tables, beside what a run gives."""
         return papers.in_the_text(self.tables["measured_beside_printed"], run_id, preset)
+
+    def group_signs(self, run_id: str) -> dict[str, list[Row]]:
+        """By preset, the papers' groups of a run that have neurons and intervals (`neuron_group_summary`)."""
+        kept = ~pl.col("group_name").str.ends_with("_settled") & pl.col("mixed").is_not_null()
+        found = self.inputs.neuron_groups.filter(kept, pl.col("neurons") > 0, run_id=run_id)
+        return {
+            preset: found.filter(preset=preset).to_dicts() for preset in found["preset"].unique(maintain_order=True)
+        }
 
     def of_figure(self, name: str, run_id: str, preset: str) -> list[Row]:
         """Rows of a frame that only a figure reads, of one run and preset."""

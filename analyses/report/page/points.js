@@ -2,7 +2,9 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const GROUPS = ["rare", "common"];
-const ROLES = { b: "boost", s: "suppress", "-": "none" };
+const ROLES = {
+  b: "boost", s: "suppress", B: "mixed (boost by its sign alone)", S: "mixed (suppress by its sign alone)", "-": "none",
+};
 const state = { preset: data.presets[0] };
 const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 

@@ -14,7 +14,7 @@ function cell(tag, text, name, value) {
   return element;
 }
 
-/* A cell is its text, of a number perhaps [text, value to sort by], of tokens a list of their numbers. */
+/* A cell is its text, perhaps [text, value to sort by] and a note to hover over, of tokens a list of their numbers. */
 function drawCell(content, column, pin) {
   const tag = column.heads ? "th" : "td";
   const name = CLASSES[column.kind];
@@ -23,9 +23,10 @@ function drawCell(content, column, pin) {
     content.forEach((code) => element.append(cell("bdi", data.texts[code], "token"), " "));
     return element;
   }
-  const [text, value] = Array.isArray(content) ? content : [content];
+  const [text, value, note] = Array.isArray(content) ? content : [content];
   const element = cell(tag, column.kind === "pin" ? null : text, name, value);
   if (column.heads) element.scope = "row";
+  if (note) element.title = note;
   if (column.kind === "pin") {
     const button = cell("button", text, "pin");
     button.type = "button";

@@ -213,8 +213,15 @@ def test_the_rows_of_every_checkpoint_are_those_that_the_page_writes_for_the_one
 
 
 def test_a_neuron_that_only_one_group_has_and_a_ratio_of_nothing_have_dashes() -> None:
-    nothing = dict.fromkeys(("role_rare", "rank_rare", "influence_rare", "deviation_rare", "regime_rare"))
-    common = {"role_common": None, "rank_common": 1234, "influence_common": 0.0, "deviation_common": -0.5}
+    names = ("shown_role", "settled_role", "rank", "influence", "deviation", "regime")
+    nothing = {f"{name}_rare": None for name in names}
+    common = {
+        "shown_role_common": None,
+        "settled_role_common": None,
+        "rank_common": 1234,
+        "influence_common": 0.0,
+        "deviation_common": -0.5,
+    }
     row = {"neuron": 7, "ratio": float("inf"), "regime_common": None, "raises": None, "lowers": ["a"]}
     cells = top_row(nothing | common | row)
     assert cells == ["7", "–", "–", "–", "–", "1,234", ["0", 0.0], "–", "–", [], ["a"]]
