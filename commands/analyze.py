@@ -156,5 +156,6 @@ def _ask(settings: Settings, run_id: str, source: "Source") -> Any:
     key = {"preset": source.preset, "token_group": source.token_group}
     if source.relation == ACTIVATIONS:
         return warehouse.activations(path, run_id, **key, wait=wait)
-    chosen = {"columns": source.columns, "group_names": source.group_names}
-    return warehouse.read(path, run_id, source.relation, **key, **chosen, wait=wait)
+    return warehouse.read(
+        path, run_id, source.relation, **key, columns=source.columns, group_names=source.group_names, wait=wait
+    )

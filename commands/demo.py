@@ -63,9 +63,9 @@ def _analyze(settings: Settings, published: list[str]) -> None:
 
 
 DEMO_QUERY = """
-select rank, neuron, role, influence, mean_delta_loss, deviation, regime
-from neuron_influence
-join neuron_deviation using (run_id, preset, token_group, neuron, rank)
+select
+    rank, neuron, coalesce(settled_role, role) as role, influence, mean_delta_loss, deviation, regime
+from neuron_profile
 where run_id = $run and preset = 'es' and token_group = 'rare' and rank <= 10
 order by rank
 """
