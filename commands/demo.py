@@ -15,7 +15,14 @@ from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.progress import working
 
 DEMO_TOKENS = 4_096
-CHEAP = ("regimes", "influence_slope", "influence_interval", "threshold_sensitivity", "neuron_group")
+CHEAP = (
+    "regimes",
+    "influence_slope",
+    "influence_interval",
+    "plateau_difference",
+    "threshold_sensitivity",
+    "neuron_group",
+)
 
 
 @click.command()

@@ -124,15 +124,17 @@ def _(curve, deviation_chart, mo):
 @app.cell
 def _(ask, mo, preset, run, shown):
     decided = ask(
-        "select token_group, decision, break_rank, step, p_value, power, kappa, head, tail, reason from regime_decision"
-        " where run_id = $run and preset = $preset order by token_group desc",
+        "select token_group, decision, p_value, power, case when break_determined"
+        " then format('{} [{}, {}]', break_rank, break_low, break_high) when not break_determined then 'not determined'"
+        " else break_rank::varchar end as neurons, step, step_low, step_high, head, head_slope, kappa, kappa_low,"
+        " kappa_high, reason from regime_decision where run_id = $run and preset = $preset order by token_group desc",
         run=run.value,
         preset=preset.value,
     )
     without = mo.md("Nothing is decided yet on this run: `rare-tokens analyze` does.")
     mo.vstack(
         [
-            mo.md("## Regimes\n\nIs there a plateau? Decided at the preset's own threshold, with its bootstrap."),
+            mo.md("## Regimes\n\nIs there a plateau? At the preset's own threshold, with intervals over windows."),
             without if decided.is_empty() else shown(decided),
         ]
     )

@@ -59,10 +59,14 @@ def make_inputs(
         **joined,
         published=published_values(),
         quality=_quality([run["run_id"] for run in runs]),
-        **({"intervals": _intervals(fits), "decisions": _decisions(fits)} if intervals else {}),
+        **(_tested(fits) if intervals else {}),
         command="python cli.py report",
         created_at="2026-11-21T10:00:00Z",
     )
+
+
+def _tested(fits: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {"intervals": _intervals(fits), "decisions": _decisions(fits), "differences": _differences(fits)}
 
 
 def _run(run_id: str, model: str, revision: str, neurons: int, seed: int) -> dict[str, Any]:
@@ -196,11 +200,23 @@ def _decisions(fits: pl.DataFrame) -> pl.DataFrame:
         decision=pl.when(rare).then(pl.lit("present")).otherwise(pl.lit("undecided")),
         p_value=pl.when(rare).then(0.002).otherwise(0.21),
         power=pl.when(rare).then(0.9).otherwise(0.31),
-        break_rank=pl.when(rare).then(14),
-        break_low=pl.when(rare).then(12),
-        break_high=pl.when(rare).then(15),
-        step=pl.when(rare).then(0.83),
+        break_rank=pl.when(rare).then(14).otherwise(9),
+        break_low=pl.when(rare).then(12).otherwise(5),
+        break_high=pl.when(rare).then(15).otherwise(38),
+        break_determined=rare,
+        step=pl.when(rare).then(0.83).otherwise(0.07),
+        step_low=pl.when(rare).then(0.71).otherwise(-0.2),
+        step_high=pl.when(rare).then(0.94).otherwise(0.4),
+        head=pl.when(rare).then(pl.lit("shelf")),
     )
+
+
+def _differences(fits: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `plateau_difference`."""
+    return fits.select("run_id", "preset").unique(maintain_order=True).with_columns(
+        step=0.76, step_low=0.31, step_high=1.12, kappa=-0.1, kappa_low=-0.15, kappa_high=-0.06, size=5, size_low=-20.0,
+        size_high=9.0, determined=False, first=14, shared=11, reason=pl.lit(None, dtype=pl.String),
+    )  # fmt: skip
 
 
 def _quality(run_ids: list[str]) -> pl.DataFrame:

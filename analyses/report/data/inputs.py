@@ -98,7 +98,14 @@ _DECISIONS = Input(
         "break_rank": pl.Int64,
         "break_low": pl.Int64,
         "break_high": pl.Int64,
+        "break_determined": pl.Boolean,
         "step": pl.Float64,
+        "step_low": pl.Float64,
+        "step_high": pl.Float64,
+        "head": pl.String,
+        "head_slope": pl.Float64,
+        "head_slope_low": pl.Float64,
+        "head_slope_high": pl.Float64,
         "slope_break_log_rank": pl.Float64,
         "slope_break_low": pl.Float64,
         "slope_break_high": pl.Float64,
@@ -132,7 +139,7 @@ INPUTS = (
         "power_law_fit",
         GROUP
         | {"kappa": pl.Float64, "beta": pl.Float64, "r2": pl.Float64, "first_rank": pl.Int64, "last_rank": pl.Int64},
-        {"reason": pl.String},
+        {"straight_share": pl.Float64, "tail": pl.Float64, "reason": pl.String},
     ),
     Input(
         "deviations",
@@ -151,7 +158,7 @@ INPUTS = (
         "intervals",
         None,
         GROUP | {"quantity": pl.String, "low": pl.Float64, "high": pl.Float64},
-        {"neuron": pl.Int64},
+        {"neuron": pl.Int64, "determined": pl.Boolean},
     ),
     _DECISIONS,
     Input(
@@ -160,6 +167,14 @@ INPUTS = (
         GROUP | {"group_name": pl.String, "k": pl.Int64, "neurons": pl.Int64, "reason": pl.String},
         dict.fromkeys(("settled_boost", "settled_suppress", "mixed"), pl.Int64),
         beside=True,
+    ),
+    Input(
+        "differences",
+        "plateau_difference",
+        {"run_id": pl.String, "preset": pl.String}
+        | dict.fromkeys(("step", "step_low", "step_high", "kappa", "kappa_low", "kappa_high"), pl.Float64)
+        | {"size": pl.Int64, "size_low": pl.Float64, "size_high": pl.Float64, "determined": pl.Boolean}
+        | {"first": pl.Int64, "shared": pl.Int64, "reason": pl.String},
     ),
     Input(
         "warnings",
@@ -236,6 +251,7 @@ class ReportInputs:
     intervals: pl.DataFrame = field(default_factory=lambda: empty("intervals"))
     decisions: pl.DataFrame = field(default_factory=lambda: empty("decisions"))
     neuron_groups: pl.DataFrame = field(default_factory=lambda: empty("neuron_groups"))
+    differences: pl.DataFrame = field(default_factory=lambda: empty("differences"))
     warnings: pl.DataFrame = field(default_factory=lambda: empty("warnings"))
     quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
     values: pl.DataFrame = field(default_factory=lambda: empty("values"))

@@ -18,7 +18,14 @@ DECISION = (
     "break_rank",
     "break_low",
     "break_high",
+    "break_determined",
     "step",
+    "step_low",
+    "step_high",
+    "head",
+    "head_slope",
+    "head_slope_low",
+    "head_slope_high",
     "decision_reason",
     "slope_break_log_rank",
     "slope_break_low",
@@ -107,11 +114,11 @@ def _all_groups(inputs: ReportInputs) -> pl.DataFrame:
 
 
 def _intervals(inputs: ReportInputs) -> pl.DataFrame:
-    """The intervals of `inputs`, one row per group, as columns `<quantity>_low` and `<quantity>_high`."""
+    """The intervals of `inputs`, one row per group, as columns `<quantity>_low`, `_high` and `_determined`."""
     frame = _all_groups(inputs).select(KEY)
     for quantity in INTERVALS:
         found = inputs.intervals.filter(pl.col("quantity") == quantity, pl.col("neuron").is_null())
-        ends = {"low": f"{quantity}_low", "high": f"{quantity}_high"}
-        found = found.unique(KEY, keep="first").select(*KEY, "low", "high").rename(ends)
+        ends = {name: f"{quantity}_{name}" for name in ("low", "high", "determined")}
+        found = found.unique(KEY, keep="first").select(*KEY, *ends).rename(ends)
         frame = frame.join(found, on=KEY, how="left")
     return frame

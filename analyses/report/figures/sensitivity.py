@@ -13,13 +13,17 @@ SENSITIVITY = Input(
     GROUP
     | {"percentile": pl.Float64, "positions": pl.Int64, "kappa": pl.Float64, "decision": pl.String}
     | {"p_value": pl.Float64, "top_overlap": pl.Float64, "rank_correlation": pl.Float64},
-    {"power": pl.Float64, "distinct_threshold": pl.Boolean, "reason": pl.String},
+    {"power": pl.Float64, "distinct_threshold": pl.Boolean, "reason": pl.String}
+    | dict.fromkeys(("kappa_low", "kappa_high", "step", "step_low", "step_high"), pl.Float64)
+    | dict.fromkeys(("break_rank", "break_low", "break_high"), pl.Int64)
+    | {"break_determined": pl.Boolean},
     beside=True,
 )
 
 
 def _rows(subject: Subject) -> Rows:
-    found = subject.of_series(subject.inputs.of_figures["sensitivity"]).filter(pl.col("kappa").is_not_null())
+    found = subject.of_series(subject.inputs.of_figures["sensitivity"])
+    found = found.filter(pl.col("kappa").is_not_null(), pl.col("distinct_threshold").fill_null(value=True))
     names = ("run", "percentile", "kappa", "decision", "p_value", "positions", "top_overlap")
     return by_preset(found, *names, group="token_group")
 

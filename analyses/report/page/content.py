@@ -35,6 +35,7 @@ class Content:
     tables: Mapping[str, pl.DataFrame]
     groups: Mapping[tuple[str, str, str], Row]
     pairs: Mapping[tuple[str, str], Row]
+    differences: Mapping[tuple[str, str], Row]  # rare minus common
     top: Mapping[tuple[str, str], list[Row]]
     rows: Mapping[str, Mapping[tuple[str, str], list[list[rows.Cell]]]]  # by the table's name (`data.rows.COLUMNS`)
     warnings: list[Row]
@@ -134,6 +135,7 @@ def build_content(inputs: ReportInputs) -> Content:
         tables=made,
         groups={_key(row, 3): row for row in summaries.iter_rows(named=True)},
         pairs={_key(row, 2): row for row in pairs.iter_rows(named=True)},
+        differences={_key(row, 2): row for row in inputs.differences.iter_rows(named=True)},
         top=top,
         rows={
             "top": {key: [rows.top_row(row) for row in found] for key, found in top.items()},

@@ -70,11 +70,23 @@ def test_intervals_are_shown_where_there_are_any() -> None:
 
 def test_a_tested_plateau_is_said_with_its_p_and_an_undecided_one_with_its_power() -> None:
     shown = small_page(intervals=True).text
-    assert "present (p\u00a0=\u00a00.0020; 14 neurons [12, 15] , 0.83 above the rest) for rare tokens" in shown
+    said = "present (p\u00a0=\u00a00.0020; 14 [12, 15] neurons, 0.83 [0.71, 0.94] above the power law in log influence"
+    assert said + "; a shelf, flatter than the power law) for rare tokens" in shown
     assert "undecided (p\u00a0=\u00a00.21; a step of 0.5 in 1\u00a0% of the neurons" in shown
     assert "probability 0.31) for common tokens" in shown
     assert "is not yet a plateau" not in shown
     assert "is not yet a plateau" in small_page().text
+
+
+def test_what_is_not_determined_is_no_estimate() -> None:
+    shown = small_page(intervals=True).text
+    assert "neurons of the head 14 [12, 15] not determined" in shown
+    assert "[5, 38]" not in shown
+    assert (
+        "Rare minus common: how the heads differ is not determined, κ is \u22120.10 [\u22120.15, \u22120.060]" in shown
+    )
+    assert "Of the 14 neurons of the rare head, 11 are among the first 14 for common tokens" in shown
+    assert "Rare minus common" not in small_page().text
 
 
 def test_printed_values_of_another_model_say_so(content: Content, page: Page) -> None:
