@@ -17,6 +17,9 @@ _QUERIES = {
         where run_id in $runs
     """,
     "intervals": "from influence_interval where run_id in $runs and neuron is null",
+    "neuron_groups": """
+        from neuron_group_summary where run_id in $runs order by run_id, preset, group_name, k
+    """,
     "tokens": """
         select run_id, neuron, direction, rank, text
         from neuron_token join dim_run using (run_id) join dim_token using (tokenizer_id, token_id)
@@ -55,7 +58,7 @@ def report_frames(
         wait: seconds to wait for a process that is writing.
 
     Returns:
-        These, and influence with signs, intervals of the curves, tokens of the neurons and results of the checks.
+        These, and influence and groups with their signs, intervals of the curves, tokens of the neurons and results of the checks.
 
     Raises:
         UserError: the path is no usable warehouse.

@@ -163,7 +163,7 @@ INPUTS = (
     _DECISIONS,
     Input(
         "neuron_groups",
-        "neuron_group_summary",
+        None,
         GROUP | {"group_name": pl.String, "k": pl.Int64, "neurons": pl.Int64, "reason": pl.String},
         dict.fromkeys(("settled_boost", "settled_suppress", "mixed"), pl.Int64),
         beside=True,

@@ -21,6 +21,9 @@ from rare_tokens.analyses.report.figures.figure import Figure, Rows, Subject
 from rare_tokens.common.errors import UserError
 
 Row = dict[str, Any]
+GROUPS_OF_NEURONS = (  # in the order in which they are named
+    "boost", "suppress", "plateau", "excitatory", "inhibitory", "top", "top_boost", "top_suppress",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,8 @@ class Content:
         """By preset, the papers' groups of a run that have neurons and intervals (`neuron_group_summary`)."""
         kept = ~pl.col("group_name").str.ends_with("_settled") & pl.col("mixed").is_not_null()
         found = self.inputs.neuron_groups.filter(kept, pl.col("neurons") > 0, run_id=run_id)
-        return {
-            preset: found.filter(preset=preset).to_dicts() for preset in found["preset"].unique(maintain_order=True)
-        }
+        found = found.sort(pl.col("group_name").cast(pl.Enum(GROUPS_OF_NEURONS), strict=False), nulls_last=True)
+        return {preset: rows for preset in self.presets if (rows := found.filter(preset=preset).to_dicts())}
 
     def of_figure(self, name: str, run_id: str, preset: str) -> list[Row]:
         """Rows of a frame that only a figure reads, of one run and preset."""
