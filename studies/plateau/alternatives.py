@@ -5,18 +5,19 @@
 Truths of `studies.synthetic.heads` and two whose second half falls off as no tail of the line does; 1,536 fixed
 neurons, 200 seeds, an error of 0.07 in log influence. Each way fits the line's model at every end of the head and takes
 the smallest (weighted) residual sum of squares, but for one change; the middle piece is a straight line on the middle
-of a continuous fit of three pieces. Prints median κ.
+of a continuous fit of three pieces. Prints median κ; then how many curves leave the power law no room between head and
+tail, with the line's head and with that of the smallest residual sum of squares alone.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from rare_tokens.analyses.curve.head_fits import fitted_ranks, head_ends, tail_shape
+from rare_tokens.analyses.curve.head_fits import HeadFits, fitted_ranks, head_ends, tail_shape
 from rare_tokens.analyses.curve.middle_piece import middle_piece
-from rare_tokens.analyses.curve.power_law import power_laws
+from rare_tokens.analyses.curve.power_law import LEAST_LOG_WIDTH, power_laws, window_end
 from rare_tokens.analyses.curve.ranked_curve import fit_line
-from rare_tokens.analyses.result_table import FloatArray
+from rare_tokens.analyses.result_table import BoolArray, FloatArray
 from studies.plateau.study import Setting
 from studies.synthetic.heads import KAPPA, LAWS, PLATEAUS, Head, measured
 
@@ -34,17 +35,26 @@ LATE = {
 
 def main() -> None:
     """Print the table."""
-    print(f"| truth | κ | {' | '.join(WAYS)} |\n|---|---:|{'---:|' * len(WAYS)}")
+    columns = [*WAYS, "no room: line", "no room: smallest residuals"]
+    print(f"| truth | κ | {' | '.join(columns)} |\n|---|---:|{'---:|' * len(columns)}")
     for name, truth in (LAWS | LATE | PLATEAUS).items():
         layers = (Setting(name, truth, N, scattered=False).layer(seed) for seed in range(SEEDS))
         curves = np.stack([measured(layer, ERROR, rng) for layer, rng in layers])
-        found = " | ".join(f"{np.median(way(curves)):.2f}" for way in WAYS.values())
-        print(f"| {name} | {truth.kappa:.2f} | {found} |", flush=True)
+        found = [f"{np.median(way(curves)):.2f}" for way in WAYS.values()]
+        found += [f"{100 * np.mean(narrow):.0f} %" for narrow in (~power_laws(curves).wide, narrow_alone(curves))]
+        print(f"| {name} | {truth.kappa:.2f} | {' | '.join(found)} |", flush=True)
 
 
 def line(curves: FloatArray) -> FloatArray:
     """κ of the line, whether its power law holds or not."""
     return power_laws(curves).fit.kappa
+
+
+def narrow_alone(curves: FloatArray) -> BoolArray:
+    """Whether the head of the smallest residual sum of squares leaves less than a factor of e to its tail."""
+    fit = HeadFits(curves).best(step=True)
+    last = window_end(fit.tail, curves.shape[1])
+    return np.asarray(np.log(np.maximum(last, 1) / (fit.head_rank + 1)) < LEAST_LOG_WIDTH)
 
 
 def three_pieces(curves: FloatArray) -> FloatArray:
