@@ -58,7 +58,8 @@ def report_frames(
         wait: seconds to wait for a process that is writing.
 
     Returns:
-        These, and influence and groups with their signs, intervals of the curves, tokens of the neurons and results of the checks.
+        These, and influence and groups with their signs, intervals of the curves, tokens of the neurons and results of
+        the checks.
 
     Raises:
         UserError: the path is no usable warehouse.
