@@ -153,6 +153,23 @@ def test_the_slider_and_the_presets_change_figures_captions_and_tables_alike(pag
     assert len([item for item in page.find_elements(By.CSS_SELECTOR, ".finding") if item.is_displayed()]) == 1
 
 
+def test_a_mixed_role_is_a_word_with_its_mean_to_point_at_in_what_the_script_draws_too(page: Any) -> None:
+    def roles() -> list[tuple[str, str]]:
+        cells = page.find_elements(By.CSS_SELECTOR, "table.top tbody:not([hidden]) tr td:nth-child(2)")
+        return [(cell.text, cell.get_attribute("title")) for cell in cells]
+
+    written = roles()
+    slider = one(page, ".step")
+    slider.send_keys(Keys.ARROW_LEFT)
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert roles() == written
+    mixed = [rank for rank, (role, title) in enumerate(written, 1) if role == "mixed" and "nats: " in title]
+    assert mixed == [3, 6, 9, 12, 15, 18]
+    page.execute_script("arguments[0].click()", page.find_elements(By.CSS_SELECTOR, "button.pin")[2])
+    assert "mixed (" in one(page, ".status").text
+    assert "by its sign alone)" in one(page, ".status").text
+
+
 def test_the_slider_moves_the_slopes_and_the_sensitivity_too(page: Any) -> None:
     def drawn() -> list[str]:
         marks = "[data-figure=slopes] .mark-symbol path"
