@@ -7,7 +7,7 @@ where that window is shorter than a factor of e, or fewer than 80 % of its ranks
 
 Which head: the one of the smallest residual sum of squares. A curve without a head is fitted equally well by many, and
 often best by one that leaves the power law no room; so a head that does leave room is preferred where it costs no more
-than 15 % of the residuals. (Without this, 42 % of fixed curves on an exact power law with τ = 0.8, N = 1,536, would be
+than 15 % of the residuals. (Without this, 32 % of fixed curves on an exact power law with τ = 0.8, N = 1,536, would be
 said to have none; a head that is really there costs more to move.)
 """
 

@@ -29,7 +29,7 @@ REGIME_FIT: dict[str, Any] = GROUP_KEY | {
     "rank_window": pl.String,  # auto, paper, middle piece or explicit; NULL: a model of the whole curve
     "head": pl.String,  # none, hinge, level (equal slope, higher intercept) or free; NULL for a window
     "tail": pl.String,  # none, linear or loglog: a + s·ln(ln(N+1) − ln rank); NULL for a window
-    "pieces": pl.Int64,
+    "pieces": pl.Int64,  # NULL for auto, whose tail is curved
     "kappa": pl.Float64,  # log influence = −κ ln rank + β between first_rank and last_rank
     "beta": pl.Float64,
     "r2": pl.Float64,  # on the window; of a model on the whole curve
@@ -146,7 +146,7 @@ def _line_row(curve: FloatArray) -> dict[str, Any]:
     line = power_law(curve)
     deviation = line.deviation(curve)
     names = ("kappa", "beta", "r2", "first_rank", "last_rank", "step", "reason")
-    row = {name: getattr(line, name) for name in names} | {"pieces": 3, "head_kappa": line.head_slope}
+    row = {name: getattr(line, name) for name in names} | {"head_kappa": line.head_slope}
     return row | ({} if deviation is None else shares(deviation))
 
 

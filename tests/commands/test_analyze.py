@@ -29,8 +29,10 @@ WITH_ATTENTION = {  # empty here: `ingest --attention`
     name for analysis in registry.REGISTRY if "dim_attention" in analysis.reads for name in analysis.relations
 }
 SMALLER = {
-    "regimes": {"draws": 200},
+    "regimes": {"draws": 399, "resamples": 50},
     "influence_interval": {"draws": 50},
+    "plateau_difference": {"draws": 50},
+    "threshold_sensitivity": {"draws": 399, "resamples": 50},
     "neuron_group": {"k": 8, "draws": 25},
     "activation_correlation": {"resamples": 50},
     "cosine_similarity": {"resamples": 50},
@@ -39,7 +41,7 @@ SMALLER = {
     "graph_modularity": {"louvain_runs": 3, "leiden_runs": 1, "threshold": 0.02, "spectral": [2], "resamples": 20},
 }
 
-LARGE_GROUP = {"neuron_group": SMALLER["neuron_group"] | {"k": 90}}
+LARGE_GROUP = {"neuron_group": SMALLER["neuron_group"] | {"k": 140}}
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def path(commands, analysed):
 
 def publish(path, run_id=RUN, seed=1):
     folder = parts_root(path) / run_id
-    make_parts(folder, positions=768, neurons=96, seed=seed, run_id=run_id, zipf_share=0.8)
+    make_parts(folder, positions=768, neurons=200, seed=seed, run_id=run_id, zipf_share=0.8)
     warehouse.publish(path, folder, line=power_law_line, quiet=True)
 
 
@@ -127,13 +129,13 @@ def test_groups_larger_than_the_layer_are_null_with_a_reason(commands, path, mon
     found = every_row(path, OTHER)
     tested = found["effective_dimension"].filter(pl.col("group_name") == "boost")
     assert tested["dimension"].to_list() == [None]
-    assert "90 are needed" in tested["reason"].item()
+    assert "140 are needed" in tested["reason"].item()
     of_pairs = found["group_test"].filter(
         pl.col("analysis") == "activation_correlation", pl.col("group_name").is_in(["boost", "suppress"])
     )
     assert len(of_pairs) > 0
     assert of_pairs["p_value"].drop_nulls().is_empty()
-    assert found["regime_decision"]["ranks"].to_list() == [96] * 6
+    assert found["regime_decision"]["ranks"].to_list() == [200] * 6
 
 
 @pytest.mark.slow
@@ -159,7 +161,8 @@ def test_only_what_changed_and_what_reads_it_is_computed_again(smaller):
     assert [one.name for one in registry.due(stored)] == ["graph_modularity", "group_test"]
     del stored["neuron_group"]
     due = {one.name for one in registry.due(stored)}
-    without_groups = {"regimes", "influence_slope", "influence_interval", "threshold_sensitivity", "attention_routing"}
+    without_groups = {"regimes", "influence_slope", "influence_interval", "plateau_difference"}
+    without_groups |= {"threshold_sensitivity", "attention_routing"}
     assert due == set(stored) - without_groups | {"neuron_group"}
 
 
@@ -252,13 +255,13 @@ def test_activations_are_those_of_the_positions_in_their_order(path, monkeypatch
         chosen = opened.position_group(run=RUN, preset="es", token_group="rare")["position_id"].sort().to_list()
         facts = opened.fct_effect(run=RUN, neuron=41).sort("position_id")
         position = opened.dim_position(run=RUN).sort("position_id")
-    assert values.shape == (len(chosen), 96)
+    assert values.shape == (len(chosen), 200)
     assert values[:, 41].tolist() == facts["activation"].gather(chosen).to_list()
     assert windows.tolist() == position["window_id"].gather(chosen).to_list()
     everything, _ = warehouse.activations(path, RUN)
-    assert everything.shape == (768, 96)
+    assert everything.shape == (768, 200)
     none, _ = warehouse.activations(path, RUN, preset="es", token_group="nothing")
-    assert none.shape == (0, 96)
+    assert none.shape == (0, 200)
 
 
 def test_the_report_shows_what_was_decided_and_says_what_lacks_it(commands, path):

@@ -23,7 +23,7 @@ RUN = "synthetic-main-00000000"
 @pytest.fixture
 def published(commands):
     path = commands.folder / "rare_tokens.duckdb"
-    stored(path, RUN, positions=768, neurons=96, window=64, vocabulary=300, zipf_share=0.8)
+    stored(path, RUN, positions=768, neurons=400, window=64, vocabulary=300, zipf_share=0.8)
     return path
 
 
@@ -52,7 +52,7 @@ def test_a_group_with_few_neurons_has_no_fit_and_says_why():
     )
     curve, fit = described(few)
     assert fit["kappa"].item() is None
-    assert "fewer than 30" in fit["reason"].item()
+    assert "needs 150" in fit["reason"].item()
     assert curve["deviation"].null_count() == len(curve) == 12
     assert ranking_chart(curve).to_dict()
     assert described(few.clear())[0].is_empty()
@@ -63,7 +63,7 @@ def test_the_charts_hold_every_neuron_and_log_axes(published):
         curve, _ = described(opened.influence_at(RUN, 30))
     ranking = ranking_chart(curve).to_dict()
     (rows,) = ranking["datasets"].values()
-    assert len(rows) == len(curve) > 96
+    assert len(rows) == len(curve) > 400
     assert [layer["encoding"]["x"]["scale"]["type"] for layer in ranking["layer"]] == ["log", "log"]
     assert deviation_chart(curve).to_dict()["facet"]["field"] == "token_group"
 

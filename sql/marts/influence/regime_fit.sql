@@ -9,7 +9,7 @@
 --   head               none, hinge, level (equal slope, higher intercept) or free; NULL for a
 --                      window
 --   tail               none, linear or loglog: a + s·ln(ln(N+1) − log rank); NULL for a window
---   pieces             straight pieces of the curve
+--   pieces             straight pieces; NULL for auto, whose tail is curved
 --   kappa              log influence = −κ log rank + β between first_rank and last_rank
 --   beta               β of the same
 --   r2                 on the window; of a model on the whole curve
