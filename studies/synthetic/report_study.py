@@ -36,11 +36,11 @@ def _neuron_groups(runs: list[str]) -> pl.DataFrame:
     key = {"preset": "es", "token_group": "rare", "k": 50}
     rows = []
     for run_id in runs:
-        boost = {"neurons": 50, "settled_boost": 41, "settled_suppress": 0, "mixed": 9}
-        settled = {"neurons": 50, "settled_boost": 50, "settled_suppress": 0, "mixed": 0}
+        boost = {"members": 50, "settled_boost": 41, "settled_suppress": 0, "mixed": 9}
+        settled = {"members": 50, "settled_boost": 50, "settled_suppress": 0, "mixed": 0}
         rows += [
             key | {"run_id": run_id, "group_name": "boost"} | boost,
-            key | {"run_id": run_id, "group_name": "suppress", "neurons": 0, "reason": "fewer than 50 suppress"},
+            key | {"run_id": run_id, "group_name": "suppress", "members": 0, "reason": "fewer than 50 suppress"},
             key | {"run_id": run_id, "group_name": "boost_settled"} | settled,
         ]
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -100,7 +100,7 @@ def test_a_group_says_how_many_of_its_signs_are_mixed(con: duckdb.DuckDBPyConnec
         chosen = ((*key, name, len(found), 0, n, None) for name, found in members.items() for n in found)
         given(con, "neuron_group", GROUP, *chosen, (*key, "control", 3, 1, 8, None))
         given(con, "neuron_group", GROUP, (*key, "boost_settled", 3, 0, None, "too few"))
-    columns = "group_name, k, neurons, settled_boost, settled_suppress, mixed, reason"
+    columns = "group_name, k, members, settled_boost, settled_suppress, mixed, reason"
     found = f"select {columns} from neuron_group_summary where run_id = '{{}}' and preset = '{{}}' order by group_name"
     assert rows(con, found.format("run", "es")) == [
         ("boost", 3, 3, 1, 0, 2, None),

@@ -164,7 +164,7 @@ INPUTS = (
     Input(
         "neuron_groups",
         None,
-        GROUP | {"group_name": pl.String, "k": pl.Int64, "neurons": pl.Int64, "reason": pl.String},
+        GROUP | {"group_name": pl.String, "k": pl.Int64, "members": pl.Int64, "reason": pl.String},
         dict.fromkeys(("settled_boost", "settled_suppress", "mixed"), pl.Int64),
         beside=True,
     ),

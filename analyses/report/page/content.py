@@ -90,7 +90,7 @@ class Content:
     def group_signs(self, run_id: str) -> dict[str, list[Row]]:
         """By preset, the papers' groups of a run that have neurons and intervals (`neuron_group_summary`)."""
         kept = ~pl.col("group_name").str.ends_with("_settled") & pl.col("mixed").is_not_null()
-        found = self.inputs.neuron_groups.filter(kept, pl.col("neurons") > 0, run_id=run_id)
+        found = self.inputs.neuron_groups.filter(kept, pl.col("members") > 0, run_id=run_id)
         found = found.sort(pl.col("group_name").cast(pl.Enum(GROUPS_OF_NEURONS), strict=False), nulls_last=True)
         return {preset: rows for preset in self.presets if (rows := found.filter(preset=preset).to_dicts())}
 

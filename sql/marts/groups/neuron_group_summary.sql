@@ -6,7 +6,7 @@
 --   layer             layer of the neurons
 --   group_name        as in neuron_group, random groups left out
 --   k                 neurons that it is asked for
---   neurons           neurons that it has; 0 where it cannot be formed
+--   members           neurons that it has; 0 where it cannot be formed
 --   settled_boost     of these, settled_role in neuron_sign is boost; NULL without intervals
 --   settled_suppress  of these, it is suppress
 --   mixed             of these, it is mixed: the 95 % interval of mean_delta_loss holds 0
@@ -40,7 +40,7 @@ counted as (
         layer,
         group_name,
         k,
-        count(neuron) as neurons,
+        count(neuron) as members,
         count(settled_role) > 0 as known,
         count(*) filter (where settled_role = 'boost') as boost,
         count(*) filter (where settled_role = 'suppress') as suppress,
@@ -57,7 +57,7 @@ select
     layer,
     group_name,
     k,
-    neurons,
+    members,
     if(known, boost, null) as settled_boost,
     if(known, suppress, null) as settled_suppress,
     if(known, mixed, null) as mixed,
