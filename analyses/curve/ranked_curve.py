@@ -14,6 +14,7 @@ from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
 GRID = 40  # break candidates
 LEAST_RANKS = 10  # ranks of the shortest piece
 PAPER_WINDOW = (122, 181)  # the authors' log-rank 4.8 to 5.2
+EARLY_WINDOW = (34, 90)  # their other one, ranks 34 to 90
 SLOPE_REACH = 0.25  # half-width of the local slope's window, in ln rank
 LEAST_SLOPE_RANKS = 5
 

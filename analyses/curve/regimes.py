@@ -18,7 +18,7 @@ from rare_tokens.analyses.curve.middle_piece import middle_piece
 from rare_tokens.analyses.curve.piecewise import PiecewiseFit, fit_regimes
 from rare_tokens.analyses.curve.plateau import Plateau, plateau
 from rare_tokens.analyses.curve.power_law import ABOVE, CURVE_KEY, NEAR, power_law, stored_curve
-from rare_tokens.analyses.curve.ranked_curve import LEAST_RANKS, PAPER_WINDOW, WindowLine, fit_line
+from rare_tokens.analyses.curve.ranked_curve import EARLY_WINDOW, LEAST_RANKS, PAPER_WINDOW, WindowLine, fit_line
 from rare_tokens.analyses.curve.slope_break import SlopeBreak, slope_break
 from rare_tokens.analyses.curve.stored_cells import curve_sums
 from rare_tokens.analyses.result_table import FloatArray, joined, table
@@ -26,7 +26,7 @@ from rare_tokens.analyses.result_table import FloatArray, joined, table
 OTHER_DRAWS, OTHER_RESAMPLES = 499, 400  # at most, for curves of another statistic or of one sign
 
 REGIME_FIT: dict[str, Any] = GROUP_KEY | {
-    "rank_window": pl.String,  # auto, paper, middle piece or explicit; NULL: a model of the whole curve
+    "rank_window": pl.String,  # auto, middle piece, paper, paper early or explicit; NULL: a model of the whole curve
     "head": pl.String,  # none, hinge, level (equal slope, higher intercept) or free; NULL for a window
     "tail": pl.String,  # none, linear or loglog: a + s·ln(ln(N+1) − ln rank); NULL for a window
     "pieces": pl.Int64,  # NULL for auto, whose tail is curved
@@ -133,7 +133,8 @@ def _fit_rows(curve: FloatArray, windows: Sequence[tuple[int, int]]) -> Iterator
     few = _too_few(curve)
     window = (0, 0) if few else tuple(middle_piece(curve).tolist())
     yield {"rank_window": "middle piece"} | ({"reason": few} if few else _window_row(curve, *window))
-    for name, given in [("paper", PAPER_WINDOW), *(("explicit", window) for window in windows)]:
+    named = [("paper", PAPER_WINDOW), ("paper early", EARLY_WINDOW)]
+    for name, given in [*named, *(("explicit", window) for window in windows)]:
         yield {"rank_window": name} | _window_row(curve, *given)
     if few:
         yield {"head": "none", "tail": "none", "reason": few}
