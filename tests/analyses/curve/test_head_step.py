@@ -20,8 +20,6 @@ from rare_tokens.analyses.curve.head_step import StepNull, step_test
 from rare_tokens.analyses.curve.ranked_curve import log_rank
 from studies.synthetic.heads import PLATEAUS, SMOOTH, measured
 
-pytestmark = pytest.mark.slow  # of a study
-
 
 def pareto(rng: np.random.Generator, draws: int, n: int, kappa: float = 0.8) -> np.ndarray:
     return -np.sort(-kappa * rng.standard_exponential((draws, n)), axis=1)
@@ -188,6 +186,7 @@ def test_a_clear_step_is_found_where_it_is(name: str, scattered: bool) -> None:
         assert 30 <= found.cliff_first <= 60 <= found.cliff_last + 15 <= 95
 
 
+@pytest.mark.slow
 def test_smooth_curves_seldom_have_a_step() -> None:
     p = []
     for name in ("power law, tail 0.3", "log-normal 0.8", "steep head", "smooth convex"):

@@ -32,8 +32,6 @@ from rare_tokens.analyses.curve.ranked_curve import influence_curve
 from studies.synthetic.heads import LAWS, PLATEAUS, Head, measured_in_windows
 from studies.synthetic.heads import power_law as law_of
 
-pytestmark = pytest.mark.slow  # of a study
-
 QUICK: dict[str, Any] = {"draws": 399, "resamples": 100}
 
 
@@ -73,6 +71,7 @@ def test_a_flat_head_is_a_shelf() -> None:
     assert found.head_slope.high < 0.45
 
 
+@pytest.mark.slow
 def test_scattered_heads_of_the_laws_own_slope_are_not_called_shelves() -> None:
     """The interval over windows of text alone would: it knows nothing of how few neurons a head has."""
     found = [plateau(sums_of(PLATEAUS["50 raised by 0.7"], 1536, seed, scattered=True), **QUICK) for seed in range(12)]
@@ -87,6 +86,7 @@ def holds(interval: Interval, value: float) -> bool:
     return interval.low <= value <= interval.high
 
 
+@pytest.mark.slow
 def test_a_power_law_of_many_neurons_is_absent() -> None:
     found = plateau(sums_of(LAWS["power law, tail 0.3"], 6400, 1), **QUICK)
     assert found.power is not None
@@ -252,6 +252,7 @@ def test_the_interval_of_a_step_is_moved_by_what_sorting_takes() -> None:
     assert same_head(50, np.array([44.0, 57.0, 42.0, np.nan])).tolist() == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_more_text_would_give() -> None:
     truth, held = PLATEAUS["50 raised by 0.7"], np.zeros(4)
     for seed in range(40):
@@ -281,6 +282,7 @@ def cells(rare: np.ndarray, common: np.ndarray, windows: int, seed: int = 0) -> 
                 is_word=pl.lit(value=True),
                 is_elbow=pl.lit(value=False),
                 positions=pl.lit(count),
+                delta_sum=-pl.col("abs_delta_sum"),
             )
         )
     return pl.concat(rows)

@@ -8,8 +8,6 @@ from rare_tokens.analyses.curve.power_law import PowerLaw, power_law, power_laws
 from rare_tokens.analyses.curve.ranked_curve import log_rank
 from studies.synthetic.heads import LAWS, PLATEAUS, SMOOTH, measured
 
-pytestmark = pytest.mark.slow  # of a study
-
 
 def noisy(name: str, n: int, seed: int, *, scattered: bool = True) -> np.ndarray:
     rng = np.random.default_rng([seed, n])
@@ -117,7 +115,7 @@ def test_many_curves_are_fitted_as_each() -> None:
 def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     curves = np.stack([noisy("shelf, cliff 43-57", 512, seed) for seed in range(7)])
     whole = power_laws(curves)
-    monkeypatch.setattr("studies.plateau.line.BATCH", 1024)
+    monkeypatch.setattr("rare_tokens.analyses.curve.power_law.BATCH", 1024)
     parts = power_laws(curves)
     assert parts.fit.head_rank.tolist() == whole.fit.head_rank.tolist()
     assert parts.fit.kappa == pytest.approx(whole.fit.kappa, abs=1e-12)
