@@ -11,8 +11,8 @@
 --   other_positions    rows that count other positions than position_group has
 --   missing_deviation  ranked neurons without a row of neuron_deviation at the same rank
 --   fits               rows of power_law_fit
---   bad_fit            κ is there but first_rank, last_rank and ranks are not in order, r2 is above 1,
---                      or neither κ nor a reason is there
+--   bad_fit            κ is there but first_rank, last_rank and ranks are not in order; r2 is above
+--                      1; or neither κ nor a reason is there
 --   unbalanced         |mean difference| of log influence from the line with its head and tail over
 --                      the fitted ranks, which least squares makes 0
 --   unknown_regimes    deviations whose regime is none of the four, or that have one without a fit
