@@ -15,10 +15,11 @@
 --   reason       why a value is NULL; NULL where there is nothing to say
 --
 -- See docs/definitions.md, "Neuron groups"; boost and suppress: the 50 most influential neurons of
--- each sign. plateau: by neuron_deviation, excitatory and inhibitory its two signs. top: the top 1
--- %. boost_settled and suppress_settled: the 50 of each settled sign (neuron_sign); no analysis
--- takes them by default. neuron_group_summary says how many signs of a group are mixed. control: 100 seeded random groups of each size and pool; a reader compares with those of one
--- pool. Where the tested groups hold more than a tenth of the layer, there is only layer.
+-- each sign. plateau: by neuron_deviation, excitatory and inhibitory its two signs. top: the top
+-- 1 %. boost_settled and suppress_settled: the 50 of each settled sign (neuron_sign); no analysis
+-- takes them by default. neuron_group_summary says how many signs of a group are mixed. control:
+-- 100 seeded random groups of each size and pool; a reader compares with those of one pool. Where
+-- the tested groups hold more than a tenth of the layer, there is only layer.
 
 create or replace view neuron_group as
 select
