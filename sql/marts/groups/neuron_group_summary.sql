@@ -10,7 +10,7 @@
 --   settled_boost     of these, settled_role in neuron_sign is boost; NULL without intervals
 --   settled_suppress  of these, it is suppress
 --   mixed             of these, it is mixed: the 95 % interval of mean_delta_loss holds 0
---   reason            why a value is NULL, or there is no neuron; NULL where there is nothing to say
+--   reason            why a value is NULL, or there is no neuron; NULL where there is none
 --
 -- boost and suppress follow the papers, so they hold every sign that is large enough, mixed ones
 -- too; boost_settled and suppress_settled hold none.
