@@ -4,8 +4,8 @@
 --   preset             definition of rare and common (see position_group)
 --   token_group        rare or common
 --   layer              layer of the neurons
---   rank_window        auto: the line of power_law_fit; middle piece, paper, paper early or explicit:
---                      a straight line on a window of ranks; NULL: a model of the whole curve
+--   rank_window        auto: the line of power_law_fit; middle piece, paper, paper early or
+--                      explicit: a straight line on a window; NULL: a model of the whole curve
 --   head               none, hinge, level (equal slope, higher intercept) or free; NULL for a
 --                      window
 --   tail               none, linear or loglog: a + s·ln(ln(N+1) − log rank); NULL for a window
