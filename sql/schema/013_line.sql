@@ -1,6 +1,6 @@
--- The line of a curve of influence has a head and a tail, and is fitted for other statistics and signs too. What was
--- computed with the former line is removed: `migrate` fits the new one from the stored influence, `analyze` computes the
--- rest anew.
+-- The line of a curve of influence has a head and a tail, and is fitted for other statistics and
+-- signs too. What was computed with the former line is removed: `migrate` fits the new one from the
+-- stored influence, `analyze` computes the rest anew.
 
 drop table store.power_law_fit;
 drop table store.regime_fit;
