@@ -20,7 +20,6 @@ CHEAP = (
     "influence_slope",
     "influence_interval",
     "plateau_difference",
-    "threshold_sensitivity",
     "neuron_group",
 )
 
