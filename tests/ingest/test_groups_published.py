@@ -114,6 +114,7 @@ def raise_interrupt() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_more_effects_keep_those_there_are(commands, asked):
     assert commands(*asked, "--effects", "direct").code == 0
     assert commands(*asked, "--effects", "entropy").code == 0

@@ -44,6 +44,7 @@ def with_texts(path: Path) -> None:
     warehouse.publish(path, folder, line=power_law_line, quiet=True)
 
 
+@pytest.mark.slow
 def test_hostile_tokens_are_inert_in_terminal_and_report(commands: Any) -> None:
     with_texts(commands.folder / "rare_tokens.duckdb")
     query = f"select text from dim_token where token_id < {len(TEXTS)} order by token_id"

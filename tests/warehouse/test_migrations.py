@@ -52,6 +52,7 @@ def test_an_old_warehouse_with_data_comes_to_the_newest_schema(new: Path, tmp_pa
         assert opened.influence_at("second", 15).height > 0
 
 
+@pytest.mark.slow
 def test_a_migrated_warehouse_can_be_written_checked_and_deleted_from(new: Path, tmp_path: Path) -> None:
     old = make_old(tmp_path / "old.duckdb", new)
     warehouse.require_writable(old, line=power_law_line)  # as every ingest begins; it brings the warehouse up to date

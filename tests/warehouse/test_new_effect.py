@@ -67,6 +67,7 @@ def test_it_is_audited_stored_shown_and_shared(path: Path, tmp_path: Path, store
         assert opened.sql(shown).rows() == expected
 
 
+@pytest.mark.slow
 def test_it_is_checked(path: Path, tmp_path: Path) -> None:
     warehouse.migrate(path, line=power_law_line)
     folder = parts_of(path, "new")

@@ -92,6 +92,7 @@ def test_a_run_extended_by_an_effect_replaces_the_run(path: Path) -> None:
     assert facts["direct_delta_loss"].null_count() == 0
 
 
+@pytest.mark.slow
 def test_marts_are_the_same_bit_for_bit_on_any_number_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_place_has_whole_files_and_goes_without_a_trace(tmp_path, kind):
     place.remove()
 
 
+@pytest.mark.slow
 def test_parts_elsewhere_make_the_same_run_and_are_gone(commands, tmp_path):
     asked = [*model_and_corpus(tmp_path, SUPPORTED["gpt_neox"]), "--tokens", 512]
     assert commands(*asked, "--warehouse", "here.duckdb").code == 0

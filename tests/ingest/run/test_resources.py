@@ -36,6 +36,7 @@ def request_of(inputs, model="half", **changes):
     return request
 
 
+@pytest.mark.slow
 def test_blocks_off_the_device_give_the_same_effects(commands, inputs):
     facts = {}
     for offload in ("never", "always"):
