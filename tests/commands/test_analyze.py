@@ -119,6 +119,7 @@ def test_no_number_that_is_stored_is_nan_and_a_null_has_its_reason(path):
     assert dimension.filter(pl.col("dimension").is_null() & pl.col("reason").is_null()).is_empty()
 
 
+@pytest.mark.slow
 def test_groups_larger_than_the_layer_are_null_with_a_reason(commands, path, monkeypatch):
     needed = {"regimes", "neuron_group", "activation_correlation", "effective_dimension", "group_test"}
     chosen = [one for one in smaller_registry() if one.name in needed]
@@ -264,6 +265,7 @@ def test_activations_are_those_of_the_positions_in_their_order(path, monkeypatch
     assert none.shape == (0, 200)
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_was_decided_and_says_what_lacks_it(commands, path):
     ended = commands("report", "--no-analyze", "--out", "page", "--json")
     assert ended.code == 0, ended.err

@@ -118,6 +118,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
     assert (commands.folder / "file").read_text(encoding="utf-8") == ""
 
 
+@pytest.mark.slow
 def test_a_card_by_sql_is_the_card_of_the_page(commands, published):
     commands("report", "--no-analyze", "--out", "page", "--quiet")
     shown = pl.read_parquet(commands.folder / "page" / "tables" / "contexts.parquet")

@@ -144,6 +144,7 @@ def test_a_remark_cannot_act_on_a_terminal(commands):
     assert "\\x1b" in commands("runs", "--warehouse", "no\x1b[2Jwhere.duckdb").err
 
 
+@pytest.mark.slow
 def test_a_long_step_shows_progress_on_a_terminal_only(published):
     slow = "import time; from rare_tokens import warehouse; run = warehouse.run_sql; "
     slow += "warehouse.run_sql = lambda *a, **k: (time.sleep(1), run(*a, **k))[1]"

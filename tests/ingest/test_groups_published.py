@@ -97,6 +97,7 @@ def test_groups_are_added_to_a_run_and_stay_with_it(commands, asked, ingested):
         assert len(opened.fct_group_effect()) == len(opened.dim_group()) == 0
 
 
+@pytest.mark.slow
 def test_a_run_computed_again_does_not_lose_its_groups_where_it_is_cut_off(commands, asked, with_groups, monkeypatch):
     with warehouse.open(PATH) as opened:
         before = opened.fct_group_effect()

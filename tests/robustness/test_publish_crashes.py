@@ -66,13 +66,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFr
 @pytest.mark.parametrize(
     ("stage", "again"),
     [
-        ("facts", False),
         ("commit", True),
         *(
             pytest.param(stage, again, marks=pytest.mark.slow)
             for stage, again in [
                 ("audit", True),
                 ("facts", True),
+                ("facts", False),
                 ("commit", False),
                 ("checkpoint", True),
                 ("checkpoint", False),

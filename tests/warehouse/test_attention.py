@@ -185,6 +185,7 @@ def test_a_dry_run_says_what_attention_adds(commands, ingested) -> None:
     assert ingest(commands, "--dry-run", "--attention", "--attention-layers", "7").code == 2
 
 
+@pytest.mark.slow
 def test_a_model_folder_that_has_changed_since_is_refused(commands, model, ingested) -> None:
     (run_id,) = relation(commands, "dim_run")["run_id"]
     shutil.rmtree(model)

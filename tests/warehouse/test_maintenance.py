@@ -155,6 +155,7 @@ def test_what_a_kill_left_is_removed(path: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_export(path: Path, tmp_path: Path) -> None:
     stored(path, "run-a", seed=1)
     published(path, "odd/run id", seed=2)

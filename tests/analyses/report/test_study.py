@@ -279,6 +279,7 @@ def test_without_analyses_the_page_is_whole_and_names_what_is_missing() -> None:
     assert not [value for _, name, value in shown.attributes if name == "data-figure" and value == "alpha"]
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_svg_and_png(inputs: ReportInputs, tmp_path: Path) -> None:
     write_report(inputs, tmp_path)
     run_id = inputs.runs["run_id"][-1]
