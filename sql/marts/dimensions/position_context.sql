@@ -14,7 +14,7 @@
 --   document_id     document that it is from
 --
 -- See docs/definitions.md, "Tokens"; NC A.6. Which tagger was used, and how many rare tokens were
--- met, is in dim_run.options.
+-- met, is in dim_run.facts.
 
 create or replace view position_context as
 select
