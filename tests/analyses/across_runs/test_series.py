@@ -18,7 +18,7 @@ from tests.commands.test_analyze import smaller_registry
 def publish(path, revision):
     run_id = f"grown-{revision}"
     folder = parts_root(path) / run_id
-    sizes = {"positions": 384, "neurons": 96, "zipf_share": 0.8}
+    sizes = {"positions": 768, "neurons": 256, "zipf_share": 0.8}
     make_parts(folder, **sizes, model_seed=int(revision[4:]), run_id=run_id, revision=revision, model="grown")
     warehouse.publish(path, folder, line=power_law_line, quiet=True)
 
