@@ -174,7 +174,7 @@ def ingest(
     """
     with working("Find the model and the text", quiet=settings.quiet):
         from rare_tokens.ingest.attention.measure import AttentionOptions
-        from rare_tokens.ingest.model.locate import Trust
+        from rare_tokens.ingest.model.files import Trust
         from rare_tokens.ingest.run.request import Options
 
         spreading = Spreading(executor, ray_address, workers, parts)

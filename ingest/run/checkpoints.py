@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model import locate
+from rare_tokens.ingest.model.files import short_name
 from rare_tokens.ingest.model.locate import NoCheckpointError
 from rare_tokens.ingest.run.request import SAMPLE, Options, Request, identify
 from rare_tokens.ingest.text.corpus import open_corpus
@@ -123,7 +124,7 @@ def _missing(options: Options, revision: str, why: str, layer: int | None) -> Mi
     name = locate.shown_name(options.model)
     asked = {key: value for key, value in asdict(options).items() if key not in ("model", "revisions", "device")}
     digest = hashlib.sha256(json.dumps([name, revision, asked], sort_keys=True).encode()).hexdigest()
-    short = locate.short_name(name)
+    short = short_name(name)
     corpus = open_corpus(options.corpus)
     known: dict[str, Any] = {"layer": layer, "corpus": corpus.name, "corpus_hash": corpus.identity}
     known |= {"seed": options.seed, "ablation": options.ablation, "dtype": options.dtype}

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.dense.ablation import confirm_replay
-from rare_tokens.ingest.model import locate
+from rare_tokens.ingest.model.load import load_model
 from rare_tokens.ingest.model.structure import Structure, find_structure
 from rare_tokens.ingest.run.request import Request
 from rare_tokens.ingest.run.resources import planned
@@ -33,7 +33,7 @@ def load(request: Request, *, whole: bool = False) -> LoadedModel:
     options = request.options
     device = choose_device(options.device)
     held = planned(request, device, whole=whole)
-    model = locate.load_model(
+    model = load_model(
         request.folder, dtype=options.dtype, device=device, trust=options.trust, device_map=held.device_map
     )
     structure = find_structure(model, options.layer)

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from rare_tokens.common.effects import LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.rounding import require_tolerance
-from rare_tokens.ingest.model import locate
-from rare_tokens.ingest.model.locate import ModelFolder, Trust
+from rare_tokens.ingest.model import load, locate
+from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash
 from rare_tokens.ingest.model.structure import layer_index
 from rare_tokens.ingest.text.corpus import Corpus, open_corpus, parse_sources
 from rare_tokens.ingest.text.matched import NC_MATCHED
@@ -134,18 +134,18 @@ def identify(options: Options) -> list[Request]:
 
 def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
     folder = locate.locate(options.model, revision, options.trust)
-    config = locate.load_config(folder, options.trust)
-    longest = locate.context_length(config)
+    config = load.load_config(folder, options.trust)
+    longest = load.context_length(config)
     if longest is not None and options.window > longest:
         raise UserError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
-    tokenizer = locate.load_tokenizer(folder, options.trust)
-    tokenizer_id = locate.tokenizer_id(tokenizer, int(config.vocab_size))
-    model_hash = locate.model_hash(folder, options.trust)
+    tokenizer = load.load_tokenizer(folder, options.trust)
+    tokenizer_id = load.tokenizer_id(tokenizer, int(config.vocab_size))
+    weights = model_hash(folder, options.trust)
     source_id, source = _frequency_source(options, corpus, tokenizer_id)
     depth = int(config.num_hidden_layers)
     layer = layer_index(options.layer, depth)
     identity = {
-        "model_hash": model_hash,
+        "model_hash": weights,
         "revision": folder.revision,
         "layer": layer,
         "tokenizer": tokenizer_id,
@@ -161,7 +161,7 @@ def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
         "edit_scope": "position" if layer == depth - 1 else options.edit_scope,
         "dtype": options.dtype,
     }
-    return Request(options, folder, tokenizer, tokenizer_id, corpus, config, model_hash, source_id, source, identity)
+    return Request(options, folder, tokenizer, tokenizer_id, corpus, config, weights, source_id, source, identity)
 
 
 def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:

@@ -26,8 +26,9 @@ from rare_tokens.ingest.ablation.parts import position_block
 from rare_tokens.ingest.ablation.reference import VALUES
 from rare_tokens.ingest.dense.ablation import MEMORY as DENSE_MEMORY
 from rare_tokens.ingest.dense.ablation import WIDER
+from rare_tokens.ingest.model.files import ModelFolder, Trust, weight_files
 from rare_tokens.ingest.model.head import ROWS
-from rare_tokens.ingest.model.locate import DTYPES, ModelFolder, Trust, weight_files
+from rare_tokens.ingest.model.load import DTYPES
 from rare_tokens.ingest.model.structure import decoder_blocks, layer_index, mlp_shape
 from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
 from rare_tokens.ingest.run.request import ALWAYS, NEVER, Request

@@ -25,6 +25,8 @@ from rare_tokens.ingest.dense.ablation import DenseAblation
 from rare_tokens.ingest.dense.parts import DenseUnits, announce
 from rare_tokens.ingest.machine import release_memory
 from rare_tokens.ingest.model import locate
+from rare_tokens.ingest.model.files import model_hash
+from rare_tokens.ingest.model.load import load_config
 from rare_tokens.ingest.model.structure import Structure
 from rare_tokens.ingest.run.loading import load
 from rare_tokens.ingest.run.request import Request
@@ -75,9 +77,9 @@ class Recipe:
             folder = locate.locate(folder.name, folder.revision, trust)
         elif not folder.path.is_dir():
             raise UserError(f"--model {folder.path}: a worker has no such folder. Put it where every worker sees it.")
-        if locate.model_hash(folder, trust) != self.request.model_hash:
+        if model_hash(folder, trust) != self.request.model_hash:
             raise UserError(f"--model {folder.name} ({folder.revision}): a worker has other weights under this name.")
-        return replace(self.request, folder=folder, config=locate.load_config(folder, trust))
+        return replace(self.request, folder=folder, config=load_config(folder, trust))
 
     def load(self) -> Loaded:
         """Load the model on this machine's device.

@@ -16,7 +16,9 @@ from rare_tokens.common.errors import QualityError, UserError
 from rare_tokens.ingest.attention import measure
 from rare_tokens.ingest.attention.heads import eager, find_heads
 from rare_tokens.ingest.attention.measure import AttentionRequest, attention_due, measure_attention
-from rare_tokens.ingest.model.locate import Trust, load_model, locate
+from rare_tokens.ingest.model.files import Trust
+from rare_tokens.ingest.model.load import load_model
+from rare_tokens.ingest.model.locate import locate
 from rare_tokens.ingest.model.structure import find_structure
 from rare_tokens.ingest.run.executors import LocalExecutor
 from rare_tokens.ingest.run.pipeline import Workbench

@@ -10,7 +10,9 @@ import pytest
 from rare_tokens import warehouse
 from rare_tokens.analyses import registry
 from rare_tokens.ingest.attention.heads import eager, find_heads
-from rare_tokens.ingest.model.locate import Trust, load_model, locate
+from rare_tokens.ingest.model.files import Trust
+from rare_tokens.ingest.model.load import load_model
+from rare_tokens.ingest.model.locate import locate
 from rare_tokens.ingest.model.structure import find_structure, hooked
 from rare_tokens.ingest.run.pipeline import Workbench
 from rare_tokens.ingest.run.request import Options, identify

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import constants
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.model import locate as locating
-from rare_tokens.ingest.model.locate import Trust, locate
+from rare_tokens.ingest.model.files import ModelFolder, Trust, file_hash, model_hash
+from rare_tokens.ingest.model.locate import locate
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -30,7 +30,7 @@ def hub_cache(home, model, name="somebody/tiny", blobs=False):
     if blobs:
         (folder / "blobs").mkdir()
         for file in snapshot.glob("*.safetensors"):
-            blob = folder / "blobs" / locating._file_hash(file)
+            blob = folder / "blobs" / file_hash(file)
             file.rename(blob)
             file.symlink_to(blob)
     return snapshot
@@ -48,12 +48,10 @@ def test_a_series_gives_its_last_step_unless_asked(model, tmp_path):
 
 def test_the_same_model_has_one_hash_wherever_it_lies(model, tmp_path):
     snapshot = hub_cache(tmp_path, model, blobs=True)
-    here, cached = (locating.ModelFolder(path, "m", "main") for path in (model, snapshot))
-    assert locating.model_hash(here, Trust()) == locating.model_hash(cached, Trust())
+    here, cached = (ModelFolder(path, "m", "main") for path in (model, snapshot))
+    assert model_hash(here, Trust()) == model_hash(cached, Trust())
     changed = save_folder(tmp_path / "changed", SUPPORTED["gpt2"], seed=1)
-    assert locating.model_hash(locating.ModelFolder(changed, "m", "main"), Trust()) != locating.model_hash(
-        here, Trust()
-    )
+    assert model_hash(ModelFolder(changed, "m", "main"), Trust()) != model_hash(here, Trust())
 
 
 @pytest.fixture

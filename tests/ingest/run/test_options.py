@@ -14,7 +14,7 @@ import pytest
 from rare_tokens import cli
 from rare_tokens.analyses.report.data.provenance import command
 from rare_tokens.common.parts import Manifest
-from rare_tokens.ingest.model.locate import Trust
+from rare_tokens.ingest.model.files import Trust
 from rare_tokens.ingest.run.pipeline import Workbench
 from rare_tokens.ingest.run.request import Options, identify
 from rare_tokens.warehouse.schema import migrations

@@ -7,8 +7,9 @@ import torch
 from transformers import LlamaConfig
 
 from rare_tokens import warehouse
+from rare_tokens.ingest.model.files import Trust
 from rare_tokens.ingest.model.head import all_finite
-from rare_tokens.ingest.model.locate import Trust, locate
+from rare_tokens.ingest.model.locate import locate
 from rare_tokens.ingest.run import resources
 from rare_tokens.ingest.run.request import Options, identify
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
@@ -52,7 +53,7 @@ def test_blocks_off_the_device_give_the_same_effects(commands, inputs):
 def test_a_run_that_does_not_fit_is_refused_before_its_model_is_loaded(commands, inputs, monkeypatch):
     monkeypatch.setattr(resources, "available_bytes", lambda _device: 300_000_000)
     said = json.loads(commands(*asked(inputs), "--dry-run", "--json").out)[0]
-    monkeypatch.setattr("rare_tokens.ingest.model.locate.load_model", None)
+    monkeypatch.setattr("rare_tokens.ingest.run.loading.load_model", None)
     ended = commands(*asked(inputs))
     assert ended.code == 2
     assert f"needs about {said['memory_bytes'] / 1e9:.1f} GB of memory on cpu and 0.3 GB are available" in ended.err
