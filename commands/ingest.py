@@ -27,7 +27,9 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 
 
 @click.command()
-@click.option("--model", required=True, metavar="ID_OR_FOLDER", help="Hub id, or a folder that holds a model.")
+@click.option(
+    "--model", required=True, metavar="ID_OR_FOLDER_OR_FILE.gguf", help="Hub id, folder of a model, or GGUF file."
+)
 @click.option("--revision", "revisions", multiple=True, metavar="R", help="Branch, tag or step; repeatable.")
 @click.option(
     "--revisions",
@@ -120,6 +122,12 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     default="auto",
     show_default=True,
     help="Keep blocks of a model that do not fit on the device in memory or on disk.",
+)
+@click.option(
+    "--ignore-weights",
+    multiple=True,
+    metavar="PATTERN",
+    help="Go on without tensors of the weight files that the model does not take, by name, for example 'mtp.*'.",
 )
 @click.option("--allow-pickle", is_flag=True, help="Load pickled weights; they can run code.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")

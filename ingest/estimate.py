@@ -12,7 +12,7 @@ from rare_tokens.ingest.attention.measure import SUBSAMPLE, AttentionRequest
 from rare_tokens.ingest.dense.ablation import WIDER
 from rare_tokens.ingest.dense.parts import dense_cost
 from rare_tokens.ingest.machine import matrix_rate
-from rare_tokens.ingest.model.structure import decoder_blocks, layer_index, mlp_shape
+from rare_tokens.ingest.model.mlp import decoder_blocks, layer_index, mlp_shape
 from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
 from rare_tokens.ingest.run.pipeline import choose_device
 from rare_tokens.ingest.run.request import Request

@@ -21,7 +21,8 @@ FORBIDDEN = {  # beside what is said here, everything below may be used
 FLOORS = {
     "ingest": (
         ("machine", "embedded"),
-        ("text", "model"),
+        ("text",),
+        ("model",),
         ("ablation",),
         ("dense",),
         ("run",),

@@ -146,8 +146,11 @@ def forward(
         (structure.final_norm, "before", keep("residual")),
         (structure.out_projection, "before", keep("activations")),
     )
+    # The unembedding is not needed, and its logits are large; but some models have the final norm in their head.
+    body = model.base_model
+    whole = body if any(module is structure.final_norm for module in body.modules()) else model
     with torch.inference_mode(), hooked(*hooks):
-        model.base_model(input_ids=inputs, use_cache=False)
+        whole(input_ids=inputs, use_cache=False)
     return seen["residual"], seen["activations"]
 
 

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from rare_tokens.ingest.attention.heads import AttentionLayer, eager, visible
 from rare_tokens.ingest.attention.rerun import Recorded, Rerun
-from rare_tokens.ingest.model.structure import Structure, linear_weight
+from rare_tokens.ingest.model.mlp import linear_weight
+from rare_tokens.ingest.model.structure import Structure
 
 ABLATIONS = ("zero", "mean", "uniform")
 HEAD, LAYER, NORM, FEED_FORWARD = "head", "layer", "norm", "feed_forward"

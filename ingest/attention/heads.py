@@ -16,16 +16,9 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.model.mlp import decoder_blocks, linear_weight, mlp_modules
 from rare_tokens.ingest.model.norms import may_be_norm
-from rare_tokens.ingest.model.structure import (
-    PROBE_TOKENS,
-    Structure,
-    decoder_blocks,
-    hooked,
-    linear_weight,
-    mlp_modules,
-    same_logits,
-)
+from rare_tokens.ingest.model.structure import PROBE_TOKENS, Structure, hooked, same_logits
 
 LAYERS = 2  # attention blocks looked at by default: the last ones upstream of the neurons
 _SOFTMAX = (nn.functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)

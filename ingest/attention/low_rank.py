@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rare_tokens.ingest.attention.heads import AttentionLayer
+from rare_tokens.ingest.model.mlp import linear_weight
 from rare_tokens.ingest.model.norms import NormForm, may_be_norm, norm_form
-from rare_tokens.ingest.model.structure import hooked, linear_weight, same_logits
+from rare_tokens.ingest.model.structure import hooked, same_logits
 
 _DTYPES = (torch.float32, torch.float64)  # in less, the roundings of the model's own products count
 Hook = tuple[nn.Module, str, Callable[..., Any]]

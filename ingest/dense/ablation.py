@@ -26,8 +26,9 @@ from rare_tokens.ingest.ablation.effects import FORMULAS
 from rare_tokens.ingest.ablation.paths import Prediction
 from rare_tokens.ingest.ablation.unigram import Unigram
 from rare_tokens.ingest.dense.replay import Replay, Unrounded
+from rare_tokens.ingest.model.mlp import linear_weight
 from rare_tokens.ingest.model.norms import NormForm
-from rare_tokens.ingest.model.structure import PROBE_TOKENS, Structure, hooked, linear_weight, same_logits
+from rare_tokens.ingest.model.structure import PROBE_TOKENS, Structure, hooked, same_logits
 
 WIDER = {torch.float32: torch.float64, torch.float64: torch.float64}  # half precisions: float32
 MOST_ROWS = 512  # edits in a batch

@@ -15,7 +15,8 @@ from rare_tokens.ingest.ablation.capture import Captured
 from rare_tokens.ingest.ablation.effects import FORMULAS
 from rare_tokens.ingest.ablation.parts import EffectUnits
 from rare_tokens.ingest.dense.ablation import DenseAblation
-from rare_tokens.ingest.model.structure import Structure, decoder_blocks
+from rare_tokens.ingest.model.mlp import decoder_blocks
+from rare_tokens.ingest.model.structure import Structure
 from rare_tokens.ingest.text.windows import Sample
 
 log = logging.getLogger("rare_tokens")

@@ -1,4 +1,4 @@
-"""A model's folder: its name and revision, what of it may run code, and the identity of its contents."""
+"""A model's folder: its name and revision, which of its files are loaded, and the identity of their contents."""
 
 import hashlib
 import json
@@ -11,6 +11,11 @@ from rare_tokens.common.errors import UserError
 
 SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
 PICKLES = ("*.bin", "*.bin.index.json")
+CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer.json", "adapter_config.json"
+GGUF_SUFFIX = ".gguf"
+_WHOLE = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
+_LFS_POINTER = b"version https://git-lfs.github.com/"
+_SNAPSHOT = re.compile(r"(?:models|datasets)--(?P<repository>.+)")
 
 
 @dataclass(frozen=True)
@@ -18,19 +23,31 @@ class ModelFolder:
     """A model at one revision, on disk.
 
     Attributes:
-        path: folder with config.json, weights and tokenizer.
-        name: as shown to people: the hub id, or the folder's name (never its path).
-        revision: branch, tag or commit of a hub id; the step folder's name; `main` for a plain folder.
+        path: folder with config.json, weights and tokenizer, or with the GGUF file that holds all three.
+        name: as shown to people: the hub id, or the name of the folder or file (never its path).
+        revision: branch, tag or commit of a hub id; the step folder's name; `main` for a plain folder or file.
+        gguf: name of the GGUF file in `path`; None where the model is a folder in Hugging Face's layout.
     """
 
     path: Path
     name: str
     revision: str
+    gguf: str | None = None
 
     @property
     def short_name(self) -> str:
         """The name without the owner, safe in a file name."""
         return short_name(self.name)
+
+    @property
+    def file_options(self) -> dict[str, str]:
+        """What `transformers` must be told beside the folder."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
+
+    def shown(self, file: str) -> str:
+        """A file of the model, to begin a message with: the model's own name stands for a GGUF file."""
+        revision = "" if self.revision == "main" else f" ({self.revision})"
+        return f"--model {self.name}{revision}" if self.gguf else f"--model {self.name}{revision}: its {file}"
 
 
 @dataclass(frozen=True)
@@ -46,35 +63,95 @@ def short_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name.rsplit("/", 1)[-1]).strip("-.") or "model"
 
 
+def folder_name(path: Path) -> str:
+    """What people call a model's folder: its name, or the repository whose snapshot it is in a hub cache."""
+    path = path.resolve()
+    if path.parent.name == "snapshots" and (cached := _SNAPSHOT.fullmatch(path.parent.parent.name)):
+        return cached["repository"].replace("--", "/", 1)
+    return path.name
+
+
 def weight_files(path: Path, trust: Trust) -> list[Path]:
-    """The weight files that would be loaded: safetensors, else pickles where they are allowed."""
-    files = sorted(path.glob("*.safetensors"))
-    if not files and trust.pickle:
-        files = sorted(path.glob("pytorch_model*.bin"))
+    """The weight files that `transformers` would load: safetensors, else pickles where they are allowed.
+
+    It takes `model.safetensors`, else the files that the index names; others in the folder are not part of the model.
+
+    Raises:
+        UserError: an index cannot be read, or names a file that is not there.
+    """
+    for kind in ("safetensors", "bin") if trust.pickle else ("safetensors",):
+        whole = path / _WHOLE[kind]
+        index = path / f"{whole.name}.index.json"
+        if whole.is_file():
+            return [whole]
+        if index.is_file():
+            return _indexed(index)
+    return []
+
+
+def _indexed(index: Path) -> list[Path]:
+    wrong = f"The index of the weights, {index.name}, cannot be used"
+    refuse_pointer(index)
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [index.parent / name for name in names]
+    except (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{wrong}: it has no `weight_map` of tensors to files. Download it again.") from error
+    if missing := [file.name for file in files if not file.is_file()]:
+        shown = ", ".join(name[:80] for name in missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise UserError(f"{wrong}: of the files it names {len(missing)} are not there ({shown}). Download them.")
+    if not files or any(file.parent != index.parent for file in files):
+        raise UserError(f"{wrong}: it names no files of its own folder. Download it again.")
     return files
 
 
+def refuse_pointer(file: Path) -> None:
+    """Refuse a file that Git LFS has left in the place of the real one.
+
+    Raises:
+        UserError: it is such a pointer.
+    """
+    try:
+        with file.open("rb") as stream:
+            is_pointer = stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:  # whoever reads it says why
+        return
+    if is_pointer:
+        raise UserError(
+            f"{file.name} is a Git LFS pointer, not the file itself. Fetch it: `git lfs pull` in the model's folder."
+        )
+
+
 def model_hash(found: ModelFolder, trust: Trust) -> str:
-    """sha256 over the configuration and the contents of the weight files, hex.
+    """sha256 over everything that is loaded as the model, hex: its configuration, its weights, code that comes with it.
 
     In a hub cache a large file is a link to a blob named by its own sha256, which is then not read again.
     """
+    if found.gguf is not None:
+        return hashlib.sha256(f"gguf {file_hash(found.path / found.gguf)}".encode()).hexdigest()
     digest = hashlib.sha256(json.dumps(config_values(found), sort_keys=True).encode())
-    for file in weight_files(found.path, trust):
+    code = sorted(found.path.glob("*.py")) if trust.remote_code else []
+    for file in (*weight_files(found.path, trust), *code):
         digest.update(f"{file.name} {file_hash(file)}".encode())
     return digest.hexdigest()
 
 
-def config_values(found: ModelFolder) -> Any:
-    """What config.json holds.
+def config_values(found: ModelFolder) -> dict[str, Any]:
+    """What config.json holds; of a GGUF file, nothing.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or is no object.
     """
+    if found.gguf is not None:
+        return {}
+    refuse_pointer(found.path / CONFIG)
     try:
-        return json.loads((found.path / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"--model {found.name}: its config.json cannot be read ({error}).") from error
+        values = json.loads((found.path / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{found.shown(CONFIG)} cannot be read ({error}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{found.shown(CONFIG)} holds a {type(values).__name__}, not an object with a configuration.")
+    return values
 
 
 def file_hash(file: Path) -> str:

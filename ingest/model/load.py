@@ -1,64 +1,115 @@
-"""A model's configuration, tokenizer and weights, read from its folder; nothing is fetched from the network."""
+"""A model's configuration and weights, read from its folder; nothing is fetched from the network.
 
-import hashlib
-import json
+What the weights hold and what the configuration describes must be the same model: a weight that is missing, left over
+or of another shape is refused by name, for the library would go on without it.
+"""
+
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.model.files import ModelFolder, Trust
+from rare_tokens.ingest.model.files import CONFIG, ModelFolder, Trust, config_values
+from rare_tokens.ingest.model.gguf import alone
 from rare_tokens.ingest.model.head import all_finite
+from rare_tokens.ingest.model.reading import reading
+from rare_tokens.ingest.model.weight_names import WeightNames, refuse_left_over
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
-
-
-def load_tokenizer(found: ModelFolder, trust: Trust) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; never from the network."""
-    _quiet()
-    try:
-        return AutoTokenizer.from_pretrained(
-            found.path, local_files_only=True, trust_remote_code=trust.remote_code, use_fast=True
-        )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise UserError(f"--model {found.name}: its tokenizer cannot be loaded ({_first_line(error)}).") from error
-
-
-def tokenizer_id(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> str:
-    """Identity of a vocabulary by its content, so that the checkpoints of one series share it.
-
-    The unembedding's rows count: two models may pad one tokenizer to different sizes.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    digest = hashlib.sha256(f"{vocabulary_size} {content}".encode("utf-8", "surrogatepass"))
-    return "tok-" + digest.hexdigest()[:12]
+_ATTENTION = ("_attn_implementation", "attn_implementation", "_attn_implementation_internal")
 
 
 def load_config(found: ModelFolder, trust: Trust) -> Any:
-    """The model's configuration (layers, context length) without its weights."""
+    """The model's configuration (layers, context length) without its weights.
+
+    Attention kernels that are not installed are not asked for: `attention_note` says so.
+
+    Raises:
+        UserError: a field is missing or of the wrong kind, or the architecture is not one that can be analysed.
+    """
+    whole = _whole_config(found, trust)
+    with reading(f"{found.shown(CONFIG)} cannot be used"):
+        config = whole.get_text_config()
+    _refuse_kinds(found, whole)
+    for field in ("num_hidden_layers", "vocab_size", "hidden_size"):
+        value = getattr(config, field, None)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{found.shown(CONFIG)} has {field} {value!r}; it must be a positive whole number.")
+    return config
+
+
+def _whole_config(found: ModelFolder, trust: Trust) -> Any:
+    """The configuration with all its parts; a model of text alone has but one."""
     _quiet()
-    try:
-        return AutoConfig.from_pretrained(
-            found.path, local_files_only=True, trust_remote_code=trust.remote_code
-        ).get_text_config()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--model {found.name}: its architecture is not known ({_first_line(error)}).") from error
+    with reading(f"{found.shown(CONFIG)} cannot be used"), alone(found) as folder:
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust.remote_code, **found.file_options
+        )
+        if attention_note(found) is not None:
+            config._attn_implementation_internal = None
+    return config
+
+
+def _refuse_kinds(found: ModelFolder, config: Any) -> None:
+    """Refuse what a configuration says that no ablation here fits.
+
+    Raises:
+        UserError: an encoder–decoder, an encoder, or weights quantised otherwise than in a GGUF file.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"--model {found.name}: {config.model_type} is an encoder–decoder. Use a decoder-only language model."
+        )
+    if isinstance(method := config_values(found).get("quantization_config"), dict):
+        raise UserError(
+            f"--model {found.name}: its weights are quantised ({str(method.get('quant_method', 'unknown'))[:40]}). "
+            "Use the unquantised model, a dequantised copy, or a GGUF file."
+        )
+
+
+def attention_note(found: ModelFolder) -> str | None:
+    """What to tell of an attention kernel that the configuration asks for and that is not installed; else None."""
+    values = config_values(found)
+    wanted = next((str(values[name]) for name in _ATTENTION if values.get(name)), "")
+    if not wanted.startswith(("flash", "kernels")) or (is_flash_attn_2_available() and torch.cuda.is_available()):
+        return None
+    return (
+        f"The configuration of {found.name} asks for {wanted[:60]}, which is not installed here; PyTorch's own "
+        "attention is used, which differs from it by rounding alone."
+    )
 
 
 def context_length(config: Any) -> int | None:
     """Longest window the model was built for; None where it says nothing."""
     lengths = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")]
-    return next((int(length) for length in lengths if length), None)
+    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
+
+
+def model_without_weights(found: ModelFolder, trust: Trust, ignore: Sequence[str]) -> tuple[PreTrainedModel, list[str]]:
+    """The model on torch's meta device, its weights' names and shapes compared with what their files hold.
+
+    Returns also the names of the weights that are left over and may be.
+
+    Raises:
+        UserError: as `load_model`, but for values, which are not read.
+    """
+    return _from_files(found, trust, ignore, torch.float32, {"": "meta"})
 
 
 def load_model(
-    found: ModelFolder, *, dtype: str, device: str, trust: Trust, device_map: dict[str, str] | None = None
+    found: ModelFolder,
+    *,
+    dtype: str,
+    device: str,
+    trust: Trust,
+    ignore: Sequence[str] = (),
+    device_map: dict[str, str] | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model for inference.
 
@@ -67,32 +118,44 @@ def load_model(
         dtype: of its weights.
         device: where it computes.
         trust: what of it may run code.
+        ignore: patterns of names of weights that may be left over.
         device_map: where each part of it is, `disk` included: accelerate fetches it for the moment that it computes.
 
     Raises:
-        UserError: unknown architecture, weights that are missing, corrupt, of another shape, or not finite.
+        UserError: unknown architecture, weights that are missing, left over, corrupt, of another shape, or not finite.
     """
+    model, _ = _from_files(found, trust, ignore, DTYPES[dtype], device_map)
+    model = (model if device_map else model.to(device)).eval().requires_grad_(False)
+    _require_finite(model, found)
+    return model
+
+
+def _from_files(
+    found: ModelFolder,
+    trust: Trust,
+    ignore: Sequence[str],
+    dtype: torch.dtype,
+    device_map: dict[str, str] | None,
+) -> tuple[PreTrainedModel, list[str]]:
     _quiet()
-    try:
+    names = WeightNames.of(found, trust)
+    given: dict[str, Any] = {"device_map": device_map, **found.file_options}
+    if found.gguf is None:
+        given["config"] = _whole_config(found, trust)
+    elif hasattr(GgufConfig(), "dequantize"):
+        given["quantization_config"] = GgufConfig(dequantize=True)
+    with reading(f"{found.shown('weights')} cannot be loaded"), alone(found) as folder:
         model, report = AutoModelForCausalLM.from_pretrained(
-            found.path,
-            dtype=DTYPES[dtype],
+            folder,
+            dtype=dtype,
             local_files_only=True,
             trust_remote_code=trust.remote_code,
             use_safetensors=not trust.pickle or None,
             output_loading_info=True,
-            device_map=device_map,
+            ignore_mismatched_sizes=True,  # they are in the report, which names them
+            **given,
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise UserError(f"--model {found.name} ({found.revision}): cannot be loaded ({_first_line(error)}).") from error
-    except SafetensorError as error:
-        raise UserError(f"--model {found.name} ({found.revision}): its weights are corrupt ({error}).") from error
-    if missing := sorted(report["missing_keys"]):
-        shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise UserError(f"--model {found.name} ({found.revision}): {len(missing)} weights are missing ({shown}).")
-    model = (model if device_map else model.to(device)).eval().requires_grad_(False)
-    _require_finite(model, found)
-    return model
+    return model, refuse_left_over(found, names, model, report, ignore)
 
 
 def _require_finite(model: PreTrainedModel, found: ModelFolder) -> None:
@@ -103,11 +166,6 @@ def _require_finite(model: PreTrainedModel, found: ModelFolder) -> None:
                     raise UserError(
                         f"--model {found.name} ({found.revision}): weight {place}.{name} holds NaN or infinity."
                     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _quiet() -> None:

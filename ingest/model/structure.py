@@ -10,16 +10,18 @@ missing.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model.head import ROWS, Head
+from rare_tokens.ingest.model.mlp import Mlp, decoder_blocks, layer_index, linear_weight, mlp_modules, refused
 from rare_tokens.ingest.model.norms import may_be_norm, norm_form
+from rare_tokens.ingest.model.reading import reading
 
 PROBE_TOKENS = 8
 # Roundings that a comparison allows: of a dozen operations, each over many terms; of two or three elementwise ones.
@@ -81,6 +83,7 @@ def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
     depth = len(decoder_blocks(model))
     index = layer_index(layer, depth)
     probe = _probe(model, {unembedding, mlp.out_projection, *mlp.in_projections, *mlp.activations}, unembedding)
+    _require_causal(model, probe)
     final_norm = _final_norm(model, probe)
     head, mapped = _with_scale(model, _head(model, unembedding, final_norm, probe), unembedding, probe)
     w_out = linear_weight(mlp.out_projection).T
@@ -96,43 +99,6 @@ def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
     return replace(found, between=tuple(between))
 
 
-def layer_index(layer: int, depth: int) -> int:
-    """Index of a layer counted from 0, where negative ones count from the last.
-
-    Raises:
-        UserError: there is no such layer.
-    """
-    if not -depth <= layer < depth:
-        raise UserError(
-            f"--layer {layer}: the model has {depth} layers. Use 0 to {depth - 1}, or -1 (the last) to -{depth}."
-        )
-    return layer % depth
-
-
-def mlp_shape(model: PreTrainedModel, layer: int = -1) -> tuple[int, int, int]:
-    """(N, d, V) of a layer of a decoder whose weights need not be there (the meta device will do).
-
-    Raises:
-        UserError: as `find_structure`, as far as shapes alone can show it.
-    """
-    mlp = mlp_modules(model, layer)
-    neurons, width = _shape(mlp.out_projection) or (0, 0)
-    return neurons, width, model.get_output_embeddings().out_features
-
-
-def mlp_modules(model: PreTrainedModel, layer: int) -> "Mlp":
-    """The MLP of a layer of a decoder.
-
-    Raises:
-        UserError: it has none, or several.
-    """
-    unembedding = model.get_output_embeddings()
-    if not isinstance(unembedding, nn.Linear):
-        raise _refused(model, "it has no linear unembedding")
-    blocks = decoder_blocks(model)
-    return _find_mlp(model, blocks[layer_index(layer, len(blocks))], unembedding.in_features)
-
-
 @contextmanager
 def hooked(*hooks: tuple[nn.Module, str, Callable[..., Any]]) -> Iterator[None]:
     """Run a block with forward hooks: (module, `before` or `after`, function); removed at the end, come what may."""
@@ -141,69 +107,6 @@ def hooked(*hooks: tuple[nn.Module, str, Callable[..., Any]]) -> Iterator[None]:
             register = module.register_forward_pre_hook if moment == "before" else module.register_forward_hook
             stack.callback(register(function).remove)
         yield
-
-
-def linear_weight(module: nn.Module) -> Tensor:
-    """Weight of a linear map as out × in, for torch's Linear and for the transposed Conv1D of GPT-2."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach().T if isinstance(module, Conv1D) else weight.detach()
-
-
-def _refused(model: nn.Module, missing: str) -> UserError:
-    return UserError(
-        f"{type(model).__name__} is not supported: {missing}. "
-        "Use a decoder of blocks with one MLP each, ending in one final norm and a linear unembedding."
-    )
-
-
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The stack of decoder blocks.
-
-    Raises:
-        UserError: there is none.
-    """
-    depth = model.config.get_text_config().num_hidden_layers
-    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
-    if not stacks:
-        raise _refused(model, f"no stack of {depth} decoder blocks was found in it")
-    return stacks[0]
-
-
-def _shape(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of a linear map; None for anything else."""
-    if isinstance(module, (nn.Linear, Conv1D)):
-        out_features, in_features = linear_weight(module).shape
-        return in_features, out_features
-    return None
-
-
-@dataclass(frozen=True)
-class Mlp:
-    """The linear maps of an MLP."""
-
-    out_projection: nn.Module  # N → d
-    in_projections: list[nn.Module]  # d → N, or d → 2N with gate and up in one
-    activations: list[nn.Module]  # parameterless siblings: the activation function is among them
-
-
-def _find_mlp(model: nn.Module, block: nn.Module, width: int) -> Mlp:
-    """The one linear map N → d outside attention that has siblings d → N (or d → 2N)."""
-    found = []
-    for parent in block.modules():
-        if "attention" in type(parent).__name__.lower() or "attn" in type(parent).__name__.lower():
-            continue
-        linears = {child: shape for child in parent.children() if (shape := _shape(child)) is not None}
-        plain = [child for child in parent.children() if next(child.parameters(), None) is None]
-        for out, (neurons, to) in linears.items():
-            wanted = {(width, neurons), (width, 2 * neurons)}
-            ins = [child for child, shape in linears.items() if child is not out and shape in wanted]
-            if to == width and ins:
-                found.append(Mlp(out, ins, plain))
-    if len(found) != 1:
-        what = "no MLP with an output projection" if not found else f"{len(found)} MLPs (a mixture of experts?)"
-        raise _refused(model, f"{what} was found in the block")
-    return found[0]
 
 
 @dataclass
@@ -228,9 +131,9 @@ def _probe(model: PreTrainedModel, pieces: set[nn.Module], unembedding: nn.Linea
     vocabulary = min(model.config.get_text_config().vocab_size, linear_weight(unembedding).shape[0])
     tokens = (torch.arange(1, PROBE_TOKENS + 1, device=model.device) * 7919 % vocabulary).unsqueeze(0)
     with torch.inference_mode(), hooked(*((module, "after", keep) for module in watched)):
-        logits = model(input_ids=tokens, use_cache=False).logits
+        logits = _logits(model, tokens)
     if unembedding not in inputs:
-        raise _refused(model, "its unembedding is not called in a forward pass")
+        raise refused(model, "its unembedding is not called in a forward pass")
     if not bool(torch.isfinite(logits).all()):
         raise UserError(
             f"A short forward pass of {type(model).__name__} gives NaN or infinity in {str(logits.dtype)[6:]}. "
@@ -239,18 +142,54 @@ def _probe(model: PreTrainedModel, pieces: set[nn.Module], unembedding: nn.Linea
     return _Probe(tokens, inputs, outputs, inputs[unembedding], logits)
 
 
-def _final_norm(model: nn.Module, probe: _Probe) -> nn.Module:
+def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """Logits of the first forward passes, in which sizes of a configuration that do not fit together come to light."""
+    with reading(f"A short forward pass of {type(model).__name__} fails", "Check its config.json."):
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+    return logits
+
+
+def _require_causal(model: PreTrainedModel, probe: _Probe) -> None:
+    """Change the last token and see the logits before it stay: an encoder sees the tokens that it would predict.
+
+    Raises:
+        UserError: they change, as in an encoder.
+    """
+    changed = probe.tokens.clone()
+    changed[..., -1] = probe.tokens[..., 0]
+    with torch.inference_mode():
+        logits = _logits(model, changed)
+    if not _close(logits[:, :-1], probe.logits[:, :-1], FEW):
+        raise refused(model, "its predictions read the tokens after them, as an encoder's do")
+
+
+def _final_norm(model: PreTrainedModel, probe: _Probe) -> nn.Module:
     for module, output in probe.outputs.items():
         if may_be_norm(module) and output.shape == probe.head_input.shape and torch.equal(output, probe.head_input):
             return module
-    raise _refused(model, "its unembedding does not read the output of a final norm")
+    raise refused(model, f"its unembedding reads {_source(model, probe)}, not the output of a final norm")
+
+
+def _source(model: PreTrainedModel, probe: _Probe) -> str:
+    """What gives the unembedding its input, in words."""
+    seen: list[str] = []
+
+    def see(name: str, module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        is_alike = isinstance(output, Tensor) and output.shape == probe.head_input.shape
+        if is_alike and torch.equal(output, probe.head_input):
+            seen.append(f"{name} ({type(module).__name__})")
+
+    hooks = [(module, "after", partial(see, name)) for name, module in model.named_modules()]
+    with torch.inference_mode(), hooked(*hooks):
+        model(input_ids=probe.tokens, use_cache=False)
+    return seen[0] if seen else "something that no module gives"
 
 
 def _head(model: nn.Module, unembedding: nn.Linear, norm: nn.Module, probe: _Probe) -> Head:
     """Fold the probe's evidence into a Head: the norm's kind is the formula that reproduces what it did."""
     form = norm_form(norm, probe.inputs[norm], probe.outputs[norm])
     if not _close(form(probe.inputs[norm].double()), probe.outputs[norm]):
-        raise _refused(model, f"its final norm ({type(norm).__name__}) is neither a LayerNorm nor an RMSNorm")
+        raise refused(model, f"its final norm ({type(norm).__name__}) is neither a LayerNorm nor an RMSNorm")
     dtype = torch.promote_types(unembedding.weight.dtype, torch.float32)
     bias = None if form.bias is None else form.bias.to(dtype)
     return Head(
@@ -281,7 +220,7 @@ def _with_scale(model: nn.Module, head: Head, unembedding: nn.Linear, probe: _Pr
     x = probe.head_input.double()  # the unembedding is never whole in float64
     ours = torch.cat([x @ rows.double().T for rows in head.unembedding.split(ROWS)], dim=-1)
     if not _close(ours if head.logit_bias is None else ours + head.logit_bias.double(), probe.outputs[unembedding]):
-        raise _refused(model, "its unembedding does more than one matrix product")
+        raise refused(model, "its unembedding does more than one matrix product")
     if plain.shape == logits.shape and torch.equal(plain, logits):
         return head, False
     scale = float((plain * logits).sum() / plain.square().sum())
@@ -333,4 +272,4 @@ def _input_weights(model: nn.Module, mlp: Mlp, probe: _Probe, neurons: int) -> t
         for gate, up in ((0, 1), (1, 0)):
             if any(torch.equal(seen, outputs[gate]) for seen in activated):
                 return weights[gate], weights[up]
-    raise _refused(model, "the gate of its MLP could not be told from its other projections")
+    raise refused(model, "the gate of its MLP could not be told from its other projections")

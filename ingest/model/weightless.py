@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.model.structure import PROBE_TOKENS, decoder_blocks, hooked, mlp_modules
+from rare_tokens.ingest.model.mlp import decoder_blocks, mlp_modules
+from rare_tokens.ingest.model.reading import reading
+from rare_tokens.ingest.model.structure import PROBE_TOKENS, hooked
 
 
 def empty_model(name: str, config: Any, *, remote_code: bool) -> PreTrainedModel:
@@ -16,11 +17,8 @@ def empty_model(name: str, config: Any, *, remote_code: bool) -> PreTrainedModel
     Raises:
         UserError: its architecture is not known.
     """
-    with torch.device("meta"):
-        try:
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=remote_code)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--model {name}: its architecture is not known ({error}).") from error
+    with torch.device("meta"), reading(f"--model {name}: its architecture is not known"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=remote_code)
 
 
 # Settings by which configurations say that logits are capped, or that what an MLP gives is scaled before it is added.

@@ -34,7 +34,12 @@ def load(request: Request, *, whole: bool = False) -> LoadedModel:
     device = choose_device(options.device)
     held = planned(request, device, whole=whole)
     model = load_model(
-        request.folder, dtype=options.dtype, device=device, trust=options.trust, device_map=held.device_map
+        request.folder,
+        dtype=options.dtype,
+        device=device,
+        trust=options.trust,
+        ignore=options.ignore_weights,
+        device_map=held.device_map,
     )
     structure = find_structure(model, options.layer)
     if structure.between:

@@ -32,6 +32,7 @@ from rare_tokens.ingest.ablation.selfcheck import Checked, Subject, self_check
 from rare_tokens.ingest.dense.parts import dense_position_block
 from rare_tokens.ingest.dense.selfcheck import dense_self_check
 from rare_tokens.ingest.model.structure import Structure
+from rare_tokens.ingest.model.tokenizer import require_file_ids
 from rare_tokens.ingest.run.executors import Executor, gather
 from rare_tokens.ingest.run.loading import LoadedModel, load
 from rare_tokens.ingest.run.loading import choose_device as choose_device
@@ -66,6 +67,7 @@ class Prepared:
     manifest: Manifest
     material: Material
     loaded: Loaded
+    notes: tuple[str, ...] = ()  # what a reader of the results should know of the model
 
     @property
     def model(self) -> PreTrainedModel:
@@ -117,7 +119,7 @@ class Workbench:
         sample, counts = material.sample, material.counts.counts
         recipe = Recipe.of(request, sample, counts)
         loaded = Loaded(found.model, found.structure, found.device, sample, counts, recipe)
-        return Prepared(_manifest(request, found, material, units), material, loaded)
+        return Prepared(_manifest(request, found, material, units), material, loaded, request.look.notes)
 
     def _material(self, request: Request, vocabulary_size: int) -> Material:
         key = (request.tokenizer_id, request.frequency_source_id, vocabulary_size)
@@ -144,6 +146,7 @@ def _draw(request: Request, vocabulary_size: int) -> Material:
             f"The tokenizer of {request.folder.name} gave token {largest}, but its unembedding has {vocabulary_size} "
             "rows: tokenizer and weights do not belong together."
         )
+    require_file_ids(request.folder, request.tokenizer, found.first_texts)
     for warning in (*found.sample.warnings, *found.counts.warnings):
         log.warning("Warning: %s", warning)
     return found
@@ -158,6 +161,8 @@ def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[st
         "device": loaded.device,
         "offloaded_bytes": loaded.offloaded,
     }
+    if request.look.ignored_weights:
+        facts["ignored_weights"] = list(request.look.ignored_weights)
     if request.options.contexts == NC_MATCHED:
         facts |= {"tagger": tagger_name(), **material.sample.notes}
     return facts
@@ -338,7 +343,7 @@ def _effects(
 
 
 def _summary(prepared: Prepared, checked: Checked, exact_pairs: int, seconds: float, clock: _Clock) -> Summary:
-    warnings = [*prepared.material.sample.warnings, *prepared.material.counts.warnings]
+    warnings = [*prepared.notes, *prepared.material.sample.warnings, *prepared.material.counts.warnings]
     if prepared.manifest.dtype in ("bfloat16", "float16"):
         warnings.append(
             f"Captured in {prepared.manifest.dtype}: the tolerance holds given the captured values, "

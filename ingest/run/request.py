@@ -1,6 +1,7 @@
 """What a user asks of ingest, checked, and the identity of the run that answers it."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -12,14 +13,17 @@ from transformers import PreTrainedTokenizerBase
 from rare_tokens.common.effects import LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.rounding import require_tolerance
-from rare_tokens.ingest.model import load, locate
+from rare_tokens.ingest.model import locate
 from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash
-from rare_tokens.ingest.model.structure import layer_index
+from rare_tokens.ingest.model.load import context_length
+from rare_tokens.ingest.model.look import Look, look
+from rare_tokens.ingest.model.mlp import layer_index
+from rare_tokens.ingest.model.tokenizer import load_tokenizer, tokenizer_id
 from rare_tokens.ingest.text.corpus import Corpus, open_corpus, parse_sources
 from rare_tokens.ingest.text.matched import NC_MATCHED
 from rare_tokens.ingest.text.material import FROM_CORPUS
 from rare_tokens.ingest.text.parts_of_speech import tagger_name
-from rare_tokens.ingest.text.reading import STREAM_LIMIT
+from rare_tokens.ingest.text.reading import FIRST_DOCUMENTS, STREAM_LIMIT
 
 EDIT_SCOPES = ("window", "position")
 SAMPLE = "sample"
@@ -54,6 +58,7 @@ class Options:
     device: str = "auto"
     dtype: str = "float32"
     offload: str = AUTO
+    ignore_weights: tuple[str, ...] = ()
     trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
@@ -105,11 +110,16 @@ class Request:
     tokenizer: PreTrainedTokenizerBase
     tokenizer_id: str
     corpus: Corpus
-    config: Any
+    look: Look
     model_hash: str
     frequency_source_id: str
     frequency_source: str
     identity: dict[str, Any]
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self.look.config
 
     @property
     def run_id(self) -> str:
@@ -122,33 +132,41 @@ class Request:
 def identify(options: Options) -> list[Request]:
     """Find the model at each revision and the corpus, and say which runs they make.
 
-    Reads files and hashes them; loads no weights, draws no sample.
+    The models are looked at before the corpus is fetched. Reads files and hashes them; loads no weights, draws no
+    sample.
 
     Raises:
         UserError: something named cannot be found or used.
     """
-    corpus = open_corpus(options.corpus)
     revisions: Sequence[str | None] = options.revisions or (None,)
-    return [_request(options, revision, corpus) for revision in revisions]
+    looked = [_look(options, revision) for revision in revisions]
+    corpus = open_corpus(options.corpus)
+    return [_request(options, folder, found, corpus) for folder, found in looked]
 
 
-def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
+def _look(options: Options, revision: str | None) -> tuple[ModelFolder, Look]:
     folder = locate.locate(options.model, revision, options.trust)
-    config = load.load_config(folder, options.trust)
-    longest = load.context_length(config)
+    found = look(folder, options.trust, options.layer, options.ignore_weights)
+    longest = context_length(found.config)
     if longest is not None and options.window > longest:
         raise UserError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
-    tokenizer = load.load_tokenizer(folder, options.trust)
-    tokenizer_id = load.tokenizer_id(tokenizer, int(config.vocab_size))
+    return folder, found
+
+
+def _request(options: Options, folder: ModelFolder, found: Look, corpus: Corpus) -> Request:
+    # A stream's first documents are compared when they are read: to ask for them here would fetch thousands
+    documents = () if corpus.streamed else itertools.islice(corpus.documents(options.seed), FIRST_DOCUMENTS)
+    tokenizer = load_tokenizer(folder, options.trust, [document.text for document in documents])
+    vocabulary = tokenizer_id(tokenizer, int(found.config.vocab_size))
     weights = model_hash(folder, options.trust)
-    source_id, source = _frequency_source(options, corpus, tokenizer_id)
-    depth = int(config.num_hidden_layers)
+    source_id, source = _frequency_source(options, corpus, vocabulary)
+    depth = int(found.config.num_hidden_layers)
     layer = layer_index(options.layer, depth)
     identity = {
         "model_hash": weights,
         "revision": folder.revision,
         "layer": layer,
-        "tokenizer": tokenizer_id,
+        "tokenizer": vocabulary,
         "corpus": corpus.identity if options.contexts == SAMPLE else corpus.labelled_identity,
         "frequencies": source_id,
         "contexts": options.contexts if options.contexts == SAMPLE else f"{options.contexts} by {tagger_name()}",
@@ -161,7 +179,7 @@ def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
         "edit_scope": "position" if layer == depth - 1 else options.edit_scope,
         "dtype": options.dtype,
     }
-    return Request(options, folder, tokenizer, tokenizer_id, corpus, config, weights, source_id, source, identity)
+    return Request(options, folder, tokenizer, vocabulary, corpus, found, weights, source_id, source, identity)
 
 
 def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from rare_tokens.ingest.dense.ablation import WIDER
 from rare_tokens.ingest.model.files import ModelFolder, Trust, weight_files
 from rare_tokens.ingest.model.head import ROWS
 from rare_tokens.ingest.model.load import DTYPES
-from rare_tokens.ingest.model.structure import decoder_blocks, layer_index, mlp_shape
+from rare_tokens.ingest.model.mlp import decoder_blocks, layer_index, mlp_shape
 from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
 from rare_tokens.ingest.run.request import ALWAYS, NEVER, Request
 

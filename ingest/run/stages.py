@@ -26,7 +26,7 @@ from rare_tokens.ingest.dense.parts import DenseUnits, announce
 from rare_tokens.ingest.machine import release_memory
 from rare_tokens.ingest.model import locate
 from rare_tokens.ingest.model.files import model_hash
-from rare_tokens.ingest.model.load import load_config
+from rare_tokens.ingest.model.look import look
 from rare_tokens.ingest.model.structure import Structure
 from rare_tokens.ingest.run.loading import load
 from rare_tokens.ingest.run.request import Request
@@ -60,10 +60,10 @@ class Recipe:
     @classmethod
     def of(cls, request: Request, sample: Sample, counts: NDArray[np.int64]) -> "Recipe":
         """The recipe of a run whose sample is drawn."""
-        is_local = Path(request.options.model).expanduser().is_dir()
+        is_local = Path(request.options.model).expanduser().exists()
         folder = replace(request.folder, path=request.folder.path.resolve())
         nothing = cast("Any", None)
-        light = replace(request, folder=folder, tokenizer=nothing, corpus=nothing, config=nothing)
+        light = replace(request, folder=folder, tokenizer=nothing, corpus=nothing, look=nothing)
         return cls(light, replace(sample, documents=sample.documents.clear(), contexts=None), counts, is_local)
 
     def find(self) -> Request:
@@ -72,14 +72,15 @@ class Recipe:
         Raises:
             UserError: it has none, or other weights.
         """
-        folder, trust = self.request.folder, self.request.options.trust
+        options = self.request.options
+        folder, trust = self.request.folder, options.trust
         if not self.is_local:
             folder = locate.locate(folder.name, folder.revision, trust)
         elif not folder.path.is_dir():
             raise UserError(f"--model {folder.path}: a worker has no such folder. Put it where every worker sees it.")
         if model_hash(folder, trust) != self.request.model_hash:
             raise UserError(f"--model {folder.name} ({folder.revision}): a worker has other weights under this name.")
-        return replace(self.request, folder=folder, config=load_config(folder, trust))
+        return replace(self.request, folder=folder, look=look(folder, trust, options.layer, options.ignore_weights))
 
     def load(self) -> Loaded:
         """Load the model on this machine's device.

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from rare_tokens.ingest.text.corpus import Corpus
 from rare_tokens.ingest.text.counts import Counter, Frequencies, read_count_file
 from rare_tokens.ingest.text.matched import NC_MATCHED, draw_contexts
-from rare_tokens.ingest.text.reading import read_documents, read_limit
+from rare_tokens.ingest.text.reading import Opening, read_documents, read_limit
 from rare_tokens.ingest.text.spelling import token_table
 from rare_tokens.ingest.text.windows import Packer, Sample
 
@@ -23,6 +23,7 @@ class Material:
     sample: Sample
     counts: Frequencies
     tokens: pl.DataFrame  # dim_token
+    first_texts: tuple[str, ...] = ()  # of the documents that were read
 
 
 def draw_material(
@@ -63,12 +64,14 @@ def draw_material(
         published = read_count_file(Path(frequencies).expanduser(), vocabulary_size, len(tokenizer))
     packer = Packer(tokenizer, positions=positions, window=window, begin_token=begin_token) if not is_matched else None
     counter = Counter(tokenizer, vocabulary_size, read_limit(corpus)) if published is None else None
+    opening = Opening()
     readers = [one for one in (packer, counter) if one is not None]
-    read_documents(corpus.documents(seed) if readers else (), tokenizer, readers)
+    if readers:
+        read_documents(corpus.documents(seed), tokenizer, [*readers, opening])
     sample = None if packer is None else packer.sample(corpus.name)
     counts = published if counter is None else counter.frequencies(corpus.name)
     assert counts is not None
     if sample is None:
         how = {"positions": positions, "window": window, "seed": seed}
         sample = draw_contexts(corpus, tokenizer, counts, tokens, **how, begin_token=begin_token)
-    return Material(sample, counts, tokens)
+    return Material(sample, counts, tokens, tuple(opening.texts))

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.text.corpus import Corpus, Document
 
+FIRST_DOCUMENTS = 8  # of a corpus, on which a tokenizer is compared with its file
 STREAM_LIMIT = 5_000_000  # tokens that are read of a stream, to count them or to search them
 
 _BATCH_DOCUMENTS = 256
@@ -38,6 +39,23 @@ class Reader(Protocol):
 
     def add(self, tokenised: Tokenised) -> None:
         """Take the next document; not called where it is full."""
+
+
+class Opening:
+    """Keeps the first documents' texts."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.texts: list[str] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether it has `FIRST_DOCUMENTS`."""
+        return len(self.texts) >= FIRST_DOCUMENTS
+
+    def add(self, tokenised: Tokenised) -> None:
+        """Take the next document."""
+        self.texts.append(tokenised.document.text)
 
 
 def read_documents(
@@ -95,16 +113,23 @@ def tokenised_documents(documents: Iterable[Document], tokenizer: PreTrainedToke
     The name of a special token within a text is text like any other, so that no separator comes from a document.
     """
     for batch in _batches(documents):
-        encoded = tokenizer(
-            [document.text for document in batch],
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # no warning that a document is longer than the model's context: windows are cut from it
-        )["input_ids"]
+        encoded = token_ids(tokenizer, [document.text for document in batch])
         for document, ids in zip(batch, encoded, strict=True):
             yield Tokenised(document, np.asarray(ids, dtype=np.int64))
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text by itself, without special tokens; the name of a special token in a text is text."""
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,  # no warning that a document is longer than the model's context: windows are cut from it
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -1,0 +1,61 @@
+"""A first look at a model, before any text is fetched: is it whole, and is it one whose MLP can be ablated?"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rare_tokens.ingest.model.files import ModelFolder, Trust
+from rare_tokens.ingest.model.gguf import quantisation
+from rare_tokens.ingest.model.load import attention_note, load_config, model_without_weights
+from rare_tokens.ingest.model.mlp import mlp_modules
+from rare_tokens.ingest.model.weight_names import WeightNames, refuse_other_depth
+from rare_tokens.ingest.model.weightless import empty_model
+
+log = logging.getLogger("rare_tokens")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a model is, as far as everything but the values of its weights shows it.
+
+    Attributes:
+        config: its configuration.
+        quantisation: how its file stores the weights; None where they are as they were trained.
+        ignored_weights: names of tensors that it goes on without, because `--ignore-weights` says so.
+        notes: what a reader of its results should know.
+    """
+
+    config: Any
+    quantisation: str | None
+    ignored_weights: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def look(found: ModelFolder, trust: Trust, layer: int, ignore: Sequence[str] = ()) -> Look:
+    """Look at a model's files without reading its weights' values.
+
+    Args:
+        found: the model's folder.
+        trust: what of it may run code.
+        layer: block whose MLP is meant; negative ones count from the last.
+        ignore: patterns of names of weights that may be left over.
+
+    Raises:
+        UserError: a file cannot be used, weights are missing or left over, there is no such layer, or the
+            architecture is not supported.
+    """
+    config = load_config(found, trust)
+    stored = quantisation(found)
+    names = WeightNames.of(found, trust)
+    refuse_other_depth(found, names, int(config.num_hidden_layers), ignore)
+    left: list[str] = []
+    if names.shapes and not trust.remote_code:
+        model, left = model_without_weights(found, trust, ignore)
+    else:  # names and shapes come with the values, and are compared when those are loaded
+        model = empty_model(found.name, config, remote_code=trust.remote_code)
+    mlp_modules(model, layer)
+    note = attention_note(found)
+    if note is not None:
+        log.warning("Warning: %s", note)
+    return Look(config, stored, tuple(left), () if note is None else (note,))
