@@ -50,7 +50,7 @@ def mlp_modules(model: PreTrainedModel, layer: int) -> "Mlp":
     _refuse_projection(model, unembedding.in_features)
     blocks = decoder_blocks(model)
     index = layer_index(layer, len(blocks))
-    if (experts := _experts(blocks[index])) is not None:
+    if (experts := _experts(blocks[index], unembedding.in_features)) is not None:
         raise UserError(
             f"{type(model).__name__} is not supported: layer {index} is a mixture of experts ({experts}), so a token "
             "passes through some of its neurons only. Use a dense model, or a layer with one MLP."
@@ -148,16 +148,21 @@ _CLASSES = re.compile(r"(MoE|Moe|MoeBlock|SparseMLP|Experts?|Router)$")
 _STACKED = 3  # dimensions of the weights of all experts in one
 
 
-def _experts(block: nn.Module) -> str | None:
+def _experts(block: nn.Module, width: int) -> str | None:
     """Where a block holds a mixture of experts: beside the MLP, inside it, or in its place; None where it has none."""
     for path, module in _outside_attention(block):
         if not path or not any(weight.numel() for weight in module.parameters()):
             continue
         if _PARTS.search(path.rsplit(".", 1)[-1]) or _CLASSES.search(type(module).__name__):
             return f"{path}, {type(module).__name__}"
-        stacked = [name for name, weight in module.named_parameters(recurse=False) if weight.dim() >= _STACKED]
-        if stacked and not _is_convolution(module):
-            return f"{path}.{stacked[0]}"
+        for name, weight in module.named_parameters(recurse=False):
+            if (
+                weight.dim() == _STACKED
+                and len(weight) > 1
+                and width in weight.shape[1:]
+                and not _is_convolution(module)
+            ):
+                return f"{path}.{name}"
     return None
 
 

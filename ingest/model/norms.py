@@ -5,10 +5,11 @@ others are checked against.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_USUAL = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def norm_form(norm: nn.Module, x: Tensor, output: Tensor) -> NormForm:
     ones = torch.ones(x.shape[-1], dtype=torch.float64, device=x.device)
     gain = ones if weight is None else weight.detach().double()
     bias = None if shift is None else shift.detach().double()
-    kinds: list[tuple[bool, Tensor]] = [(True, gain), (False, gain), (False, 1 + gain)]
-    forms = [NormForm(centred, factor, bias, _epsilon(norm)) for centred, factor in kinds]
+    kinds: list[tuple[bool, Tensor]] = [(True, gain), (False, gain), (False, 1 + gain), (True, 1 + gain)]
+    forms = [NormForm(centred, factor, bias, eps) for centred, factor in kinds for eps in _epsilons(norm)]
     return min(forms, key=lambda form: float((form(x.double()) - output.double()).square().sum()))
 
 
@@ -75,6 +76,7 @@ def may_be_norm(module: nn.Module) -> bool:
     return all(item.dim() == 1 for item in parameters) and (bool(parameters) or "norm" in type(module).__name__.lower())
 
 
-def _epsilon(norm: nn.Module) -> float:
-    values: list[Any] = [value for name, value in vars(norm).items() if "eps" in name and isinstance(value, float)]
-    return values[0] if values else 0.0
+def _epsilons(norm: nn.Module) -> tuple[float, ...]:
+    """ε as the module has it; the usual ones where it stands in its code (OLMo), to take the nearest."""
+    values = [value for name, value in vars(norm).items() if "eps" in name and isinstance(value, float)]
+    return (values[0],) if values else _USUAL

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rare_tokens.common.errors import UserError
@@ -26,6 +27,14 @@ from rare_tokens.ingest.model.reading import reading
 PROBE_TOKENS = 8
 # Roundings that a comparison allows: of a dozen operations, each over many terms; of two or three elementwise ones.
 MANY, FEW = 64, 4
+_ACTIVATIONS = (
+    functional.silu,
+    functional.gelu,
+    partial(functional.gelu, approximate="tanh"),
+    functional.relu,
+    functional.sigmoid,
+    torch.tanh,
+)
 STEP = 8.0  # times the largest value of the residual stream
 
 
@@ -271,5 +280,9 @@ def _input_weights(model: nn.Module, mlp: Mlp, probe: _Probe, neurons: int) -> t
         activated = [probe.inputs[module] for module in mlp.activations if module in probe.inputs]
         for gate, up in ((0, 1), (1, 0)):
             if any(torch.equal(seen, outputs[gate]) for seen in activated):
+                return weights[gate], weights[up]
+        neurons_seen = probe.inputs[mlp.out_projection]
+        for gate, up in ((0, 1), (1, 0)):  # an activation function that is no module is told by what it gives
+            if any(_close(act(outputs[gate]) * outputs[up], neurons_seen) for act in _ACTIVATIONS):
                 return weights[gate], weights[up]
     raise refused(model, "the gate of its MLP could not be told from its other projections")
