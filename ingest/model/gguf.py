@@ -3,14 +3,12 @@
 import importlib.util
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model.files import GGUF_SUFFIX, ModelFolder, folder_name, refuse_pointer
-from rare_tokens.ingest.model.reading import reading
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}")
 
@@ -68,24 +66,3 @@ def alone(found: ModelFolder) -> Iterator[Path]:
         except OSError:  # a system that does not let everyone make links
             link.hardlink_to((found.path / found.gguf).resolve())
         yield Path(folder)
-
-
-def quantisation(found: ModelFolder) -> str | None:
-    """How the file stores its weights, most values first, for example ``Q4_1 (210 tensors), F32 (62 tensors)``.
-
-    None: the model is no GGUF file.
-
-    Raises:
-        UserError: its header cannot be read.
-    """
-    if found.gguf is None:
-        return None
-    from gguf import GGUFReader
-
-    tensors: Counter[str] = Counter()
-    values: Counter[str] = Counter()
-    with reading(f"{found.shown('header')} cannot be read as GGUF", "Download it again."):
-        for tensor in GGUFReader(found.path / found.gguf).tensors:
-            tensors[tensor.tensor_type.name] += 1
-            values[tensor.tensor_type.name] += int(tensor.n_elements)
-    return ", ".join(f"{name} ({tensors[name]} tensor{'s' * (tensors[name] != 1)})" for name, _ in values.most_common())

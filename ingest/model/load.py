@@ -6,17 +6,20 @@ or of another shape is refused by name, for the library would go on without it.
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
-from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedModel
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedModel, modeling_gguf_pytorch_utils
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model.files import CONFIG, ModelFolder, Trust, config_values
 from rare_tokens.ingest.model.gguf import alone
+from rare_tokens.ingest.model.gguf_header import Header
 from rare_tokens.ingest.model.head import all_finite
 from rare_tokens.ingest.model.reading import reading
 from rare_tokens.ingest.model.weight_names import WeightNames, refuse_left_over
@@ -155,6 +158,9 @@ def _from_files(
             ignore_mismatched_sizes=True,  # they are in the report, which names them
             **given,
         )
+    if found.gguf is not None:
+        header = Header.of(found)
+        report["unexpected_keys"] = {*report["unexpected_keys"], *header.not_taken(model)}
     return model, refuse_left_over(found, names, model, report, ignore)
 
 
@@ -173,3 +179,4 @@ def _quiet() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
+    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, disable=True)  # it asks no one whether bars are wanted

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rare_tokens.ingest.model.files import ModelFolder, Trust
-from rare_tokens.ingest.model.gguf import quantisation
+from rare_tokens.ingest.model.gguf_header import Header
 from rare_tokens.ingest.model.load import attention_note, load_config, model_without_weights
 from rare_tokens.ingest.model.mlp import mlp_modules
 from rare_tokens.ingest.model.weight_names import WeightNames, refuse_other_depth
@@ -45,8 +45,10 @@ def look(found: ModelFolder, trust: Trust, layer: int, ignore: Sequence[str] = (
         UserError: a file cannot be used, weights are missing or left over, there is no such layer, or the
             architecture is not supported.
     """
+    header = None if found.gguf is None else Header.of(found)
+    if header is not None:
+        header.refuse_unread(found)
     config = load_config(found, trust)
-    stored = quantisation(found)
     names = WeightNames.of(found, trust)
     refuse_other_depth(found, names, int(config.num_hidden_layers), ignore)
     left: list[str] = []
@@ -58,4 +60,4 @@ def look(found: ModelFolder, trust: Trust, layer: int, ignore: Sequence[str] = (
     note = attention_note(found)
     if note is not None:
         log.warning("Warning: %s", note)
-    return Look(config, stored, tuple(left), () if note is None else (note,))
+    return Look(config, None if header is None else header.quantisation, tuple(left), () if note is None else (note,))

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model.files import TOKENIZER, ModelFolder, Trust, refuse_pointer
 from rare_tokens.ingest.model.gguf import alone
+from rare_tokens.ingest.model.gguf_header import Header
 from rare_tokens.ingest.model.reading import reading
 from rare_tokens.ingest.text.reading import token_ids
 
@@ -59,6 +60,8 @@ def load_tokenizer(found: ModelFolder, trust: Trust, texts: Sequence[str] = ()) 
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust.remote_code, **found.file_options
         )
+    if found.gguf is not None:
+        Header.of(found).split_as_the_file(found, tokenizer)
     if _first_difference(found, tokenizer, [*HARD_STRINGS, *texts]) is None:
         return tokenizer
     with reading(cannot):
