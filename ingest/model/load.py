@@ -50,6 +50,7 @@ def load_config(found: ModelFolder, trust: Trust) -> Any:
 def _whole_config(found: ModelFolder, trust: Trust) -> Any:
     """The configuration with all its parts; a model of text alone has but one."""
     _quiet()
+    config_values(found)  # what is wrong with the file as such is said first
     with reading(f"{found.shown(CONFIG)} cannot be used"), alone(found) as folder:
         config = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust.remote_code, **found.file_options

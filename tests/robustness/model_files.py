@@ -32,7 +32,9 @@ KINDS = ("gpt2", "llama_tied", "gpt_neox", "gemma3", "cohere", "opt")
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model.gguf")
 
 _NUMBERS = st.sampled_from([0, 1, -1, 2, 3, 7, 31, 33, 64, 1 << 20, 1 << 31, 10**12, 10**30, 0.5, -0.5, 1e-30, 1e300])
-_WORDS = st.sampled_from(["", "gelu", "relu", "llama", "gpt2", "BPE", "Sequence", "ByteLevel", "auto", "bfloat16", "😀", "x" * 3000])  # fmt: skip
+_WORDS = st.sampled_from(
+    ["", "gelu", "relu", "llama", "gpt2", "BPE", "Sequence", "ByteLevel", "auto", "bfloat16", "😀", "x" * 3000]
+)
 _VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | _NUMBERS | _WORDS | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=3),
@@ -65,14 +67,14 @@ class ModelFiles:
         shutil.copytree(self.folder / ("gguf" if file.endswith(".gguf") else kind), folder)
         path = folder / file
         path.write_bytes(_changed(path, change, damage))
+        said = ""
         try:
             with _alarm(SECONDS):
                 self._load(folder / file if file.endswith(".gguf") else folder)
         except UserError as refused:
-            assert len(str(refused)) <= LONGEST_MESSAGE, f"{len(str(refused))} characters: {refused}"
-            self.ends[f"{file}: refused"] += 1
-        else:
-            self.ends[f"{file}: taken"] += 1
+            said = str(refused)
+        assert len(said) <= LONGEST_MESSAGE, f"{len(said)} characters: {said}"
+        self.ends[f"{file}: {'refused' if said else 'taken'}"] += 1
 
     def _load(self, path: Path) -> None:
         trust = Trust()
