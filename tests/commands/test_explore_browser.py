@@ -32,7 +32,7 @@ SECONDS = 60.0
 def address(commands: Any) -> Iterator[str]:
     """The notebook of a warehouse with one run, served; its address with the token."""
     path = commands.folder / "rare_tokens.duckdb"
-    make_parts(parts_root(path) / RUN, run_id=RUN, positions=768, neurons=96, zipf_share=0.8)
+    make_parts(parts_root(path) / RUN, run_id=RUN, positions=768, neurons=256, zipf_share=0.8)
     warehouse.publish(path, parts_root(path) / RUN, line=power_law_line, quiet=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
