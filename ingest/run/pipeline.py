@@ -160,6 +160,8 @@ def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[st
     }
     if request.options.contexts == NC_MATCHED:
         facts |= {"tagger": tagger_name(), **material.sample.notes}
+    if request.corpus.streamed:
+        facts["streams"] = [stream.asked for stream in request.corpus.streams]
     return facts
 
 

@@ -15,11 +15,13 @@ from rare_tokens.ingest.ablation.rounding import require_tolerance
 from rare_tokens.ingest.model import load, locate
 from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash
 from rare_tokens.ingest.model.structure import layer_index
-from rare_tokens.ingest.text.corpus import Corpus, open_corpus, parse_sources
+from rare_tokens.ingest.text.corpus import Corpus, open_corpus
 from rare_tokens.ingest.text.matched import NC_MATCHED
 from rare_tokens.ingest.text.material import FROM_CORPUS
 from rare_tokens.ingest.text.parts_of_speech import tagger_name
 from rare_tokens.ingest.text.reading import STREAM_LIMIT
+from rare_tokens.ingest.text.sources import parse_sources
+from rare_tokens.ingest.text.word_list import WORDFREQ, word_list_source
 
 EDIT_SCOPES = ("window", "position")
 SAMPLE = "sample"
@@ -40,6 +42,7 @@ class Options:
     model: str
     revisions: tuple[str, ...] = ()
     corpus: tuple[str, ...] = ("c4",)
+    text_field: str | None = None
     frequencies: str = FROM_CORPUS
     tokens: int = 25_088
     window: int = 256
@@ -58,6 +61,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
+        if self.text_field is not None and not self.text_field.strip():
+            raise UserError("--text-field: the name is empty; give the field that holds the text, or leave it out.")
         if self.window < 1:
             raise UserError(f"--window {self.window}: a window needs at least one position.")
         if self.contexts not in CONTEXTS:
@@ -127,7 +132,7 @@ def identify(options: Options) -> list[Request]:
     Raises:
         UserError: something named cannot be found or used.
     """
-    corpus = open_corpus(options.corpus)
+    corpus = open_corpus(options.corpus, options.text_field)
     revisions: Sequence[str | None] = options.revisions or (None,)
     return [_request(options, revision, corpus) for revision in revisions]
 
@@ -166,10 +171,14 @@ def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
 
 def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:
     """(id, description) of where token counts come from: by content, so that it is known before counting."""
+    if options.frequencies == WORDFREQ:
+        return word_list_source(tokenizer_id)
     if options.frequencies != FROM_CORPUS:
         path = Path(options.frequencies).expanduser()
         if not path.is_file():
-            raise UserError(f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, or `corpus`.")
+            raise UserError(
+                f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, `wordfreq`, or `corpus`."
+            )
         with path.open("rb") as stream:
             return "counts-" + hashlib.file_digest(stream, "sha256").hexdigest()[:12], path.name
     parts = [corpus.identity, tokenizer_id]

@@ -2,6 +2,7 @@
 
 import hashlib
 import tokenize
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +85,7 @@ class Counter:
         """
         if not self._total:
             raise UserError(f"The corpus {corpus_name} has no token to count.")
-        return _frequencies(self._counts, f"counted over {corpus_name}")
+        return frequencies(self._counts, f"counted over {corpus_name}")
 
 
 def read_count_file(path: Path, vocabulary_size: int, tokenizer_size: int) -> Frequencies:
@@ -112,7 +113,7 @@ def read_count_file(path: Path, vocabulary_size: int, tokenizer_size: int) -> Fr
     if counts[vocabulary_size:].any():
         raise UserError(f"The count file {path} counts tokens that the model's vocabulary of {vocabulary_size} lacks.")
     kept = counts[:vocabulary_size]
-    return _frequencies(np.pad(kept, (0, vocabulary_size - len(kept))), path.name)
+    return frequencies(np.pad(kept, (0, vocabulary_size - len(kept))), path.name)
 
 
 def _load(path: Path) -> NDArray[np.int64]:
@@ -131,10 +132,11 @@ def _load(path: Path) -> NDArray[np.int64]:
     return np.array(array, dtype=np.int64)
 
 
-def _frequencies(counts: NDArray[np.int64], name: str) -> Frequencies:
+def frequencies(counts: NDArray[np.int64], name: str, warnings: Sequence[str] = ()) -> Frequencies:
+    """Counts as a source: with the hash of them, and a warning where they rest on few tokens."""
     digest = hashlib.sha256(np.trim_zeros(counts, "b").astype("<i8").tobytes()).hexdigest()
     total = int(counts.sum())
-    warnings = []
+    warnings = list(warnings)
     if total < SMALL_SOURCE:
         warnings.append(
             f"Token frequencies rest on {total:,} tokens ({name}), fewer than {SMALL_SOURCE:,}: many tokens tie, and "

@@ -12,6 +12,7 @@ from rare_tokens.ingest.text.matched import NC_MATCHED, draw_contexts
 from rare_tokens.ingest.text.reading import read_documents, read_limit
 from rare_tokens.ingest.text.spelling import token_table
 from rare_tokens.ingest.text.windows import Packer, Sample
+from rare_tokens.ingest.text.word_list import WORDFREQ, word_list_counts
 
 FROM_CORPUS = "corpus"  # as `--frequencies` names it
 
@@ -46,7 +47,7 @@ def draw_material(
         tokenizer: the model's.
         vocabulary_size: V, rows of the unembedding.
         contexts: `sample` or `nc-matched`.
-        frequencies: `corpus`, or a file of counts.
+        frequencies: `corpus`, `wordfreq`, or a file of counts.
         positions: T; of matched contexts at most.
         window: positions of a window, or tokens before a matched one.
         seed: of the documents' order.
@@ -59,7 +60,9 @@ def draw_material(
     tokens = token_table(tokenizer, vocabulary_size)
     is_matched = contexts == NC_MATCHED
     published = None
-    if frequencies != FROM_CORPUS:
+    if frequencies == WORDFREQ:
+        published = word_list_counts(tokenizer, tokens["text"].to_list())
+    elif frequencies != FROM_CORPUS:
         published = read_count_file(Path(frequencies).expanduser(), vocabulary_size, len(tokenizer))
     packer = Packer(tokenizer, positions=positions, window=window, begin_token=begin_token) if not is_matched else None
     counter = Counter(tokenizer, vocabulary_size, read_limit(corpus)) if published is None else None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.text.corpus import Document
+from rare_tokens.ingest.text.documents import Document
 from rare_tokens.ingest.text.parts_of_speech import Tagger, Usage, usage
 from rare_tokens.ingest.text.reading import Tokenised, begin_token_id, separator_token_id
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.text.corpus import Corpus, Document
+from rare_tokens.ingest.text.corpus import Corpus
+from rare_tokens.ingest.text.documents import Document
 
 STREAM_LIMIT = 5_000_000  # tokens that are read of a stream, to count them or to search them
 

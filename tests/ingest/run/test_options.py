@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "dense below the last": {"layer": 0, "edit_scope": "position", "effects": ("loss", "frequency"), "device": "cpu"},
     "dense in the last": {"model": "gemma2"},
     "several corpora": {"corpus": ("news=one.jsonl", "two.jsonl"), "dtype": "bfloat16", "offload": "never"},
+    "another field, a word list": {"corpus": ("content.ndjson",), "text_field": "body.raw", "frequencies": "wordfreq"},
     "matched contexts": {
         "model": "matched", "corpus": ("news=news.txt", "novel=novel.txt"), "contexts": "nc-matched",
         "frequencies": "matched.npy", "tokens": 600, "window": 24,
@@ -51,6 +52,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     matched_tokenizer().save_pretrained(folder / "matched")
     for name, seed in (("one", 0), ("two", 1)):
         tiny_corpus(folder / f"{name}.jsonl", seed=seed)
+    lines = [json.loads(line)["text"] for line in (folder / "one.jsonl").read_text().splitlines()]
+    content = "".join(json.dumps({"body": {"raw": text}}) + "\n" for text in lines)
+    (folder / "content.ndjson").write_text(content)
     for seed, name in enumerate(("news", "novel")):
         write_corpus(folder / f"{name}.txt", documents([*RARE, *COMMON], seed, count=60))
     np.save(folder / "counts.npy", np.arange(1, 301))
@@ -63,7 +67,7 @@ def manifest_of(inputs: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> tup
     monkeypatch.chdir(inputs)
     given = PLAIN | {"model": "steps", "corpus": ("one.jsonl",)} | KINDS[kind]
     absolute = {"model": str(inputs / given["model"])}
-    if "frequencies" in given:
+    if given.get("frequencies", "wordfreq") != "wordfreq":
         absolute["frequencies"] = str(inputs / given["frequencies"])
     options = Options(**given | absolute)
     return options, Workbench().prepare(identify(options)[0]).manifest
