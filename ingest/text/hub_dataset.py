@@ -4,6 +4,7 @@ All that can be refused is refused when the data set is resolved, before a model
 the first row.
 """
 
+import lzma
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import pyarrow as pa
+import zstandard
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.text.documents import Document, document
+from rare_tokens.ingest.text.readers import pieces
 from rare_tokens.ingest.text.records import TEXT, TextField
 from rare_tokens.ingest.text.sources import C4_ON_THE_HUB, HUB, HubName
 
@@ -34,6 +37,7 @@ _OUT_OF_REACH = (OSError, EOFError, HTTPError)
 # What `datasets` raises besides on a data set that it cannot stream.
 _UNREADABLE = (
     pa.ArrowException, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError, ImportError, zlib.error,
+    lzma.LZMAError, zstandard.ZstdError,
 )  # fmt: skip
 _FAILED = (*_OUT_OF_REACH, *_UNREADABLE)
 
@@ -61,7 +65,7 @@ class HubDataset:
         return str(HubName(self.name, (self.config, self.split), self.revision, field))
 
     def documents(self, seed: int) -> Iterator[Document]:
-        """The documents in `datasets`' seeded order, blank ones left out.
+        """The documents in `datasets`' seeded order, without blank ones; long ones are cut as those of files are.
 
         Raises:
             UserError: the hub went out of reach, or a row holds no text.
@@ -69,8 +73,7 @@ class HubDataset:
         try:
             for row in self._rows().shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER):
                 text = self._text_field.text(row, f"A row of the data set {self.name}")
-                if text is not None and text.strip():
-                    yield document(text, self.label)
+                yield from (document(piece, self.label) for piece in pieces(text or "") if not piece.isspace())
         except _FAILED as error:
             _refuse(self.name, error)
 
@@ -124,7 +127,7 @@ def resolve(asked: HubName, label: str, field: str | None = None) -> HubDataset:
     field = asked.field or field or TEXT
     if asked == C4_ON_THE_HUB:
         config, split = asked.parts
-        return HubDataset(label, name, config, split, revision, field)
+        return HubDataset(label, asked.name, config, split, revision, field)
     try:
         config, split = _config_and_split(asked, name, revision)
     except _FAILED as error:
@@ -156,27 +159,24 @@ def _commit(asked: HubName) -> tuple[str, str]:
 
 def _config_and_split(asked: HubName, name: str, revision: str) -> tuple[str, str]:
     """Which configuration and split are meant (see `resolve`), both of them there."""
-    datasets = quiet_datasets()
-    place, at = _on_the_hub(name), {"revision": revision}
-    configs = datasets.get_dataset_config_names(place, **at)
-    first, *rest = [*asked.parts, ""]
-    config = first or datasets.get_dataset_default_config_name(place, **at)
+    datasets, place = quiet_datasets(), _on_the_hub(name)
+    configs = datasets.get_dataset_config_names(place, revision=revision)
+    usual = datasets.get_dataset_default_config_name(place, revision=revision)
+    first, second = [*asked.parts, "", ""][:2]
+    if len(asked.parts) == 1 and first not in configs:
+        if usual is None or first not in datasets.get_dataset_split_names(place, usual, revision=revision):
+            raise UserError(f"The data set {name} has no configuration or split {first}. {_choice(name, configs)}")
+        return usual, first
+    config, split = first or usual, second or DEFAULT_SPLIT
     if config is None:
         raise UserError(f"The data set {name} has several configurations and no default one. {_choice(name, configs)}")
-    splits = None
     if config not in configs:
-        usual = datasets.get_dataset_default_config_name(place, **at) if len(asked.parts) == 1 else None
-        splits = datasets.get_dataset_split_names(place, usual, **at) if usual else []
-        if first not in splits:
-            kinds = "configuration or split" if len(asked.parts) == 1 else "configuration"
-            raise UserError(f"The data set {name} has no {kinds} {first}. {_choice(name, configs)}")
-        return str(usual), first
-    split = next(iter(rest), "") or DEFAULT_SPLIT
-    splits = datasets.get_dataset_split_names(place, config, **at)
+        raise UserError(f"The data set {name} has no configuration {config}. {_choice(name, configs)}")
+    splits = datasets.get_dataset_split_names(place, config, revision=revision)
     if split not in splits:
         raise UserError(
-            f"The data set {name} has no split {split} in its configuration {config}. It has {', '.join(splits)}: "
-            f"--corpus {HUB}{name}:{config}:{splits[0] if splits else 'SPLIT'}."
+            f"The data set {name} has no split {split} in its configuration {config}. It has "
+            f"{', '.join(splits[:_SHOWN])}: --corpus {HUB}{name}:{config}:{splits[0] if splits else 'SPLIT'}."
         )
     return config, split
 

@@ -1,4 +1,4 @@
-"""The tokens of a run: its sample, the counts of its frequency source, and what each token of the vocabulary is."""
+"""The tokens in a run: its sample, the counts from its frequency source, and what each token in the vocabulary is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ FROM_CORPUS = "corpus"  # as `--frequencies` names it
 
 @dataclass(frozen=True)
 class Material:
-    """What the sample of a run is made of; the same for every checkpoint of a series."""
+    """The sample, counts and tokens of a run; the same for every checkpoint in a series."""
 
     sample: Sample
     counts: Frequencies
@@ -38,9 +38,9 @@ def draw_material(
     seed: int,
     begin_token: bool,
 ) -> Material:
-    """Draw a sample, or search for matched contexts, and count the corpus unless its counts are published.
+    """Draw a sample, or search for matched contexts; count the corpus, unless the counts come from elsewhere.
 
-    A stream is read once where one pass does: for a sample and its counts.
+    Where one pass is enough, for a sample and its counts, a stream is read once.
 
     Args:
         corpus: what is read.
@@ -48,9 +48,9 @@ def draw_material(
         vocabulary_size: V, rows of the unembedding.
         contexts: `sample` or `nc-matched`.
         frequencies: `corpus`, `wordfreq`, or a file of counts.
-        positions: T; of matched contexts at most.
-        window: positions of a window, or tokens before a matched one.
-        seed: of the documents' order.
+        positions: T, or the most for matched contexts.
+        window: positions per window, or tokens before a matched position.
+        seed: decides the order of documents.
         begin_token: whether each window starts with the begin token.
 
     Raises:

@@ -1,8 +1,8 @@
 """The texts in a file of a corpus: plain text, JSON lines, a JSON list, Parquet or Arrow; text may be compressed.
 
-Why not the readers of `datasets` itself: its JSON reader (5.2) fixes the columns on the first 10 MB, and so refuses
+The readers in `datasets` are not used: its JSON reader (5.2) infers the columns from the first 10 MB, so it refuses
 ordinary JSON lines in which an optional field first occurs later; it takes a path for a pattern; and it names neither
-the byte nor the line that is wrong. Here only the text is looked at, and `datasets` holds what was read (`corpus.py`).
+the byte nor the line that is wrong. Here only the text matters, and `datasets` holds what was read (`corpus.py`).
 """
 
 import codecs
@@ -23,7 +23,7 @@ from rare_tokens.ingest.text.tables import table_texts
 SEPARATOR_LINE = "<|endoftext|>"
 
 # A tokenizer takes a document whole and needs some 300 bytes a character, so a file of one gigabyte without
-# a separator could not be read at all: what is longer than this is cut into several documents.
+# a separator could not be read at all: a longer text is cut into several documents.
 LONGEST_DOCUMENT = 2_000_000  # characters
 
 _CHUNK = 1 << 22  # bytes
@@ -43,7 +43,7 @@ def read_texts(path: Path, field: TextField | None = None) -> Iterator[str]:
     field = field or TextField()
     try:
         for text in _texts(path, field):
-            yield from (piece for piece in _pieces(text) if not piece.isspace())
+            yield from (piece for piece in pieces(text) if not piece.isspace())
     except _DAMAGED as error:
         raise UserError(f"The corpus file {path} cannot be read: {_reason(error)}.") from error
 
@@ -62,8 +62,8 @@ def _reason(error: Exception) -> str:
     return (strerror or str(error) or type(error).__name__).splitlines()[0].rstrip(".")[:_LONGEST_REASON]
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """The text itself, or, where it is too long, parts of it cut at the last blank line, line, space or anywhere."""
+def pieces(text: str) -> Iterator[str]:
+    """The text, or parts of one that is too long, cut at the last blank line, line end or space, or else anywhere."""
     start = 0
     while len(text) - start > LONGEST_DOCUMENT:
         end = start + LONGEST_DOCUMENT
@@ -101,7 +101,7 @@ def _decoded(path: Path, compression: str | None) -> Iterator[str]:
 
 def _lines(path: Path, compression: str | None) -> Iterator[str]:
     """The file's lines without their ends."""
-    begun: list[str] = []  # what the chunks so far hold of a line that has not ended
+    begun: list[str] = []  # the pieces so far of a line that has not ended
     for chunk in _decoded(path, compression):
         first, *others = chunk.split("\n")
         begun.append(first)
@@ -123,7 +123,7 @@ def _read_plain(path: Path, compression: str | None) -> Iterator[str]:
         lines.append(line)
         size += len(line) + 1
         if size > 2 * LONGEST_DOCUMENT:
-            *whole, rest = _pieces("\n".join(lines))
+            *whole, rest = pieces("\n".join(lines))
             yield from (piece.strip("\n") for piece in whole)
             lines, size = [rest], len(rest)
     yield "\n".join(lines).strip("\n")
