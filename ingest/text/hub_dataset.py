@@ -97,7 +97,7 @@ class HubDataset:
 
     @property
     def _text_field(self) -> TextField:
-        return TextField(self.field, f"--corpus '{HUB}{self.name}:{self.config}:{self.split}#{{}}'")
+        return TextField(self.field, f"--corpus {HUB}{self.name}:{self.config}:{self.split}#{{}}")
 
     def _rows(self) -> Any:
         """Rows of the column alone that the text is in."""

@@ -4,6 +4,7 @@ No field is guessed. A record without the wanted field is refused with the field
 columns of a table and features of a data set are described the same way.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -87,14 +88,14 @@ class TextField:
             there = [f"{_cut(name)} ({kind})" for name, kind in list(fields.items())[:_SHOWN]]
             said = f"{place} has no field `{self.name}` and no string field (it has: {', '.join(there) or 'none'}). "
             raise UserError(said + "Write each text as one string in a field `text`.")
-        named = self._named(strings) if chat is None or not strings else ", or name a field" + self._named(strings)
+        named = (", or name a field" if chat and strings else "") + self._named(strings)
         raise UserError(said + named + ".")
 
     def _named(self, strings: list[str]) -> str:
         if not strings:
             return ""
         shown = [f"`{_cut(name)}`" for name in strings[:_SHOWN]] + ["…"] * (len(strings) > _SHOWN)
-        return f": {self.remedy.format(_cut(strings[0]))}. String fields: {', '.join(shown)}"
+        return f": {self.remedy.format(shlex.quote(_cut(strings[0])))}. String fields: {', '.join(shown)}"
 
     def _others(self, record: Mapping[str, Any]) -> str:
         strings = [name for name, kind in _fields(record) if kind == _STRING]
@@ -106,12 +107,14 @@ def _value(record: Mapping[str, Any], name: str) -> Any:
     if name in record:
         return record[name]
     outer, dot, inner = name.partition(".")
-    around = record[outer] if dot else {}
+    if not dot or outer not in record:
+        raise KeyError(name)
+    around = record[outer]
     if around is None:
         return None
     if not isinstance(around, Mapping):
         raise KeyError(name)
-    return _value(around, inner) if dot else around[name]
+    return _value(around, inner)
 
 
 def _fields(record: Mapping[str, Any], before: str = "", depth: int = 1) -> Iterator[tuple[str, str]]:

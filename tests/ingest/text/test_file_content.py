@@ -152,6 +152,7 @@ ABSENT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"conversations": [{"from": "human", "value": "x"}], "system": "s"}, None, "name a field: --text-field system."),
     ({"paragraphs": [{"p": "x"}], "sentences": ["a"]}, None, "has no field `text` and no string field (it has: "
      "paragraphs (a list of records), sentences (a list of strings))"),
+    ({"my text": "c"}, None, "--text-field 'my text'. String fields: `my text`."),
     ({"text": "x"}, "content", "has no field `content`. Name the one that holds the text: --text-field text."),
     ({"text": "x", "a": "b"}, "text.raw", "has no field `text.raw`"),
     ({f"field {number} " + "x" * 50: "x" for number in range(50)}, None, "…"),

@@ -83,7 +83,7 @@ REFUSED = {
     "hf:some/two:en:dev": "has no split dev in its configuration en. It has train, test: --corpus hf:some/two:en:train",
     "hf:some/default:half2": "has no split train in its configuration half2. It has test: ",
     "hf:some/default": "has no field `text`. Name the one that holds the text: --corpus "
-    "'hf:some/default:main:train#content'. String fields: `content`.",
+    "hf:some/default:main:train#content. String fields: `content`.",
     "hf:some/chat": "The data set some/chat holds chat records (`messages` is a list of turns)",
     "hf:some/numbers": "the column `text` holds no strings but int64",
     "hf:some/script": "comes as a script, which `datasets` no longer runs. Try its converted copy, "
