@@ -41,13 +41,20 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     "--corpus",
     multiple=True,
     metavar="[LABEL=]SOURCE",
-    help="Text to sample: c4 [default], builtin, or a path; LABEL names its domain. Repeatable.",
+    help="Text to sample: c4 [default], builtin, a path, or a data set of the hub as "
+    "hf:NAME[:CONFIG][:SPLIT][@REVISION][#FIELD]; LABEL names its domain. Repeatable.",
+)
+@click.option(
+    "--text-field",
+    metavar="NAME",
+    help="Field of the records that holds the text [default: text]; a.b is the field b within a.",
 )
 @click.option(
     "--frequencies",
     default="corpus",
     show_default=True,
-    help="Token counts: `corpus` counts the text itself; or a .npy file with a count per token id.",
+    help="Token counts: `corpus` counts the text itself; `wordfreq` estimates them from a list of English words; or a "
+    ".npy file with a count per token id.",
 )
 @click.option(
     "--contexts",

@@ -152,6 +152,11 @@ def _numeric_error(
     return float((np.abs(stored - truth) / (subject.tolerance + RELATIVE_TOLERANCE * np.abs(truth))).max())
 
 
+def captured_eps(dtype: torch.dtype) -> float:
+    """Rounding of what effects are computed from: of the model's dtype, or of float32, in which it is captured."""
+    return max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+
+
 def _structural_error(
     subject: Subject, windows: NDArray[np.int64], neurons: NDArray[Any], stored: NDArray[np.float64]
 ) -> float:
@@ -162,7 +167,7 @@ def _structural_error(
         ablated, _ = _losses(subject, tokens, torch.from_numpy(neurons[place].astype(np.int64)))
         delta = (ablated - loss).cpu().numpy()
         scale = torch.maximum(largest, loss).clamp_min(1.0).cpu().numpy()
-        allowed = 32 * torch.finfo(subject.model.dtype).eps * scale + 0.02 * np.abs(delta)
+        allowed = 32 * captured_eps(subject.model.dtype) * scale + 0.02 * np.abs(delta)
         worst = max(worst, float((np.abs(stored[place] - delta) / allowed).max()))
     return worst
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rare_tokens.ingest.ablation.rounding import RELATIVE_TOLERANCE
-from rare_tokens.ingest.ablation.selfcheck import Checked, Subject, require_passed, stored_effects
+from rare_tokens.ingest.ablation.selfcheck import Checked, Subject, captured_eps, require_passed, stored_effects
 from rare_tokens.ingest.dense.ablation import widened
 from rare_tokens.ingest.dense.replay import Unrounded
 from rare_tokens.ingest.model.structure import MANY, hooked
@@ -74,7 +74,7 @@ def structural_error(
 ) -> float:
     """Largest error of stored effects of an edit against the hooked model, in units of its tolerance (b)."""
     delta, scale = hooked_effect(model, projection, tokens, edit)
-    allowed = 32 * torch.finfo(model.dtype).eps * scale + 0.02 * np.abs(delta)
+    allowed = 32 * captured_eps(model.dtype) * scale + 0.02 * np.abs(delta)
     return float((np.abs(stored - delta) / allowed).max())
 
 

@@ -153,7 +153,8 @@ def _probe(model: PreTrainedModel, pieces: set[nn.Module], unembedding: nn.Linea
 
 def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     """Logits of the first forward passes, in which sizes of a configuration that do not fit together come to light."""
-    with reading(f"A short forward pass of {type(model).__name__} fails", "Check its config.json."):
+    where = f"A short forward pass of {type(model).__name__} in {str(model.dtype)[6:]} fails"
+    with reading(where, "Check its config.json, or try --dtype float32."):
         logits: Tensor = model(input_ids=tokens, use_cache=False).logits
     return logits
 

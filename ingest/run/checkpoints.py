@@ -125,7 +125,7 @@ def _missing(options: Options, revision: str, why: str, layer: int | None) -> Mi
     asked = {key: value for key, value in asdict(options).items() if key not in ("model", "revisions", "device")}
     digest = hashlib.sha256(json.dumps([name, revision, asked], sort_keys=True).encode()).hexdigest()
     short = short_name(name)
-    corpus = open_corpus(options.corpus)
+    corpus = open_corpus(options.corpus, options.text_field)
     known: dict[str, Any] = {"layer": layer, "corpus": corpus.name, "corpus_hash": corpus.identity}
     known |= {"seed": options.seed, "ablation": options.ablation, "dtype": options.dtype}
     if options.contexts == SAMPLE:

@@ -165,6 +165,8 @@ def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[st
         facts["ignored_weights"] = list(request.look.ignored_weights)
     if request.options.contexts == NC_MATCHED:
         facts |= {"tagger": tagger_name(), **material.sample.notes}
+    if request.corpus.streamed:
+        facts["streams"] = [stream.asked for stream in request.corpus.streams]
     return facts
 
 

@@ -19,11 +19,13 @@ from rare_tokens.ingest.model.load import context_length
 from rare_tokens.ingest.model.look import Look, look
 from rare_tokens.ingest.model.mlp import layer_index
 from rare_tokens.ingest.model.tokenizer import load_tokenizer, tokenizer_id
-from rare_tokens.ingest.text.corpus import Corpus, open_corpus, parse_sources
+from rare_tokens.ingest.text.corpus import Corpus, open_corpus
 from rare_tokens.ingest.text.matched import NC_MATCHED
 from rare_tokens.ingest.text.material import FROM_CORPUS
 from rare_tokens.ingest.text.parts_of_speech import tagger_name
 from rare_tokens.ingest.text.reading import FIRST_DOCUMENTS, STREAM_LIMIT
+from rare_tokens.ingest.text.sources import parse_sources
+from rare_tokens.ingest.text.word_list import WORDFREQ, word_list_source
 
 EDIT_SCOPES = ("window", "position")
 SAMPLE = "sample"
@@ -44,6 +46,7 @@ class Options:
     model: str
     revisions: tuple[str, ...] = ()
     corpus: tuple[str, ...] = ("c4",)
+    text_field: str | None = None
     frequencies: str = FROM_CORPUS
     tokens: int = 25_088
     window: int = 256
@@ -63,6 +66,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
+        if self.text_field is not None and not self.text_field.strip():
+            raise UserError("--text-field: the name is empty; give the field that holds the text, or leave it out.")
         if self.window < 1:
             raise UserError(f"--window {self.window}: a window needs at least one position.")
         if self.contexts not in CONTEXTS:
@@ -140,7 +145,7 @@ def identify(options: Options) -> list[Request]:
     """
     revisions: Sequence[str | None] = options.revisions or (None,)
     looked = [_look(options, revision) for revision in revisions]
-    corpus = open_corpus(options.corpus)
+    corpus = open_corpus(options.corpus, options.text_field)
     return [_request(options, folder, found, corpus) for folder, found in looked]
 
 
@@ -184,10 +189,14 @@ def _request(options: Options, folder: ModelFolder, found: Look, corpus: Corpus)
 
 def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:
     """(id, description) of where token counts come from: by content, so that it is known before counting."""
+    if options.frequencies == WORDFREQ:
+        return word_list_source(tokenizer_id)
     if options.frequencies != FROM_CORPUS:
         path = Path(options.frequencies).expanduser()
         if not path.is_file():
-            raise UserError(f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, or `corpus`.")
+            raise UserError(
+                f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, `wordfreq`, or `corpus`."
+            )
         with path.open("rb") as stream:
             return "counts-" + hashlib.file_digest(stream, "sha256").hexdigest()[:12], path.name
     parts = [corpus.identity, tokenizer_id]

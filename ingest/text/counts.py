@@ -1,7 +1,8 @@
-"""How often each token occurs in a source: counted over a corpus, or read from a published count file."""
+"""How often each token occurs in a source: counted over a corpus, or read from a file of published counts."""
 
 import hashlib
 import tokenize
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Frequencies:
 
 
 class Counter:
-    """Counts the tokens of documents, separators left out."""
+    """Counts the tokens in documents, without separators."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Counter:
         limit: int | None = None,
         progress: Advance | None = None,
     ) -> None:
-        """Begin at zero; full at `limit` tokens (None: never). `progress` is told the tokens counted."""
+        """Begin at zero; full at `limit` tokens (None: never). `progress` is called with the tokens counted."""
         self._counts = np.zeros(vocabulary_size, dtype=np.int64)
         self._separator = separator_token_id(tokenizer)
         self._limit = limit
@@ -80,21 +81,21 @@ class Counter:
         """What was counted.
 
         Raises:
-            UserError: nothing was.
+            UserError: no token was counted.
         """
         if not self._total:
             raise UserError(f"The corpus {corpus_name} has no token to count.")
-        return _frequencies(self._counts, f"counted over {corpus_name}")
+        return frequencies(self._counts, f"counted over {corpus_name}")
 
 
 def read_count_file(path: Path, vocabulary_size: int, tokenizer_size: int) -> Frequencies:
     """Read published counts: a `.npy` array of integers, one per token id.
 
-    It has as many counts as the tokenizer has tokens, or as the model's vocabulary, which may be padded; ids that the
-    file does not have get 0.
+    The file has one count per token of the tokenizer, or per token id of the model's vocabulary, which may be padded.
+    Ids that it lacks get 0.
 
     Raises:
-        UserError: there is no such file, it is no such array, its length fits neither, or a count is negative.
+        UserError: there is no such file, it is not such an array, its length fits neither, or a count is negative.
     """
     counts = _load(path)
     if counts.ndim != 1 or len(counts) not in (tokenizer_size, vocabulary_size):
@@ -112,11 +113,11 @@ def read_count_file(path: Path, vocabulary_size: int, tokenizer_size: int) -> Fr
     if counts[vocabulary_size:].any():
         raise UserError(f"The count file {path} counts tokens that the model's vocabulary of {vocabulary_size} lacks.")
     kept = counts[:vocabulary_size]
-    return _frequencies(np.pad(kept, (0, vocabulary_size - len(kept))), path.name)
+    return frequencies(np.pad(kept, (0, vocabulary_size - len(kept))), path.name)
 
 
 def _load(path: Path) -> NDArray[np.int64]:
-    """The array of a `.npy` file. It is mapped, so that a header's false size allocates nothing."""
+    """The array of a `.npy` file. It is mapped into memory, so a false size in the header allocates nothing."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
@@ -131,10 +132,11 @@ def _load(path: Path) -> NDArray[np.int64]:
     return np.array(array, dtype=np.int64)
 
 
-def _frequencies(counts: NDArray[np.int64], name: str) -> Frequencies:
+def frequencies(counts: NDArray[np.int64], name: str, warnings: Sequence[str] = ()) -> Frequencies:
+    """Counts as a source: with the hash of them, and a warning where they rest on few tokens."""
     digest = hashlib.sha256(np.trim_zeros(counts, "b").astype("<i8").tobytes()).hexdigest()
     total = int(counts.sum())
-    warnings = []
+    warnings = list(warnings)
     if total < SMALL_SOURCE:
         warnings.append(
             f"Token frequencies rest on {total:,} tokens ({name}), fewer than {SMALL_SOURCE:,}: many tokens tie, and "

@@ -1,8 +1,8 @@
-"""Positions of `--contexts nc-matched`: rare tokens, each matched one-to-one to a common one (NC A.6).
+"""Positions for `--contexts nc-matched`: rare tokens, each matched to a common token of its own (NC A.6).
 
-A pair is a rare and a common token of about the same length that are used alike; a context of it is one occurrence of
-each, in the same domain, part of speech and place in the sentence, in the same syntactic role where it is known and
-there is one. Everything is seeded: documents, candidates and pairs come in an order that the seed decides.
+A pair is a rare and a common token that have about the same length and are used alike. A context of the pair is one
+occurrence of each token, in the same domain, part of speech and place in the sentence, and in the same syntactic role
+where the role is known and such a match exists. The seed decides the order of documents, candidates and pairs.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ assert _PRESET.rare_below is not None
 assert _PRESET.common_above is not None
 assert _PRESET.least_source is not None
 RARE_BELOW, COMMON_ABOVE = _PRESET.rare_below, _PRESET.common_above  # frequencies: 100 and 10,000 of 563,152,038
-LEAST_SOURCE = _PRESET.least_source  # tokens of a source in which such frequencies can be told
-CONTEXTS = 20  # of a pair at most (NC A.6)
-LEAST_PAIRS = 10  # below, a mean over the rare tokens is one of accidents
+LEAST_SOURCE = _PRESET.least_source  # tokens that a source needs before it can show such frequencies
+CONTEXTS = 20  # per pair, at most (NC A.6)
+LEAST_PAIRS = 10  # with fewer, chance decides the mean over the rare tokens
 LENGTH_SLACK = 1  # characters
-CANDIDATES, LEAST_CANDIDATES = 600, 8  # common tokens looked at: in all, and for each rare one whatever that makes
-CANDIDATE_CONTEXTS = 2 * CONTEXTS  # of a common token in each domain
+CANDIDATES, LEAST_CANDIDATES = 600, 8  # common tokens examined: about so many in total, at least so many per rare one
+CANDIDATE_CONTEXTS = 2 * CONTEXTS  # per common token and domain
 
 Kind = tuple[str, bool]  # part of speech, whether the token is the whole word
 Cell = tuple[str, str]  # domain, place in the sentence
@@ -47,15 +47,15 @@ Couple = tuple[Occurrence, Occurrence]  # a context: the rare token's occurrence
 
 
 class NothingToMeasureError(UserError):
-    """The corpora hold no positions of the kind asked for; the message is the reason."""
+    """The corpora hold no positions of the requested kind; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class TokenTypes:
-    """Tokens of a vocabulary that may be matched: those of letters only.
+    """The tokens in a vocabulary that may be matched: those made of letters only.
 
     Attributes:
-        lengths: characters of each, spaces left out, shape (V,).
+        lengths: characters per token, without spaces, shape (V,).
         starts_word: the token begins with a space, shape (V,).
         rare, common: token ids, ascending.
     """
@@ -66,7 +66,7 @@ class TokenTypes:
     common: list[int]
 
     def alike(self, token: int) -> list[int]:
-        """Common tokens of about the same length that begin a word if, and only if, `token` does."""
+        """Common tokens that have about the same length, and begin a word if and only if `token` does."""
         return [
             other
             for other in self.common
@@ -77,7 +77,7 @@ class TokenTypes:
 
 @dataclass(frozen=True)
 class Usages:
-    """Occurrences of one token of one kind, by cell, in the order of the text."""
+    """Occurrences of one token in one kind of use, by cell, in text order."""
 
     token: int
     kind: Kind
@@ -95,19 +95,19 @@ def draw_contexts(
     seed: int,
     begin_token: bool = False,
 ) -> Sample:
-    """Search a corpus for matched contexts; each is a window of which only the last token is predicted.
+    """Search a corpus for matched contexts. Each is a window in which only the last token is predicted.
 
     Args:
         counts: the frequency source.
         tokens: `dim_token` of the model's vocabulary.
-        positions: at most so many, two a context.
+        positions: the most to return; a context takes two.
         window: tokens before a target.
-        seed: of the order of everything.
-        begin_token: the first of them is the begin token.
+        seed: decides every order.
+        begin_token: whether a window starts with the begin token, which counts as one of its tokens.
 
     Raises:
         NothingToMeasureError: the frequency source is too small, or there are too few pairs.
-        UserError: the tokenizer cannot be used so, or the hub went out of reach.
+        UserError: the tokenizer cannot be used for this, or the hub can no longer be reached.
     """
     types = token_types(counts, tokens)
     search = Search(tokenizer, load_tagger(), window, begin_token, read_limit(corpus))
@@ -129,23 +129,23 @@ def draw_contexts(
     chosen = _within(ordered, positions)
     if len(chosen) < LEAST_PAIRS:
         raise NothingToMeasureError(
-            f"Too few pairs of a rare and a common token in {corpus.name}: {len(chosen)} of {LEAST_PAIRS} needed. "
-            f"{len(met)} of {len(types.rare)} rare tokens were met; search larger corpora or other domains."
+            f"Too few pairs of a rare and a common token in {corpus.name}: {len(chosen)} of the {LEAST_PAIRS} needed. "
+            f"{len(met)} of {len(types.rare)} rare tokens were found; search larger corpora or other domains."
         )
     notes = {"rare_tokens": len(types.rare), "rare_tokens_met": len(met)}
     return replace(_sample(chosen, separator_token_id(tokenizer), notes), warnings=_warnings(ordered))
 
 
 def token_types(counts: Frequencies, tokens: pl.DataFrame) -> TokenTypes:
-    """Tokens that are rare and common in a frequency source, among those of letters only.
+    """The rare and the common tokens in a frequency source, among those made of letters only.
 
     Raises:
-        NothingToMeasureError: the source is too small to tell, or has none that are rare.
+        NothingToMeasureError: the source is too small to tell, or has no rare token.
     """
     total = int(counts.counts.sum())
     if total < LEAST_SOURCE:
         raise NothingToMeasureError(
-            f"The frequency source ({counts.name}) has {total:,} tokens; telling tokens rarer than {RARE_BELOW:g} "
+            f"The frequency source ({counts.name}) has {total:,} tokens; recognising tokens rarer than {RARE_BELOW:g} "
             f"needs {LEAST_SOURCE:,}. Give the counts of a larger one (--frequencies FILE.npy)."
         )
     text = [text.strip() for text in tokens["text"]]
@@ -163,7 +163,7 @@ def token_types(counts: Frequencies, tokens: pl.DataFrame) -> TokenTypes:
 
 
 def _usages(occurrences: Iterable[Occurrence]) -> dict[int, list[Usages]]:
-    """The occurrences of each token by kind, the commonest kind first (ties by name)."""
+    """The occurrences of each token by kind of use, the most frequent kind first (ties by name)."""
     by_kind: dict[int, dict[Kind, list[Occurrence]]] = defaultdict(lambda: defaultdict(list))
     for one in occurrences:
         by_kind[one.token_id][one.usage.part_of_speech, one.usage.is_whole].append(one)
@@ -182,7 +182,7 @@ def _by_cell(occurrences: list[Occurrence]) -> dict[Cell, list[Occurrence]]:
 
 
 def _pairs(rare: list[Usages], common: list[Usages], types: TokenTypes) -> list[tuple[Usages, Usages]]:
-    """Pair each rare token with a common one of its own so that there are as many contexts in all as can be."""
+    """Pair each rare token with a common token of its own, for the largest possible number of contexts in total."""
     cells = sorted({cell for usages in rare for cell in usages.cells})
     tokens = sorted({usages.token for usages in common})
     found = {(usages.token, usages.kind): usages for usages in common}
@@ -207,7 +207,7 @@ def _sizes(usages: Usages, cells: list[Cell]) -> NDArray[np.int64]:
 
 
 def _contexts(rare: Usages, common: Usages) -> list[Couple]:
-    """The contexts of a pair: cell by cell in turn, so that domains and places share them, `CONTEXTS` at most."""
+    """A pair's contexts, at most `CONTEXTS`; cells take turns, so that every domain and place gets a share."""
     shared = sorted(rare.cells.keys() & common.cells.keys())
     couples = [_couples(rare.cells[cell], common.cells[cell]) for cell in shared]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*couples))
@@ -215,7 +215,7 @@ def _contexts(rare: Usages, common: Usages) -> list[Couple]:
 
 
 def _couples(rare: list[Occurrence], common: list[Occurrence]) -> list[Couple]:
-    """Occurrences of one cell two by two, those of the same syntactic role first."""
+    """Couples within one cell, first those that share a syntactic role."""
     left, couples, alone = list(common), [], []
     for one in rare:
         same = next((index for index, other in enumerate(left) if other.usage.role == one.usage.role), None)
@@ -227,7 +227,7 @@ def _couples(rare: list[Occurrence], common: list[Occurrence]) -> list[Couple]:
 
 
 def _within(pairs: list[list[Couple]], positions: int) -> list[list[Couple]]:
-    """As many pairs as `positions` allow at two positions a context, and then as many contexts of each."""
+    """As many pairs as `positions` allow at two positions per context, then as many contexts per pair."""
     kept = pairs[: positions // 2]
     each = next(
         each
@@ -242,18 +242,18 @@ def _warnings(pairs: list[list[Couple]]) -> list[str]:
     if found == CONTEXTS * len(pairs):
         return []
     return [
-        f"{found:,} contexts of {len(pairs)} pairs were found, fewer than {CONTEXTS} a pair; "
+        f"{found:,} contexts were found for {len(pairs)} pairs, fewer than {CONTEXTS} per pair; "
         "rare tokens need large corpora."
     ]
 
 
 def _seeded(tokens: list[int], *seed: int) -> list[int]:
-    """The tokens in an order that the seed decides, whatever others there are."""
+    """The tokens in an order that depends on the seed, and not on which other tokens there are."""
     return sorted(tokens, key=lambda token: hashlib.sha256(f"{seed} {token}".encode()).digest())
 
 
 def _sample(pairs: list[list[Couple]], separator: int, notes: dict[str, int]) -> Sample:
-    """Windows of the contexts, pair by pair, the rare token's position before the common one's."""
+    """The contexts as windows, pair by pair; within a context the rare token comes first."""
     rows: list[dict[str, Any]] = []
     occurrences: list[Occurrence] = []
     for pair, couples in enumerate(pairs):
@@ -279,7 +279,7 @@ def _sample(pairs: list[list[Couple]], separator: int, notes: dict[str, int]) ->
 
 
 def _documents(occurrences: list[Occurrence], document_ids: NDArray[np.int64]) -> pl.DataFrame:
-    """`dim_document` of the documents that contexts lie in, numbered in the order in which they were read."""
+    """`dim_document` for the documents that hold contexts, numbered in reading order."""
     ids, first = np.unique(document_ids, return_index=True)
     drawn = [occurrences[position].drawn for position in first.tolist()]
     rows = {

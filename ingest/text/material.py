@@ -1,4 +1,4 @@
-"""The tokens of a run: its sample, the counts of its frequency source, and what each token of the vocabulary is."""
+"""The tokens in a run: its sample, the counts from its frequency source, and what each token in the vocabulary is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,14 @@ from rare_tokens.ingest.text.matched import NC_MATCHED, draw_contexts
 from rare_tokens.ingest.text.reading import Opening, read_documents, read_limit
 from rare_tokens.ingest.text.spelling import token_table
 from rare_tokens.ingest.text.windows import Packer, Sample
+from rare_tokens.ingest.text.word_list import WORDFREQ, word_list_counts
 
 FROM_CORPUS = "corpus"  # as `--frequencies` names it
 
 
 @dataclass(frozen=True)
 class Material:
-    """What the sample of a run is made of; the same for every checkpoint of a series."""
+    """The sample, counts and tokens of a run; the same for every checkpoint in a series."""
 
     sample: Sample
     counts: Frequencies
@@ -38,19 +39,19 @@ def draw_material(
     seed: int,
     begin_token: bool,
 ) -> Material:
-    """Draw a sample, or search for matched contexts, and count the corpus unless its counts are published.
+    """Draw a sample, or search for matched contexts; count the corpus, unless the counts come from elsewhere.
 
-    A stream is read once where one pass does: for a sample and its counts.
+    Where one pass is enough, for a sample and its counts, a stream is read once.
 
     Args:
         corpus: what is read.
         tokenizer: the model's.
         vocabulary_size: V, rows of the unembedding.
         contexts: `sample` or `nc-matched`.
-        frequencies: `corpus`, or a file of counts.
-        positions: T; of matched contexts at most.
-        window: positions of a window, or tokens before a matched one.
-        seed: of the documents' order.
+        frequencies: `corpus`, `wordfreq`, or a file of counts.
+        positions: T, or the most for matched contexts.
+        window: positions per window, or tokens before a matched position.
+        seed: decides the order of documents.
         begin_token: whether each window starts with the begin token.
 
     Raises:
@@ -60,7 +61,9 @@ def draw_material(
     tokens = token_table(tokenizer, vocabulary_size)
     is_matched = contexts == NC_MATCHED
     published = None
-    if frequencies != FROM_CORPUS:
+    if frequencies == WORDFREQ:
+        published = word_list_counts(tokenizer, tokens["text"].to_list())
+    elif frequencies != FROM_CORPUS:
         published = read_count_file(Path(frequencies).expanduser(), vocabulary_size, len(tokenizer))
     packer = Packer(tokenizer, positions=positions, window=window, begin_token=begin_token) if not is_matched else None
     counter = Counter(tokenizer, vocabulary_size, read_limit(corpus)) if published is None else None

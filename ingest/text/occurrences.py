@@ -1,4 +1,4 @@
-"""Occurrences of chosen tokens in a corpus, each with the window of text before it and how it is used there."""
+"""Where chosen tokens occur in a corpus, each with the window of text before it and how it is used there."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.text.corpus import Document
+from rare_tokens.ingest.text.documents import Document
 from rare_tokens.ingest.text.parts_of_speech import Tagger, Usage, usage
 from rare_tokens.ingest.text.reading import Tokenised, begin_token_id, separator_token_id
 
-PER_DOCUMENT = 5  # occurrences of a token taken of one document, so that a long one does not give them all
+PER_DOCUMENT = 5  # occurrences of a token per document, so that a long one does not supply them all
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A document that an occurrence lies in; `number` counts the documents read, from 0."""
+    """A document with an occurrence in it; `number` counts the documents read, from 0."""
 
     number: int
     document: Document
@@ -27,10 +27,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A token where it stands.
+    """One occurrence of a token.
 
     Attributes:
-        token_id: the token, the target.
+        token_id: the token, which is the target.
         window: the tokens before it and the token itself, window + 1 ids.
         usage: its part of speech, place and role.
         drawn: the document.
@@ -49,13 +49,13 @@ class Occurrence:
 
 @dataclass(frozen=True)
 class Search:
-    """How occurrences are looked for.
+    """How to look for occurrences.
 
     Attributes:
         tokenizer: a fast one, which knows which characters a token covers.
         tagger: says how a token is used.
         window: tokens before a target; with `begin_token` the first of them is the begin token.
-        limit: tokens read at most; None: all.
+        limit: the most tokens to read; None: all.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -65,35 +65,35 @@ class Search:
     limit: int | None
 
     def __post_init__(self) -> None:
-        """Refuse a tokenizer that the search cannot work with.
+        """Refuse a tokenizer that is of no use for the search.
 
         Raises:
             UserError: it does not know the characters of a token, or has no begin token where one is asked for.
         """
         if not self.tokenizer.is_fast:
             raise UserError(
-                "--contexts nc-matched: the tokenizer does not tell which characters a token covers; "
-                "save it in the form tokenizer.json."
+                "--contexts nc-matched: the tokenizer does not say which characters a token covers; "
+                "save it as tokenizer.json."
             )
         if self.begin_token:
             begin_token_id(self.tokenizer)
 
 
 class Finder:
-    """Finds occurrences of tokens in documents, in the order of the text.
+    """Finds occurrences of tokens in documents, in text order.
 
-    Documents follow each other with a separator between them, as in a sample (`windows`), so that there is a window of
-    text before a token wherever in its document it stands; the first tokens of all have none. Of one sentence a token
-    is taken once.
+    Documents follow each other with a separator between them, as in a sample (`windows`), so a token has a window of
+    text before it wherever it stands in its document; only the first tokens of all have none. A sentence gives a token
+    once at most.
 
     Attributes:
         found: the occurrences so far.
     """
 
     def __init__(self, search: Search, wanted: Mapping[int, int], domains: Collection[str] | None = None) -> None:
-        """Look for tokens: of each at most so many in a domain as `wanted` says.
+        """Look for the tokens in `wanted`, which gives the most occurrences per token and domain.
 
-        With `domains` others are left out, and it is full once every token has its number in each of them.
+        With `domains`, other domains are skipped, and the finder is full once each token has that many in each domain.
         """
         self.search, self.found = search, list[Occurrence]()
         self._wanted, self._domains = wanted, domains
@@ -102,12 +102,12 @@ class Finder:
         self._taken: Counter[tuple[int, str]] = Counter()
         self._lacking = None if domains is None else len(domains) * len(wanted)
         self._separator = np.array([separator_token_id(search.tokenizer)], dtype=np.int64)
-        self._before = np.zeros(0, dtype=np.int64)  # the tokens before the next document, a window of them at most
+        self._before = np.zeros(0, dtype=np.int64)  # the tokens before the next document, one window at most
         self._documents = self._read = 0
 
     @property
     def full(self) -> bool:
-        """Whether nothing is lacking, or as much is read as may be."""
+        """Whether nothing is missing, or the limit is reached."""
         return self._lacking == 0 or (self.search.limit is not None and self._read >= self.search.limit)
 
     def add(self, tokenised: Tokenised) -> None:
@@ -134,7 +134,7 @@ class Finder:
                 self._lacking -= 1
 
     def _of_document(self, tokenised: Tokenised, drawn: Drawn, where: NDArray[np.int64]) -> Iterator[Occurrence]:
-        """The occurrences among the tokens at `where`."""
+        """The usable occurrences among the tokens at `where`."""
         ids, text, domain = tokenised.ids, drawn.document.text, drawn.document.domain
         begin = [self.search.tokenizer.bos_token_id] if self.search.begin_token else []
         spans = self._spans(tokenised)

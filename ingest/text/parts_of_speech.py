@@ -1,7 +1,8 @@
 """Parts of speech: which word of which sentence a token stands in, and what that word is there (NC A.6).
 
-NC tags with spaCy. Its models are downloads of their own, so a model is used where one is installed, and else HanTa,
-whose English model comes in its package; what was used is part of the run's identity. HanTa knows no syntactic roles.
+NC tags with spaCy, whose models are separate downloads. So spaCy is used where an English model is installed, and
+otherwise HanTa, whose English model comes with its package; HanTa knows no syntactic roles. Which one was used is part
+of the run's identity.
 """
 
 import bisect
@@ -12,18 +13,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
-LEAST_WORDS, MOST_WORDS = 4, 100  # of a sentence that is taken for one
+LEAST_WORDS, MOST_WORDS = 4, 100  # words in what counts as a sentence
 PLACES = ("beginning", "middle", "end")  # thirds of a sentence's words
 
 _SPACY_MODELS = ("en_core_web_sm", "en_core_web_md", "en_core_web_lg", "en_core_web_trf")
-_REACH = 1_500  # characters looked at on each side for the ends of a sentence
+_REACH = 1_500  # characters searched on each side for the ends of a sentence
 
 _END = re.compile(r"[.!?…][\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W\d_])|\n[^\S\n]*\n\s*")
 _BLANK_LINE = re.compile(r"\n\s*\n")
 _NO_END = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Rev|Hon|Sr|Jr|Capt|Col|Gen|Lt|vs|etc|No|e\.g|i\.e)|\b[^\W\d_])\.\s+$"
 )
-# Clitics are words of their own, as in what both taggers were trained on.
+# Clitics are separate words, as in the texts that both taggers were trained on.
 _WORD = re.compile(r"[^\W_]+(?=n['’]t\b)|n['’]t\b|['’](?:s|re|ve|ll|d|m)\b|[^\W_]+|[^\w\s]|_+", re.IGNORECASE)
 
 # The tags of the British National Corpus, by their first letters, as universal parts of speech.
@@ -36,12 +37,12 @@ _UNIVERSAL = {
 
 @dataclass(frozen=True)
 class Usage:
-    """How a token is used where it stands.
+    """How a token is used in one place.
 
     Attributes:
-        part_of_speech: of the word it is in or is, a universal part of speech (NOUN, VERB, …).
-        place: of that word in its sentence, one of `PLACES`.
-        is_whole: the token is the whole word.
+        part_of_speech: universal part of speech (NOUN, VERB, …) of the word that the token is, or is in.
+        place: where that word stands in its sentence, one of `PLACES`.
+        is_whole: whether the token is the whole word.
         role: the word's syntactic role, None where the tagger knows none.
         sentence: where the sentence begins in the text.
     """
@@ -64,7 +65,7 @@ class Tagger(Protocol):
 
 @cache
 def tagger_name() -> str:
-    """The tagger that is used here, with its version, without loading it."""
+    """The name and version of the tagger in use, without loading it."""
     if model := _spacy_model():
         return f"spaCy {importlib.metadata.version('spacy')} {model} {importlib.metadata.version(model)}"
     return f"HanTa {importlib.metadata.version('HanTa')}"
@@ -78,7 +79,7 @@ def load_tagger() -> Tagger:
 
 
 def usage(text: str, start: int, end: int, tagger: Tagger) -> Usage | None:
-    """How the token that covers ``text[start:end]`` is used, or None where it is in no word of a sound sentence.
+    """How the token that covers ``text[start:end]`` is used, or None where it is in no word of a usable sentence.
 
     A sentence ends at a full stop, question or exclamation mark before a letter, or at a blank line; it has
     `LEAST_WORDS` to `MOST_WORDS` words.

@@ -1,97 +1,69 @@
-"""The texts in a file of a corpus: plain text, JSON lines, a JSON list, or Parquet; any but Parquet also compressed.
+"""The texts in a file of a corpus: plain text, JSON lines, a JSON list, Parquet or Arrow; text may be compressed.
 
-Why not the readers of `datasets` itself: its JSON reader (5.2) fixes the columns on the first 10 MB, and so refuses
+The readers in `datasets` are not used: its JSON reader (5.2) infers the columns from the first 10 MB, so it refuses
 ordinary JSON lines in which an optional field first occurs later; it takes a path for a pattern; and it names neither
-the byte nor the line that is wrong. Here only the text is looked at, and `datasets` holds what was read (`corpus.py`).
+the byte nor the line that is wrong. Here only the text matters, and `datasets` holds what was read (`corpus.py`).
 """
 
 import codecs
 import io
 import json
+import lzma
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.common.files import is_utf8
+from rare_tokens.ingest.text.file_content import JSON, PLAIN, content_of, decompressed
+from rare_tokens.ingest.text.records import TextField
+from rare_tokens.ingest.text.tables import table_texts
 
-SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
-COMPRESSED = (".gz", ".zst", ".bz2")
-COLUMN = "text"
 SEPARATOR_LINE = "<|endoftext|>"
 
-# A tokenizer takes a document whole and needs some 300 bytes a character, so that a file of one gigabyte without
-# a separator could not be read at all: what is longer than this is cut into several documents.
+# A tokenizer takes a document whole and needs some 300 bytes a character, so a file of one gigabyte without
+# a separator could not be read at all: a longer text is cut into several documents.
 LONGEST_DOCUMENT = 2_000_000  # characters
 
-# Files that lie beside a corpus and are not part of it. One of them named itself is read all the same.
-NOTES = {"authors", "changelog", "citation", "copying", "credits", "licence", "license", "notice", "readme", "source"}
-NOTES |= {"sources", "config", "dataset_dict", "dataset_info", "dataset_infos", "manifest", "metadata", "state"}
-
 _CHUNK = 1 << 22  # bytes
+_LONGEST_REASON = 200  # characters
+_DAMAGED = (OSError, EOFError, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError)
 
 
-def corpus_files(path: Path) -> list[Path]:
-    """The files that a file or folder stands for: the folder's own and its subfolders', by name, hidden ones left out.
+def read_texts(path: Path, field: TextField | None = None) -> Iterator[str]:
+    """The texts of one file in their order, without blank ones, each at most `LONGEST_DOCUMENT` characters.
 
-    Raises:
-        UserError: there is no such path, its kind is not known, or the folder holds nothing of a known kind, or a
-            file whose name is not UTF-8.
-    """
-    if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if _belongs(file.relative_to(path)) and file.is_file()]
-        if not files:
-            raise UserError(f"The corpus folder {path} holds no file that ends in {', '.join(SUFFIXES)}.")
-        if odd := next((file for file in files if not is_utf8(str(file))), None):
-            raise UserError(f"The corpus folder {path} holds {odd}, whose name is not UTF-8. Rename it.")
-        return files
-    if not path.exists():
-        raise UserError(f"There is no corpus {path}; give a file or folder that exists, `c4` or `builtin`.")
-    if _kind(path) not in SUFFIXES:
-        raise UserError(f"The corpus {path} ends in none of {', '.join(SUFFIXES)}; convert it to one of them.")
-    return [path]
-
-
-def read_texts(path: Path) -> Iterator[str]:
-    """The texts of one file in their order, blank ones left out, each at most `LONGEST_DOCUMENT` characters.
-
-    A ``.txt`` file is one text, or several where lines hold nothing but ``<|endoftext|>``; a byte-order mark is
-    dropped and line ends become ``\\n``. The others hold a text in the field ``text`` of each record, taken as it is.
+    Plain text is one text, or several where lines hold nothing but ``<|endoftext|>``; a byte-order mark is dropped and
+    line ends become ``\\n``. The other formats hold a text in one field of each record, taken as it is.
 
     Raises:
-        UserError: the file cannot be read, is not UTF-8, is not what its name says, or has no text.
+        UserError: the file cannot be read, is not UTF-8, or holds no records with that field.
     """
-    readers = {".txt": _read_plain, ".jsonl": _read_json, ".json": _read_json, ".parquet": _read_parquet}
+    field = field or TextField()
     try:
-        for text in readers[_kind(path)](path):
-            yield from (piece for piece in _pieces(text) if not piece.isspace())
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        for text in _texts(path, field):
+            yield from (piece for piece in pieces(text) if not piece.isspace())
+    except _DAMAGED as error:
         raise UserError(f"The corpus file {path} cannot be read: {_reason(error)}.") from error
 
 
-def _belongs(name: Path) -> bool:
-    hidden = any(part.startswith(".") for part in name.parts)
-    return not hidden and _kind(name) in SUFFIXES and name.name.split(".")[0].lower() not in NOTES
-
-
-def _kind(path: Path) -> str:
-    """Suffix that says what a file holds, in lower case, whether it is compressed or not."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if len(suffixes) > 1 and suffixes[-1] in COMPRESSED and suffixes[-2] != ".parquet":
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+def _texts(path: Path, field: TextField) -> Iterator[str]:
+    content = content_of(path)
+    if content.format == PLAIN:
+        return _read_plain(path, content.compression)
+    if content.format == JSON:
+        return _read_json(path, content.compression, field)
+    return table_texts(path, content.format, field)
 
 
 def _reason(error: Exception) -> str:
     strerror = error.strerror if isinstance(error, OSError) else None
-    return (strerror or str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return (strerror or str(error) or type(error).__name__).splitlines()[0].rstrip(".")[:_LONGEST_REASON]
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """The text itself, or, where it is too long, parts of it cut at the last blank line, line, space or anywhere."""
+def pieces(text: str) -> Iterator[str]:
+    """The text, or parts of one that is too long, cut at the last blank line, line end or space, or else anywhere."""
     start = 0
     while len(text) - start > LONGEST_DOCUMENT:
         end = start + LONGEST_DOCUMENT
@@ -103,13 +75,12 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start:]
 
 
-def _decoded(path: Path) -> Iterator[str]:
+def _decoded(path: Path, compression: str | None) -> Iterator[str]:
     """The file's characters in chunks, decompressed, line ends made ``\\n``, without its byte-order mark."""
     utf8 = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     read = 0
-    compression = "detect" if path.suffix.lower() in COMPRESSED else None
-    with pa.input_stream(str(path), compression=compression) as stream:
+    with decompressed(path, compression) as stream:
         while True:
             chunk = stream.read(_CHUNK)
             held = len(utf8.getstate()[0])  # bytes of a character that the last chunk cut in two
@@ -128,10 +99,10 @@ def _decoded(path: Path) -> Iterator[str]:
             read += len(chunk)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, compression: str | None) -> Iterator[str]:
     """The file's lines without their ends."""
-    begun: list[str] = []  # what the chunks so far hold of a line that has not ended
-    for chunk in _decoded(path):
+    begun: list[str] = []  # the pieces so far of a line that has not ended
+    for chunk in _decoded(path, compression):
         first, *others = chunk.split("\n")
         begun.append(first)
         if others:
@@ -141,10 +112,10 @@ def _lines(path: Path) -> Iterator[str]:
     yield "".join(begun)
 
 
-def _read_plain(path: Path) -> Iterator[str]:
+def _read_plain(path: Path, compression: str | None) -> Iterator[str]:
     lines: list[str] = []
     size = 0
-    for line in _lines(path):
+    for line in _lines(path, compression):
         if line.strip() == SEPARATOR_LINE:
             yield "\n".join(lines).strip("\n")
             lines, size = [], 0
@@ -152,28 +123,37 @@ def _read_plain(path: Path) -> Iterator[str]:
         lines.append(line)
         size += len(line) + 1
         if size > 2 * LONGEST_DOCUMENT:
-            *whole, rest = _pieces("\n".join(lines))
+            *whole, rest = pieces("\n".join(lines))
             yield from (piece.strip("\n") for piece in whole)
             lines, size = [rest], len(rest)
     yield "\n".join(lines).strip("\n")
 
 
-def _read_json(path: Path) -> Iterator[str]:
-    """Texts of a file of JSON lines, or of one JSON list, told apart by the first character that is not a space."""
-    lines = enumerate(_lines(path), start=1)
+def _read_json(path: Path, compression: str | None, field: TextField) -> Iterator[str]:
+    """Texts of a file of JSON lines, one JSON list, or one JSON object that fills the whole file."""
+    lines = enumerate(_lines(path, compression), start=1)
+    is_first = True
     for number, line in lines:
-        if line.lstrip().startswith("["):
-            listed = "\n".join([line, *(line for _, line in lines)])
-            yield from _list_texts(_parsed(listed, path, "it"), path)
-        elif line.strip():
-            place = f"line {number:,}"
-            yield from _record_text(_parsed(line, path, place), path, place)
+        if not line.strip():
+            continue
+        place = f"line {number:,}"
+        if is_first and line.lstrip()[0] not in "{[":
+            raise UserError(
+                f"The corpus file {path} is not JSON: {place} begins with {line.strip()[:20]!r}. "
+                "If it is plain text, rename it to .txt."
+            )
+        if line.lstrip().startswith("[") or (is_first and line.strip() == "{"):
+            value = _parsed("\n".join([line, *(line for _, line in lines)]), path, "it")
+            yield from _list_texts(value if isinstance(value, list) else [value], path, field)
+        else:
+            yield from _record_text(_parsed(line, path, place), path, place, field)
+        is_first = False
 
 
-def _list_texts(values: Iterable[Any], path: Path) -> Iterator[str]:
+def _list_texts(values: Iterable[Any], path: Path, field: TextField) -> Iterator[str]:
     for number, value in enumerate(values, start=1):
-        place = f"item {number:,}"
-        yield from _record_text({COLUMN: value} if isinstance(value, str) else value, path, place)
+        record = {field.name: value} if isinstance(value, str) else value
+        yield from _record_text(record, path, f"item {number:,}", field)
 
 
 def _parsed(text: str, path: Path, place: str) -> Any:
@@ -183,35 +163,7 @@ def _parsed(text: str, path: Path, place: str) -> Any:
         raise UserError(f"The corpus file {path} is not JSON: {place} cannot be parsed ({_reason(error)}).") from error
 
 
-def _record_text(record: Any, path: Path, place: str) -> Iterator[str]:
-    """The record's text, or nothing where it is null."""
-    if not isinstance(record, dict):
-        raise UserError(f"The corpus file {path}: {place} is no JSON object with a `{COLUMN}`.")
-    if COLUMN not in record:
-        fields = ", ".join(sorted(record)[:8]) or "none"
-        raise UserError(f"The corpus file {path}: {place} has no field `{COLUMN}` (it has: {fields}); rename one.")
-    text = record[COLUMN]
-    if text is None:
-        return
-    if not isinstance(text, str):
-        raise UserError(f"The corpus file {path}: `{COLUMN}` of {place} is no string but {type(text).__name__}.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        message = f"The corpus file {path}: `{COLUMN}` of {place} holds half a surrogate pair, which is no character."
-        raise UserError(message) from error
-    yield text
-
-
-def _read_parquet(path: Path) -> Iterator[str]:
-    with pq.ParquetFile(path) as file:
-        columns = file.schema_arrow
-        if COLUMN not in columns.names:
-            names = ", ".join(columns.names[:8]) or "none"
-            raise UserError(f"The corpus file {path} has no column `{COLUMN}` (it has: {names}); rename one.")
-        kind = columns.field(COLUMN).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-            raise UserError(f"The corpus file {path}: the column `{COLUMN}` holds no strings but {kind}.")
-        for batch in file.iter_batches(batch_size=256, columns=[COLUMN]):
-            yield from (text for text in batch.column(0).to_pylist() if text is not None)
+def _record_text(record: Any, path: Path, place: str, field: TextField) -> Iterator[str]:
+    text = field.text(record, f"The corpus file {path}: {place}")
+    if text is not None:
+        yield text

@@ -1,6 +1,6 @@
-"""One pass over the documents of a corpus: each is tokenised once and handed to whoever reads it.
+"""One pass over a corpus: each document is tokenised once and handed to all readers.
 
-Who reads: the sample (`windows.Packer`), the counts (`counts.Counter`) and the search for matched contexts
+The readers are the sample (`windows.Packer`), the counts (`counts.Counter`) and the search for matched contexts
 (`occurrences.Finder`).
 """
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.text.corpus import Corpus, Document
+from rare_tokens.ingest.text.corpus import Corpus
+from rare_tokens.ingest.text.documents import Document
 
 FIRST_DOCUMENTS = 8  # of a corpus, on which a tokenizer is compared with its file
-STREAM_LIMIT = 5_000_000  # tokens that are read of a stream, to count them or to search them
+STREAM_LIMIT = 5_000_000  # tokens read from a stream, to count or to search them
 
 _BATCH_DOCUMENTS = 256
 _BATCH_CHARACTERS = 1 << 20
@@ -38,7 +39,7 @@ class Reader(Protocol):
         """Whether it needs no further document."""
 
     def add(self, tokenised: Tokenised) -> None:
-        """Take the next document; not called where it is full."""
+        """Take the next document; not called once it is full."""
 
 
 class Opening:
@@ -61,10 +62,10 @@ class Opening:
 def read_documents(
     documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, readers: Sequence[Reader]
 ) -> None:
-    """Hand documents to every reader that is not full yet, until none is left or all are; a stream is read once.
+    """Hand documents to each reader until it is full, or no document is left; a stream is read once.
 
     Raises:
-        UserError: what a reader raises, or the hub went out of reach.
+        UserError: a reader refuses a document, or the hub can no longer be reached.
     """
     if not readers:
         return
@@ -77,7 +78,7 @@ def read_documents(
 
 
 def read_limit(corpus: Corpus) -> int | None:
-    """Tokens that are read of a corpus: all of one that is in hand (None), `STREAM_LIMIT` of a stream."""
+    """How many tokens to read: all if the corpus is in hand (None), `STREAM_LIMIT` if any of it is streamed."""
     return STREAM_LIMIT if corpus.streamed else None
 
 

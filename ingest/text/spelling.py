@@ -14,9 +14,9 @@ _ANCHORS = ("a", "e", "o", "A", "0")
 def token_table(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> pl.DataFrame:
     """One row per token id of the model's vocabulary, in the schema of `dim_token`.
 
-    The text is what the token adds to a text when it is decoded within one, so that a leading space stays; bytes that
-    are no whole character decode to U+FFFD. Ids that the tokenizer does not have (a padded vocabulary) have the text
-    '' and count as special, so that no group takes them.
+    A token's text is what it adds when it is decoded within a text, so a leading space stays. Bytes that are not a
+    whole character decode to U+FFFD. Ids that the tokenizer lacks (a padded vocabulary) have the text '' and count as
+    special, so no group takes them.
     """
     texts = _token_texts(tokenizer, vocabulary_size)
     known = {token_id for token_id in tokenizer.get_vocab().values() if token_id < vocabulary_size}
@@ -38,7 +38,7 @@ def token_table(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> pl.
 
 
 def are_words(texts: list[str]) -> list[bool]:
-    """Whether each text is an English word: alphabetic, two letters or more, known to pyspellchecker's dictionary.
+    """Whether each text is an English word: alphabetic, two letters or more, and in pyspellchecker's dictionary.
 
     Upper and lower case count alike, so that `The` and `LONDON` are words.
     """
@@ -48,7 +48,7 @@ def are_words(texts: list[str]) -> list[bool]:
 
 @cache
 def _dictionary() -> frozenset[str]:
-    """The words of the dictionary, in lower case; 0.2 s to load."""
+    """The dictionary's words in lower case; they take 0.2 s to load."""
     return frozenset(SpellChecker())
 
 

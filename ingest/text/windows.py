@@ -22,11 +22,11 @@ class Sample:
     Attributes:
         tokens: windows × (window + 1) token ids, int64; position t of a window has input t and target t + 1.
         document_ids: windows × predicted, int64: the document of the *target*, -1 where the target is a separator.
-        documents: the documents drawn, in the schema of `dim_document`, numbered in the order of drawing.
+        documents: the documents drawn, in the schema of `dim_document`, numbered in drawing order.
         separator_token_id: the token between documents.
         warnings: what a reader of the results should know about the sample.
-        contexts: of matched contexts, what each position is in, in the schema of `position_context`.
-        notes: numbers that say how they were found.
+        contexts: for matched contexts, the context of each position, in the schema of `position_context`.
+        notes: numbers about the search for them.
     """
 
     tokens: NDArray[np.int64]
@@ -39,7 +39,7 @@ class Sample:
 
     @property
     def predicted(self) -> int:
-        """Positions of a window that are predicted, its last ones: all of them, but of a matched context one."""
+        """Positions predicted per window, its last ones: all of them, or one in a matched context."""
         return self.document_ids.shape[1]
 
     @property
@@ -54,7 +54,7 @@ class Sample:
 
 
 class Packer:
-    """Packs documents into the windows of a sample, until they have as many targets as are asked for.
+    """Packs documents into the windows of a sample, until there are as many targets as requested.
 
     Documents follow each other with one separator between them, and the windows follow each other in that stream:
     window k holds its tokens k · (window + 1) to (k + 1) · (window + 1) - 1. Windows do not overlap, so that no token
@@ -69,7 +69,7 @@ class Packer:
         """Prepare for `positions` targets in windows of `window`.
 
         Raises:
-            UserError: `positions` is no positive multiple of `window`, or a token is lacking.
+            UserError: `positions` is not a positive multiple of `window`, or the tokenizer lacks a token.
         """
         if window < 1 or positions < 1 or positions % window:
             raise UserError(f"--tokens {positions} is not a positive multiple of the window, {window}.")

@@ -29,6 +29,8 @@ from rare_tokens.common.errors import QualityError, UserError
 WHY = (UserError, QualityError)
 INSTRUMENTED = (
     "rare_tokens.ingest.text.readers",
+    "rare_tokens.ingest.text.file_content",
+    "rare_tokens.ingest.text.tables",
     "rare_tokens.ingest.text.counts",
     "rare_tokens.commands.support.settings",
     "rare_tokens.common.parts",
@@ -49,6 +51,7 @@ class Fuzzer:
         from rare_tokens.ingest.text.readers import read_texts
 
         suffixes = (".txt", ".jsonl", ".json", ".parquet", ".jsonl.gz", ".txt.bz2", ".json.zst", ".parquet")
+        suffixes += (".arrow", ".ndjson", ".txt.xz", "")
         path = self.folder / f"corpus{suffixes[data[0] % len(suffixes)] if data else '.txt'}"
         path.write_bytes(data[1:])
         self._count("corpus", lambda: [text.encode() for text in read_texts(path)])
@@ -158,9 +161,10 @@ def shorten() -> None:
 TYPED = """
 ingest runs tables sql check analyze report export delete migrate vacuum TEXT TEXT TEXT TEXT
 --warehouse --json --quiet --verbose --log-file --wait --debug --config --version --help -h --
---model --revision --corpus --frequencies --tokens --window --seed --begin-token --ablation --effects --tolerance
---device --dtype --again --dry-run --publish-anyway --out --format --timeout --explain --layer --edit-scope --contexts
---group rare_tokens.duckdb garbage.duckdb absent.duckdb . .. / /dev/null empty.npy q.sql absent.sql - builtin c4
+--model --revision --corpus --text-field --frequencies --tokens --window --seed --begin-token --ablation --effects
+--tolerance --device --dtype --again --dry-run --publish-anyway --out --format --timeout --explain --layer --edit-scope
+--contexts --group rare_tokens.duckdb garbage.duckdb absent.duckdb . .. / /dev/null empty.npy q.sql absent.sql - builtin
+c4 hf: hf:a/b:c:d:e news=hf:#x wordfreq
 builtin=news run ru nothing fct_effect dim_run influence_at 0 -1 1 256 1e-6 nan inf -inf 1e400 99999999999999999999 0x10
 1_000 ١٢ ½ loss loss,entropy loss,,loss mean zero float32 bfloat16 auto cpu cuda:99 table json csv markdown es nc
 step3 last
@@ -184,8 +188,13 @@ def seeds(target: str) -> list[bytes]:
         lines = "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in ("one", "two ½", "\ud83e\udd86"))
         buffer = io.BytesIO()
         pq.write_table(pa.table({"text": ["one", None, "two"]}), buffer)
+        arrow = io.BytesIO()
+        table = pa.table({"text": ["one", None, "two"]})
+        with pa.ipc.new_stream(arrow, table.schema) as writer:
+            writer.write_table(table)
         texts = [b"one\n<|endoftext|>\ntwo", lines.encode(), b'["one", {"text": "two"}]', buffer.getvalue()]
-        return [bytes([kind]) + text for kind, text in enumerate([*texts, gzip.compress(lines.encode())])]
+        found = [bytes([kind]) + text for kind, text in enumerate([*texts, gzip.compress(lines.encode())])]
+        return [*found, bytes([8]) + arrow.getvalue()]  # of the suffix `.arrow`
     if target == "counts":
         found = []
         for array in (np.arange(8), np.arange(6, dtype=np.int32), np.zeros(3), np.arange(8).reshape(2, 4)):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,9 @@ from rare_tokens.common.parts import Manifest
 from rare_tokens.ingest.model.files import Trust
 from rare_tokens.ingest.run.pipeline import Workbench
 from rare_tokens.ingest.run.request import Options, identify
+from rare_tokens.ingest.text.documents import Document, document
+from rare_tokens.ingest.text.hub_dataset import HubDataset
+from rare_tokens.ingest.text.sources import HubName
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store.run_records import described
 from tests.support.matched_texts import COMMON, RARE, documents, matched_counts, matched_tokenizer, write_corpus
@@ -31,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "dense below the last": {"layer": 0, "edit_scope": "position", "effects": ("loss", "frequency"), "device": "cpu"},
     "dense in the last": {"model": "gemma2"},
     "several corpora": {"corpus": ("news=one.jsonl", "two.jsonl"), "dtype": "bfloat16", "offload": "never"},
+    "another field, a word list": {"corpus": ("content.ndjson",), "text_field": "body.raw", "frequencies": "wordfreq"},
     "matched contexts": {
         "model": "matched", "corpus": ("news=news.txt", "novel=novel.txt"), "contexts": "nc-matched",
         "frequencies": "matched.npy", "tokens": 600, "window": 24,
@@ -51,6 +56,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     matched_tokenizer().save_pretrained(folder / "matched")
     for name, seed in (("one", 0), ("two", 1)):
         tiny_corpus(folder / f"{name}.jsonl", seed=seed)
+    lines = [json.loads(line)["text"] for line in (folder / "one.jsonl").read_text().splitlines()]
+    content = "".join(json.dumps({"body": {"raw": text}}) + "\n" for text in lines)
+    (folder / "content.ndjson").write_text(content)
     for seed, name in enumerate(("news", "novel")):
         write_corpus(folder / f"{name}.txt", documents([*RARE, *COMMON], seed, count=60))
     np.save(folder / "counts.npy", np.arange(1, 301))
@@ -63,7 +71,7 @@ def manifest_of(inputs: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> tup
     monkeypatch.chdir(inputs)
     given = PLAIN | {"model": "steps", "corpus": ("one.jsonl",)} | KINDS[kind]
     absolute = {"model": str(inputs / given["model"])}
-    if "frequencies" in given:
+    if given.get("frequencies", "wordfreq") != "wordfreq":
         absolute["frequencies"] = str(inputs / given["frequencies"])
     options = Options(**given | absolute)
     return options, Workbench().prepare(identify(options)[0]).manifest
@@ -114,6 +122,27 @@ def test_what_was_found_or_chosen_is_no_option(inputs: Path, monkeypatch: pytest
     assert bool(manifest.facts["between"]) == kind.startswith("dense")
     assert manifest.facts["device"] == "cpu"
     assert not manifest.facts.keys() & manifest.options.keys() - {"device"}
+
+
+def test_a_stream_is_asked_for_by_its_name_and_found_at_a_commit(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream(HubDataset):
+        def documents(self, seed: int) -> Iterator[Document]:
+            lines = (inputs / "one.jsonl").read_text(encoding="utf-8").splitlines()
+            return (document(json.loads(line)["text"], self.label) for line in lines)
+
+    def resolve(asked: HubName, label: str, field: str | None) -> HubDataset:
+        return Stream(label, asked.name, "default", "train", "0" * 40, asked.field or field or "text")
+
+    monkeypatch.setattr("rare_tokens.ingest.text.corpus.resolve", resolve)
+    sources = ("hf:some/set#body", "web=hf:some/other@v1")
+    options = Options(str(inputs / "steps"), corpus=sources, text_field="content", **PLAIN)
+    manifest = Workbench().prepare(identify(options)[0]).manifest
+    assert manifest.options["corpus"] == list(sources)
+    assert manifest.corpus == "some/set + web"
+    commit = "0" * 40
+    assert manifest.facts["streams"] == [
+        f"hf:some/other:default:train@{commit}#content", f"hf:some/set:default:train@{commit}#body",
+    ]  # fmt: skip
 
 
 def test_what_older_runs_mixed_is_told_apart_when_their_warehouse_is_migrated() -> None:

@@ -20,7 +20,9 @@ import pytest
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.text import corpus as corpus_module
-from rare_tokens.ingest.text.corpus import Corpus, Document, HubDataset, open_corpus
+from rare_tokens.ingest.text.corpus import Corpus, open_corpus
+from rare_tokens.ingest.text.documents import Document
+from rare_tokens.ingest.text.hub_dataset import HubDataset
 from tests.conftest import REPOSITORY
 from tests.support.corpora import TEXTS, json_lines, refusal, texts_of, write
 from tests.support.fake_hub import COMMIT, DOCUMENTS, fake_hub
@@ -118,12 +120,12 @@ class Endless(HubDataset):
 
 def test_a_stream_and_texts_in_hand_take_turns() -> None:
     stream = Endless("c4", "allenai/c4", "en", "train", COMMIT)
-    corpus = Corpus("c4 + mine", iter([("mine", "mine"), ("mine too", "mine")]), stream)
+    corpus = Corpus("c4 + mine", iter([("mine", "mine"), ("mine too", "mine")]), [stream])
     assert [document.domain for document in islice(corpus.documents(0), 6)] == ["mine", "c4", "mine", "c4", "c4", "c4"]
     assert corpus.streamed
-    alone = Corpus("c4", iter(()), stream)
+    alone = Corpus("c4", iter(()), [stream])
     assert alone.identity != corpus.identity
-    assert alone.identity != Corpus("c4", iter(()), Endless("c4", "allenai/c4", "en", "train", "0" * 40)).identity
+    assert alone.identity != Corpus("c4", iter(()), [Endless("c4", "allenai/c4", "en", "train", "0" * 40)]).identity
     assert [document.text for document in islice(alone.documents(0), 2)] == ["web 0", "web 1"]
 
 
@@ -156,7 +158,7 @@ def test_c4_is_streamed_from_a_hub(tmp_path: Path) -> None:
     assert sorted(orders[0]) == sorted(orders[2]) == sorted(DOCUMENTS)
     assert orders[0] != DOCUMENTS
     stream = Endless("c4", "allenai/c4", "en", "train", COMMIT)
-    assert identity == Corpus("c4", iter(()), stream).identity
+    assert identity == Corpus("c4", iter(()), [stream]).identity
 
 
 REFUSED = """
@@ -192,7 +194,8 @@ def test_a_hub_that_stops_in_the_middle_is_the_users_to_know(tmp_path: Path) -> 
 
 def test_missing_corpus(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.txt") == (
-        f"There is no corpus {tmp_path}/none.txt; give a file or folder that exists, `c4` or `builtin`."
+        f"There is no corpus {tmp_path}/none.txt; give a file or folder that exists, `c4`, `builtin`, or hf:NAME for a "
+        "data set of the hub."
     )
 
 
@@ -205,7 +208,7 @@ def test_no_corpus_or_one_twice(tmp_path: Path) -> None:
 
 
 def test_unknown_kind_of_file(tmp_path: Path) -> None:
-    assert "ends in none of .txt, .jsonl, .json, .parquet" in refusal(write(tmp_path / "a.docx", "x"))
+    assert "ends in none of .txt, .jsonl, .ndjson, .json, .parquet, .arrow" in refusal(write(tmp_path / "a.docx", "x"))
     assert "ends in none of" in refusal(write(tmp_path / "a.parquet.gz", "x"))
     assert "ends in none of" in refusal(write(tmp_path / "noend", "x"))
 

@@ -15,8 +15,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.run_warnings import SMALL_SOURCE
 from rare_tokens.ingest.text import counts as counting
-from rare_tokens.ingest.text.corpus import Corpus, Document, HubDataset, open_corpus
+from rare_tokens.ingest.text.corpus import Corpus, open_corpus
 from rare_tokens.ingest.text.counts import Frequencies, read_count_file
+from rare_tokens.ingest.text.documents import Document
+from rare_tokens.ingest.text.hub_dataset import HubDataset
 from rare_tokens.ingest.text.reading import read_documents, read_limit
 from rare_tokens.ingest.text.windows import Packer, Sample
 from tests.support.corpora import count_corpus, draw_sample
@@ -50,7 +52,7 @@ class Stream(HubDataset):
 
 
 def streamed() -> Corpus:
-    return Corpus("c4", iter(()), Stream("c4", "allenai/c4", "en", "train", "0" * 40))
+    return Corpus("c4", iter(()), [Stream("c4", "allenai/c4", "en", "train", "0" * 40)])
 
 
 def sample_and_count(

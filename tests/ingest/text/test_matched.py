@@ -173,9 +173,9 @@ def test_a_source_without_rare_tokens_is_the_reason(tokenizer):
 @pytest.mark.parametrize(
     ("nouns", "says"),  # one of the five is no noun to the tagger
     [
-        (COMMON, r"0 of 10 needed. 0 of 13 rare"),
-        (RARE, r"0 of 10 needed. 13 of 13 rare"),
-        ([*RARE[:5], *COMMON], r"4 of 10 needed. 5 of 13 rare"),
+        (COMMON, r"0 of the 10 needed. 0 of 13 rare"),
+        (RARE, r"0 of the 10 needed. 13 of 13 rare"),
+        ([*RARE[:5], *COMMON], r"4 of the 10 needed. 5 of 13 rare"),
     ],
 )
 def test_too_few_pairs_are_the_reason(tokenizer, nouns, says):
@@ -307,7 +307,7 @@ def test_contexts_of_one_role_are_put_together_where_there_are_any(sample):
 
 def test_a_warning_tells_how_many_contexts_there_are_of_how_many_wanted(tokenizer, sample):
     (warning,) = sample.warnings
-    assert f"{sample.notes['matched_contexts']} contexts of {sample.notes['pairs']} pairs" in warning
+    assert f"{sample.notes['matched_contexts']} contexts were found for {sample.notes['pairs']} pairs" in warning
     assert drawn(tokenizer, positions=40).warnings == sample.warnings, "that fewer were asked for is no lack"
     plenty = {"novel": documents([*RARE, *COMMON], 4, count=400)}
     assert drawn(tokenizer, plenty, positions=100).warnings == []

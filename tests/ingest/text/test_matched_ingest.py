@@ -152,9 +152,9 @@ def test_analyze_and_check_know_the_preset(commands, inputs, once):
 
 
 REASONS = {
-    "source too small": ({"--frequencies": "small.npy"}, (), "1,999,996 tokens; telling tokens rarer"),
+    "source too small": ({"--frequencies": "small.npy"}, (), "1,999,996 tokens; recognising tokens rarer"),
     "counted over the corpus": ({"--frequencies": "corpus"}, (), "needs 10,000,000. Give the counts of a larger one"),
-    "too few pairs": ({}, ("few.txt",), "of 10 needed. 4 of 13 rare tokens were met"),
+    "too few pairs": ({}, ("few.txt",), "of the 10 needed. 4 of 13 rare tokens were found"),
 }
 
 

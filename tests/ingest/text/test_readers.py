@@ -111,12 +111,15 @@ def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ('{"text": "a"}\n\n{"text": \n', "is not JSON: line 3 cannot be parsed"),
-        ('{"body": "a", "url": "u"}\n', "line 1 has no field `text` (it has: body, url); rename one."),
-        ('{"text": "a"}\n{"text": 7}\n', "`text` of line 2 is no string but int."),
-        ('{"text": "a"}\n"b"\n', "line 2 is no JSON object with a `text`."),
-        ('["a", 7]', "item 2 is no JSON object with a `text`."),
+        (
+            '{"body": "a", "url": "u"}\n',
+            "line 1 has no field `text`. Name the one that holds the text: --text-field body.",
+        ),
+        ('{"text": "a"}\n{"text": 7}\n', "line 2: the field `text` is a number, not a string."),
+        ('{"text": "a"}\n"b"\n', "line 2 is no JSON object with a field `text`."),
+        ('["a", 7]', "item 2 is no JSON object with a field `text`."),
         ('["a", ', "is not JSON: it cannot be parsed"),
-        ('{"text": "\\ud800"}', "`text` of line 1 holds half a surrogate pair"),
+        ('{"text": "\\ud800"}', "line 1: the field `text` holds half a surrogate pair"),
         ("[" * 100_000, "is not JSON"),
         ('{"text": ' + "9" * 5000 + "}", "is not JSON: line 1"),
     ],
@@ -128,12 +131,14 @@ def test_json_that_is_no_corpus(tmp_path: Path, content: str, said: str) -> None
 def test_parquet_that_is_no_corpus(tmp_path: Path) -> None:
     assert "a.parquet cannot be read" in refusal(write(tmp_path / "a.parquet", b"PAR1 no parquet at all PAR1"))
     pq.write_table(pa.table({"content": ["a"]}), tmp_path / "b.parquet")
-    assert "has no column `text` (it has: content); rename one." in refusal(tmp_path / "b.parquet")
+    assert "has no field `text`. Name the one that holds the text: --text-field content." in refusal(
+        tmp_path / "b.parquet"
+    )
     pq.write_table(pa.table({"text": [1]}), tmp_path / "c.parquet")
     assert "the column `text` holds no strings but int64" in refusal(tmp_path / "c.parquet")
     raw = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
     pq.write_table(pa.table({"text": raw}), tmp_path / "d.parquet")
-    assert "d.parquet cannot be read: 'utf-8' codec" in refusal(tmp_path / "d.parquet")
+    assert "d.parquet cannot be read: Invalid UTF8" in refusal(tmp_path / "d.parquet")
 
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.bz2", "a.txt.zst"])
@@ -157,7 +162,18 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 # Whatever the bytes, texts or a UserError
 
-SUFFIXES = [".txt", ".jsonl", ".json", ".parquet", ".txt.gz", ".jsonl.bz2", ".json.zst"]
+SUFFIXES = [
+    ".txt",
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".parquet",
+    ".arrow",
+    ".txt.gz",
+    ".jsonl.bz2",
+    ".json.zst",
+    ".json.xz",
+]
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.integers(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "url"]), inner, max_size=2),

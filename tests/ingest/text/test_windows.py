@@ -20,7 +20,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import schema
 from rare_tokens.ingest.text import reading
-from rare_tokens.ingest.text.corpus import Corpus, Document, open_corpus
+from rare_tokens.ingest.text.corpus import Corpus, open_corpus
+from rare_tokens.ingest.text.documents import Document
 from rare_tokens.ingest.text.reading import separator_token_id, tokenised_documents
 from rare_tokens.ingest.text.windows import Sample
 from tests.conftest import REPOSITORY
