@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rare_tokens
+from rare_tokens.common.errors import UserError
 
 IMPORT_ROOT = Path(rare_tokens.__file__).resolve().parent.parent
 """What a process of our own needs on its path, to import this program where it is a folder and not installed."""
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # of two letters at least: C:/ is a disk
 
 
 def is_utf8(name: str) -> bool:
@@ -19,6 +24,27 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def require_local(path: Path) -> None:
+    """Refuse an address in the place of a warehouse's file.
+
+    Raises:
+        UserError: it is one, such as ``s3://bucket/name``.
+    """
+    if address := _ADDRESS.match(str(path)):
+        raise UserError(
+            f"--warehouse {path}: a warehouse is a file on a disk of this machine, not at an address "
+            f"({address[0]}). Name a file; unfinished work may lie at an address: ingest --parts URL."
+        )
+
+
+def size_in_words(size: float) -> str:
+    """Bytes as people read them, for example ``850 MB`` or ``1.2 GB``."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= 0.95 * unit:
+            return f"{size / unit:.1f} {name}" if size < 9.95 * unit else f"{size / unit:,.0f} {name}"
+    return f"{size / 1e3:,.0f} kB"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from rare_tokens.common.errors import LockedError, RareTokensError, UserError
-from rare_tokens.common.files import is_utf8
+from rare_tokens.common.files import is_utf8, require_local
 from rare_tokens.common.interrupts import stoppable
 from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.schema import migrations
@@ -180,6 +180,7 @@ def _says(error: duckdb.Error, marks: tuple[str, ...]) -> bool:
 
 
 def _check_path(path: Path) -> None:
+    require_local(path)
     if "?" in str(path.absolute()):  # the engine reads what follows as options of a URL
         raise UserError(f"{path} has a question mark in its path, which DuckDB cannot open. Name another file.")
     if not is_utf8(str(path.absolute())):

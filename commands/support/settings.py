@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 from rare_tokens.common.errors import RareTokensError, UserError
-from rare_tokens.common.files import is_utf8
+from rare_tokens.common.files import is_utf8, require_local
 from rare_tokens.common.interrupts import stopped_by_ctrl_c
 from rare_tokens.common.text import inert
 
@@ -76,6 +76,7 @@ def global_options(function: Function) -> Function:
         own = {item.name: given.pop(item.name) for item in fields(Settings)}
         above = context.find_object(Settings) or Settings()
         settings = replace(above, **{name: value for name, value in own.items() if value is not None})
+        require_local(settings.warehouse)
         start_logging(settings)
         return function(settings=settings, **given)
 

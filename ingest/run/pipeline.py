@@ -44,6 +44,7 @@ from rare_tokens.ingest.run.stages import AblationStage, ForwardStage, Loaded, R
 from rare_tokens.ingest.text.matched import NC_MATCHED
 from rare_tokens.ingest.text.material import Material, draw_material
 from rare_tokens.ingest.text.parts_of_speech import tagger_name
+from rare_tokens.ingest.text.reading import begin_token_note
 
 log = logging.getLogger("rare_tokens")
 
@@ -119,13 +120,20 @@ class Workbench:
         sample, counts = material.sample, material.counts.counts
         recipe = Recipe.of(request, sample, counts)
         loaded = Loaded(found.model, found.structure, found.device, sample, counts, recipe)
-        return Prepared(_manifest(request, found, material, units), material, loaded, request.look.notes)
+        return Prepared(_manifest(request, found, material, units), material, loaded, _notes(request))
 
     def _material(self, request: Request, vocabulary_size: int) -> Material:
         key = (request.tokenizer_id, request.frequency_source_id, vocabulary_size)
         if key not in self._materials:
             self._materials[key] = _draw(request, vocabulary_size)
         return self._materials[key]
+
+
+def _notes(request: Request) -> tuple[str, ...]:
+    note = None if request.options.begin_token else begin_token_note(request.tokenizer)
+    if note is not None:
+        log.warning("Warning: %s", note)
+    return (*request.look.notes, *([] if note is None else [note]))
 
 
 def _draw(request: Request, vocabulary_size: int) -> Material:

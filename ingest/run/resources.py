@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from rare_tokens.common.effects import LOSS
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.files import size_in_words
 from rare_tokens.ingest.ablation.block_sizes import BlockBytes, piece_size
 from rare_tokens.ingest.ablation.capture import POSITIONS_PER_BATCH
 from rare_tokens.ingest.ablation.parts import position_block
@@ -146,8 +147,8 @@ def planned(request: Request, device: str, *, whole: bool) -> Plan:
     require_memory(found, request, device)
     if found.offloaded:
         log.info(
-            "%.1f GB of the model's weights wait off %s and are fetched block by block.",
-            found.offloaded / 1e9,
+            "%s of the model's weights wait off %s and are fetched block by block.",
+            size_in_words(found.offloaded),
             device,
         )
     return found
@@ -169,8 +170,8 @@ def require_memory(found: Plan, request: Request, device: str) -> None:
     smaller = "--dtype bfloat16, " if request.options.dtype in ("float32", "float64") else ""
     elsewhere = "--offload auto, " if request.options.offload == NEVER and not found.is_whole else ""
     raise UserError(
-        f"{request.folder.name} needs about {found.bytes / 1e9:.1f} GB of memory on {device} and "
-        f"{found.available / 1e9:.1f} GB are available. Use {smaller}{elsewhere}fewer --tokens or a larger machine."
+        f"{request.folder.name} needs about {size_in_words(found.bytes)} of memory on {device} and "
+        f"{size_in_words(found.available)} are available. Use {smaller}{elsewhere}fewer --tokens or a larger machine."
     )
 
 
@@ -307,6 +308,6 @@ def require_space(
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"The run needs about {needed / 1e9:.1f} GB of disk until it is published, and {free / 1e9:.1f} GB are "
+            f"The run needs about {size_in_words(needed)} of disk until it is published, and {size_in_words(free)} are "
             "free. Use fewer --tokens, or put --warehouse on a larger disk."
         )

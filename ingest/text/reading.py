@@ -108,6 +108,17 @@ def begin_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.bos_token_id)
 
 
+def begin_token_note(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What to tell of a tokenizer that begins each text with a token by itself, as windows do not; else None."""
+    begin = tokenizer.bos_token_id
+    if begin is None or tokenizer("a")["input_ids"][:1] != [begin]:
+        return None
+    return (
+        f"The tokenizer begins each text with {tokenizer.bos_token}, as the model may have learned to expect. Windows "
+        "are cut from running text and begin without it; --begin-token puts it at the start of each."
+    )
+
+
 def tokenised_documents(documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokenised]:
     """Tokenise each document by itself, without special tokens, in batches (the order stays).
 

@@ -7,14 +7,16 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import Metaspace as MetaspaceDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from rare_tokens import warehouse
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model.files import ModelFolder, Trust
 from rare_tokens.ingest.model.tokenizer import HARD_STRINGS, load_tokenizer, require_file_ids
-from rare_tokens.ingest.text.reading import token_ids
-from tests.support.tiny import SUPPORTED, save_folder, tiny_tokenizer
+from rare_tokens.ingest.text.reading import begin_token_note, token_ids
+from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus, tiny_tokenizer
 
 TEXT = "the cat sat on the mat and the dog ran to the house"
 
@@ -69,3 +71,29 @@ def test_a_file_that_cannot_be_read_is_named_with_the_librarys_version(tmp_path)
         UserError, match=r"its tokenizer.json cannot be read by tokenizers \d+\.\d+\.\d+ \(.*PreTokenizer"
     ):
         load_tokenizer(found, Trust())
+
+
+def test_a_begin_token_of_the_tokenizers_own_is_told(tmp_path):
+    tokenizer = tiny_tokenizer()
+    assert begin_token_note(tokenizer) is None
+    begin = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
+    )
+    assert f"begins each text with {begin}" in str(begin_token_note(tokenizer))
+
+
+def test_the_warning_goes_when_the_option_is_given(tmp_path, commands):
+    folder, tokenizer = save_folder(tmp_path / "model", SUPPORTED["llama"]), tiny_tokenizer()
+    begin = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    asked = ["ingest", "--model", folder, "--corpus", tiny_corpus(tmp_path / "c.jsonl"), "--tokens", 32, "--window", 16]
+    warnings = []
+    for option in ([], ["--begin-token"]):
+        assert commands(*asked, *option).code == 0
+    with warehouse.open(tmp_path / "rare_tokens.duckdb") as opened:
+        warnings = opened.sql("select warnings::varchar as said from dim_run order by created_at, run_id")["said"]
+    assert sum("--begin-token puts it" in said for said in warnings) == 1

@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig
 
 from rare_tokens import warehouse
+from rare_tokens.common.files import size_in_words
 from rare_tokens.ingest.model.files import Trust
 from rare_tokens.ingest.model.head import all_finite
 from rare_tokens.ingest.model.locate import locate
@@ -56,7 +57,7 @@ def test_a_run_that_does_not_fit_is_refused_before_its_model_is_loaded(commands,
     monkeypatch.setattr("rare_tokens.ingest.run.loading.load_model", None)
     ended = commands(*asked(inputs))
     assert ended.code == 2
-    assert f"needs about {said['memory_bytes'] / 1e9:.1f} GB of memory on cpu and 0.3 GB are available" in ended.err
+    assert f"needs about {size_in_words(said['memory_bytes'])} of memory on cpu and 300 MB are available" in ended.err
     assert said["memory_available"] == 300_000_000
     assert "--dtype bfloat16" in ended.err
 
@@ -131,5 +132,5 @@ def test_a_run_that_the_disk_does_not_hold_is_refused_with_what_the_dry_run_says
     monkeypatch.setattr("rare_tokens.ingest.run.resources.shutil.disk_usage", lambda _folder: disk)
     ended = commands(*asked(inputs))
     assert ended.code == 2
-    assert f"{said['disk_bytes'] / 1e9:.1f} GB of disk" in ended.err
+    assert f"{size_in_words(said['disk_bytes'])} of disk" in ended.err
     assert "--warehouse on a larger disk" in ended.err
