@@ -158,7 +158,7 @@ def _dense(
     dense = DenseAblation(prepared.model, prepared.structure, torch.from_numpy(reference), edit_scope=scope)
     announce(dense, prepared.structure, sample, len(members))
     for tokens in sample.tokens:
-        yield dense.window(tokens, members, sample.predicted).effects["loss"]
+        yield dense.window(tokens, members, sample.predicted).values["loss"]
 
 
 def _plain(

@@ -118,7 +118,7 @@ def ablated(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         block = ablation.preferred_positions(T)
         exact = 0
         for k in range(0, T, block):
-            found = ablation.block(x[k : k + block], n[k : k + block], targets[k : k + block])
+            found = ablation.ablate(x[k : k + block], n[k : k + block], targets[k : k + block])
             exact += found.exact_pairs
             del found
     return {

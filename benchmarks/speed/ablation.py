@@ -60,11 +60,11 @@ def ours(layer: Layer, device: str, effects: tuple[str, ...] = (LOSS,), check: i
             unigram_counts=counts,
             sample=layer.residual[-256:],
             device=device,
-            report=check > 0,
+            with_report=check > 0,
         )
         block = ablation.preferred_positions(T)
         found = [
-            ablation.block(layer.residual[at], layer.activations[at], layer.targets[at])
+            ablation.ablate(layer.residual[at], layer.activations[at], layer.targets[at])
             for at in (slice(k, k + block) for k in range(0, T, block))
         ]
         return ablation, found, block

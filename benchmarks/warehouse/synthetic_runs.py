@@ -96,7 +96,7 @@ def _as_an_ingest_does(path: Path, first: int, activations: np.ndarray, delta: n
     from rare_tokens.ingest.ablation.parts import write_effects
 
     none = torch.empty(0)
-    effects = BlockEffects(torch.from_numpy(delta.T), none, none, None, None, None, None, 0, 0, 0)
+    found = BlockEffects({"loss": torch.from_numpy(delta.T)}, none, none, 0)
     write_atomically(
-        path, partial(write_effects, first=first, activations=activations.T, effects=effects, names=("loss",))
+        path, partial(write_effects, first=first, activations=activations.T, found=found, effects=("loss",))
     )

@@ -64,7 +64,7 @@ class SeriesReport:
 class BlockEffects:
     """Effects of ablating each of N neurons at each of B positions, in nats."""
 
-    effects: dict[str, Tensor]  # by name (`common.effects`), B x N float32
+    values: dict[str, Tensor]  # by effect (`common.effects`), B x N float32
     loss: Tensor  # B float32, of the unablated model
     entropy: Tensor  # B float32, of the unablated model's prediction
     exact_pairs: int  # pairs computed over the whole vocabulary
@@ -73,7 +73,7 @@ class BlockEffects:
     @property
     def delta_loss(self) -> Tensor:
         """Δ, B x N float32."""
-        return self.effects[LOSS]
+        return self.values[LOSS]
 
 
 @dataclass
@@ -83,9 +83,9 @@ class Block:
     residual: Tensor  # B x d
     activations: Tensor  # B x N
     scale: Tensor  # B, σ0
-    positions: Positions
+    unablated: Positions
     sizes: Sizes
-    effects: dict[str, Tensor]
+    values: dict[str, Tensor]  # of the effects, B x N each
     bounds: Tensor | None
     order2_pairs: int = 0
     left: list[Pairs] = field(default_factory=list)  # pairs that the series leaves over, not settled yet
@@ -106,7 +106,7 @@ class Ablation:
         device: str = "cpu",
         memory: int = MEMORY,
         sample: Tensor | None = None,
-        report: bool = False,
+        with_report: bool = False,
     ) -> None:
         """Fold the head and check what will not change from block to block.
 
@@ -121,7 +121,7 @@ class Ablation:
             memory: bytes that a block may take beside its inputs and results.
             sample: S x d, residuals of some positions of the run, which tell common tokens from rare ones. Without
                 them the counts do, and without either all tokens count as common; only the cost depends on it.
-            report: hand back a `SeriesReport` too, for tests and benchmarks.
+            with_report: hand back a `SeriesReport` too, for tests and benchmarks.
 
         Raises:
             UserError: shapes do not fit, values are not finite, an effect is unknown or lacks its counts, or the
@@ -131,7 +131,7 @@ class Ablation:
         require_tolerance(tolerance)
         self.effects = chosen_effects(effects)
         self.head, self.w_out, self.reference = head, w_out, reference
-        self.tolerance, self.memory, self.report = tolerance, memory, report
+        self.tolerance, self.memory, self.with_report = tolerance, memory, with_report
         self.device = torch.device(device)
         self.reduced = reduced_precision(self.device)
         K = piece_size(V, d, N)
@@ -152,11 +152,11 @@ class Ablation:
             require_shape("the tokens' counts", unigram_counts, (V,))
             self.directions = Directions.of(self.folded, unigram_counts)
 
-    def preferred_positions(self, positions: int) -> int:
-        """How many of `positions` positions to hand to `block` at a time: as many as the memory allows."""
-        return self._bytes.preferred_positions(positions, self.memory)
+    def preferred_positions(self, total: int) -> int:
+        """How many of `total` positions to hand to `ablate` at a time: as many as the memory allows."""
+        return self._bytes.preferred_positions(total, self.memory)
 
-    def block(self, residual: Tensor, activations: Tensor, targets: Tensor) -> BlockEffects:
+    def ablate(self, residual: Tensor, activations: Tensor, targets: Tensor) -> BlockEffects:
         """Effects of ablating every neuron at each of B positions.
 
         Args:
@@ -175,15 +175,15 @@ class Ablation:
         block = self._begin(residual, activations, targets.to(self.device, torch.int64), normed, scale, sums)
         exact_pairs = 0
         for start in range(0, B, CHUNK):
-            left = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
-            exact_pairs += len(left)
-            block.left.append(left)
+            pairs = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
+            exact_pairs += len(pairs)
+            block.left.append(pairs)
             if sum(map(len, block.left)) > EXACT_PAIRS:  # so that they take no more memory where nearly all are left
                 self._settle_left(block)
         del sums
         self._settle_left(block)
         report = None if block.bounds is None else SeriesReport(block.bounds, block.order2_pairs)
-        return BlockEffects(block.effects, block.positions.loss, block.positions.entropy, exact_pairs, report)
+        return BlockEffects(block.values, block.unablated.loss, block.unablated.entropy, exact_pairs, report)
 
     # --- the unablated model --------------------------------------------------------------------------------------
 
@@ -215,12 +215,12 @@ class Ablation:
         log_normaliser = weight.log() + sums.pivot
         loss = log_normaliser - self.folded.add_bias(targets, target_z)
         entropy = weight.log() - sums.logit / weight
-        positions = Positions(normed, targets, log_normaliser, target_z, loss, entropy, sums.origin, sums.z)
+        unablated = Positions(normed, targets, log_normaliser, target_z, loss, entropy, sums.origin, sums.kept_z)
         sizes = Sizes(sums.length / weight, target_rows.norm(dim=1), sums.squares.sqrt() / weight)
         shape = tuple(activations.shape)
-        effects = {name: torch.empty(shape, device=self.device) for name in self.effects}
-        bounds = torch.empty(shape, device=self.device) if self.report else None
-        return Block(residual, activations, scale, positions, sizes, effects, bounds)
+        values = {name: torch.empty(shape, device=self.device) for name in self.effects}
+        bounds = torch.empty(shape, device=self.device) if self.with_report else None
+        return Block(residual, activations, scale, unablated, sizes, values, bounds)
 
     def _typical_prediction(self, sample: Tensor) -> Tensor:
         """Mean prediction over some positions (S x d): V probabilities."""
@@ -241,7 +241,7 @@ class Ablation:
         good = factors.ratio > SMALLEST_RATIO
         for name in self.effects:
             estimate = FORMULAS[name].series(expansion)
-            block.effects[name][at] = estimate.value
+            block.values[name][at] = estimate.value
             good &= estimate.truncation + estimate.rounding <= self._allowed(estimate)  # false where either is NaN
         if block.bounds is not None:
             self._add_to_report(block, at, expansion, good)
@@ -249,15 +249,15 @@ class Ablation:
 
     def _factors(self, block: Block, at: slice) -> Factors:
         """u and c of the positions `at` and all neurons, from e / σ0² with e = (2a x·w + a²‖w‖²) / d."""
-        a = (self._reference - block.activations[at].to(self.device, torch.float32)) / block.scale[at, None]
-        normed = block.positions.normed[at]
-        growth = a * (2 * (normed @ self._w.T) + a * self._w_norm.square()) / self.folded.width
+        frozen_c = (self._reference - block.activations[at].to(self.device, torch.float32)) / block.scale[at, None]
+        normed = block.unablated.normed[at]
+        growth = frozen_c * (2 * (normed @ self._w.T) + frozen_c * self._w_norm.square()) / self.folded.width
         ratio = (1 + growth).clamp_(min=0).sqrt()
-        return Factors(-growth / (ratio * (1 + ratio)), a / ratio, a, ratio)
+        return Factors(-growth / (ratio * (1 + ratio)), frozen_c / ratio, frozen_c, ratio)
 
     def _expansion(self, block: Block, sums: Sums, at: slice, factors: Factors) -> Expansion:
         """The series of δ at the positions `at`, which every effect's own is made of."""
-        here = block.positions.at(at)
+        here = block.unablated.select(at)
         target_rows = self.folded.gather(here.targets)
         moments = CentralMoments(sums, at, self._w, target_rows, here.target_z, self.reduced)
         series = Series(moments, factors.u, factors.c, self._w_norm)
@@ -284,7 +284,7 @@ class Ablation:
 
     def _settle(self, block: Block, pairs: Pairs) -> None:
         """Fill in P pairs: over the whole vocabulary, in float64 where float32 may not hold them."""
-        values = exact_effects(self.folded, block.positions, self._w, pairs, self.effects, self.directions)
+        values = exact_effects(self.folded, block.unablated, self._w, pairs, self.effects, self.directions)
         rounding = exact_rounding(self.folded, block.sizes, self._w_norm, pairs)
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
         hard = values[LOSS] < max(FORMULAS[name].largest_rise for name in self.effects)
@@ -293,7 +293,7 @@ class Ablation:
             allowed = self.tolerance + (RELATIVE_TOLERANCE - RELATIVE_ROUNDING) * value.abs()
             hard |= ~(FORMULAS[name].roundings * rounding <= allowed)
             hard |= ~value.isfinite() | (value < LARGEST_RISE)
-            block.effects[name][pairs.t, pairs.i] = value
+            block.values[name][pairs.t, pairs.i] = value
         for few in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
             self._settle_in_float64(block, pairs.t[few], pairs.i[few])
 
@@ -305,10 +305,10 @@ class Ablation:
         w = centre(self.w_out[on_cpu[1]].to(place).double())
         a = self.reference[on_cpu[1]].double() - block.activations[on_cpu].double()
         edited = x + a.to(place)[:, None] * w
-        targets = block.positions.targets[t].to(place)
-        exact = float64_effects(self.folded.on(place), x, edited, targets, self.effects, self.directions)
-        for name, value in exact.items():
-            block.effects[name][t, i] = value.float().to(self.device)
+        targets = block.unablated.targets[t].to(place)
+        values = float64_effects(self.folded.on(place), x, edited, targets, self.effects, self.directions)
+        for name, value in values.items():
+            block.values[name][t, i] = value.float().to(self.device)
 
     # --- input ----------------------------------------------------------------------------------------------------
 

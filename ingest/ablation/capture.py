@@ -135,7 +135,7 @@ def forward(
 
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
             values = args[0].detach().reshape(*inputs.shape, -1)[:, -kept:]
             seen[name] = values.float().reshape(len(inputs) * kept, -1)
@@ -143,8 +143,8 @@ def forward(
         return hook
 
     hooks = (
-        (structure.final_norm, "before", keep("residual")),
-        (structure.out_projection, "before", keep("activations")),
+        (structure.final_norm, "before", recorder("residual")),
+        (structure.out_projection, "before", recorder("activations")),
     )
     with torch.inference_mode(), hooked(*hooks):
         model.base_model(input_ids=inputs, use_cache=False)
@@ -167,10 +167,10 @@ def _allocate(path: Path, shape: tuple[int, int]) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_2_0(stream, header)
-        start, size = stream.tell(), shape[0] * shape[1] * 4
+        offset, size = stream.tell(), shape[0] * shape[1] * 4
         stream.flush()
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(stream.fileno(), start, size)
+            os.posix_fallocate(stream.fileno(), offset, size)
             return
         for written in range(0, size, _ZEROS):
             stream.write(bytes(min(_ZEROS, size - written)))

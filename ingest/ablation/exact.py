@@ -35,7 +35,7 @@ def exact_effects(
     target_m = _at_targets(w, folded.gather(positions.targets), pairs)
     target_change = pairs.u * positions.target_z[pairs.t] + pairs.c * target_m
     if effects == (LOSS,):
-        return {LOSS: _growth(folded, positions, w, pairs, target_change).log1p()}
+        return {LOSS: _mean_growth(folded, positions, w, pairs, target_change).log1p()}
     of = OverVocabulary(folded, pairs, positions, w, target_m, target_change, directions)
     own = {name: count for name in effects if (count := FORMULAS[name].own_sums)}
     sums = {name: tuple(torch.zeros_like(pairs.u) for _ in range(count)) for name, count in own.items()}
@@ -53,8 +53,8 @@ def exact_effects(
             for name in own:
                 for total, term in zip(sums[name], FORMULAS[name].terms(here), strict=True):
                     total[few] += term
-    growth = sums[LOSS][0]
-    return {name: FORMULAS[name].exact(Totals(of, sums.get(name, ()), growth)) for name in effects}
+    mean_growth = sums[LOSS][0]
+    return {name: FORMULAS[name].exact(Totals(of, sums.get(name, ()), mean_growth)) for name in effects}
 
 
 def _at_targets(w: Tensor, target_rows: Tensor, pairs: Pairs) -> Tensor:
@@ -73,7 +73,7 @@ def _at_targets(w: Tensor, target_rows: Tensor, pairs: Pairs) -> Tensor:
     return found
 
 
-def _growth(folded: FoldedHead, positions: Positions, w: Tensor, pairs: Pairs, target_change: Tensor) -> Tensor:
+def _mean_growth(folded: FoldedHead, positions: Positions, w: Tensor, pairs: Pairs, target_change: Tensor) -> Tensor:
     """Σ_v p_v (exp(δ_v − δ_y) − 1) of P pairs, for the loss alone.
 
     c m + u z is a weighted sum of two rows of one table, m of the neurons and z of the positions: one pass over memory.

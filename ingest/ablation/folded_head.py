@@ -83,7 +83,7 @@ class FoldedHead:
         probability = probability.double().cpu()
         order = probability.argsort(descending=True, stable=True)
         mass = probability[order].cumsum(0) / probability.sum()
-        top, common = (min(int((mass < part).sum()) + 1, self.vocabulary) for part in (top_mass, common_mass))
+        top, common = (min(int((mass < share).sum()) + 1, self.vocabulary) for share in (top_mass, common_mass))
         shift = torch.zeros(self.width, dtype=torch.float64)
         for ids, U, _ in self.pieces():
             shift += (probability[ids.cpu()].float().to(self.device) @ U).double().cpu() / float(probability.sum())

@@ -63,7 +63,7 @@ def accumulate(
             of_tier = sums.of_tier(tier)
             of_tier.m_range[0] = torch.minimum(of_tier.m_range[0], powers.range[0])
             of_tier.m_range[1] = torch.maximum(of_tier.m_range[1], powers.range[1])
-            z = z_of_piece(sums.z, B, done, len(ids))
+            z = z_of_piece(sums.kept_z, B, done, len(ids))
             piece = Piece(ids, U, U.norm(dim=1), folded.bias_of(ids), tier, not done, z)
             stripes.map(functools.partial(_add, sums, normed, piece, powers, axis, scratch), slices)
             done += len(ids)
@@ -76,7 +76,7 @@ def workspace(N: int, d: int, K: int) -> int:
 
 
 def z_of_piece(z: Tensor | None, B: int, done: int, K: int) -> Tensor | None:
-    """What `Sums.z` holds of K tokens after the first `done`: B x K."""
+    """What `Sums.kept_z` holds of K tokens after the first `done`: B x K."""
     return None if z is None else z[B * done : B * (done + K)].view(B, K)
 
 
@@ -200,11 +200,11 @@ def _add(
         _keep_in_range(sums, tile, few.logits)
         _weigh(sums, tile, piece, few)
     _multiply(sums, at, piece, weighted, powers, scratch)
-    if sums.log_p is not None:
+    if sums.along_log_p is not None:
         a = logits + (sums.pivot - sums.log_p_origin)[at, None]
-        _add_along(sums.log_p, at, a, weighted, piece.U, powers.m2)
-    if sums.axis is not None and axis is not None:
-        _add_along(sums.axis, at, axis[piece.ids][None, :], weighted, piece.U, powers.m2)
+        _add_along(sums.along_log_p, at, a, weighted, piece.U, powers.m2)
+    if sums.along_axis is not None and axis is not None:
+        _add_along(sums.along_axis, at, axis[piece.ids][None, :], weighted, piece.U, powers.m2)
 
 
 def _start(sums: Sums, at: slice, z: Tensor, logits: Tensor) -> None:
@@ -238,8 +238,8 @@ def _weigh(sums: Sums, at: slice, piece: Piece, few: Weighted) -> None:
     sums.squares[at] += vecdot(e, e)
     torch.mul(e, z, out=ez)
     torch.mul(ez, z, out=ezz)
-    for k, power in enumerate((e.sum(1), ez.sum(1), ezz.sum(1), vecdot(ezz, z), vecdot(ezz, z * z))):
-        of_tier.z[k, at] += power
+    for k, total in enumerate((e.sum(1), ez.sum(1), ezz.sum(1), vecdot(ezz, z), vecdot(ezz, z * z))):
+        of_tier.z_powers[k, at] += total
     if few.reduced_e is not e:
         few.reduced_e.copy_(e)
         few.reduced_ez.copy_(ez)

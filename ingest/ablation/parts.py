@@ -76,25 +76,25 @@ class EffectUnits:
         size = self.ablation.preferred_positions(at.stop - at.start)
         arrays = (np.array(self.captured.residual[at]), np.array(self.captured.activations[at]), self.targets[at])
         some = zip(*(torch.from_numpy(array).split(size) for array in arrays), strict=True)
-        found = [self.ablation.block(*one) for one in some]
-        return found[0] if len(found) == 1 else _joined(found)
+        several = [self.ablation.ablate(*one) for one in some]
+        return several[0] if len(several) == 1 else _joined(several)
 
 
-def position_block(positions: int, neurons: int, least: int = 1) -> int:
+def position_block(T: int, N: int, least: int = 1) -> int:
     """Positions in a part: some 16 M pairs, so that row groups are large enough and a lost part is cheap.
 
     Fewer where there would otherwise be fewer than about `least` parts.
     """
-    wanted = min(PAIRS_PER_PART // neurons, -(-positions // least) + _SMALLEST_BLOCK - 1)
-    return min(positions, max(_SMALLEST_BLOCK, wanted // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
+    wanted = min(PAIRS_PER_PART // N, -(-T // least) + _SMALLEST_BLOCK - 1)
+    return min(T, max(_SMALLEST_BLOCK, wanted // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
 
 
-def _joined(found: list[BlockEffects]) -> BlockEffects:
+def _joined(several: list[BlockEffects]) -> BlockEffects:
     return BlockEffects(
-        effects={name: torch.cat([one.effects[name] for one in found]) for name in found[0].effects},
-        loss=torch.cat([one.loss for one in found]),
-        entropy=torch.cat([one.entropy for one in found]),
-        exact_pairs=sum(one.exact_pairs for one in found),
+        values={name: torch.cat([one.values[name] for one in several]) for name in several[0].values},
+        loss=torch.cat([one.loss for one in several]),
+        entropy=torch.cat([one.entropy for one in several]),
+        exact_pairs=sum(one.exact_pairs for one in several),
     )
 
 
@@ -105,11 +105,11 @@ def baseline_path(folder: Path, block: int) -> Path:
 
 def read_baselines(folder: Path, blocks: int) -> Baseline:
     """Loss and entropy of all T positions, and the pairs of all blocks that took the exact path."""
-    found = [np.load(baseline_path(folder, block)) for block in range(blocks)]
+    several = [np.load(baseline_path(folder, block)) for block in range(blocks)]
     return Baseline(
-        np.concatenate([one["loss"] for one in found]),
-        np.concatenate([one["entropy"] for one in found]),
-        sum(int(one["exact_pairs"]) for one in found),
+        np.concatenate([one["loss"] for one in several]),
+        np.concatenate([one["entropy"] for one in several]),
+        sum(int(one["exact_pairs"]) for one in several),
     )
 
 
@@ -137,9 +137,9 @@ def write_effects(
     """
     form = schema("fct_effect", effects)
     positions = np.arange(first, first + len(activations), dtype=np.uint32)
-    values = {"activation": activations}
+    by_column = {"activation": activations}
     for name in effects:
-        values[EFFECTS[name].column] = found.effects[name].cpu().numpy()
+        by_column[EFFECTS[name].column] = found.values[name].cpu().numpy()
     # The floats are noise to a compressor; neuron and position are runs, which their encodings make vanish.
     with pq.ParquetWriter(
         path,
@@ -153,5 +153,5 @@ def write_effects(
             columns = {
                 "neuron": np.repeat(neurons, len(positions)),
                 "position_id": np.tile(positions, len(neurons)),
-            } | {name: array[:, start : start + len(neurons)].T.reshape(-1) for name, array in values.items()}
+            } | {name: array[:, start : start + len(neurons)].T.reshape(-1) for name, array in by_column.items()}
             writer.write_table(pa.table(columns, form), row_group_size=len(positions) * len(neurons))

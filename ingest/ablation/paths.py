@@ -30,7 +30,7 @@ class Expansion:
     sums: Sums  # of all B positions
     at: slice  # b of them
     w: Tensor  # N x d
-    here: Positions  # the b positions
+    positions: Positions  # the b positions
     target_rows: Tensor  # b x d, U_y
     directions: Directions | None
 
@@ -44,9 +44,9 @@ class Expansion:
         assert along is not None
         return MixedMoments(self.sums, along, self.at, self.w, self.series.moments)
 
-    def along(self, row: Tensor) -> Tensor:
+    def change_along(self, row: Tensor) -> Tensor:
         """Σ_v f_v δ_v, b x N, where `row` is Σ_v f_v U_v (d)."""
-        return self.factors.u * (self.here.normed @ row)[:, None] + self.factors.c * (self.w @ row)
+        return self.factors.u * (self.positions.normed @ row)[:, None] + self.factors.c * (self.w @ row)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class OverVocabulary:
     target_change: Tensor  # δ_y
     directions: Directions | None
 
-    def along(self, row: Tensor) -> Tensor:
+    def change_along(self, row: Tensor) -> Tensor:
         """Σ_v f_v δ_v of each pair, where `row` is Σ_v f_v U_v (d)."""
         pairs = self.pairs
         return pairs.u * (self.positions.normed @ row)[pairs.t] + pairs.c * (self.w @ row)[pairs.i]
@@ -70,7 +70,7 @@ class OverVocabulary:
     def projection(self) -> Tensor:
         """φ, the change of the logits' projection on the log-unigram axis."""
         assert self.directions is not None
-        return self.along(self.directions.axis_row)
+        return self.change_along(self.directions.axis_row)
 
     @cached_property
     def frozen_target_change(self) -> Tensor:
@@ -107,8 +107,8 @@ class Totals:
     """The sums over the vocabulary of P pairs, P each."""
 
     of: OverVocabulary
-    sums: tuple[Tensor, ...]  # of the effect's own terms
-    growth: Tensor  # Σ_v p_v (exp(δ_v − δ_y) − 1)
+    term_sums: tuple[Tensor, ...]  # of the effect's own terms
+    mean_growth: Tensor  # Σ_v p_v (exp(δ_v − δ_y) − 1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Prediction:
         self.logits, self.targets, self.unigram = logits, targets, unigram
         self._loss, self._entropy = loss, entropy
 
-    def at(self, some: slice) -> "Prediction":
+    def select(self, some: slice) -> "Prediction":
         """The same at some of the positions, loss and entropy from here."""
         logits, targets = self.logits[..., some, :], self.targets[some]
         return Prediction(logits, targets, self.unigram, loss=self.loss[..., some], entropy=self.entropy[..., some])

@@ -60,8 +60,9 @@ class Sizes:
 
         The edit moves the normed residual by `size` and the logits by about `spread`; `width` is d.
         """
-        focus = (self.focus * (2 * spread).exp()).clamp_max(1)
-        error = size * (self.target_length + focus * self.row_length) + focus * spread * (width**0.5 * self.row_length)
+        edited_focus = (self.focus * (2 * spread).exp()).clamp_max(1)
+        error = size * (self.target_length + edited_focus * self.row_length)
+        error += edited_focus * spread * (width**0.5 * self.row_length)
         return error * (ROUNDINGS * FLOAT32) + FLOOR
 
 

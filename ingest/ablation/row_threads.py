@@ -46,8 +46,8 @@ class Stripes:
         On a processor they do not depend on how many threads there are, and so neither do the bits of a result.
         """
         shared = STRIPES if self._on_processor else 1
-        count = min(total, shared * -(-total // held))
-        size = -(-total // max(1, count))
+        slices = min(total, shared * -(-total // held))
+        size = -(-total // max(1, slices))
         return [slice(start, min(start + size, total)) for start in range(0, total, max(1, size))]
 
     def map(self, work: Callable[[slice], T], slices: list[slice]) -> list[T]:

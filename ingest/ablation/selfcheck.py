@@ -70,13 +70,15 @@ def self_check(subject: Subject) -> Checked:
         UserError: a pair is beyond its tolerance: the architecture is not what it seems, or the numbers are wrong.
     """
     generator = np.random.default_rng([subject.seed, 0x5E1F])
-    window = subject.predicted
-    count = min(max(STRUCTURAL_WINDOWS, LEAST_POSITIONS // window), len(subject.tokens))
+    predicted = subject.predicted
+    count = min(max(STRUCTURAL_WINDOWS, LEAST_POSITIONS // predicted), len(subject.tokens))
     windows = np.sort(generator.choice(len(subject.tokens), count, replace=False))
-    positions = (windows[:, None] * window + np.arange(window)).reshape(-1)
+    positions = (windows[:, None] * predicted + np.arange(predicted)).reshape(-1)
     neurons = _telling_neurons(subject, positions, generator)
     stored = stored_effects(subject, positions, neurons)
-    structural = _structural_error(subject, windows, neurons.reshape(count, window), stored.reshape(count, window))
+    structural = _structural_error(
+        subject, windows, neurons.reshape(count, predicted), stored.reshape(count, predicted)
+    )
     some = generator.choice(len(positions), min(NUMERIC_PAIRS, len(positions)), replace=False)
     numeric = _numeric_error(subject, positions[some], neurons[some], stored[some])
     checked = Checked(numeric, structural, len(some), len(positions))
@@ -139,7 +141,7 @@ def _numeric_error(
 ) -> float:
     targets = subject.tokens[:, -subject.predicted :].reshape(-1)[positions]
     device = subject.structure.w_out.device
-    exact = reference_effects(
+    truth = reference_effects(
         subject.structure.head,
         subject.structure.w_out,
         torch.from_numpy(subject.reference).to(device),
@@ -147,8 +149,7 @@ def _numeric_error(
         torch.from_numpy(subject.captured.activations[positions]).to(device),
         torch.from_numpy(targets).to(device),
         torch.stack([torch.arange(len(positions)), torch.from_numpy(neurons.astype(np.int64))], dim=1).to(device),
-    )["loss"]
-    truth = exact.cpu().numpy()
+    )["loss"].numpy()
     return float((np.abs(stored - truth) / (subject.tolerance + RELATIVE_TOLERANCE * np.abs(truth))).max())
 
 
@@ -156,14 +157,14 @@ def _structural_error(
     subject: Subject, windows: NDArray[np.int64], neurons: NDArray[Any], stored: NDArray[np.float64]
 ) -> float:
     worst = 0.0
-    for place, window in enumerate(windows):
+    for number, window in enumerate(windows):
         tokens = torch.from_numpy(subject.tokens[window]).to(subject.model.device)
         loss, largest = _losses(subject, tokens, None)
-        ablated, _ = _losses(subject, tokens, torch.from_numpy(neurons[place].astype(np.int64)))
+        ablated, _ = _losses(subject, tokens, torch.from_numpy(neurons[number].astype(np.int64)))
         delta = (ablated - loss).cpu().numpy()
         scale = torch.maximum(largest, loss).clamp_min(1.0).cpu().numpy()
         allowed = 32 * torch.finfo(subject.model.dtype).eps * scale + 0.02 * np.abs(delta)
-        worst = max(worst, float((np.abs(stored[place] - delta) / allowed).max()))
+        worst = max(worst, float((np.abs(stored[number] - delta) / allowed).max()))
     return worst
 
 
@@ -176,14 +177,14 @@ def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[T
         edited = args[0].clone()
         chosen = neurons.to(edited.device)
         values = torch.from_numpy(subject.reference).to(edited.device)[chosen].to(edited.dtype)
-        positions = torch.arange(len(chosen), device=edited.device)
-        edited.view(-1, edited.shape[-1])[-len(chosen) :][positions, chosen] = values
+        each = torch.arange(len(chosen), device=edited.device)
+        edited.view(-1, edited.shape[-1])[-len(chosen) :][each, chosen] = values
         return (edited, *args[1:])
 
     with torch.inference_mode(), hooked((subject.structure.out_projection, "before", replace)):
         logits = subject.model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -subject.predicted :]
     targets = tokens[-subject.predicted :]
     # A few positions at a time: in float64 a window's logits take gigabytes where the vocabulary is large
-    some = zip(logits.split(_COPIED), targets.split(_COPIED), strict=True)
-    losses = [torch.nn.functional.cross_entropy(few.double(), wanted, reduction="none") for few, wanted in some]
+    copies = zip(logits.split(_COPIED), targets.split(_COPIED), strict=True)
+    losses = [torch.nn.functional.cross_entropy(few.double(), y, reduction="none") for few, y in copies]
     return torch.cat(losses), logits.abs().amax(dim=1).double()

@@ -30,7 +30,7 @@ from rare_tokens.ingest.model.norms import NormForm
 from rare_tokens.ingest.model.structure import PROBE_TOKENS, Structure, hooked, linear_weight, same_logits
 
 WIDER = {torch.float32: torch.float64, torch.float64: torch.float64}  # half precisions: float32
-MOST_ROWS = 512  # edits in a batch
+MOST_EDITS = 512  # edits in a batch
 MEMORY = 2 << 30  # bytes of a batch
 _PROBED = 2  # edits tried when a model is confirmed
 
@@ -39,7 +39,7 @@ _PROBED = 2  # edits tried when a model is confirmed
 class WindowEffects:
     """Effects of S edits at the T positions of one window, nats, and the unablated model's loss and entropy there."""
 
-    effects: dict[str, NDArray[np.float32]]  # by name, each T × S
+    values: dict[str, NDArray[np.float32]]  # by effect, each T × S
     loss: NDArray[np.float32]  # T
     entropy: NDArray[np.float32]  # T
 
@@ -53,9 +53,9 @@ class _Base:
 
     def at(self, place: int) -> "_Base":
         """The same at one of the positions."""
-        return _Base(self.first + place, self.before.at(slice(place, place + 1)))
+        return _Base(self.first + place, self.before.select(slice(place, place + 1)))
 
-    def effects(self, logits: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    def measure(self, logits: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Effects of S edits, each S × T, from their logits (S × T × V)."""
         after = Prediction(logits, self.before.targets)
         return {name: FORMULAS[name].dense(self.before, after) for name in names}
@@ -91,14 +91,14 @@ class DenseAblation:
         self.effects, self.memory = effects, memory
         self.at_once = edit_scope == "window" or structure.layer == structure.depth - 1
         self._reference = reference.to(self.device, self.dtype)
-        self._rows = linear_weight(edited).T  # N × d
+        self._w = linear_weight(edited).T  # N × d
         self._unigram: Unigram | None = None
         if any(EFFECTS[name].needs_counts for name in effects):
             assert unigram_counts is not None
             self._unigram = Unigram.of(unigram_counts).to(self.device, self.dtype)
         self._frozen_effects = [name for name in effects if FORMULAS[name].frozen_scale]
         self._plain_effects = [name for name in effects if not FORMULAS[name].frozen_scale]
-        self._frozen = _FrozenNorm(norm, structure.head.norm)
+        self._norm = _FrozenNorm(norm, structure.head.norm)
         with Unrounded():
             self._replay = Replay(self.model, edited, _probe_tokens(self.model, structure))
         self._vocabulary, self._heads = structure.vocabulary_size, _heads(model)
@@ -118,9 +118,9 @@ class DenseAblation:
         """
         with Unrounded(), torch.inference_mode():
             base, shift = self._record(tokens, predicted)
-            members = _members(len(self._rows), groups, self.device)
-            one = self._over_window if self.at_once else self._over_positions
-            batches = [one(shift, few, base) for few in members.split(self._batch(len(shift)))]
+            members = _members(len(self._w), groups, self.device)
+            over = self._over_window if self.at_once else self._over_positions
+            batches = [over(shift, few, base) for few in members.split(self._batch(len(shift)))]
         found = {name: torch.cat([batch[name] for batch in batches], dim=1) for name in self.effects}
         for name, values in found.items():
             if not bool(torch.isfinite(values).all()):
@@ -136,22 +136,22 @@ class DenseAblation:
         with Unrounded(), torch.inference_mode():
             base, shift = self._record(tokens, None)
             length = len(shift)
-            members = _members(len(self._rows), None, self.device)[: self._batch(length)]
-            one, rows = self._over_window, len(members) * length
+            members = _members(len(self._w), None, self.device)[: self._batch(length)]
+            over, rows = self._over_window, len(members) * length
             if not self.at_once:
                 middle = length // 2
-                one, base, shift, rows = self._over_positions, base.at(middle), shift[: middle + 1], len(members)
+                over, base, shift, rows = self._over_positions, base.at(middle), shift[: middle + 1], len(members)
             best = float("inf")
             for _ in range(2):
                 start = time.perf_counter()
-                one(shift, members, base)[LOSS].cpu()
+                over(shift, members, base)[LOSS].cpu()
                 best = min(best, time.perf_counter() - start)
         return best / rows
 
     def _record(self, tokens: NDArray[np.int64], predicted: int | None) -> tuple[_Base, Tensor]:
         """Run a window unedited: the model at its last `predicted` positions, and n̄ − n at all, window × N."""
         ids = torch.from_numpy(tokens).to(self.device)
-        with self._frozen.watching():
+        with self._norm.watching():
             logits = self._replay.record(ids[:-1], prefixes=not self.at_once)
         first = len(logits) - (predicted or len(logits))
         before = Prediction(logits[first:], ids[1 + first :], self._unigram)
@@ -159,10 +159,10 @@ class DenseAblation:
 
     def _over_window(self, shift: Tensor, members: Tensor, base: _Base) -> dict[str, Tensor]:
         edits = self._edits(shift, members).transpose(0, 1)
-        found = base.effects(self._replay.logits(edits)[:, base.first :], self._plain_effects)
+        found = base.measure(self._replay.logits(edits)[:, base.first :], self._plain_effects)
         if self._frozen_effects:
-            with self._frozen.frozen(None):
-                found |= base.effects(self._replay.logits(edits)[:, base.first :], self._frozen_effects)
+            with self._norm.frozen(None):
+                found |= base.measure(self._replay.logits(edits)[:, base.first :], self._frozen_effects)
         return {name: values.T for name, values in found.items()}
 
     def _over_positions(self, shift: Tensor, members: Tensor, base: _Base) -> dict[str, Tensor]:
@@ -170,32 +170,32 @@ class DenseAblation:
         for place, position in enumerate(range(base.first, len(shift))):
             edits = self._edits(shift[position : position + 1], members)[0]
             here = base.at(place)
-            found = here.effects(self._replay.logits_at(position, edits)[:, None], self._plain_effects)
+            found = here.measure(self._replay.logits_at(position, edits)[:, None], self._plain_effects)
             if self._frozen_effects:
-                with self._frozen.frozen(position):
+                with self._norm.frozen(position):
                     logits = self._replay.logits_at(position, edits)
-                found |= here.effects(logits[:, None], self._frozen_effects)
+                found |= here.measure(logits[:, None], self._frozen_effects)
             found_at.append({name: values.T for name, values in found.items()})
         return {name: torch.cat([found[name] for found in found_at]) for name in found_at[0]}
 
     def _edits(self, shift: Tensor, members: Tensor) -> Tensor:
         """Change of the MLP's output at some positions by S sets of neurons: T × S × d."""
         padded = torch.nn.functional.pad(shift, (0, 1))[:, members]  # T × S × K; 0 where a set has fewer than K
-        rows = torch.nn.functional.pad(self._rows, (0, 0, 0, 1))[members]  # S × K × d
-        return torch.einsum("tsk,skd->tsd", padded, rows)
+        w = torch.nn.functional.pad(self._w, (0, 0, 0, 1))[members]  # S × K × d
+        return torch.einsum("tsk,skd->tsd", padded, w)
 
     def _batch(self, length: int) -> int:
         """Edits that the memory allows in a batch: mostly logits, of which a few copies are alive at once."""
         positions = length if self.at_once else 1
-        neurons, width = self._rows.shape
-        values = positions * (5 * self._vocabulary + 4 * neurons + 16 * width + 2 * self._heads * length)
+        neurons, width = self._w.shape
+        floats = positions * (5 * self._vocabulary + 4 * neurons + 16 * width + 2 * self._heads * length)
         if not self.at_once:
-            values += 4 * length * width  # the cache's keys and values of a block, as they grow
-        return max(1, min(MOST_ROWS, self.memory // (values * self.dtype.itemsize)))
+            floats += 4 * length * width  # the cache's keys and values of a block, as they grow
+        return max(1, min(MOST_EDITS, self.memory // (floats * self.dtype.itemsize)))
 
 
-def widened(model: PreTrainedModel, *pieces: nn.Module) -> tuple[PreTrainedModel, list[nn.Module]]:
-    """A copy of a model one precision above its own, and the pieces in the copy.
+def widened(model: PreTrainedModel, *modules: nn.Module) -> tuple[PreTrainedModel, list[nn.Module]]:
+    """A copy of a model one precision above its own, and these modules in the copy.
 
     On the CPU where the device has no float64 (MPS).
     """
@@ -204,8 +204,8 @@ def widened(model: PreTrainedModel, *pieces: nn.Module) -> tuple[PreTrainedModel
     wide = copy.deepcopy(model, known)
     if dtype == torch.float64 and model.device.type == "mps":
         wide = wide.to("cpu")
-    copies = [known[id(piece)] for piece in pieces]
-    assert all(isinstance(piece, nn.Module) for piece in copies)
+    copies = [known[id(module)] for module in modules]
+    assert all(isinstance(module, nn.Module) for module in copies)
     return wide.to(dtype), copies  # type: ignore[return-value]
 
 
@@ -230,19 +230,19 @@ def confirm_replay(model: PreTrainedModel, structure: Structure, edit_scope: str
     try:
         replay = Replay(model, structure.out_projection, tokens[None])
         unedited = replay.record(tokens, prefixes=not at_once)
-        scale = replay.projected_scale
-        edits = scale * torch.randn(_PROBED, len(tokens), width, generator=generator)
+        size = replay.projected_scale
+        edits = size * torch.randn(_PROBED, len(tokens), width, generator=generator)
         edits = edits.to(model.device, model.dtype)
         with torch.inference_mode(), hooked((structure.out_projection, "after", edit)):
             wanted = model(input_ids=tokens[None], use_cache=False).logits[0]
         if at_once:
-            edited, still = replay.logits(edits)[-1], replay.logits(torch.zeros_like(edits))[-1]
+            changed, still = replay.logits(edits)[-1], replay.logits(torch.zeros_like(edits))[-1]
         else:
-            edited, still = (replay.logits_at(last, values[:, last])[-1] for values in (edits, torch.zeros_like(edits)))
+            changed, still = (replay.logits_at(last, some[:, last])[-1] for some in (edits, torch.zeros_like(edits)))
             wanted, unedited = wanted[last], unedited[last]
     except (RuntimeError, TypeError, AttributeError, IndexError, StopIteration) as error:
         raise _not_confirmed(model, structure, f"it cannot be run from there on ({_first_line(error)})") from error
-    if not (same_logits(edited, wanted) and same_logits(still, unedited)):
+    if not (same_logits(changed, wanted) and same_logits(still, unedited)):
         raise _not_confirmed(model, structure, "run from there on, it gives other logits than a whole forward pass")
 
 
@@ -294,9 +294,9 @@ class _FrozenNorm:
 
         def rescale(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             kept = self._scale if position is None else self._scale[position]
-            shift = getattr(self.module, "bias", None)
-            shift = torch.zeros((), device=output.device) if shift is None else shift
-            return (output - shift) * (self.form.scale(args[0]) / kept) + shift
+            bias = getattr(self.module, "bias", None)
+            bias = torch.zeros((), device=output.device) if bias is None else bias
+            return (output - bias) * (self.form.scale(args[0]) / kept) + bias
 
         return hooked((self.module, "after", rescale))
 

@@ -43,15 +43,13 @@ class DenseUnits(EffectUnits):
         """Effects at the positions `at`, window by window."""
         each = self.sample.predicted
         some = self.sample.tokens[at.start // each : at.stop // each]
-        windows = [self.dense.window(tokens, predicted=each) for tokens in some]
-        effects = {
-            name: torch.from_numpy(np.concatenate([one.effects[name] for one in windows])) for name in self.effects
-        }
+        found = [self.dense.window(tokens, predicted=each) for tokens in some]
+        values = {name: torch.from_numpy(np.concatenate([one.values[name] for one in found])) for name in self.effects}
         return BlockEffects(
-            effects=effects,
-            loss=torch.from_numpy(np.concatenate([one.loss for one in windows])),
-            entropy=torch.from_numpy(np.concatenate([one.entropy for one in windows])),
-            exact_pairs=effects[LOSS].numel(),
+            values=values,
+            loss=torch.from_numpy(np.concatenate([one.loss for one in found])),
+            entropy=torch.from_numpy(np.concatenate([one.entropy for one in found])),
+            exact_pairs=values[LOSS].numel(),
         )
 
 
@@ -73,12 +71,12 @@ class DenseCost:
 
     Attributes:
         rows: positions that are run again, one for each neuron and position (for each group and position).
-        blocks: decoder blocks that each of them passes, beside the norm and the unembedding.
+        layers: layers that each of them passes, beside the norm and the unembedding.
         operations: floating-point operations of that, attention's products of positions left out.
     """
 
     rows: int
-    blocks: int
+    layers: int
     operations: float
 
 
@@ -95,12 +93,12 @@ def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str
 def announce(dense: DenseAblation, structure: Structure, sample: Sample, edits: int) -> None:
     """Say why so many edits take the dense path and what it will cost, before it starts; a batch is tried for that."""
     rows = dense_rows(sample, edits, at_once=dense.at_once)
-    blocks = structure.depth - 1 - structure.layer
+    layers = structure.depth - 1 - structure.layer
     log.info(
         "Dense path (%s): %s positions run again through %s and the unembedding, in %s on %s: %s.",
         "; ".join(structure.between),
         f"{rows:,}",
-        f"{blocks} block{'s' * (blocks != 1)}",
+        f"{layers} layer{'s' * (layers != 1)}",
         str(dense.dtype)[6:],
         dense.device,
         in_words(rows * dense.seconds_per_row(sample.tokens[0]) / 60),

@@ -26,10 +26,10 @@ class Unrounded(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call `func` without its cast to float32 where its first argument is float64."""
         given = dict(kwargs or {})
-        first = args[0] if args else None
-        if isinstance(first, Tensor) and first.dtype == torch.float64:
+        tensor = args[0] if args else None
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
             if func is Tensor.float:
-                return first
+                return tensor
             if given.get("dtype") is torch.float32:
                 given["dtype"] = torch.float64
             args = tuple(torch.float64 if value is torch.float32 else value for value in args)
@@ -75,7 +75,7 @@ class Replay:
         shape = (count * length, width) if self._projected.dim() == 2 else edits.shape
         with (
             torch.inference_mode(),
-            self._played_back(partial(_rows, length, count, None), (clean + edits).reshape(shape).contiguous()),
+            self._played_back(partial(_repeated, length, count, None), (clean + edits).reshape(shape).contiguous()),
         ):
             return self.model(input_ids=self._tokens.expand(count, -1), use_cache=False).logits
 
@@ -95,8 +95,8 @@ class Replay:
             layer.keys, layer.values = (kept[:, :, :position].expand(count, -1, -1, -1) for kept in (keys, values))
             cache.layers.append(layer)
         tokens = self._tokens[:, position : position + 1].expand(count, -1)
-        rows = partial(_rows, length, count, position)
-        with torch.inference_mode(), self._played_back(rows, (clean + edits).reshape(shape).contiguous()):
+        repeat = partial(_repeated, length, count, position)
+        with torch.inference_mode(), self._played_back(repeat, (clean + edits).reshape(shape).contiguous()):
             return self.model(input_ids=tokens, past_key_values=cache, use_cache=True).logits[:, 0]
 
     @property
@@ -105,10 +105,10 @@ class Replay:
         return float(self._projected.float().square().mean().sqrt())
 
     @contextmanager
-    def _played_back(self, rows: Callable[[Tensor], Tensor], projected: Tensor) -> Iterator[None]:
+    def _played_back(self, repeat: Callable[[Tensor], Tensor], projected: Tensor) -> Iterator[None]:
         with ExitStack() as stack:
             for module, outputs in zip(self._before, self._outputs, strict=True):
-                stack.enter_context(replaced(module, (tree_map_only(Tensor, rows, output) for output in outputs)))
+                stack.enter_context(replaced(module, (tree_map_only(Tensor, repeat, output) for output in outputs)))
             stack.enter_context(replaced(self.edited, iter([projected])))
             yield
 
@@ -133,9 +133,9 @@ def modules_before(model: nn.Module, edited: nn.Module, tokens: Tensor) -> list[
     hooks = [(module, "before", start) for module in every] + [(module, "after", end) for module in every]
     with torch.inference_mode(), hooked(*hooks):
         model(input_ids=tokens, use_cache=False)
-    edit = next(place for place, event in enumerate(events) if event == ("start", edited))
-    ended = {module for kind, module in events[:edit] if kind == "end"}
-    later = {module for _, module in events[edit:]}
+    first = next(place for place, event in enumerate(events) if event == ("start", edited))
+    ended = {module for kind, module in events[:first] if kind == "end"}
+    later = {module for _, module in events[first:]}
     return list(outermost(model, ended - later))
 
 
@@ -152,7 +152,7 @@ def _keep(outputs: list[Any], _module: nn.Module, _args: tuple[Any, ...], output
     outputs.append(tree_map_only(Tensor, lambda value: value.detach().clone(), output))
 
 
-def _rows(length: int, count: int, position: int | None, value: Tensor) -> Tensor:
+def _repeated(length: int, count: int, position: int | None, value: Tensor) -> Tensor:
     """A recorded output for `count` rows: all its positions, or the one.
 
     Outputs are 1 × positions × …, or positions × … where a model flattens its rows; others are left as they are.

@@ -80,16 +80,16 @@ def structural_error(
 
 def _edits(subject: Subject, window: int, generator: np.random.Generator) -> list[tuple[int, int | None]]:
     """(neuron, position among the predicted ones) to check in a window; position None: replaced at every one."""
-    length = subject.predicted
-    rows = slice(window * length, (window + 1) * length)
+    predicted = subject.predicted
+    at = slice(window * predicted, (window + 1) * predicted)
     norms = subject.structure.w_out.float().norm(dim=1).cpu().numpy()
-    size = np.abs(subject.reference - np.asarray(subject.captured.activations[rows])) * norms  # T × N
+    size = np.abs(subject.reference - np.asarray(subject.captured.activations[at])) * norms  # T × N
     structure = subject.structure
     if subject.edit_scope == "window" or structure.layer == structure.depth - 1:
         drawn = generator.integers(0, structure.neurons, NEURONS // 2).tolist()
         largest = size.max(0).argsort()[::-1][: NEURONS - NEURONS // 2].tolist()
         return [(neuron, None) for neuron in [*drawn, *largest]]
-    positions = generator.choice(length, min(POSITIONS, length), replace=False).tolist()
+    positions = generator.choice(predicted, min(POSITIONS, predicted), replace=False).tolist()
     return [
         (int(size[position].argmax()) if place % 2 else int(generator.integers(0, structure.neurons)), position)
         for place, position in enumerate(positions)
@@ -97,8 +97,8 @@ def _edits(subject: Subject, window: int, generator: np.random.Generator) -> lis
 
 
 def _stored(subject: Subject, window: int, where: NDArray[np.int64], neuron: int) -> NDArray[np.float64]:
-    positions = window * subject.predicted + where
-    return stored_effects(subject, positions, np.full(len(positions), neuron))
+    position_ids = window * subject.predicted + where
+    return stored_effects(subject, position_ids, np.full(len(where), neuron))
 
 
 def hooked_effect(
@@ -112,11 +112,11 @@ def hooked_effect(
 
     def replace(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         edited = args[0].clone()
-        rows = edited.view(length, -1)
+        flat = edited.view(length, -1)
         if edit.position is None:
-            rows[:, columns] = values.to(edited.dtype)
+            flat[:, columns] = values.to(edited.dtype)
         else:
-            rows[edit.position - edit.predicted, columns] = values.to(edited.dtype)
+            flat[edit.position - edit.predicted, columns] = values.to(edited.dtype)
         return (edited, *args[1:])
 
     def loss(*hooks: Any) -> tuple[Tensor, Tensor]:
