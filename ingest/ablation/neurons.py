@@ -75,8 +75,8 @@ def null_space_share(head: Head, gram: Tensor, w: Tensor) -> Tensor:
     """‖V0ᵀ w‖ / ‖w‖ per neuron (N): V0 spans the d / 64 least singular directions of the folded unembedding.
 
     `gram` is UᵀU, d × d in float64, of U folded and centred over the vocabulary; it is overwritten. `w`, N × d, is
-    centred over d for a LayerNorm. The constant direction, which a LayerNorm removes before the unembedding, is no part of V0.
-    A neuron of zero weights has share 0.
+    centred over d for a LayerNorm. The constant direction, which a LayerNorm removes before the unembedding, is no part
+    of V0. A neuron whose weights are 0 has share 0.
     """
     width = len(gram)
     dimensions = max(1, width // NULL_SPACE_DIVISOR)

@@ -73,65 +73,63 @@ class Cells:
 
 def make_cells(
     groups: pl.DataFrame,
-    windows: int,
+    W: int,
     predicted: int,
     *,
     subsample: int,
     seed: int,
     values: int,
-    blocks: NDArray[np.int64] | None = None,
+    pairs: NDArray[np.int64] | None = None,
 ) -> Cells:
     """Divide the windows into units and their positions into cells.
 
     Args:
         groups: preset, token_group, position_id: which positions are in which token group.
-        windows: W.
-        predicted: P, positions of a window.
+        W: number of windows.
+        predicted: P, positions per window.
         subsample: positions whose loss is measured, about; all where there are no more.
         seed: of the subsample and the partners.
         values: sums that a cell takes (edits × neurons).
-        blocks: of each window what it must stay together with, ascending; None: nothing.
+        pairs: of each window the pair that it must stay together with, ascending; None: there are no pairs.
     """
     generator = np.random.default_rng([seed, 0xA77E])
-    together = np.split(
-        np.arange(windows), np.flatnonzero(np.diff(np.arange(windows) if blocks is None else blocks)) + 1
-    )
+    together = np.split(np.arange(W), np.flatnonzero(np.diff(np.arange(W) if pairs is None else pairs)) + 1)
     drawn = generator.permutation(len(together))
-    sizes = np.array([len(together[block]) for block in drawn])
+    sizes = np.array([len(together[bundle]) for bundle in drawn])
     before = np.cumsum(sizes) - sizes
     chosen = np.sort(drawn[before < max(1, -(-subsample // predicted))])
-    order = generator.permutation(windows)
-    partner = np.empty(windows, dtype=np.int64)
+    order = generator.permutation(W)
+    partner = np.empty(W, dtype=np.int64)
     partner[order] = np.roll(order, 1)
-    kinds, classes = _classes(groups, windows * predicted)
-    classes = classes.reshape(windows, predicted)
-    cells = sum(len(np.unique(row[row > 0])) for row in classes)
-    per = min(max(1, -(-values * cells // MOST_SUMS)), max(1, len(together) // LEAST_UNITS))
+    groups_of_kind, kinds = _kinds(groups, W * predicted)
+    kinds = kinds.reshape(W, predicted)
+    count = sum(len(np.unique(of_window[of_window > 0])) for of_window in kinds)
+    per = min(max(1, -(-values * count // MOST_SUMS)), max(1, len(together) // LEAST_UNITS))
     rest = np.setdiff1d(np.arange(len(together)), chosen)
-    inside = _split(together, chosen, min(per, max(1, len(chosen) // (LEAST_UNITS // 2))))
-    units = (*inside, *_split(together, rest, per))
-    of_position, table = _cells(units, classes, len(inside))
-    table = table.join(kinds, on="kind").sort("cell", "preset", "token_group")
+    measured = _split(together, chosen, min(per, max(1, len(chosen) // (LEAST_UNITS // 2))))
+    units = (*measured, *_split(together, rest, per))
+    of_position, table = _cells(units, kinds, len(measured))
+    table = table.join(groups_of_kind, on="kind").sort("cell", "preset", "token_group")
     table = table.select("cell", "preset", "token_group", "window_id", "positions", "has_loss")
     largest = max(len(unit) for unit in units)
-    return Cells(units, frozenset(range(len(inside))), partner, of_position, table, largest)
+    return Cells(units, frozenset(range(len(measured))), partner, of_position, table, largest)
 
 
 def _cells(
-    units: Sequence[NDArray[np.int64]], classes: NDArray[np.int64], inside: int
+    units: Sequence[NDArray[np.int64]], kinds: NDArray[np.int64], with_loss: int
 ) -> tuple[NDArray[np.int64], pl.DataFrame]:
-    """The cell of each position (windows × P), and a row per cell; the first `inside` units are of the subsample.
+    """The cell of each position (windows × P), and a row per cell; the first `with_loss` units are of the subsample.
 
-    `classes` is each position's kind, windows × P.
+    `kinds` is each position's kind, windows × P.
     """
-    of_position = np.full(classes.shape, NO_CELL, dtype=np.int64)
+    of_position = np.full(kinds.shape, NO_CELL, dtype=np.int64)
     rows: list[tuple[int, int, int, int, bool]] = []
     for unit, members in enumerate(units):
-        here = classes[members]
+        here = kinds[members]
         for kind in np.unique(here[here > 0]):
             cell = len(rows)
             of_position[members] = np.where(here == kind, cell, of_position[members])
-            rows.append((cell, int(kind), int(members[0]), int((here == kind).sum()), unit < inside))
+            rows.append((cell, int(kind), int(members[0]), int((here == kind).sum()), unit < with_loss))
     form = {
         "cell": pl.UInt32, "kind": pl.Int64, "window_id": pl.UInt32, "positions": pl.UInt32, "has_loss": pl.Boolean,
     }  # fmt: skip
@@ -151,21 +149,21 @@ def positions_with_cells(cells: Cells, sample: Sample) -> pl.DataFrame:
     ).with_columns(pl.when(pl.col("cell") != NO_CELL).then("cell").cast(pl.UInt32))
 
 
-def _classes(groups: pl.DataFrame, positions: int) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+def _kinds(groups: pl.DataFrame, positions: int) -> tuple[pl.DataFrame, NDArray[np.int64]]:
     """The token groups of each kind of position (kind, preset, token_group), and each position's kind; 0: in none."""
     names = groups.select("preset", "token_group").unique().sort("preset", "token_group")
     bits = names.with_columns(bit=pl.lit(2, pl.Int64).pow(pl.int_range(pl.len())).cast(pl.Int64))
-    found = groups.join(bits, on=["preset", "token_group"]).group_by("position_id").agg(pl.col("bit").sum())
+    by_position = groups.join(bits, on=["preset", "token_group"]).group_by("position_id").agg(pl.col("bit").sum())
     kinds = np.zeros(positions, dtype=np.int64)
-    kinds[found["position_id"].to_numpy()] = found["bit"].to_numpy()
-    here = pl.DataFrame({"kind": np.unique(kinds[kinds > 0])}, schema={"kind": pl.Int64})
-    members = here.join(bits, how="cross").filter((pl.col("kind") // pl.col("bit")) % 2 == 1)
-    return members.select("kind", "preset", "token_group"), kinds
+    kinds[by_position["position_id"].to_numpy()] = by_position["bit"].to_numpy()
+    present = pl.DataFrame({"kind": np.unique(kinds[kinds > 0])}, schema={"kind": pl.Int64})
+    table = present.join(bits, how="cross").filter((pl.col("kind") // pl.col("bit")) % 2 == 1)
+    return table.select("kind", "preset", "token_group"), kinds
 
 
-def _split(together: list[NDArray[np.int64]], blocks: NDArray[np.int64], per: int) -> list[NDArray[np.int64]]:
-    """The windows of so many blocks at a time."""
+def _split(together: list[NDArray[np.int64]], chosen: NDArray[np.int64], per: int) -> list[NDArray[np.int64]]:
+    """The windows of `per` of the chosen bundles at a time."""
     return [
-        np.concatenate([together[block] for block in blocks[start : start + per]])
-        for start in range(0, len(blocks), per)
+        np.concatenate([together[bundle] for bundle in chosen[start : start + per]])
+        for start in range(0, len(chosen), per)
     ]

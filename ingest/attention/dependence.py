@@ -39,7 +39,7 @@ class Reach:
 def find_reach(model: PreTrainedModel, edited: nn.Module, neurons: nn.Module, tokens: Tensor) -> Reach:
     """Follow an edit of a module's (first) output to the input of `neurons`, over tokens (1 × length)."""
     outputs: dict[nn.Module, list[Tensor]] = {}
-    activations: list[Tensor] = []
+    seen: list[Tensor] = []
     done: set[nn.Module] = set()  # before the neurons are read
 
     def edit(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -51,7 +51,7 @@ def find_reach(model: PreTrainedModel, edited: nn.Module, neurons: nn.Module, to
         outputs.setdefault(module, []).extend(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
     def read(_module: nn.Module, args: Any) -> None:
-        activations.append(args[0])
+        seen.append(args[0])
         done.update(outputs)
 
     hooks: list[Any] = [(edited, "after", edit), (neurons, "before", read)]
@@ -61,8 +61,8 @@ def find_reach(model: PreTrainedModel, edited: nn.Module, neurons: nn.Module, to
         within = set(edited.modules())  # the edit replaces the module, so nothing of it matters
         touched = {module for module, given in outputs.items() if any(value.requires_grad for value in given)}
         untouched = outputs.keys() - touched - within
-        feeds = activations[0].requires_grad
-        read_by = _read(activations[0], outputs, touched) if feeds else set[nn.Module]()
+        feeds = seen[0].requires_grad
+        read_by = _read(seen[0], outputs, touched) if feeds else set[nn.Module]()
     idle = (touched & done) - read_by - within if feeds else set[nn.Module]()
     return Reach(list(outermost(model, untouched)), list(outermost(model, untouched | idle)), idle, feeds)
 

@@ -37,7 +37,7 @@ class AttentionLayer:
     """The attention of one block, and what stands beside it as a control.
 
     Attributes:
-        layer: index of the block.
+        index: of the layer.
         module: the attention; what it returns first is the output of `out_projection`.
         out_projection: its input holds the heads' outputs z side by side, head by head.
         heads: H.
@@ -48,7 +48,7 @@ class AttentionLayer:
         feed_forward_feeds: whether the feed-forward's output can.
     """
 
-    layer: int
+    index: int
     module: nn.Module
     out_projection: nn.Module
     heads: int
@@ -113,10 +113,10 @@ def parse_layers(spelled: str, depth: int) -> list[int]:
         raise UserError(
             f"--attention-layers {spelled}: the model has {depth} layers. Use 0 to {depth - 1}, or -{depth} to -1."
         )
-    low, high = (end % depth for end in ends)
-    if low > high:
+    lower, upper = (end % depth for end in ends)
+    if lower > upper:
         raise UserError(f"--attention-layers {spelled}: the first layer is after the last.")
-    return list(range(low, high + 1))
+    return list(range(lower, upper + 1))
 
 
 def find_heads(
@@ -201,7 +201,7 @@ class _Probe:
         called = [
             item
             for item in self.started
-            if item in children and [weight.dim() for weight in item.parameters(recurse=False)][:1] == [2]
+            if item in children and [parameter.dim() for parameter in item.parameters(recurse=False)][:1] == [2]
         ]
         output = _first(self.outputs[module])
         if not called or not torch.equal(_first(self.outputs[called[-1]]).reshape(output.shape), output):
@@ -211,10 +211,10 @@ class _Probe:
     def _confirm(self, module: nn.Module, projection: nn.Module, heads: int, index: int) -> None:
         """Silence each head's weights in one row of a batch: nothing but its slice of the projection's input may go."""
         seen: list[Tensor] = []
-        inside = [False]
+        within = [False]
 
         def silence(_scores: Tensor, weights: Tensor) -> Tensor | None:
-            if not inside[0]:
+            if not within[0]:
                 return None
             chosen = torch.arange(heads, device=weights.device)
             weights = weights.clone()
@@ -222,10 +222,10 @@ class _Probe:
             return weights
 
         def enter(_module: nn.Module, _args: Any) -> None:
-            inside[0] = True
+            within[0] = True
 
         def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
-            inside[0] = False
+            within[0] = False
 
         def keep(_module: nn.Module, args: Any) -> None:
             seen.append(args[0].detach().clone())
@@ -260,8 +260,8 @@ class _Probe:
             norms = [item for item in self.started if item in inside and may_be_norm(item)]
         return norms[-1]
 
-    def _feeds(self, piece: nn.Module, *, after: bool = False) -> bool:
-        """Whether the analysed activations change at all when a piece's input (or output) is set to zero."""
+    def _feeds(self, module: nn.Module, *, after: bool = False) -> bool:
+        """Whether the analysed activations change at all when a module's input (or output) is set to zero."""
 
         def silence(_module: nn.Module, args: Any) -> Any:
             return (torch.zeros_like(args[0]), *args[1:])
@@ -269,8 +269,8 @@ class _Probe:
         def silence_output(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
             return torch.zeros_like(output)
 
-        with hooked((piece, "after", silence_output) if after else (piece, "before", silence)):
-            changed = self._activations(late=piece is self.structure.out_projection)
+        with hooked((module, "after", silence_output) if after else (module, "before", silence)):
+            changed = self._activations(late=module is self.structure.out_projection)
         return not torch.equal(changed, self.activations)
 
     def _activations(self, *, late: bool = False) -> Tensor:

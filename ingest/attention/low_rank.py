@@ -35,26 +35,26 @@ class Reader:
         norm: the module.
         form: what it does.
         maps: of each linear map H × (d_head + 1) × out: W_h diag(g) Aᵀ, and as a last row c.
-        clean: what they gave for the recorded windows.
+        clean_outputs: what they gave for the recorded windows.
         clean_scale: σ of these, one for each position.
     """
 
     norm: nn.Module
     form: NormForm
     maps: dict[nn.Module, Tensor]
-    clean: dict[nn.Module, Tensor] = field(default_factory=dict)
+    clean_outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     clean_scale: Tensor = field(default_factory=lambda: torch.empty(0))
     _scale: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def recording(self) -> list[Hook]:
         """Hooks that keep what the maps give unedited, and with which scale."""
-        self.clean.clear()
+        self.clean_outputs.clear()
 
         def keep_scale(_module: nn.Module, args: Any) -> None:
             self.clean_scale = self.form.fast_scale(args[0])
 
         def keep(module: nn.Module, _args: Any, output: Tensor) -> None:
-            self.clean[module] = output.detach().clone()
+            self.clean_outputs[module] = output.detach().clone()
 
         return [(self.norm, "before", keep_scale), *((linear, "after", keep) for linear in self.maps)]
 
@@ -78,7 +78,7 @@ class Reader:
             shift: u of these heads, E × n × T × d_head.
             first: the first of them; the others follow.
         """
-        clean, product = self.clean[linear], self.maps[linear][first : first + len(shift)]
+        clean, product = self.clean_outputs[linear], self.maps[linear][first : first + len(shift)]
         scale = self._scale.reshape(*shift.shape[:3], 1)
         ratio = self.clean_scale.reshape(*shift.shape[1:3], 1) / scale
         found = torch.bmm(torch.cat([shift / scale, 1 - ratio], -1).flatten(1, 2), product)
@@ -98,20 +98,20 @@ def find_readers(model: PreTrainedModel, layer: AttentionLayer, tokens: Tensor) 
     generator = torch.Generator().manual_seed(0)
     shift = torch.randn(layer.heads, 1, tokens.shape[1], weight.shape[1], generator=generator).to(weight)
     change = torch.einsum("hntk,hkd->hntd", shift, weight).flatten(0, 1)
-    clean = _Seen(model, layer, tokens, torch.zeros_like(change[:1]))
+    unedited = _Seen(model, layer, tokens, torch.zeros_like(change[:1]))
     edited = _Seen(model, layer, tokens.expand(layer.heads, -1), change)
     found = []
-    for norm, maps in clean.readers.items():
-        before, after = clean.inputs[norm], edited.inputs[norm]
+    for norm, maps in unedited.readers.items():
+        before, after = unedited.inputs[norm], edited.inputs[norm]
         if before.numel() != change[0].numel():
             continue  # not of the residual stream
         if not same_logits((before.reshape(change[:1].shape) + change).reshape(after.shape), after):
             continue
-        form = norm_form(norm, before, clean.outputs[norm])
-        if not same_logits(form(before.double()), clean.outputs[norm]):
+        form = norm_form(norm, before, unedited.outputs[norm])
+        if not same_logits(form(before.double()), unedited.outputs[norm]):
             continue
         reader = Reader(norm, form, {linear: _product(weight, linear, form) for linear in maps})
-        reader.clean = {linear: clean.outputs[linear] for linear in maps}
+        reader.clean_outputs = {linear: unedited.outputs[linear] for linear in maps}
         reader.clean_scale, reader._scale = form.fast_scale(before), form.fast_scale(after)
         for linear, theirs in ((linear, edited.outputs[linear]) for linear in maps):
             if not same_logits(reader.output(linear, shift, 0).reshape(theirs.shape), theirs):
@@ -131,8 +131,8 @@ class _Seen:
         norms: dict[tuple[int, int], nn.Module] = {}  # by where its output lies, and how long it is
 
         def edit(_module: nn.Module, _args: Any, output: Any) -> Any:
-            first = output if isinstance(output, Tensor) else output[0]
-            changed = first + change.reshape(first.shape)
+            given = output if isinstance(output, Tensor) else output[0]
+            changed = given + change.reshape(given.shape)
             return changed if isinstance(output, Tensor) else (changed, *output[1:])
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
@@ -148,9 +148,9 @@ class _Seen:
 
         kept: list[Tensor] = []  # so that nothing else comes to lie where they are
         # The unembedding is left out: its product would be as large as itself, for what reads it once
-        linear = {module for module in model.modules() if type(module) in (nn.Linear, Conv1D)}
-        linear.discard(model.get_output_embeddings())
-        watched = [module for module in model.modules() if may_be_norm(module) or module in linear]
+        linears = {module for module in model.modules() if type(module) in (nn.Linear, Conv1D)}
+        linears.discard(model.get_output_embeddings())
+        watched = [module for module in model.modules() if may_be_norm(module) or module in linears]
         hooks: list[Hook] = [(layer.module, "after", edit), *((module, "after", keep) for module in watched)]
         with torch.inference_mode(), hooked(*hooks):
             model(input_ids=tokens, use_cache=False)

@@ -111,7 +111,7 @@ def measure_attention(
         UserError: no such layer, a layer without attention weights, values that are not finite, or the self-check
             fails.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
     model, structure, sample = prepared.model, prepared.structure, prepared.material.sample
     with eager(model):
         layers = find_heads(model, structure, request.layers)
@@ -123,7 +123,7 @@ def measure_attention(
     cells = make_cells(
         groups, len(sample.tokens), sample.predicted, subsample=SUBSAMPLE, seed=seed,
         values=len(edits.edits) * structure.neurons,
-        blocks=None if sample.contexts is None else sample.contexts["pair_id"].to_numpy().astype(np.int64),
+        pairs=None if sample.contexts is None else sample.contexts["pair_id"].to_numpy().astype(np.int64),
     )  # fmt: skip
     _begin(folder, prepared, request, layers)
     if request.ablation == "mean":
@@ -138,12 +138,12 @@ def measure_attention(
         )
     about = {
         "head_ablation": request.ablation,
-        "layers": [layer.layer for layer in layers],
+        "layers": [layer.index for layer in layers],
         "heads": [layer.heads for layer in layers],
         "loss_positions": int(sum(len(cells.units[unit]) for unit in cells.subsampled) * sample.predicted),
         "windows_per_unit": cells.windows_per_unit,
         "structural_check_error": error,
-        "seconds": time.perf_counter() - start,
+        "seconds": time.perf_counter() - began,
         "code_version": VERSION,
     }
     _write(folder, edits, cells, units, prepared, about)
@@ -197,9 +197,9 @@ def _batches(tokens: NDArray[np.int64], windows: NDArray[np.int64]) -> Iterator[
 
 
 def _batched(windows: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]:
-    step = max(1, POSITIONS_PER_PASS // length)
-    for start in range(0, len(windows), step):
-        yield windows[start : start + step]
+    at_a_time = max(1, POSITIONS_PER_PASS // length)
+    for start in range(0, len(windows), at_a_time):
+        yield windows[start : start + at_a_time]
 
 
 def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -212,7 +212,7 @@ def _begin(folder: Path, prepared: Prepared, request: AttentionRequest, layers: 
     plan = {
         "identity": prepared.manifest.identity,
         "ablation": request.ablation,
-        "layers": [layer.layer for layer in layers],
+        "layers": [layer.index for layer in layers],
         "code_version": VERSION,
         "packages": prepared.manifest.packages,
     }
@@ -263,13 +263,13 @@ def _write(
 
 def _heads(edits: HeadEdits) -> tuple[NDArray[Any], NDArray[Any]]:
     """(layer, head) of every head, in the order in which sums are kept."""
-    layers = np.concatenate([np.full(layer.heads, layer.layer) for layer in edits.layers])
-    return layers, np.concatenate([np.arange(layer.heads) for layer in edits.layers])
+    layer_of = np.concatenate([np.full(layer.heads, layer.index) for layer in edits.layers])
+    return layer_of, np.concatenate([np.arange(layer.heads) for layer in edits.layers])
 
 
 def _head_rows(edits: HeadEdits, ids: NDArray[np.int64], found: Any) -> pa.Table:
-    layers, heads = _heads(edits)
-    columns = {"attention_layer": np.repeat(layers, len(ids)), "head": np.repeat(heads, len(ids))}
+    layer_of, heads = _heads(edits)
+    columns = {"attention_layer": np.repeat(layer_of, len(ids)), "head": np.repeat(heads, len(ids))}
     columns["cell"] = np.tile(ids, len(heads))
     for name in ("gini_sum", "entropy_sum", "first_sum"):
         columns[name] = found[name].reshape(-1)
@@ -277,12 +277,12 @@ def _head_rows(edits: HeadEdits, ids: NDArray[np.int64], found: Any) -> pa.Table
 
 
 def _distance_rows(edits: HeadEdits, ids: NDArray[np.int64], found: Any) -> pa.Table:
-    layers, heads = _heads(edits)
+    layer_of, heads = _heads(edits)
     weight = found["weight_sum"]  # heads × cells × distances
     length = weight.shape[-1]
     return pa.table(
         {
-            "attention_layer": np.repeat(layers, len(ids) * length),
+            "attention_layer": np.repeat(layer_of, len(ids) * length),
             "head": np.repeat(heads, len(ids) * length),
             "cell": np.tile(np.repeat(ids, length), len(heads)),
             "distance": np.tile(np.arange(length), len(heads) * len(ids)),
@@ -292,14 +292,14 @@ def _distance_rows(edits: HeadEdits, ids: NDArray[np.int64], found: Any) -> pa.T
 
 
 def _activation_rows(ids: NDArray[np.int64], found: Any) -> pa.Table:
-    numbers, sums = found["activation_edits"], found["activation_sum"]  # edits; edits × cells × N
-    neurons = sums.shape[-1]
+    numbers, summed = found["activation_edits"], found["activation_sum"]  # edits; edits × cells × N
+    neurons = summed.shape[-1]
     return pa.table(
         {
             "edit": np.repeat(numbers, len(ids) * neurons),
             "cell": np.tile(np.repeat(ids, neurons), len(numbers)),
             "neuron": np.tile(np.arange(neurons), len(numbers) * len(ids)),
-            "activation_sum": sums.reshape(-1),
+            "activation_sum": summed.reshape(-1),
         }
     )
 

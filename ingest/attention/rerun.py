@@ -55,7 +55,7 @@ class Rerun:
         layers = tuple(layers)
         self.attentions = {layer.module for layer in layers}
         self.projections = {layer.module: layer.out_projection for layer in layers}
-        points = [piece for layer in layers for piece in (layer.module, layer.norm, layer.feed_forward)]
+        points = [module for layer in layers for module in (layer.module, layer.norm, layer.feed_forward)]
         tokens = torch.arange(1, PROBE_TOKENS + 1, device=model.device).unsqueeze(0)
         self.reach = {point: find_reach(model, point, self.neurons, tokens) for point in points}
         self.readers = {layer.module: find_readers(model, layer, tokens) for layer in layers}
@@ -74,7 +74,7 @@ class Rerun:
         ] = {}  # of what an edited module gives: a tuple's length, dimensions
         self._tokens = tokens
 
-    def record(self, tokens: Tensor, *, logits: bool) -> Recorded:
+    def record(self, tokens: Tensor, *, with_logits: bool) -> Recorded:
         """Run n × T tokens unedited, keeping what reruns need."""
         self._tokens = tokens
         self._played = {module: [] for module in self._watched}
@@ -90,15 +90,15 @@ class Rerun:
 
         hooks: list[Hook] = [(module, "after", self._keep_played) for module in self._watched]
         hooks += [(point, "after", keep_output) for point in self.reach]
-        hooks += [(piece, "before", partial(keep_input, key)) for key, piece in self.projections.items()]
-        edited = [point for point in self.reach if point not in self.attentions]
-        hooks += [(point, "before", partial(keep_input, point)) for point in edited]
+        hooks += [(projection, "before", partial(keep_input, key)) for key, projection in self.projections.items()]
+        others = [point for point in self.reach if point not in self.attentions]
+        hooks += [(point, "before", partial(keep_input, point)) for point in others]
         hooks += [hook for readers in self.readers.values() for reader in readers for hook in reader.recording()]
         with ExitStack() as stack:
-            if not logits and self._idle_outputs[0] == tokens.shape:
+            if not with_logits and self._idle_outputs[0] == tokens.shape:
                 for module, given in self._idle_outputs[1].items():
                     stack.enter_context(replaced(module, iter(given)))
-            found, result = self._run(tokens, hooks, logits=logits, stop=not logits and self._may_stop)
+            found, result = self._run(tokens, hooks, with_logits=with_logits, stop=not with_logits and self._may_stop)
         self._idle_outputs = (tokens.shape, {module: self._played[module] for module in self._idle})
         return Recorded(found, inputs, outputs, result)
 
@@ -107,8 +107,8 @@ class Rerun:
         point: nn.Module,
         outputs: Tensor,
         *,
-        logits: bool,
-        activations: bool = True,
+        with_logits: bool,
+        with_activations: bool = True,
         shift: Tensor | None = None,
         first: int = 0,
     ) -> Recorded:
@@ -117,17 +117,17 @@ class Rerun:
         Args:
             point: the module.
             outputs: E × n × T × …
-            logits: whether they are wanted.
-            activations: whether those are waited for; not where the edit is beyond them.
+            with_logits: whether they are wanted.
+            with_activations: whether those are waited for; not where the edit is beyond them.
             shift: of an edit of E heads of an attention, E × n × T × d_head: by how much their outputs change.
             first: the first of these heads.
         """
         count = len(outputs)
-        length, dimensions = self._forms[point]
-        given = outputs.reshape(-1, outputs.shape[-1]) if dimensions == 2 else outputs.flatten(0, 1)
-        edited = (given, *[None] * (length - 1)) if length else given
+        size, dimensions = self._forms[point]
+        flat = outputs.reshape(-1, outputs.shape[-1]) if dimensions == 2 else outputs.flatten(0, 1)
+        edited = (flat, *[None] * (size - 1)) if size else flat
         with ExitStack() as stack:
-            self._play(stack, point, count, all_modules=logits)
+            self._play(stack, point, count, all_modules=with_logits)
             stack.enter_context(replaced(point, iter([edited])))
             tokens = self._tokens.repeat(count, 1)
             hooks: list[Hook] = []
@@ -136,7 +136,9 @@ class Rerun:
                 hooks.append(reader.watching())
                 for linear in reader.maps:
                     stack.enter_context(calling(linear, reader.instead(linear, shift, first)))
-            found, result = self._run(tokens, hooks, logits=logits, stop=not logits, wanted=activations)
+            found, result = self._run(
+                tokens, hooks, with_logits=with_logits, stop=not with_logits, with_activations=with_activations
+            )
         return Recorded(found, {}, {}, result)
 
     def heads_outputs(self, attention: nn.Module, see: See) -> Tensor:
@@ -150,7 +152,7 @@ class Rerun:
         with ExitStack() as stack:
             self._play(stack, attention, 1, all_modules=True)
             hook: Hook = (self.projections[attention], "before", keep)
-            self._run(self._tokens, [hook], logits=False, stop=False, see=see, wanted=False)
+            self._run(self._tokens, [hook], with_logits=False, stop=False, see=see, with_activations=False)
         return seen[0]
 
     def _play(self, stack: ExitStack, point: nn.Module, count: int, *, all_modules: bool) -> None:
@@ -165,10 +167,10 @@ class Rerun:
         tokens: Tensor,
         hooks: list[Hook],
         *,
-        logits: bool,
+        with_logits: bool,
         stop: bool,
         see: See | None = None,
-        wanted: bool = True,
+        with_activations: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
         seen: list[Tensor] = []
 
@@ -178,14 +180,14 @@ class Rerun:
                 raise _StopError
 
         result = None
-        every = [*hooks, (self.neurons, "before", keep)] if wanted else hooks
+        every = [*hooks, (self.neurons, "before", keep)] if with_activations else hooks
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             stack.enter_context(hooked(*every))
             if see is not None:
                 stack.enter_context(Softmaxes(see))
             try:
-                if logits:
+                if with_logits:
                     result = self.model(input_ids=tokens, use_cache=False).logits
                 else:
                     self.model.base_model(input_ids=tokens, use_cache=False)
