@@ -1,8 +1,8 @@
 """Every neuron of a layer ablated at every position, pair by pair, for about the price of a forward pass.
 
 Ablating neuron i at position t adds a·w_i to the residual stream x_t, with a = n̄_i − n_{t,i} (mean ablation: Liu et
-al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Behind the residual stream lie only the final norm and the
-unembedding U, so the logits change by
+al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Only the final norm and the unembedding U follow the residual
+stream, so the logits change by
 
     δ_v = u z_v + c m_v            z = U x_t / σ0,   m = U w_i,   u = σ0/σ1 − 1,   c = a/σ1
 
@@ -46,18 +46,18 @@ from rare_tokens.ingest.ablation.unablated import Directions, Positions
 from rare_tokens.ingest.machine import reduced_precision
 from rare_tokens.ingest.model.head import Head, require_finite, require_matrix, require_shape
 
-# Of the typical prediction: the tokens whose third moments are in float32; whose fourth ones are computed, and the
-# second ones in float32
+# Shares of the typical prediction. Tokens within the first have third moments in float32; those within the second have
+# second moments in float32 and fourth ones at all.
 TOP_MASS, COMMON_MASS = 0.8, 0.985
 FLOAT64_PAIRS = 512  # computed at a time
 
 
 @dataclass(frozen=True)
 class SeriesReport:
-    """How near the series came, on request."""
+    """How close the series came; only on request."""
 
     share_of_tolerance: Tensor  # B x N: a loss's bound over its tolerance; inf where the series was not used
-    order2_pairs: int  # for which the series to order 2 would have done
+    order2_pairs: int  # pairs for which order 2 would have been enough
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Block:
     values: dict[str, Tensor]  # of the effects, B x N each
     bounds: Tensor | None
     order2_pairs: int = 0
-    left: list[Pairs] = field(default_factory=list)  # pairs that the series leaves over, not settled yet
+    left: list[Pairs] = field(default_factory=list)  # pairs that the series cannot settle, yet to be computed
 
 
 class Ablation:
@@ -108,20 +108,20 @@ class Ablation:
         sample: Tensor | None = None,
         with_report: bool = False,
     ) -> None:
-        """Fold the head and check what will not change from block to block.
+        """Fold the head and check what does not change from block to block.
 
         Args:
             head: final norm and unembedding.
             w_out: N x d, the output projection's rows w_i. A row of zeros gives effects of exactly 0.
             reference: N, n̄: the value each activation is replaced by.
             tolerance: largest error of a pair is `tolerance` + 1e-4 |effect|, in nats.
-            effects: names of those to compute (`common.effects`); the loss always is.
+            effects: names of those to compute (`common.effects`); the loss always is one of them.
             unigram_counts: V, how often each token occurs; needed by ``kl`` and ``frequency``.
             device: torch device to compute on.
             memory: bytes that a block may take beside its inputs and results.
-            sample: S x d, residuals of some positions of the run, which tell common tokens from rare ones. Without
-                them the counts do, and without either all tokens count as common; only the cost depends on it.
-            with_report: hand back a `SeriesReport` too, for tests and benchmarks.
+            sample: S x d, residuals at some of the run's positions, which tell common tokens from rare ones. Without
+                them the counts do; without either, all tokens count as common. Only the cost depends on this.
+            with_report: return a `SeriesReport` too, for tests and benchmarks.
 
         Raises:
             UserError: shapes do not fit, values are not finite, an effect is unknown or lacks its counts, or the
@@ -153,7 +153,7 @@ class Ablation:
             self.directions = Directions.of(self.folded, unigram_counts)
 
     def preferred_positions(self, total: int) -> int:
-        """How many of `total` positions to hand to `ablate` at a time: as many as the memory allows."""
+        """How many of `total` positions to pass to `ablate` at a time: as many as the memory allows."""
         return self._bytes.preferred_positions(total, self.memory)
 
     def ablate(self, residual: Tensor, activations: Tensor, targets: Tensor) -> BlockEffects:
@@ -165,8 +165,8 @@ class Ablation:
             targets: B, token ids.
 
         Raises:
-            UserError: shapes do not fit, values are not finite, a target is no token, or a residual has no variance
-                and the norm adds none.
+            UserError: shapes do not fit, values are not finite, a target is not a token id, or a residual has no
+                variance and the norm adds none.
         """
         self._check(residual, activations, targets)
         B = len(residual)
@@ -178,7 +178,7 @@ class Ablation:
             pairs = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
             exact_pairs += len(pairs)
             block.left.append(pairs)
-            if sum(map(len, block.left)) > EXACT_PAIRS:  # so that they take no more memory where nearly all are left
+            if sum(map(len, block.left)) > EXACT_PAIRS:  # keeps memory bounded where nearly all are left
                 self._settle_left(block)
         del sums
         self._settle_left(block)
@@ -199,7 +199,7 @@ class Ablation:
         return (x / scale).float().to(self.device), scale[:, 0].float().to(self.device)
 
     def _sums(self, normed: Tensor) -> Sums:
-        """What the moments of all pairs are made of: one pass over the vocabulary."""
+        """The sums that all moments are made of, in one pass over the vocabulary."""
         along = functions_along(self.effects)
         axis = self.directions.axis if self.directions is not None and AXIS in along else None
         keep_z = self.effects == (LOSS,) and self._bytes.keeps_z(len(normed), self.memory)
@@ -235,7 +235,7 @@ class Ablation:
     # --- by the series --------------------------------------------------------------------------------------------
 
     def _by_series(self, block: Block, sums: Sums, at: slice) -> Pairs:
-        """Fill in the series' effects at the positions `at`; returns the pairs that it cannot do within tolerance."""
+        """Fill in the series' effects at the positions `at`; return the pairs that it cannot do within tolerance."""
         factors = self._factors(block, at)
         expansion = self._expansion(block, sums, at, factors)
         good = factors.ratio > SMALLEST_RATIO
@@ -256,7 +256,7 @@ class Ablation:
         return Factors(-growth / (ratio * (1 + ratio)), frozen_c / ratio, frozen_c, ratio)
 
     def _expansion(self, block: Block, sums: Sums, at: slice, factors: Factors) -> Expansion:
-        """The series of δ at the positions `at`, which every effect's own is made of."""
+        """The series of δ at the positions `at`, from which every effect's series is made."""
         here = block.unablated.select(at)
         target_rows = self.folded.gather(here.targets)
         moments = CentralMoments(sums, at, self._w, target_rows, here.target_z, self.reduced)
@@ -264,7 +264,7 @@ class Ablation:
         return Expansion(self.folded, series, factors, sums, at, self._w, here, target_rows, self.directions)
 
     def _allowed(self, estimate: Estimate) -> Tensor:
-        """The tolerance of b x N pairs, whatever their errors are up to their bounds."""
+        """The tolerance of b x N pairs, for the smallest |effect| that their error bounds allow."""
         error = estimate.truncation + estimate.rounding
         return self.tolerance + RELATIVE_TOLERANCE * (estimate.value.abs() - error).clamp_(min=0)
 
@@ -320,11 +320,11 @@ class Ablation:
         require_finite("the residual stream", residual)
         require_finite("the activations", activations)
         if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
-            raise UserError(f"A target is no token of the vocabulary of {self.folded.vocabulary}.")
+            raise UserError(f"A target is not a token id: the vocabulary has {self.folded.vocabulary} tokens.")
 
 
 def _require_layer(head: Head, w_out: Tensor, reference: Tensor) -> tuple[int, int, int]:
-    """(N, d, V) of a layer whose pieces fit together and are finite; UserError otherwise."""
+    """(N, d, V) of a layer whose matrices fit together and are finite; else UserError."""
     head.check()
     V, width = head.unembedding.shape
     N, d = require_matrix("the output projection", w_out)

@@ -1,6 +1,6 @@
 """The formula of every effect, on each path that a pair may take (docs/definitions.md, "Neuron effect").
 
-A `Formula` says how its effect follows from what a path has at hand (`paths`). The definition that all of them are
+A `Formula` says how its effect follows from what a path provides (`paths`). The definition that all of them are
 checked against, `reference.reference_effects`, shares nothing with them.
 """
 
@@ -25,9 +25,9 @@ class Formula(ABC):
 
     Attributes:
         along: which function of the token its series needs sums along (`LOG_P` or `AXIS`), if any.
-        own_sums: how many sums over the vocabulary its value takes, beside those of the loss.
-        roundings: float32 roundings of its exact value for one of the loss's.
-        largest_rise: Δ loss below which float32 does not hold it.
+        own_sums: how many sums over the vocabulary its value takes, besides those of the loss.
+        roundings: float32 roundings of its exact value per rounding of the loss's.
+        largest_rise: Δ loss below which float32 cannot hold it.
         frozen_scale: whether the dense path computes it from logits with the final norm's scale frozen.
     """
 
@@ -39,23 +39,23 @@ class Formula(ABC):
 
     @abstractmethod
     def series(self, expansion: Expansion) -> Estimate:
-        """Of b x N pairs, with what its error can be."""
+        """The effect of b x N pairs, with bounds on its error."""
 
     def terms(self, here: AtTokens) -> tuple[Tensor, ...]:  # noqa: ARG002
-        """What K tokens add to each of the sums over the vocabulary of its own; none where the loss's suffice."""
+        """What K tokens add to each of its own sums over the vocabulary; nothing where the loss's suffice."""
         return ()
 
     @abstractmethod
     def exact(self, totals: Totals) -> Tensor:
-        """Of P pairs, from the sums over the vocabulary."""
+        """The effect of P pairs, from the sums over the vocabulary."""
 
     @abstractmethod
     def float64(self, edits: Edits) -> Tensor:
-        """Of P edits."""
+        """The effect of P edits."""
 
     @abstractmethod
     def dense(self, before: Prediction, after: Prediction) -> Tensor:
-        """Of S edits at T positions, S x T, from the logits before (T x V) and after (S x T x V)."""
+        """The effect of S edits at T positions, S x T, from the logits before (T x V) and after (S x T x V)."""
 
 
 class Loss(Formula):
@@ -150,7 +150,7 @@ class Kl(Formula):
     own_sums = 0
 
     def series(self, expansion: Expansion) -> Estimate:
-        """The loss's, shifted."""
+        """The loss's series, shifted."""
         assert expansion.directions is not None
         row, positions = expansion.directions.unigram_row, expansion.positions
         shift = expansion.factors.u * (positions.target_z - positions.normed @ row)[:, None]
@@ -231,5 +231,5 @@ FORMULAS: dict[str, Formula] = {
 
 
 def functions_along(effects: tuple[str, ...]) -> set[str]:
-    """The functions of the token that the series of some effects need sums along."""
+    """The functions of the token that the series of these effects need sums along."""
     return {along for name in effects if (along := FORMULAS[name].along) is not None}

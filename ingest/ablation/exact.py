@@ -1,4 +1,4 @@
-"""The pairs that the series leaves over: each one's change of logits over the whole vocabulary, or in float64.
+"""Pairs that the series leaves over, computed over the whole vocabulary or in float64.
 
 Δ = log1p Σ_v p_v expm1(δ_v − δ_y), relative to the target, so that a shift common to all logits cannot cancel.
 """
@@ -15,7 +15,7 @@ from rare_tokens.ingest.ablation.paths import AtTokens, Edits, OverVocabulary, T
 from rare_tokens.ingest.ablation.unablated import Directions, Positions
 
 _CHANGES = 1 << 17  # values of δ at a time: they stay in a processor's cache
-_FUSED_CHANGES = 1 << 20  # where they are made in one pass
+_FUSED_CHANGES = 1 << 20  # where one pass makes them
 _GATHERED = 1 << 13  # rows of w and U at a time
 LOG2_E = 1.4426950408889634
 
@@ -28,7 +28,7 @@ def exact_effects(
     effects: tuple[str, ...],
     directions: Directions | None,
 ) -> dict[str, Tensor]:
-    """For each effect the P pairs' values (float32), summed over the vocabulary piece by piece.
+    """Each effect of P pairs (float32), summed over the vocabulary piece by piece.
 
     `w` is N x d, the (centred) output rows.
     """
@@ -60,7 +60,7 @@ def exact_effects(
 def _at_targets(w: Tensor, target_rows: Tensor, pairs: Pairs) -> Tensor:
     """m_{i,y} of P pairs, `target_rows` being U_y of the B positions' targets.
 
-    In memory that is used again: what is freed bit by bit between results that stay, the system's allocator keeps.
+    The working memory is reused: what is freed bit by bit between results that stay, the allocator does not return.
     """
     found = torch.empty_like(pairs.u)
     scratch = w.new_empty(2, min(_GATHERED, len(found)), w.shape[1])
@@ -125,7 +125,7 @@ def float64_effects(
     effects: tuple[str, ...],
     directions: Directions | None,
 ) -> dict[str, Tensor]:
-    """The effects of P edits that float32 cannot hold, from the edited residuals in float64: O(d V) a pair.
+    """The effects of P edits that float32 cannot hold, from the edited residuals in float64: O(d V) per pair.
 
     `x` and `edited` are P x d (centred for LayerNorm), before the norm.
     """

@@ -1,4 +1,4 @@
-"""What can be read off the weights of each neuron: norms, null space, logit lens, tie to token frequency.
+"""What each neuron's weights show: norms, null space, logit lens, tie to token frequency.
 
 The measures are those of Stolfo et al. (2024), on the unembedding with the final norm's gain folded in
 (docs/definitions.md, "Entropy and frequency neurons").
@@ -34,12 +34,12 @@ class NeuronTables:
 
 
 def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArray[np.int64]) -> NeuronTables:
-    """Measure every neuron of the layer, in one pass over the unembedding, which is never whole beside itself.
+    """Measure every neuron of the layer, in one pass over the unembedding, never copying it whole.
 
     Args:
         structure: the layer, with w_out N × d and the head.
         mean: n-bar, N.
-        counts: of each token id in the run's frequency source, V; the ids of padding rows count 0.
+        counts: V, how often each token id occurs in the run's frequency source; 0 for padding rows.
     """
     head, w_out = structure.head, structure.w_out.float()
     w_out = w_out.cpu() if w_out.device.type == "mps" else w_out  # which has no float64
@@ -75,8 +75,8 @@ def null_space_share(head: Head, gram: Tensor, w: Tensor) -> Tensor:
     """‖V0ᵀ w‖ / ‖w‖ per neuron (N): V0 spans the d / 64 least singular directions of the folded unembedding.
 
     `gram` is UᵀU, d × d in float64, of U folded and centred over the vocabulary; it is overwritten. `w`, N × d, is
-    centred over d for a LayerNorm. The constant direction, which a LayerNorm removes before the unembedding, is no part
-    of V0. A neuron whose weights are 0 has share 0.
+    centred over d for a LayerNorm. The constant direction, which a LayerNorm removes before the unembedding, is not
+    part of V0. A neuron whose weights are 0 has share 0.
     """
     width = len(gram)
     dimensions = max(1, width // NULL_SPACE_DIVISOR)
@@ -126,7 +126,7 @@ class _LogitLens:
         self.extremes = {direction: (empty, empty.long()) for direction in ("up", "down")}
 
     def add(self, start: int, rows: Tensor) -> None:
-        """The tokens from `start` on, whose rows of the unembedding are K × d."""
+        """Add the tokens from `start` on; `rows` are theirs of the unembedding, K × d."""
         m = rows @ self.w.T  # K × N
         for direction, largest in (("up", True), ("down", False)):
             count = min(TOKENS_PER_DIRECTION, len(m))

@@ -22,7 +22,7 @@ _SMALLEST_BLOCK = 256
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a block says of its positions themselves: loss and entropy (nats), and how its pairs were computed."""
+    """Loss and entropy (nats) at a block's positions, and how many of its pairs took the exact path."""
 
     loss: NDArray[np.float32]
     entropy: NDArray[np.float32]
@@ -30,9 +30,9 @@ class Baseline:
 
 
 class EffectUnits:
-    """Blocks of positions: for each, every neuron ablated, written as a part of ``fct_effect``.
+    """Ablates every neuron at the positions of a block, and writes that block's part of ``fct_effect``.
 
-    The part is written last, so its presence says that the block is done.
+    The part is written last: once it exists, the block is done.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class EffectUnits:
 
 
 def position_block(T: int, N: int, least: int = 1) -> int:
-    """Positions in a part: some 16 M pairs, so that row groups are large enough and a lost part is cheap.
+    """Positions per part: about 16 million pairs, so that row groups are large enough and a lost part is cheap.
 
     Fewer where there would otherwise be fewer than about `least` parts.
     """
@@ -126,7 +126,7 @@ def _save_baseline(path: Path, baseline: Baseline) -> None:
 def write_effects(
     path: Path, first: int, activations: NDArray[np.float32], found: BlockEffects, effects: tuple[str, ...]
 ) -> None:
-    """Write a part of ``fct_effect``: a row group per 64 neurons; in it neuron by neuron, position by position.
+    """Write a part of ``fct_effect``: a row group per 64 neurons; within it neuron by neuron, position by position.
 
     Args:
         path: where.

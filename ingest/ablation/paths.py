@@ -1,4 +1,4 @@
-"""What each path that a pair may take has at hand; every effect's formula is made of these (`effects.Formula`).
+"""What each path that a pair may take provides to the effects' formulas (`effects.Formula`).
 
 Expansion                 the series: moments of δ at b positions and N neurons
 OverVocabulary, AtTokens  P pairs over the whole vocabulary
@@ -22,7 +22,7 @@ from rare_tokens.ingest.ablation.unigram import Unigram
 
 @dataclass(frozen=True)
 class Expansion:
-    """The series of δ at b positions and N neurons, and what else an effect's own may be made of."""
+    """The series of δ at b positions and N neurons, and what else an effect's series may be made of."""
 
     folded: FoldedHead
     series: Series
@@ -40,7 +40,7 @@ class Expansion:
         return self.series.loss()
 
     def mixed(self, along: AlongSums | None) -> MixedMoments:
-        """Moments of δ with one of the functions that the sums are along."""
+        """Moments of δ with the function of the token that `along` is about."""
         assert along is not None
         return MixedMoments(self.sums, along, self.at, self.w, self.series.moments)
 
@@ -51,7 +51,7 @@ class Expansion:
 
 @dataclass(frozen=True)
 class OverVocabulary:
-    """P pairs over the whole vocabulary: what of them takes no token, P each."""
+    """P pairs over the whole vocabulary: what does not depend on the token, P each."""
 
     folded: FoldedHead
     pairs: Pairs
@@ -81,7 +81,7 @@ class OverVocabulary:
 
 @dataclass(frozen=True)
 class AtTokens:
-    """Some of the P pairs at K tokens of the vocabulary, p x K each unless said otherwise; not to be written to."""
+    """Some of the P pairs at K tokens of the vocabulary, p x K each unless said otherwise; read only."""
 
     of: OverVocabulary
     few: slice  # which of the pairs
@@ -93,7 +93,7 @@ class AtTokens:
     all_log_p: Tensor  # log p_v at all B positions, B x K
 
     def column(self, values: Tensor) -> Tensor:
-        """Values of all P pairs as a column of these, p x 1."""
+        """Values of all P pairs, as a column of those here: p x 1."""
         return values[self.few, None]
 
     def centred_log_p(self) -> Tensor:
@@ -104,7 +104,7 @@ class AtTokens:
 
 @dataclass(frozen=True)
 class Totals:
-    """The sums over the vocabulary of P pairs, P each."""
+    """P pairs' sums over the vocabulary, P each."""
 
     of: OverVocabulary
     term_sums: tuple[Tensor, ...]  # of the effect's own terms
@@ -140,12 +140,12 @@ class Prediction:
         loss: Tensor | None = None,
         entropy: Tensor | None = None,
     ) -> None:
-        """`loss` and `entropy`, where they are known, are not computed again; `unigram` is where the logits are."""
+        """Known `loss` and `entropy` are not computed again; `unigram` is on the logits' device."""
         self.logits, self.targets, self.unigram = logits, targets, unigram
         self._loss, self._entropy = loss, entropy
 
     def select(self, some: slice) -> "Prediction":
-        """The same at some of the positions, loss and entropy from here."""
+        """The same at some of the positions, with loss and entropy taken from here."""
         logits, targets = self.logits[..., some, :], self.targets[some]
         return Prediction(logits, targets, self.unigram, loss=self.loss[..., some], entropy=self.entropy[..., some])
 

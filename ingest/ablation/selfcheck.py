@@ -27,7 +27,7 @@ from rare_tokens.ingest.model.structure import Structure, hooked
 
 NUMERIC_PAIRS = 256
 STRUCTURAL_WINDOWS = 2
-LEAST_POSITIONS = 32  # looked at structurally, where a window has few
+LEAST_POSITIONS = 32  # looked at structurally at least, where windows are short
 _COPIED = 32  # positions whose logits are copied at a time
 _CANDIDATES = 64  # neurons drawn at a position; the one with the largest edit is checked
 
@@ -87,10 +87,10 @@ def self_check(subject: Subject) -> Checked:
 
 
 def require_passed(subject: Subject, checked: Checked) -> None:
-    """Refuse a run of which a pair is beyond its tolerance.
+    """Refuse a run in which a pair is beyond its tolerance.
 
     Raises:
-        UserError: saying by how much.
+        UserError: one is; the message says by how much.
     """
     name = type(subject.model).__name__
     if not checked.numeric <= 1:
@@ -105,7 +105,7 @@ def require_passed(subject: Subject, checked: Checked) -> None:
 
 
 def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: np.random.Generator) -> NDArray[Any]:
-    """A neuron per position: at even positions any, at odd ones the largest edit among a few, which can show errors."""
+    """A neuron per position: any at even positions; at odd ones the largest edit of a few, which can show errors."""
     total = subject.structure.neurons
     drawn = generator.integers(0, total, size=(len(positions), min(_CANDIDATES, total)))
     activations = np.take_along_axis(np.asarray(subject.captured.activations[positions]), drawn, axis=1)
@@ -116,7 +116,7 @@ def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: 
 
 
 def stored_effects(subject: Subject, positions: NDArray[np.int64], neurons: NDArray[Any]) -> NDArray[np.float64]:
-    """Δ of the pairs as the parts hold it; NaN where a part lacks one. Row groups are read one at a time."""
+    """Δ of the pairs as stored in the parts; NaN where a pair is missing. Row groups are read one at a time."""
     found = np.full(len(positions), np.nan)
     blocks, groups = positions // subject.position_block, neurons // NEURONS_PER_ROW_GROUP
     wanted = _key(neurons, positions)
@@ -169,7 +169,7 @@ def _structural_error(
 
 
 def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Loss and largest |logit| at each position that is predicted; with `neurons`, one is replaced at each."""
+    """Loss and largest |logit| at each predicted position; with `neurons`, one of them is replaced at each."""
 
     def replace(_module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if neurons is None:

@@ -80,7 +80,7 @@ class TierMoments:
         )
 
     def extremes(self, u: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """(no δ̃ is smaller, none is larger), at most and at least 0."""
+        """Bounds on δ̃: the smallest (at most 0) and the largest (at least 0)."""
         of_z, of_m = (u * self.smallest_z, u * self.largest_z), (c * self.smallest_m, c * self.largest_m)
         smallest = torch.minimum(*of_z) + torch.minimum(*of_m)
         largest = torch.maximum(*of_z) + torch.maximum(*of_m)
@@ -153,7 +153,7 @@ class CentralMoments:
         self.m4_most, self.m4_least = (m4 + slack).clamp_(min=0), (m4 - slack).clamp_(min=0)
         self.z4, self.rare_z4 = _fourth(common.z_powers, z), _fourth(rare.z_powers, z)
         rare_m4 = rare_m4_sum * (scale * (1 + self.product_error))
-        # At least ‖m̃‖₄ over the rare tokens
+        # An upper bound of ‖m̃‖₄ over the rare tokens
         self.rare_m4_norm = rare_m4.sqrt().sqrt_() + m.abs() * rare.z_powers[0].sqrt().sqrt_()
 
     def fourth_norms(self, u: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,10 +172,10 @@ def _fourth(powers: Tensor, mean: Tensor) -> Tensor:
 
 
 class Series:
-    """log E exp(δ̃) for δ = u z + c m of b x N pairs, to order 4 or thereabouts, and all it is made of."""
+    """log E exp(δ̃) for δ = u z + c m of b x N pairs, to about order 4, and all it is made of."""
 
     def __init__(self, moments: CentralMoments, u: Tensor, c: Tensor, w_norm: Tensor) -> None:
-        """Expand; `u` and `c` are b x N, `w_norm` N the ‖w_i‖."""
+        """Expand; `u` and `c` are b x N, `w_norm` holds the N norms ‖w_i‖."""
         self.moments, self.u, self.c, self.w_norm = moments, u, c, w_norm
         uu, cc, uc = u * u, c * c, u * c
         self.kappa2 = (uu * moments.zz + 2 * uc * moments.zm + cc * moments.mm).clamp_(min=0)
@@ -197,7 +197,7 @@ class Series:
         return Estimate(value, error, self.rounding + RELATIVE_ROUNDING * value.abs())
 
     def fourth_moment(self) -> Tensor:
-        """No less than E[δ̃⁴]."""
+        """An upper bound of E[δ̃⁴]."""
         moments, u, c = self.moments, self.u.abs(), self.c.abs()
         common_fourth = (u * moments.z4.sqrt().sqrt_() + c * moments.m4_most.sqrt().sqrt_()).square().square_()
         return common_fourth + _rare_fourth(moments, u, c)
@@ -208,7 +208,7 @@ class Series:
 
 
 def _rest(moments: CentralMoments, u: Tensor, c: Tensor, kappa2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Least and most that E[δ̃⁴ h(δ̃)] can be; no δ̃ is below the third or above the fourth."""
+    """Bounds on E[δ̃⁴ h(δ̃)], least and most, and on every δ̃, smallest and largest."""
     smallest, largest = moments.common.extremes(u, c)
     z_norm, m_most, m_least = moments.fourth_norms(u, c)
     most = (z_norm + m_most).square().square_() * h_above(largest)
@@ -223,7 +223,7 @@ def _rest(moments: CentralMoments, u: Tensor, c: Tensor, kappa2: Tensor) -> tupl
 
 
 def _rare_fourth(moments: CentralMoments, u: Tensor, c: Tensor) -> Tensor:
-    """No less than E[δ̃⁴] over the rare tokens; u, c ≥ 0."""
+    """An upper bound of E[δ̃⁴] over the rare tokens; u, c ≥ 0."""
     return (u * moments.rare_z4.sqrt().sqrt_() + c * moments.rare_m4_norm).square().square_()
 
 

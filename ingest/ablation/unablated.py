@@ -37,7 +37,7 @@ class Positions:
     ) -> "Positions":
         """Pass once over the vocabulary for the normaliser, the loss and the entropy, in the dtype of `normed`.
 
-        With `axis` (V) and `projection` (B), of the logits less their `projection` along the `axis`.
+        With `axis` (V) and `projection` (B), for the logits less their `projection` along the `axis`.
         """
         offset = None if axis is None or projection is None else -projection[:, None] * axis[None, :]
         total = torch.full_like(normed[:, 0], -torch.inf)
