@@ -1,8 +1,8 @@
-"""Which positions are summed together: cells, the positions of a unit of windows that are in the same token groups.
+"""Which positions are summed together: a cell holds the positions of a unit that are in the same token groups.
 
-Units are what can be resampled later: one window each, or a few where the sums would be many; of matched contexts those
-of one pair or a few, as they share their two tokens. The windows whose loss is measured (the subsample) have units of
-their own.
+Units are what can be resampled later: one window each, or a few where there would be too many sums; in matched contexts
+the windows of one pair or a few, since they share their two tokens. The windows whose loss is measured (the subsample)
+have units of their own.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from rare_tokens.ingest.text.windows import Sample
 
-MOST_SUMS = 1 << 25  # sums of activations that a run may add, about
-LEAST_UNITS = 24  # however many those are
+MOST_SUMS = 1 << 25  # sums of activations that a run may add, roughly
+LEAST_UNITS = 24  # even if the sums then exceed that
 NO_CELL = -1
 
 
 @dataclass(frozen=True)
 class UnitCells:
-    """Cells of one unit: their numbers, ascending (K), and how many positions each has (K)."""
+    """The K cells of one unit: their numbers, ascending, and how many positions each has."""
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
@@ -33,12 +33,12 @@ class Cells:
     """How the positions of a run are summed.
 
     Attributes:
-        units: the windows of each unit, ascending; all windows in all.
+        units: the windows of each unit, ascending; every window is in one.
         subsampled: the units whose loss is measured.
-        partner: of each window the one that patches come from.
+        partner: for each window, the one that patches come from.
         of_position: windows × P, the cell of each position; NO_CELL for one in no token group.
         table: `dim_attention_cell`.
-        windows_per_unit: at most.
+        windows_per_unit: the most that a unit has.
     """
 
     units: tuple[NDArray[np.int64], ...]
@@ -87,10 +87,10 @@ def make_cells(
         groups: preset, token_group, position_id: which positions are in which token group.
         W: number of windows.
         predicted: P, positions per window.
-        subsample: positions whose loss is measured, about; all where there are no more.
+        subsample: about how many positions have their loss measured; all if there are no more.
         seed: of the subsample and the partners.
-        values: sums that a cell takes (edits × neurons).
-        pairs: of each window the pair that it must stay together with, ascending; None: there are no pairs.
+        values: sums per cell (edits × neurons).
+        pairs: for each window its pair, ascending, whose windows stay together; None: there are no pairs.
     """
     generator = np.random.default_rng([seed, 0xA77E])
     together = np.split(np.arange(W), np.flatnonzero(np.diff(np.arange(W) if pairs is None else pairs)) + 1)
@@ -118,7 +118,7 @@ def make_cells(
 def _cells(
     units: Sequence[NDArray[np.int64]], kinds: NDArray[np.int64], with_loss: int
 ) -> tuple[NDArray[np.int64], pl.DataFrame]:
-    """The cell of each position (windows × P), and a row per cell; the first `with_loss` units are of the subsample.
+    """The cell of each position (windows × P), and a row per cell; the first `with_loss` units are the subsample.
 
     `kinds` is each position's kind, windows × P.
     """
@@ -137,7 +137,7 @@ def _cells(
 
 
 def positions_with_cells(cells: Cells, sample: Sample) -> pl.DataFrame:
-    """`attention_position`: what the cells were made of."""
+    """`attention_position`: each position's cell and tokens."""
     cell = cells.of_position.reshape(-1)
     return pl.DataFrame(
         {
@@ -150,7 +150,7 @@ def positions_with_cells(cells: Cells, sample: Sample) -> pl.DataFrame:
 
 
 def _kinds(groups: pl.DataFrame, positions: int) -> tuple[pl.DataFrame, NDArray[np.int64]]:
-    """The token groups of each kind of position (kind, preset, token_group), and each position's kind; 0: in none."""
+    """The token groups of each kind of position (kind, preset, token_group), and each position's kind (0: no group)."""
     names = groups.select("preset", "token_group").unique().sort("preset", "token_group")
     bits = names.with_columns(bit=pl.lit(2, pl.Int64).pow(pl.int_range(pl.len())).cast(pl.Int64))
     by_position = groups.join(bits, on=["preset", "token_group"]).group_by("position_id").agg(pl.col("bit").sum())

@@ -1,10 +1,10 @@
 """What silencing, levelling or swapping attention heads does to the analysed neurons and to the loss.
 
 A head is edited at every position of its window: its slice z_h of the output projection's input becomes 0 (`zero`), its
-mean over the sampled positions (`mean`), or what even attention to all visible positions gives (`uniform`: the scores
+mean over the sampled positions (`mean`), what even attention to all visible positions gives (`uniform`: the scores
 times 0 within the softmax, as NC eq. 8 reads), or that of another context (`patch`). The attention's output changes by
-(z'_h − z_h) W_h; from there the blocks above run again. Whole layers, and as controls seeded shares of a norm's
-channels and of a feed-forward's neurons, as large a part of those as one head is of the attention, likewise.
+(z'_h − z_h) W_h; from there the layers above run again. Whole layers are edited likewise, and as controls seeded shares
+of a norm's channels and of a feed-forward's neurons, as large a part of these as one head is of the attention.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +24,9 @@ ABLATIONS = ("zero", "mean", "uniform")
 HEAD, LAYER, NORM, FEED_FORWARD = "head", "layer", "norm", "feed_forward"
 PATCH_HEAD, PATCH_LAYER = "patch_head", "patch_layer"
 PATCHES = (PATCH_HEAD, PATCH_LAYER)
-CONTROL_DRAWS = 2  # of each control and layer
-POSITIONS_PER_BATCH = (
-    1_024  # positions run again at a time: more do not fit a processor's cache and take half as long again
-)
-MEMORY = 1 << 30  # bytes of the logits of a batch, and their copies
+CONTROL_DRAWS = 2  # per control and layer
+POSITIONS_PER_BATCH = 1_024  # run again at a time: more do not fit a processor's cache and take half as long again
+MEMORY = 1 << 30  # bytes of a batch's logits and their copies
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,11 @@ class Edit:
     """One edit of a layer.
 
     Attributes:
-        edit: its number, from 1; 0 is none.
+        edit: its number, from 1; 0 means unedited.
         kind: `head`, `layer`, `norm`, `feed_forward`, `patch_head` or `patch_layer`.
-        layer: index of the block.
-        head: index of the head, of `head` and `patch_head`.
-        draw: which of the random shares, from 1, of a control.
+        layer: index of the layer.
+        head: index of the head, for `head` and `patch_head`.
+        draw: for a control, which of its random shares, from 1.
         feeds: whether it can change the analysed activations at all.
     """
 
@@ -54,7 +52,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Edited:
-    """What some edits change in n windows of T positions: activations E × n × T × N, losses E × n × P; NULL as None."""
+    """What E edits change in n windows: activations E × n × T × N, losses E × n × P; None: not computed."""
 
     edits: Sequence[Edit]
     change: Tensor | None
@@ -63,7 +61,7 @@ class Edited:
 
 @dataclass(frozen=True)
 class Weights:
-    """Attention weights of one layer, n × H × T × T, and which of them the mask lets be."""
+    """Attention weights of one layer, n × H × T × T, and which of them the mask leaves visible."""
 
     weights: Tensor
     visible: Tensor
@@ -86,13 +84,13 @@ class HeadEdits:
         """Number the edits.
 
         Args:
-            model: with whatever attention it has; for its weights eager attention is asked for meanwhile.
-            structure: the layer of the analysed neurons in it.
+            model: with any attention; it is switched to eager attention while its weights are read.
+            structure: the analysed neurons' layer in it.
             layers: whose heads are edited.
-            ablation: `zero`, `mean` (needs `find_means`) or `uniform`; of the controls `zero` where it is `uniform`.
-            predicted: P, the positions of a window whose loss is asked for, its last ones.
+            ablation: `zero`, `mean` (needs `find_means`) or `uniform`; with `uniform`, controls are set to `zero`.
+            predicted: P, how many of a window's last positions have their loss measured.
             patches: whether there are other contexts to patch from.
-            seed: of the controls' shares.
+            seed: for the controls' shares.
         """
         self.layers, self.ablation, self.predicted, self.seed = tuple(layers), ablation, predicted, seed
         self.rerun = Rerun(model, structure, layers)
@@ -105,7 +103,7 @@ class HeadEdits:
         self._tokens = torch.empty(0)
 
     def find_means(self, batches: Sequence[NDArray[np.int64]]) -> None:
-        """Means over the predicted positions of all windows: of heads, feed-forward neurons and norms' channels."""
+        """Average heads, feed-forward neurons and norms' channels over the predicted positions of all windows."""
         totals: dict[nn.Module, Tensor] = {}
         count = 0
         for tokens in batches:
@@ -117,7 +115,7 @@ class HeadEdits:
         self._means = {key: total / count for key, total in totals.items()}
 
     def record(self, tokens: NDArray[np.int64], *, loss: bool) -> tuple[Tensor, dict[int, Weights]]:
-        """Run n windows of T + 1 tokens unedited: the analysed activations, n × T × N, and each layer's weights."""
+        """Run n windows of T + 1 tokens unedited; return the analysed activations, n × T × N, and layers' weights."""
         ids = self._tokens = self._ids(tokens)
         self._clean = self.rerun.record(ids[:, :-1], with_logits=loss)
         self._replacements.clear()
@@ -134,7 +132,7 @@ class HeadEdits:
         return self._clean.activations, seen
 
     def heads_of(self, tokens: NDArray[np.int64]) -> dict[int, Tensor]:
-        """The heads' outputs of some windows, layer by layer, n × T × (H · d_head): what patches come from."""
+        """The heads' outputs in some windows, by layer, n × T × (H · d_head): what patches come from."""
         found = self.rerun.record(self._ids(tokens)[:, :-1], with_logits=False)
         return {layer.index: found.inputs[layer.module] for layer in self.layers}
 
@@ -142,8 +140,8 @@ class HeadEdits:
         """What each edit changes in the recorded windows, some edits at a time.
 
         Args:
-            loss: the loss too, which must have been recorded.
-            patched: the heads' outputs of the other contexts; None: leave the patches out.
+            loss: measure the loss too; it must have been recorded.
+            patched: the heads' outputs in the other contexts; None: leave the patches out.
         """
         for layer in self.layers:
             for kind in dict.fromkeys(item.kind for item in self.edits if item.layer == layer.index):
@@ -154,7 +152,7 @@ class HeadEdits:
     def _edited(
         self, layer: AttentionLayer, edits: Sequence[Edit], *, loss: bool, patched: Mapping[int, Tensor] | None
     ) -> Iterator[Edited]:
-        """Edits of one kind, some at a time."""
+        """As `edited`, for edits of one kind."""
         assert self._clean is not None
         before, feeds = self._clean.activations, edits[0].feeds
         point, outputs, shift = self._outputs(layer, edits[0].kind, patched)
@@ -175,8 +173,8 @@ class HeadEdits:
     def _outputs(
         self, layer: AttentionLayer, kind: str, patched: Mapping[int, Tensor] | None
     ) -> tuple[nn.Module, Tensor, Tensor | None]:
-        """The module that a kind of edits is of, E × n × T × d: what it then gives, and of heads E × n × T × d_head:
-        by how much their own outputs change.
+        """The module that a kind of edit changes, its edited outputs (E × n × T × d), and for heads how much their own
+        outputs change (E × n × T × d_head).
         """
         assert self._clean is not None
         clean, z = self._clean, self._clean.inputs[layer.module]
@@ -188,14 +186,14 @@ class HeadEdits:
         instead = patched[layer.index] if patched is not None and kind in PATCHES else self.replacement(layer)
         output = clean.outputs[layer.module].reshape(*z.shape[:2], -1)
         if kind in (LAYER, PATCH_LAYER) or layer.heads == 1:
-            # Without the rounding of a difference: a norm after it would blow up what should be 0
+            # Not by a difference, whose rounding a norm after it would blow up where it should be 0
             return layer.module, layer.out_projection(instead.contiguous()).reshape(1, *output.shape), None
         shift = (instead - z).reshape(*z.shape[:2], layer.heads, -1).permute(2, 0, 1, 3)
         change = torch.bmm(shift.flatten(1, 2), layer.output_weight).reshape(layer.heads, *output.shape)
         return layer.module, change.add_(output), shift
 
     def replacement(self, layer: AttentionLayer) -> Tensor:
-        """What an ablation puts in the place of the heads' outputs in the recorded windows: n × T × (H · d_head)."""
+        """What an ablation puts in place of the heads' outputs in the recorded windows: n × T × (H · d_head)."""
         assert self._clean is not None
         if layer.index not in self._replacements:
             self._replacements[layer.index] = self._replacement(layer, self._clean.inputs[layer.module])
@@ -227,7 +225,7 @@ class HeadEdits:
         return torch.stack(outputs)
 
     def shares(self, layer: AttentionLayer, kind: str, size: int) -> list[Tensor]:
-        """The seeded random parts, 1/H of `size` each, that a control edits."""
+        """The seeded random shares, 1/H of `size` each, that a control edits."""
         generator = np.random.default_rng([self.seed, layer.index, kind == NORM])
         count = max(1, round(size / layer.heads))
         drawn = [np.sort(generator.choice(size, count, replace=False)) for _ in range(CONTROL_DRAWS)]
@@ -246,17 +244,17 @@ class HeadEdits:
         return {NORM: layer.norm, FEED_FORWARD: layer.feed_forward}.get(kind, layer.module)
 
     def _at_a_time(self, loss: bool) -> int:
-        """Edits in a batch."""
+        """Edits per batch."""
         assert self._clean is not None
         positions = self._clean.activations.shape[0] * self._clean.activations.shape[1]
         edits = max(1, POSITIONS_PER_BATCH // positions)
         return min(edits, max(1, MEMORY // (positions * self.vocabulary * 12))) if loss else edits
 
     def losses(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Cross-entropy of the predicted positions of windows of ids, n × (T + 1), nats: rows × P, edit by edit."""
+        """Cross-entropy (nats) at the predicted positions of n × (T + 1) ids: E · n × P, edit by edit."""
         asked = logits[:, -self.predicted :].float()
         targets = ids[:, -self.predicted :].repeat(len(asked) // len(ids), 1)
-        # One row after the other: several times as fast as with the vocabulary in the middle
+        # Flattened: several times as fast as with the vocabulary in the middle
         values = nn.functional.cross_entropy(asked.flatten(0, 1), targets.flatten(), reduction="none")
         return values.reshape(targets.shape)
 

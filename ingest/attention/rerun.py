@@ -1,8 +1,8 @@
-"""A window run once, then again with edits: many edits a batch, what no edit can change played back.
+"""Runs a window once, then again with many edits per batch, playing back what no edit can change.
 
-The first run records, for each edited module, the outputs of everything that an edit of it leaves as it is. A rerun
-hands those out, lets the edited module give what it is told, and stops at the analysed neurons unless logits are
-wanted; then what those do not read is not run either.
+The first run records, for each edited module, the outputs of everything that an edit of it leaves unchanged. A rerun
+plays those back and lets the edited module return what it is told. Unless logits are wanted it stops at the analysed
+neurons, and modules that these do not read are not run either.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,18 +26,18 @@ Hook = tuple[nn.Module, str, Callable[..., Any]]
 
 
 class _StopError(Exception):
-    """The run has got as far as it is needed."""
+    """The run has got as far as needed."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run of some windows (n, of T tokens) left.
+    """What a run of n windows of T tokens recorded.
 
     Attributes:
         activations: n × T × N, of the analysed neurons.
-        inputs: by module, what was recorded of its input; an attention's are the heads' outputs, n × T × (H · d_head).
-        outputs: by module, what it gave first, as it gave it.
-        logits: n × T × V, where they were wanted.
+        inputs: by module, its input; for an attention the heads' outputs, n × T × (H · d_head).
+        outputs: by module, its first output, in its own shape.
+        logits: n × T × V, if wanted.
     """
 
     activations: Tensor
@@ -50,7 +50,7 @@ class Rerun:
     """Runs batches of windows: once whole, then from an edited module on."""
 
     def __init__(self, model: PreTrainedModel, structure: Structure, layers: Iterable[AttentionLayer]) -> None:
-        """Find what runs before each module that may be edited: attention, norm and feed-forward of these layers."""
+        """Find what no edit changes, for each module that may be edited: the layers' attention, norm, feed-forward."""
         self.model, self.neurons = model, structure.out_projection
         layers = tuple(layers)
         self.attentions = {layer.module for layer in layers}
@@ -62,7 +62,7 @@ class Rerun:
         played = (item for reach in self.reach.values() for item in (*reach.untouched, *reach.unread))
         self._watched = list(dict.fromkeys(played))
         idle = {item for reach in self.reach.values() for item in reach.idle}
-        # A point beyond the neurons may read what they do not, and is looked at all the same
+        # An edited module beyond the neurons may read what they do not, and is measured all the same
         feeding = all(reach.feeds for reach in self.reach.values())
         self._idle = list(outermost(model, idle)) if feeding else []
         self._idle_outputs: tuple[torch.Size, dict[nn.Module, list[Any]]] = (torch.Size(), {})
@@ -75,7 +75,7 @@ class Rerun:
         self._tokens = tokens
 
     def record(self, tokens: Tensor, *, with_logits: bool) -> Recorded:
-        """Run n × T tokens unedited, keeping what reruns need."""
+        """Run n × T tokens unedited, and keep what reruns need."""
         self._tokens = tokens
         self._played = {module: [] for module in self._watched}
         inputs: dict[nn.Module, Tensor] = {}
@@ -112,14 +112,14 @@ class Rerun:
         shift: Tensor | None = None,
         first: int = 0,
     ) -> Recorded:
-        """Run the recorded windows again with E outputs of a module; see `Recorded`, E · n for n.
+        """Run the recorded windows again with E outputs of a module; as `Recorded`, with E · n in place of n.
 
         Args:
             point: the module.
             outputs: E × n × T × …
             with_logits: whether they are wanted.
-            with_activations: whether those are waited for; not where the edit is beyond them.
-            shift: of an edit of E heads of an attention, E × n × T × d_head: by how much their outputs change.
+            with_activations: whether to read them; not if the edit is beyond them.
+            shift: where E heads of an attention are edited, how much their outputs change: E × n × T × d_head.
             first: the first of these heads.
         """
         count = len(outputs)
@@ -142,7 +142,7 @@ class Rerun:
         return Recorded(found, {}, {}, result)
 
     def heads_outputs(self, attention: nn.Module, see: See) -> Tensor:
-        """What the heads of an attention give for the recorded windows; `see` looks at its softmax, or replaces it."""
+        """The heads' outputs of an attention in the recorded windows; `see` looks at its softmax, or replaces it."""
         seen: list[Tensor] = []
 
         def keep(_module: nn.Module, args: Any) -> None:
@@ -208,9 +208,9 @@ def _first(output: Any) -> Tensor:
 
 
 def _repeated(windows: int, length: int, count: int, value: Tensor) -> Tensor:
-    """A recorded output for `count` edits, edit by edit; what is not of these windows is left as it is.
+    """A recorded output repeated for `count` edits, edit by edit; anything else is left as it is.
 
-    Outputs are windows × positions × …, or rows × … where a model flattens its positions.
+    Outputs are windows × positions × …, or (windows · positions) × … where a model flattens them.
     """
     if value.dim() < 2 or value.shape[0] not in (windows, windows * length):
         return value

@@ -1,4 +1,4 @@
-"""The self-check of edited heads: the same edits by plain hooks on whole forward passes."""
+"""The self-check of edited heads: the same edits made by plain hooks in whole forward passes."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from rare_tokens.ingest.model.structure import hooked
 
 
 def structural_error(edits: HeadEdits, tokens: NDArray[np.int64], cells: Cells) -> float:
-    """Largest error of the edits of whole layers, and of the head of each that does most, in one window.
+    """Largest error, in one window, of the edits of whole layers and of the head in each that does most.
 
     In units of the structural tolerance (docs/definitions.md, "Self-check"): 32 roundings of the largest value nearby,
     and 2 % of the effect.
@@ -45,7 +45,7 @@ def structural_error(edits: HeadEdits, tokens: NDArray[np.int64], cells: Cells) 
 
 
 def _telling(edits: HeadEdits, layer: AttentionLayer, found: dict[int, Any]) -> list[Edit]:
-    """Of each kind of edit of heads the one that changes the loss most."""
+    """For each kind of edit of heads, the one that changes the loss most."""
     own = [edit for edit in edits.edits if edit.layer == layer.index and edit.edit in found and edit.draw is None]
     kinds = dict.fromkeys(edit.kind for edit in own)
     return [

@@ -1,4 +1,4 @@
-"""Sums over the cells of one unit of windows: attention by head, activations and losses by edit."""
+"""Sums over the cells of one unit of windows: attention per head, activations and losses per edit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from rare_tokens.ingest.attention.edits import Edited, HeadEdits, Weights
 
 
 class UnitSums:
-    """Gathers what batches of windows give; sums are float64 until they are handed out."""
+    """Gathers sums over batches of windows, in float64 until `arrays` returns them."""
 
     def __init__(self, edits: HeadEdits, cells: UnitCells, neurons: int, length: int) -> None:
-        """`length` is the number of positions that attention may look back over, T."""
+        """`length` is T, the number of positions that attention may look back over."""
         self.edits, self.cells = edits, cells
         K, heads = len(cells.ids), sum(layer.heads for layer in edits.layers)
         self._activation: dict[int, NDArray[np.float64]] = {0: np.zeros((K, neurons))}
@@ -27,7 +27,7 @@ class UnitSums:
         self._member = torch.empty(0)
 
     def add_clean(self, cell_of: NDArray[np.int64], activations: Tensor, weights: Mapping[int, Weights]) -> None:
-        """The windows of a batch unedited: their cells (n × P), activations (n × T × N) and attention weights."""
+        """Add a batch of windows unedited: their cells (n × P), activations (n × T × N) and attention weights."""
         member = cell_of[:, :, None] == self.cells.ids  # n × P × K
         self._member = torch.from_numpy(member).to(activations.device, torch.float32)
         self._activation[0] += self._summed(activations)
@@ -44,7 +44,7 @@ class UnitSums:
             self._weight[at] += back.double().cpu().numpy()
 
     def add_edited(self, edited: Edited) -> None:
-        """What some edits change in the same windows."""
+        """Add what some edits change in the same windows."""
         for place, edit in enumerate(edited.edits):
             if edited.change is not None:
                 change = edited.change[place]
@@ -56,7 +56,7 @@ class UnitSums:
                 self._losses[edit.edit].append(edited.delta_loss[place].float().cpu().numpy())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything, as it is written."""
+        """Everything, in the form in which it is written."""
         numbers = sorted(self._activation)
         losses = [np.concatenate(batches).reshape(-1) for batches in self._losses.values() if batches]
         assert len(losses) in (0, len(self._losses)), "the loss is measured for every edit or for none"
@@ -75,7 +75,7 @@ class UnitSums:
 
 
 def summarised(seen: Weights, predicted: int) -> dict[str, Tensor]:
-    """Attention of the last P positions of each window, in numbers (docs/definitions.md, "Attention").
+    """Summaries of the attention of each window's last P positions (docs/definitions.md, "Attention").
 
     Returns:
         `gini_sum`, `entropy_sum` (nats) and `first_sum` (weight on the window's first token), each n × H × P; and

@@ -1,9 +1,9 @@
-"""The dense path: what lies between an edit and the loss is run again, batched over neurons or groups.
+"""The dense path: runs again what lies between an edit and the loss, batched over neurons or groups.
 
 It serves what the ablation by moments cannot: layers below the last, a norm after the MLP, soft-capped logits. The
-definition of an effect is the same; only U z + c m is replaced by the model itself, one forward pass from the edit on
-for each neuron and window (`edit_scope` window: the neuron is replaced at every position of it) or for each neuron and
-position (`position`: at that one alone, earlier positions read from the attention's cache).
+definition of an effect is the same; only u z + c m is replaced by the model itself, in one forward pass from the edit
+on per neuron and window (`edit_scope` window: the neuron is replaced at all its positions) or per neuron and position
+(`position`: at that one alone, earlier positions read from the attention's cache).
 
 It computes one precision above the model's own, because a difference of two losses must be good to 1e-6 nats.
 """
@@ -31,7 +31,7 @@ from rare_tokens.ingest.model.structure import PROBE_TOKENS, Structure, hooked, 
 
 WIDER = {torch.float32: torch.float64, torch.float64: torch.float64}  # half precisions: float32
 MOST_EDITS = 512  # edits in a batch
-MEMORY = 2 << 30  # bytes of a batch
+MEMORY = 2 << 30  # bytes per batch
 _PROBED = 2  # edits tried when a model is confirmed
 
 
@@ -46,7 +46,7 @@ class WindowEffects:
 
 @dataclass(frozen=True)
 class _Base:
-    """The unablated model at the predicted positions of a window, from its position `first` on."""
+    """The unablated model at a window's predicted positions, from position `first` on."""
 
     first: int
     before: Prediction
@@ -75,7 +75,7 @@ class DenseAblation:
         unigram_counts: Tensor | None = None,
         memory: int = MEMORY,
     ) -> None:
-        """Make the wider copy of the model that computes.
+        """Make the wider copy of the model, which computes.
 
         Args:
             model: the model as it was captured; left as it is.
@@ -106,12 +106,12 @@ class DenseAblation:
     def window(
         self, tokens: NDArray[np.int64], groups: Sequence[Sequence[int]] | None = None, predicted: int | None = None
     ) -> WindowEffects:
-        """Effects at the positions of one window: of every neuron, or of every group of neurons ablated at once.
+        """Effects at the positions of one window, for every neuron or for every group of neurons ablated at once.
 
         Args:
             tokens: window + 1 token ids; the last is a target only.
             groups: indices of the neurons of each group.
-            predicted: how many of the window's positions, its last ones, are asked for (T); None: all of them.
+            predicted: how many of the window's positions (T), counted from its end, to compute; None: all.
 
         Raises:
             UserError: an effect is NaN or infinite.
@@ -132,7 +132,7 @@ class DenseAblation:
         )
 
     def seconds_per_row(self, tokens: NDArray[np.int64]) -> float:
-        """Time that a position run again takes, measured on one batch at a window (window + 1 ids) or its middle."""
+        """Seconds per position run again, measured on one batch over a window (window + 1 ids) or at its middle."""
         with Unrounded(), torch.inference_mode():
             base, shift = self._record(tokens, None)
             length = len(shift)
@@ -149,7 +149,7 @@ class DenseAblation:
         return best / rows
 
     def _record(self, tokens: NDArray[np.int64], predicted: int | None) -> tuple[_Base, Tensor]:
-        """Run a window unedited: the model at its last `predicted` positions, and n̄ − n at all, window × N."""
+        """Run a window unedited; return the model at its last `predicted` positions, and n̄ − n at all, window × N."""
         ids = torch.from_numpy(tokens).to(self.device)
         with self._norm.watching():
             logits = self._replay.record(ids[:-1], prefixes=not self.at_once)
@@ -179,18 +179,18 @@ class DenseAblation:
         return {name: torch.cat([found[name] for found in found_at]) for name in found_at[0]}
 
     def _edits(self, shift: Tensor, members: Tensor) -> Tensor:
-        """Change of the MLP's output at some positions by S sets of neurons: T × S × d."""
+        """How S sets of neurons change the MLP's output at some positions: T × S × d."""
         padded = torch.nn.functional.pad(shift, (0, 1))[:, members]  # T × S × K; 0 where a set has fewer than K
         w = torch.nn.functional.pad(self._w, (0, 0, 0, 1))[members]  # S × K × d
         return torch.einsum("tsk,skd->tsd", padded, w)
 
     def _batch(self, length: int) -> int:
-        """Edits that the memory allows in a batch: mostly logits, of which a few copies are alive at once."""
+        """Edits per batch that the memory allows; mostly logits take it, of which a few copies are alive at once."""
         positions = length if self.at_once else 1
         neurons, width = self._w.shape
         floats = positions * (5 * self._vocabulary + 4 * neurons + 16 * width + 2 * self._heads * length)
         if not self.at_once:
-            floats += 4 * length * width  # the cache's keys and values of a block, as they grow
+            floats += 4 * length * width  # one layer's cached keys and values, as they grow
         return max(1, min(MOST_EDITS, self.memory // (floats * self.dtype.itemsize)))
 
 
@@ -271,7 +271,7 @@ def _heads(model: PreTrainedModel) -> int:
 
 
 def _members(neurons: int, groups: Sequence[Sequence[int]] | None, device: torch.device) -> Tensor:
-    """S × K neuron indices, filled up with N where a group has fewer than K."""
+    """S × K neuron indices; groups of fewer than K are filled up with N."""
     if groups is None:
         return torch.arange(neurons, device=device)[:, None]
     most = max(len(group) for group in groups)
@@ -279,18 +279,18 @@ def _members(neurons: int, groups: Sequence[Sequence[int]] | None, device: torch
 
 
 class _FrozenNorm:
-    """The final norm, which can be made to keep the scale that it had in the unablated model."""
+    """The final norm, whose scale can be frozen at that of the unablated model."""
 
     def __init__(self, module: nn.Module, form: NormForm) -> None:
         self.module, self.form = module, form
         self._scale = torch.empty(0)  # T × 1
 
     def watching(self) -> AbstractContextManager[None]:
-        """While it lasts, the scale of what passes through is kept."""
+        """Within this context, keep the scale of what passes through."""
         return hooked((self.module, "before", self._keep))
 
     def frozen(self, position: int | None) -> AbstractContextManager[None]:
-        """While it lasts, the norm's output is rescaled to the kept scale, of all positions or of one."""
+        """Within this context, rescale the norm's output to the kept scale, of all positions or of one."""
 
         def rescale(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             kept = self._scale if position is None else self._scale[position]

@@ -1,6 +1,6 @@
-"""The self-check of a run on the dense path: whole forward passes with a neuron replaced by a hook.
+"""The self-check of a run on the dense path, by whole forward passes in which a hook replaces a neuron.
 
-(a) numeric: the model at the precision that computed, at the tolerance. Nothing is played back, cached or batched.
+(a) numeric: the wider copy that computed, at the tolerance. Nothing is played back, cached or batched.
 (b) structural: the model itself, in its own dtype.
 """
 
@@ -21,8 +21,8 @@ from rare_tokens.ingest.dense.replay import Unrounded
 from rare_tokens.ingest.model.structure import MANY, hooked
 
 WINDOWS = 2
-NEURONS = 6  # a window, each at all its positions; half of them those whose edits are largest
-POSITIONS = 24  # a window, one neuron each, where neurons are replaced at one position
+NEURONS = 6  # per window, each at all its positions; half of them those with the largest edits
+POSITIONS = 24  # per window, one neuron each, where neurons are replaced at one position
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Edit:
     """Neurons replaced at once in a window, at all its positions or at one of the predicted ones."""
 
     neurons: Sequence[int]
-    values: NDArray[np.float32]  # what each is replaced by
+    values: NDArray[np.float32]  # what replaces each
     position: int | None  # among the predicted ones; None: at every position of the window
-    predicted: int  # positions of the window that are asked for, its last ones
+    predicted: int  # positions that are looked at, the window's last ones
 
     @property
     def where(self) -> NDArray[np.int64]:
-        """The predicted positions at which the edit's effect is asked for."""
+        """The predicted positions at which the edit's effect is compared."""
         return np.arange(self.predicted) if self.position is None else np.array([self.position])
 
 
@@ -104,7 +104,7 @@ def _stored(subject: Subject, window: int, where: NDArray[np.int64], neuron: int
 def hooked_effect(
     model: PreTrainedModel, projection: nn.Module, tokens: NDArray[np.int64], edit: Edit
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Δ where an edit is asked for, and the scale of its rounding there: largest of 1, the loss and |logit|."""
+    """Δ where an edit is compared, and the scale of its rounding there: the largest of 1, the loss and |logit|."""
     ids = torch.from_numpy(tokens).to(model.device)
     length, kept = len(ids) - 1, slice(-edit.predicted, None)
     columns = torch.tensor(edit.neurons, device=model.device)
