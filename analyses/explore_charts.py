@@ -16,7 +16,7 @@ CURVE: dict[str, Any] = {
     "neuron": pl.Int64,
     "influence": pl.Float64,
     "mean_delta_loss": pl.Float64,
-    "fitted": pl.Float64,  # exp(−κ ln rank + β), nats; NULL where there is no fit
+    "fitted": pl.Float64,  # exp(−κ ln rank + β), nats; NULL if there is no fit
     "deviation": pl.Float64,  # δ
     "regime": pl.String,  # first label by the fit's window, as in neuron_deviation
 }

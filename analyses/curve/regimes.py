@@ -40,7 +40,7 @@ REGIME_FIT: dict[str, Any] = GROUP_KEY | {
     "head_kappa": pl.Float64,
     "step": pl.Float64,  # how far the head stands above the power law where it ends, log influence
     "tail_slope": pl.Float64,  # slope of a linear tail, or s
-    "bic": pl.Float64,  # for the reader; sorted values are not independent, and BIC finds breaks where there are none
+    "bic": pl.Float64,  # for the reader; sorted values are not independent, and BIC finds breaks that are not there
     "parameters": pl.Int64,  # breaks included
     "ranks": pl.Int64,  # neurons with an influence above 0
     "reason": pl.String,

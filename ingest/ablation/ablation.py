@@ -118,7 +118,7 @@ class Ablation:
             effects: names of those to compute (`common.effects`); the loss always is one of them.
             unigram_counts: V, how often each token occurs; needed by ``kl`` and ``frequency``.
             device: torch device to compute on.
-            memory: bytes that a block may take beside its inputs and results.
+            memory: bytes that a block may take besides its inputs and results.
             sample: S x d, residuals at some of the run's positions, which tell common tokens from rare ones. Without
                 them the counts do; without either, all tokens count as common. Only the cost depends on this.
             with_report: return a `SeriesReport` too, for tests and benchmarks.

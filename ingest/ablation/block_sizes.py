@@ -9,7 +9,7 @@ CHUNK = 64  # positions whose series are summed at a time
 EXACT_PAIRS = 1 << 19  # pairs left over by the series that are computed over the whole vocabulary at a time
 _PAIR = 128  # bytes per such pair
 MOST_POSITIONS = 8192  # in a block
-MEMORY = 2 << 30  # bytes that a block may take beside its inputs and results
+MEMORY = 2 << 30  # bytes that a block may take besides its inputs and results
 
 
 def piece_size(V: int, d: int, N: int) -> int:

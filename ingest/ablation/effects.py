@@ -17,7 +17,7 @@ from rare_tokens.ingest.ablation.rounding import ENTROPY_ROUNDINGS, LARGEST_RISE
 from rare_tokens.ingest.ablation.series import Estimate, Series
 from rare_tokens.ingest.ablation.unablated import Positions
 
-LOG_P, AXIS = "log_p", "axis"  # functions of the token, beside z and m, that a series can need sums along
+LOG_P, AXIS = "log_p", "axis"  # functions of the token, besides z and m, that a series can need sums along
 
 
 class Formula(ABC):

@@ -1,4 +1,4 @@
-"""The series of the effects that need a further function of the token, beside z and m (from Stolfo et al., 2024).
+"""The series of the effects that need a further function of the token, besides z and m (from Stolfo et al., 2024).
 
 The entropy needs the log-probability's moments with δ, the frozen frequency those of the log-unigram axis.
 """

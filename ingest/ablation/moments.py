@@ -71,7 +71,7 @@ def accumulate(
 
 
 def workspace(N: int, d: int, K: int) -> int:
-    """Bytes that `accumulate` takes beside its sums, with pieces of K tokens."""
+    """Bytes that `accumulate` takes besides its sums, with pieces of K tokens."""
     return K * (18 * N + 12 * d) + _POSITIONS * (24 * K + 4 * N)
 
 

@@ -58,7 +58,7 @@ class Sizes:
     focus: Tensor  # (Σ p²)^½: independent errors of the logits average out by this factor
 
     def rounding(self, size: Tensor, spread: Tensor, width: int) -> Tensor:
-        """Error of Δ loss in nats, beside `RELATIVE_ROUNDING`.
+        """Error of Δ loss in nats, besides `RELATIVE_ROUNDING`.
 
         The edit moves the normed residual by `size` and the logits by about `spread`; `width` is d.
         """

@@ -111,7 +111,7 @@ def make_cells(
     of_position, table = _cells(units, kinds, len(measured))
     table = table.join(groups_of_kind, on="kind").sort("cell", "preset", "token_group")
     table = table.select("cell", "preset", "token_group", "window_id", "positions", "has_loss")
-    largest = max(len(unit) for unit in units)
+    largest = max(len(members) for members in units)
     return Cells(units, frozenset(range(len(measured))), partner, of_position, table, largest)
 
 
@@ -138,13 +138,13 @@ def _cells(
 
 def positions_with_cells(cells: Cells, sample: Sample) -> pl.DataFrame:
     """`attention_position`: each position's cell and tokens."""
-    cell = cells.of_position.reshape(-1)
+    of_position = cells.of_position.reshape(-1)
     return pl.DataFrame(
         {
-            "position_id": np.arange(len(cell), dtype=np.uint32),
+            "position_id": np.arange(len(of_position), dtype=np.uint32),
             "input_token_id": sample.inputs.astype(np.uint32),
             "target_token_id": sample.targets.astype(np.uint32),
-            "cell": cell,
+            "cell": of_position,
         }
     ).with_columns(pl.when(pl.col("cell") != NO_CELL).then("cell").cast(pl.UInt32))
 

@@ -247,8 +247,8 @@ class HeadEdits:
         """Edits per batch."""
         assert self._clean is not None
         positions = self._clean.activations.shape[0] * self._clean.activations.shape[1]
-        edits = max(1, POSITIONS_PER_BATCH // positions)
-        return min(edits, max(1, MEMORY // (positions * self.vocabulary * 12))) if loss else edits
+        most = max(1, POSITIONS_PER_BATCH // positions)
+        return min(most, max(1, MEMORY // (positions * self.vocabulary * 12))) if loss else most
 
     def losses(self, logits: Tensor, ids: Tensor) -> Tensor:
         """Cross-entropy (nats) at the predicted positions of n × (T + 1) ids: E · n × P, edit by edit."""

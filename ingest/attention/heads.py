@@ -89,13 +89,13 @@ def visible(scores: Tensor) -> Tensor:
 @contextmanager
 def eager(model: PreTrainedModel) -> Iterator[None]:
     """Switch to eager attention within this context: fused kernels give no weights."""
-    before = model.config._attn_implementation
+    configured = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
         yield
     finally:
-        if before is not None and before != "eager":
-            model.set_attn_implementation(before)
+        if configured is not None and configured != "eager":
+            model.set_attn_implementation(configured)
 
 
 def parse_layers(spelled: str, depth: int) -> list[int]:
@@ -104,9 +104,9 @@ def parse_layers(spelled: str, depth: int) -> list[int]:
     Raises:
         UserError: not of that form, or the model has no such layer.
     """
-    first, dots, last = spelled.partition("..")
+    one, dots, other = spelled.partition("..")
     try:
-        ends = [int(first), int(last if dots else first)]
+        ends = [int(one), int(other if dots else one)]
     except ValueError as error:
         raise UserError(
             f"--attention-layers {spelled}: give one layer, or two with `..` between them, for example 2..3."

@@ -105,7 +105,7 @@ class Rerun:
     def rerun(
         self,
         point: nn.Module,
-        outputs: Tensor,
+        edited_outputs: Tensor,
         *,
         with_logits: bool,
         with_activations: bool = True,
@@ -116,15 +116,15 @@ class Rerun:
 
         Args:
             point: the module.
-            outputs: E × n × T × …
+            edited_outputs: E × n × T × …
             with_logits: whether they are wanted.
             with_activations: whether to read them; not if the edit is beyond them.
             shift: where E heads of an attention are edited, how much their outputs change: E × n × T × d_head.
             first: the first of these heads.
         """
-        count = len(outputs)
+        count = len(edited_outputs)
         size, dimensions = self._forms[point]
-        flat = outputs.reshape(-1, outputs.shape[-1]) if dimensions == 2 else outputs.flatten(0, 1)
+        flat = edited_outputs.flatten(0, -2) if dimensions == 2 else edited_outputs.flatten(0, 1)
         edited = (flat, *[None] * (size - 1)) if size else flat
         with ExitStack() as stack:
             self._play(stack, point, count, all_modules=with_logits)

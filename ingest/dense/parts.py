@@ -71,7 +71,7 @@ class DenseCost:
 
     Attributes:
         rows: positions run again, one per neuron (or group) and position.
-        layers: layers that each of them passes, beside the norm and the unembedding.
+        layers: layers that each of them passes, besides the norm and the unembedding.
         operations: floating-point operations for these, without attention's products between positions.
     """
 

@@ -87,8 +87,8 @@ def _edits(subject: Subject, window: int, generator: np.random.Generator) -> lis
     structure = subject.structure
     if subject.edit_scope == "window" or structure.layer == structure.depth - 1:
         drawn = generator.integers(0, structure.neurons, NEURONS // 2).tolist()
-        largest = size.max(0).argsort()[::-1][: NEURONS - NEURONS // 2].tolist()
-        return [(neuron, None) for neuron in [*drawn, *largest]]
+        strongest = size.max(0).argsort()[::-1][: NEURONS - NEURONS // 2].tolist()
+        return [(neuron, None) for neuron in [*drawn, *strongest]]
     positions = generator.choice(predicted, min(POSITIONS, predicted), replace=False).tolist()
     return [
         (int(size[position].argmax()) if place % 2 else int(generator.integers(0, structure.neurons)), position)
