@@ -62,12 +62,14 @@ def read_groups(spelled: str) -> list[Group]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--group {spelled}: cannot be read ({error.strerror}).") from error
+        raise UserError(f"--group {spelled}: cannot be read ({error.strerror}). Check the path.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"--group {spelled}: is not UTF-8 text. Save it as UTF-8.") from error
     readers: dict[str, Callable[[str, Path], dict[str, list[Any]]]] = {".json": _json, ".csv": _csv, ".txt": _lines}
     if path.suffix.lower() not in readers:
-        raise UserError(f"--group {spelled}: a file of groups ends in {', '.join(SUFFIXES)}.")
+        raise UserError(
+            f"--group {spelled}: a file of groups must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}."
+        )
     named = readers[path.suffix.lower()](text, path)
     if not named:
         raise UserError(f"--group {spelled}: there is no group in it. Give at least one.")
@@ -95,7 +97,7 @@ def check_groups(groups: Sequence[Group], neurons: int) -> None:
     for group in groups:
         if unknown := [neuron for neuron in group.neurons if not 0 <= neuron < neurons]:
             raise UserError(
-                f"--group {group.name}: there is no neuron {unknown[0]} in the layer; it has 0 to {neurons - 1}."
+                f"--group {group.name}: there is no neuron {unknown[0]} in the layer. Use 0 to {neurons - 1}."
             )
 
 
@@ -266,7 +268,9 @@ def _json(text: str, path: Path) -> dict[str, list[Any]]:
     try:
         found = json.loads(text, object_pairs_hook=no_name_twice)
     except ValueError as error:
-        raise UserError(f"--group {path.name}: is not JSON ({error}).") from error
+        raise UserError(
+            f'--group {path.name}: is not JSON ({error}). Write {{"NAME": [3, 17], …}} or one list.'
+        ) from error
     if isinstance(found, list):
         return {path.stem: found}
     if not isinstance(found, dict) or not all(isinstance(value, list) for value in found.values()):
@@ -298,7 +302,7 @@ def _indices(spelled: str, name: str, found: list[Any]) -> tuple[int, ...]:
         neurons = [int(value) if isinstance(value, str) else _whole(value) for value in found]
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"--group {spelled}: {name} holds something other than indices of neurons ({error})."
+            f"--group {spelled}: {name} holds something other than indices of neurons ({error}). Use whole numbers."
         ) from error
     if not neurons:
         raise UserError(f"--group {spelled}: {name} is empty. Give at least one neuron.")

@@ -46,7 +46,7 @@ def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Ta
     """
     known = relations.relations()
     if name is not None and name not in known:
-        raise UserError(f"There is no relation {name}; there are {', '.join(known)}.")
+        raise UserError(f"There is no relation {name}. The relations are {', '.join(known)}.")
     with reading(path, wait=wait) as con:
         types = _types(con)
         return [

@@ -78,7 +78,7 @@ class Warehouse:
         """The relation of that name as a method."""
         relation = relations.relations().get(name)
         if relation is None or not relation.columns:
-            raise AttributeError(f"no relation {name}; there are {', '.join(_shown())}")
+            raise AttributeError(f"no relation {name}; the relations are {', '.join(_shown())}")
         return partial(self._call, name) if relation.is_macro else partial(self.read, name)
 
     def __dir__(self) -> list[str]:
@@ -93,7 +93,7 @@ class Warehouse:
     def _columns(self, relation: str) -> dict[str, str]:
         known = relations.relations().get(relation)
         if known is None or known.is_macro:
-            raise UserError(f"There is no relation {relation}; there are {', '.join(_shown())}.")
+            raise UserError(f"There is no relation {relation}. The relations are {', '.join(_shown())}.")
         return known.columns
 
     def _with_run_id(self, values: dict[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
             f"A Parquet file in {parquet_facts.folder(path)} cannot be read: {reason(error)} `check` says which it is."
         )
     if "Permission denied" in text:
-        return UserError(f"{path} may not be opened: permission denied.")
+        return UserError(f"{path} cannot be opened: permission denied. Check its permissions.")
     return None
 
 

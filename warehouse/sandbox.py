@@ -184,7 +184,7 @@ def _texts(call: dict[str, Any]) -> list[str]:
         elif literal.get("kind") == "STRING":
             texts.append(literal["text"])
         else:
-            raise UserError(f"{call['function_name']} is only run with texts that are written out.")
+            raise UserError(f"{call['function_name']} only runs with its texts written out. Put them into the query.")
     return texts
 
 

@@ -329,7 +329,7 @@ def _require_layer(head: Head, w_out: Tensor, reference: Tensor) -> tuple[int, i
     V, width = head.unembedding.shape
     N, d = require_matrix("the output projection", w_out)
     if d != width:
-        raise UserError(f"The output projection is {d} wide and the unembedding {width}.")
+        raise UserError(f"The output projection is {d} wide and the unembedding {width}; they must be equally wide.")
     require_shape("the reference activations", reference, (N,))
     require_finite("the output projection", w_out)
     require_finite("the reference activations", reference)

@@ -42,7 +42,7 @@ def require_tolerance(tolerance: float) -> None:
         UserError: it is refused; the message names the smallest.
     """
     if not tolerance > 0:
-        raise UserError(f"--tolerance {tolerance:g} must be above 0; the default is 1e-6.")
+        raise UserError(f"--tolerance {tolerance:g} is not above 0. Leave it out for 1e-6.")
     if tolerance < SMALLEST_TOLERANCE:
         raise UserError(
             f"--tolerance {tolerance:g} is below what float32 can hold. Use at least {SMALLEST_TOLERANCE:g}."

@@ -160,7 +160,7 @@ def test_files_of_groups(tmp_path):
         ("a.csv", "group_name,neuron\nx\n", "x holds something other than indices"),
         ("a.txt", "", "a is empty"),
         ("a.txt", "3 four", "a holds something other than indices"),
-        ("a.parquet", "3", "a file of groups ends in .json, .csv, .txt"),
+        ("a.parquet", "3", "a file of groups must end in .json, .csv or .txt"),
     ],
 )
 def test_a_file_that_is_no_group_is_refused(name, text, message, tmp_path):

@@ -26,7 +26,8 @@ with chosen as (
         and case
             when coalesce(percentile between 0 and 100, false) then true
             else error(
-                coalesce(percentile::varchar, 'NULL') || ' is no percentile; they go from 0 to 100'
+                coalesce(percentile::varchar, 'NULL')
+                    || ' is not a percentile. Give one between 0 and 100.'
             )
         end
 ),

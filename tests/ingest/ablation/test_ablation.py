@@ -242,7 +242,7 @@ def test_bad_input_is_refused() -> None:
         Ablation(head, w[:, :5], reference)
     with pytest.raises(UserError, match="shape"):
         Ablation(head, w, reference).ablate(x, n[:, :5], y)
-    with pytest.raises(UserError, match="no token"):
+    with pytest.raises(UserError, match="not a token id"):
         Ablation(head, w, reference).ablate(x, n, y + 300)
 
 
