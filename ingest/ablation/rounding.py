@@ -71,7 +71,7 @@ class Sizes:
 def exact_rounding(folded: FoldedHead, sizes: Sizes, w_norm: Tensor, pairs: Pairs) -> Tensor:
     """What float32 rounding can do to each pair's Δ loss over the whole vocabulary, nats; inf if exp(δ) may overflow.
 
-    `sizes` are of the B positions, `w_norm` the N ‖w_i‖.
+    `sizes` are for all B positions, `w_norm` holds the N norms ‖w_i‖.
     """
     size = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs()) * w_norm[pairs.i] + pairs.u.abs() * folded.width**0.5
     t = pairs.t

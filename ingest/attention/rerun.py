@@ -69,9 +69,8 @@ class Rerun:
         done = {item for top in modules_before(model, self.neurons, tokens) for item in top.modules()}
         self._may_stop = all(point in done for point in points if point is not self.neurons)
         self._played: dict[nn.Module, list[Any]] = {}
-        self._forms: dict[
-            nn.Module, tuple[int, int]
-        ] = {}  # of what an edited module gives: a tuple's length, dimensions
+        # By edited module, the form of its output: length of the tuple (0: a tensor), dimensions of the first
+        self._forms: dict[nn.Module, tuple[int, int]] = {}
         self._tokens = tokens
 
     def record(self, tokens: Tensor, *, with_logits: bool) -> Recorded:
