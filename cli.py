@@ -1,7 +1,7 @@
-"""The front door: `python cli.py COMMAND`, or `rare-tokens COMMAND` once installed.
+"""The entry point: `python cli.py COMMAND`, or `rare-tokens COMMAND` once installed.
 
 The commands are in `commands/`, which sees all layers. A command parses, makes a short sequence of calls, prints.
-Torch and its kin are imported by the commands that need them, so that `runs` and `sql` answer at once.
+Only commands that need torch and similar packages import them, so `runs` and `sql` answer at once.
 """
 
 import os

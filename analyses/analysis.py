@@ -1,6 +1,6 @@
-"""What an analysis is: what it asks for, what it fills, and which of its statistics are tested.
+"""What defines an analysis: what it asks for, what it fills, and which of its statistics are tested.
 
-A module that fills a relation exports its own `ANALYSIS`; `registry` lists them. Here is the shape that they share.
+A module that fills a relation exports its own `ANALYSIS`; `registry` lists them. This module is their common form.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ Schema = Mapping[str, Any]  # columns of a frame and their Polars types
 
 @dataclass(frozen=True)
 class Source:
-    """What an analysis asks for, of the run that is analysed.
+    """What an analysis asks for about the run that is analysed.
 
     Attributes:
         relation: a public relation, or `ACTIVATIONS`.
         preset: only the rows, or positions, of this preset; None: all of them.
         token_group: likewise.
-        columns: only these; none: all.
-        group_names: only the rows of these groups of neurons; none: of all.
+        columns: only these; empty: all.
+        group_names: only the rows of these groups of neurons; empty: of all.
     """
 
     relation: str
@@ -35,7 +35,7 @@ class Source:
     group_names: tuple[str, ...] = ()
 
 
-Ask = Callable[[Source], Any]  # a frame, its rows in an order that repeats; for ACTIVATIONS the arrays (T, N) and (T,)
+Ask = Callable[[Source], Any]  # a frame with rows in a fixed order; for ACTIVATIONS the arrays (T, N) and (T,)
 Results = dict[str, pl.DataFrame]
 Compute = Callable[[Ask, Mapping[str, Any], Executor | None], Results]
 
@@ -55,8 +55,8 @@ class Tested:
     interval: tuple[str, str] | None = None
 
 
-# Tests that a paper prints beside the primary ones: rows of `group_test` from an `Ask`, a preset, positions (`rare`,
-# `common` or `all`) and the rows that are stored of these.
+# Tests that a paper prints besides the primary ones: rows of `group_test` from an `Ask`, a preset, positions (`rare`,
+# `common` or `all`) and the rows stored for these.
 PrintedTests = Callable[[Ask, str, str, pl.DataFrame], pl.DataFrame]
 
 
@@ -65,11 +65,11 @@ class Analysis:
     """One step of `analyze`.
 
     Attributes:
-        name: what it is stored and listed under.
-        relations: those it fills, with the columns of each, without the run's.
-        reads: the relations it asks for; where one of them is filled by another analysis, that comes first.
-        compute: from an `Ask`, the parameters and processes to share work among, the relations of one run.
-        parameters: given to `compute`, and stored: other ones make it compute anew.
+        name: the name it is stored and listed under.
+        relations: those it fills, with each one's columns besides the run's.
+        reads: the relations it asks for; an analysis that fills one of them runs first.
+        compute: the relations of one run, from an `Ask`, the parameters and processes to share work among.
+        parameters: given to `compute`, and stored; if they change, it computes anew.
         shares_work: whether it gains from processes.
         tested: statistics of the relation of its name that `group_test` tests.
         printed_tests: what a paper tests in it, in the paper's way.
@@ -87,14 +87,14 @@ class Analysis:
 
 @dataclass(frozen=True)
 class SeriesAnalysis:
-    """A step of `analyze` over the checkpoints of one series at once; computed anew where its parameters change.
+    """A step of `analyze` over all checkpoints of one series; computed anew if its parameters change.
 
     Attributes:
-        name: what it is stored and listed under, with each of the runs.
-        relations: those it fills, with the columns of each, `run_id` among them.
-        reads: the relations it asks for, of every run with effects.
-        parameters: from the series (rows of `dim_run`), what the stored rows depend on.
-        compute: from an `Ask` for each run with effects, by run_id, and the series, the relations of all its runs.
+        name: the name it is stored and listed under, with each of the runs.
+        relations: those it fills, with each one's columns, `run_id` among them.
+        reads: the relations it asks for, for every run with effects.
+        parameters: what the stored rows depend on, from the series (rows of `dim_run`).
+        compute: the relations of all runs of a series, from an `Ask` by run_id for each with effects, and the series.
     """
 
     name: str
@@ -110,5 +110,5 @@ def keyed(frame: pl.DataFrame, preset: str, token_group: str) -> pl.DataFrame:
 
 
 def unkeyed(stored: pl.DataFrame) -> pl.DataFrame:
-    """Rows of a stored relation of one run, preset and token group, without what they share."""
+    """Stored rows of one run, preset and token group, without the columns they share."""
     return stored.drop("run_id", "layer", *GROUP_KEY)

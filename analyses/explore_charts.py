@@ -16,7 +16,7 @@ CURVE: dict[str, Any] = {
     "neuron": pl.Int64,
     "influence": pl.Float64,
     "mean_delta_loss": pl.Float64,
-    "fitted": pl.Float64,  # exp(−κ ln rank + β), nats; NULL where there is no fit
+    "fitted": pl.Float64,  # exp(−κ ln rank + β), nats; NULL if there is no fit
     "deviation": pl.Float64,  # δ
     "regime": pl.String,  # first label by the fit's window, as in neuron_deviation
 }
@@ -39,13 +39,13 @@ REGIMES = {"plateau": "#009e73", "head": "#c24e00", "power law": "#0072b2", "rap
 
 
 def described(influence: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The power law of each token group, and where each neuron stands beside it.
+    """The power law of each token group, and where each neuron lies relative to it.
 
     Args:
-        influence: of one run at one threshold: token_group, neuron, rank, influence, mean_delta_loss, positions.
+        influence: for one run and threshold: token_group, neuron, rank, influence, mean_delta_loss, positions.
 
     Returns:
-        `CURVE`, neurons without influence left out, and `FIT`.
+        `CURVE`, without neurons that have no influence, and `FIT`.
     """
     curves, fits = [table([], CURVE)], []
     for group in influence["token_group"].unique(maintain_order=True):

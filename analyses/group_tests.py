@@ -1,6 +1,6 @@
 """The tests of a run in one frame: relation `group_test` (docs/definitions.md, "Tests of significance").
 
-Which statistic of which relation is tested, the analyses say themselves (`Analysis.tested`).
+The analyses themselves say which of their statistics are tested (`Analysis.tested`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +17,12 @@ from rare_tokens.analyses.statistics import GROUP_TEST, group_tests
 
 
 def group_test(results: Mapping[str, pl.DataFrame], analyses: Iterable[Analysis], level: float = 0.05) -> pl.DataFrame:
-    """The primary test of every tested group, for every statistic that an analysis says is tested.
+    """The primary test of every tested group, for every statistic that an analysis declares.
 
     Args:
-        results: name of a relation and its rows, of one run, preset and positions; a relation may be absent.
+        results: rows by relation, for one run, preset and positions; a relation may be absent.
         analyses: in the order of the tests.
-        level: that each test, and its correction over the groups, must be able to reach.
+        level: the level that each test, corrected over the groups, must be able to reach.
 
     Returns:
         `GROUP_TEST`; corrected over the groups for each statistic and setting.
@@ -40,7 +40,7 @@ def group_test(results: Mapping[str, pl.DataFrame], analyses: Iterable[Analysis]
 
 
 def over(analyses: Sequence[Analysis]) -> Analysis:
-    """The analysis `group_test` of what these analyses store."""
+    """The analysis `group_test` over what these analyses store."""
     tested = [analysis for analysis in analyses if analysis.tested]
 
     def compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
@@ -61,7 +61,7 @@ def over(analyses: Sequence[Analysis]) -> Analysis:
 
 
 def _tests(ask: Ask, analyses: Sequence[Analysis], preset: str, positions: str, level: float) -> list[pl.DataFrame]:
-    """The tests of what is stored of one preset and positions: the primary ones, then those that papers print."""
+    """The tests for one preset and positions, from what is stored: the primary ones, then those that papers print."""
     found = {analysis.name: unkeyed(ask(Source(analysis.name, preset, positions))) for analysis in analyses}
     found = {name: frame for name, frame in found.items() if len(frame)}
     printed = [

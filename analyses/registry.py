@@ -1,7 +1,7 @@
-"""The analyses that `analyze` walks, in their order, and which of them a run still lacks.
+"""The analyses that `analyze` runs, in order, and which of them a run still lacks.
 
-An analysis reads through an `Ask`, so that nothing here knows where relations are stored or which run is analysed. A
-new one is a module that exports its `ANALYSIS`, and its line in the list below.
+An analysis reads through an `Ask`, so nothing here knows where relations are stored or which run is analysed. To add
+one, write a module that exports its `ANALYSIS`, and add its line to the list below.
 """
 
 import multiprocessing
@@ -31,9 +31,9 @@ from rare_tokens.analyses.curve.effect_cells import RARE
 
 MANY_FACTS = 1_000_000
 MOST_PROCESSES = 4
-POSITIONS = ("rare", "common", "all")  # that coordination is measured over; the column token_group
+POSITIONS = ("rare", "common", "all")  # over which coordination is measured; the column token_group
 
-_OF_A_RUN: tuple[Analysis, ...] = (  # what one reads stands before it
+_OF_A_RUN: tuple[Analysis, ...] = (  # each after those it reads
     regimes.ANALYSIS,
     slopes.ANALYSIS,
     intervals.ANALYSIS,
@@ -76,12 +76,12 @@ def due(
     """The analyses that a run still lacks, in the order in which they can be computed.
 
     Args:
-        stored: the parameters of each analysis that it has.
-        positions: of `POSITIONS`, those that coordination is wanted over, beside those that are stored.
-        again: all of them.
+        stored: the parameters of each analysis that the run has.
+        positions: those of `POSITIONS` over which coordination is wanted, besides the stored ones.
+        again: return all of them.
 
     Returns:
-        Those that are not stored, or with other parameters, or that read what such a one fills.
+        Those that are not stored, are stored with other parameters, or read what such an analysis fills.
     """
     chosen: list[Analysis] = []
     renewed: set[str] = set()
@@ -95,7 +95,7 @@ def due(
 
 
 def _over(analysis: Analysis, positions: Sequence[str], stored: Mapping[str, Any]) -> Analysis:
-    """The analysis over these positions, and over those that are stored: asking for more never loses any."""
+    """The analysis over these positions and the stored ones: asking for more never loses any."""
     if "token_groups" not in analysis.parameters:
         return analysis
     wanted = {*analysis.parameters["token_groups"], *positions, *stored.get("token_groups", ())}
@@ -105,17 +105,17 @@ def _over(analysis: Analysis, positions: Sequence[str], stored: Mapping[str, Any
 
 @contextmanager
 def processes(analyses: Sequence[Analysis], facts: int) -> Iterator[Executor | None]:
-    """Processes for those of the analyses that share their work, where a run has facts enough to repay their start."""
+    """Processes for analyses that share their work, if a run has enough facts to repay starting them."""
     if facts < MANY_FACTS or not any(analysis.shares_work for analysis in analyses):
         yield None
         return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the processes; this one has read it already
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the processes; this one has read it already
     workers = min(MOST_PROCESSES, _cores())
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool
 
 
 def _cores() -> int:
-    """The cores this process may use: fewer than the machine has where a scheduler or a container bound it."""
+    """The cores this process may use: fewer than the machine's if a scheduler or a container limits it."""
     allowed = getattr(os, "sched_getaffinity", None)  # not on macOS or Windows
     return len(allowed(0)) if allowed else os.cpu_count() or 1

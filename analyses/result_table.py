@@ -15,8 +15,8 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 def table(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
     """Rows as a frame with exactly the columns of `schema` (column absent from a row: NULL).
 
-    A value that is not finite becomes NULL; where its row gave no reason, the reason says so. So a reader never meets
-    NaN, and a NULL that nobody foresaw is still visible as one.
+    A value that is not finite becomes NULL, and the reason says so where its row gave none. So a reader never meets
+    NaN, and a NULL that nobody foresaw is still visible.
     """
     frame = pl.DataFrame(rows, schema=pl.Schema(schema), strict=False)
     if "reason" in frame.columns:
@@ -27,6 +27,6 @@ def table(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> pl.Da
 
 
 def joined(*reasons: str | None) -> str | None:
-    """Several reasons as one; None where there is none."""
+    """Several reasons as one; None if there are none."""
     given = [reason for reason in dict.fromkeys(reasons) if reason]
     return "; ".join(given) or None

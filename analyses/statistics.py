@@ -1,9 +1,9 @@
 """Tests of significance and intervals, one module for every analysis (docs/definitions.md, "Tests of significance").
 
-scipy computes; what is decided here is which test answers which question. The primary p of a group's
-statistic compares it with the same statistic of random groups of the same size. Mann–Whitney, Bonferroni, Holm and
-Cohen's d are there as the papers print them, and each row says whether its two samples are exchangeable: the pairs of
-one group are not, because they share neurons.
+scipy computes; this module decides which test answers which question. The primary p compares a group's statistic with
+the same statistic of random groups of the same size. Mann–Whitney, Bonferroni, Holm and Cohen's d are included because
+the papers print them, and each row says whether its two samples are exchangeable: the pairs of one group are not,
+because they share neurons.
 """
 
 import warnings
@@ -18,14 +18,14 @@ from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, tabl
 
 Alternative = Literal["two-sided", "greater", "less"]
 CONTROL = "control"  # group_name of every random group
-LAYER = "layer"  # group_name of all neurons of the layer: there is nothing to compare it with
+LAYER = "layer"  # group_name of all neurons in the layer, which has nothing to be compared with
 
 GROUP_TEST: dict[str, Any] = {
     "analysis": pl.String,  # the relation that holds the value
     "statistic": pl.String,  # its column
     "setting": pl.String,  # the values of its other keys: `comparison=within, threshold=0.5`
     "group_name": pl.String,
-    "other_group": pl.String,  # where the value is one between two groups
+    "other_group": pl.String,  # if the value is between two groups
     "k": pl.Int64,
     "pool": pl.String,  # where the random groups were drawn: `disjoint` or `layer`
     "test": pl.String,  # `control` (primary) or `mann_whitney` (as the papers print it)
@@ -40,10 +40,10 @@ GROUP_TEST: dict[str, Any] = {
     "high": pl.Float64,
     "reference_mean": pl.Float64,
     "reference_sd": pl.Float64,
-    "test_statistic": pl.Float64,  # Mann–Whitney's U; of a control test the value itself
+    "test_statistic": pl.Float64,  # Mann–Whitney's U; in a control test the value itself
     "cohens_d": pl.Float64,
     "p_value": pl.Float64,
-    "tests": pl.Int64,  # in the family that the correction is over
+    "tests": pl.Int64,  # in the family over which p is corrected
     "p_bonferroni": pl.Float64,
     "p_holm": pl.Float64,
     "reason": pl.String,
@@ -59,7 +59,7 @@ def control_p(value: float, controls: FloatArray, alternative: Alternative = "tw
     Args:
         value: the tested group's statistic.
         controls: the same statistic of C random groups, shape (C,).
-        alternative: in which direction a value is extreme.
+        alternative: the direction in which a value is extreme.
     """
     everything = np.append(controls, value)
     if alternative == "two-sided":
@@ -71,14 +71,14 @@ def control_p(value: float, controls: FloatArray, alternative: Alternative = "tw
 
 
 def controls_needed(level: float, tests: int = 1) -> int:
-    """Fewest random groups with which a p of `level` can be reached after Bonferroni over `tests` tests."""
+    """The fewest random groups with which p can reach `level` after Bonferroni over `tests` tests."""
     return int(np.ceil(tests / level - 1e-9)) - 1
 
 
 def cohens_d(sample: FloatArray, reference: FloatArray) -> float | None:
-    """Difference of means in units of the standard deviation; None where there is no spread to measure in.
+    """Difference of means in standard deviations; None where there is no spread.
 
-    Of one value against its controls: the controls' standard deviation (ddof 1). Of two samples: the pooled one.
+    For one value against its controls, the controls' standard deviation (ddof 1); for two samples, the pooled one.
     """
     parts = [part for part in (sample, reference) if len(part) > 1]
     freedom = sum(len(part) - 1 for part in parts)
@@ -93,8 +93,8 @@ def control_test(
 ) -> dict[str, Any]:
     """Columns of `GROUP_TEST` that compare one group's statistic with its random groups' (the primary test).
 
-    p is NULL, with its reason, where the value is undefined, where too few random groups have one for the test to
-    reach `level` at all, or where every value is the same.
+    p is NULL, with a reason, if the value is undefined, if it is defined in too few random groups for the test to
+    reach `level`, or if all values are equal.
     """
     known = np.array([control for control in controls if control is not None], dtype=float)
     row: dict[str, Any] = {
@@ -110,7 +110,7 @@ def control_test(
         "reference_sd": float(known.std(ddof=1)) if len(known) > 1 else None,
     }
     if value is None:
-        return row  # its reason is the one that its relation gives
+        return row  # the reason is its relation's
     if len(known) < controls_needed(level):
         reason = f"{len(known)} random groups have a value; a p of {level:g} needs {controls_needed(level)}"
         return row | {"reason": reason}
@@ -130,12 +130,12 @@ def mann_whitney(
     """Columns of `GROUP_TEST` of a Mann–Whitney U test (Wilcoxon's rank sum) of two named samples (ES §4.2, NC A.4).
 
     Args:
-        sample: values of the tested group, shape (m,); m ≥ 2, else there is no test (one value is no sample).
+        sample: values of the tested group, shape (m,); m ≥ 2, else there is no test (one value is not a sample).
         reference: values that they are compared with, shape (n,); n ≥ 2.
         names: what the two samples are, in words.
         exchangeable: whether they may be shuffled into each other under the null. Pairs within a group may not (they
-            share neurons): the p is then the one that a paper prints, not an error rate.
-        alternative: of the sample against the reference.
+            share neurons): p is then what a paper prints, not an error rate.
+        alternative: direction of the sample against the reference.
     """
     row: dict[str, Any] = {
         "test": "mann_whitney",
@@ -176,13 +176,13 @@ def group_tests(
 
     Args:
         frame: a result relation, one row per `group_name` × `k` × `draw` (× keys), with the column `statistic`, a
-            `reason`, and `other_group` where it has one.
+            `reason`, and perhaps `other_group`.
         statistic: the column tested.
         analysis: the relation's name.
         keys: the columns that tell its rows apart besides group and draw (`comparison`, `rule` …).
-        interval: the columns of the statistic's interval, where the relation has them.
-        alternative: in which direction a value is extreme.
-        level: that the test, and its correction, must be able to reach.
+        interval: the columns of the statistic's interval, if the relation has them.
+        alternative: the direction in which a value is extreme.
+        level: the level that the test, corrected, must be able to reach.
 
     Returns:
         `GROUP_TEST`, corrected over the groups of each setting (`corrected`).
@@ -214,12 +214,12 @@ def corrected(
     """`GROUP_TEST` with `tests`, `p_bonferroni` and `p_holm` filled within each family.
 
     Only defined p count. A control test whose smallest possible p cannot reach `level` after Bonferroni over its
-    family gets no corrected p, and the reason says how many random groups it would take.
+    family gets no corrected p, and the reason says how many random groups are needed.
 
     Args:
         tests: `GROUP_TEST`.
         family: the columns that its families share; by default a family is the groups of one statistic and setting.
-        level: that a corrected p must be able to reach.
+        level: the level that a corrected p must be able to reach.
     """
     p, size, over = pl.col("p_value"), pl.col("tests"), list(family)
     needed = (size / level - 1e-9).ceil() - 1  # `controls_needed`
@@ -243,7 +243,7 @@ def corrected(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction over the p-values that are defined, in their order; None where there is none.
+    """Holm's correction over the defined p-values, in their order; None for the others.
 
     As `statsmodels.stats.multitest.multipletests`, which takes 0.15 s for a family of three.
     """
@@ -273,18 +273,18 @@ def window_interval(
     """Bootstrap interval of a statistic over *windows*: tokens of one window are not independent.
 
     Args:
-        statistic: takes how often each window counts, shape (batch, windows), and returns the statistic of each of
-            those samples, shape (batch,). Its value on the data in hand is `statistic(ones)`.
+        statistic: takes how often each window counts, shape (batch, windows), and returns each sample's statistic,
+            shape (batch,). Its value on the data in hand is `statistic(ones)`.
         windows: number of windows.
         method: `percentile`, `BCa` (bias-corrected and accelerated; jackknife over windows), or `basic` (reflected:
-            for a statistic that is biased in finite samples, as the resampled ones then are once more).
+            for a statistic biased in finite samples, since resampling biases it once more).
         resamples: number of bootstrap samples.
         seed: of the resampling.
         level: coverage of the interval.
-        size: numbers that the statistic holds in memory for each sample; batches are made to fit.
+        size: numbers that the statistic holds in memory per sample; it sets the size of batches.
 
     Returns:
-        (low, high), or None where the bootstrap has nothing to say: fewer than two windows, or a statistic that is
+        (low, high), or None where the bootstrap says nothing: there are fewer than two windows, or the statistic is
         undefined or does not move when windows are resampled.
     """
     if windows < 2:
@@ -297,7 +297,7 @@ def window_interval(
         np.add.at(counts, (np.arange(len(flat))[:, None], flat), 1.0)
         return statistic(counts).reshape(indices.shape[:-1])
 
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):  # both answered by the None below
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):  # None below stands for both
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = stats.bootstrap(
             (np.arange(windows),), of_indices, vectorized=True, axis=-1, n_resamples=resamples,
@@ -314,8 +314,8 @@ def jackknife_interval(
 ) -> tuple[float, float] | None:
     """Interval about a statistic by leaving one window out at a time, Student's t with W − 1 degrees of freedom.
 
-    It says where samples of as many windows put the statistic, so it is the one for a statistic that the bootstrap
-    moves to one side because a resample repeats windows.
+    It says where samples of as many windows put the statistic, so it suits a statistic that the bootstrap moves to one
+    side because a resample repeats windows.
 
     Args:
         statistic: as in `window_interval`.
@@ -349,14 +349,14 @@ def permutation_p(
 
     Args:
         sample: values, one per exchangeable unit (a window, a head), shape (m,).
-        reference: the same of the other side, shape (n,); with `paired` of the same units, n = m.
+        reference: the other side's values, shape (n,); with `paired` of the same units, n = m.
         paired: swap the two values of a unit instead of shuffling units between the sides.
-        alternative: of the sample's mean against the reference's.
-        resamples: random permutations where there are more than so many.
+        alternative: direction of the sample's mean against the reference's.
+        resamples: random permutations, if more than so many are possible.
         seed: of the random permutations.
 
     Returns:
-        p, or None with fewer than two units on a side or where all values are the same.
+        p; None with fewer than two units on a side or if all values are equal.
     """
     if min(len(sample), len(reference)) < 2 or np.ptp(np.concatenate([sample, reference])) == 0:
         return None

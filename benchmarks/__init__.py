@@ -1,4 +1,4 @@
-"""Speed, memory and growth, each printed beside its baseline: `python -m benchmarks.ROOM.NAME`."""
+"""Speed, memory and growth, each printed next to its baseline: `python -m benchmarks.ROOM.NAME`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The effects of an ablation that can be measured for a pair of neuron and position: their names and columns.
+"""The effects of an ablation that can be measured per pair of neuron and position: their names and columns.
 
 To add one: a row here, its formulas in ``ingest/ablation/effects.py``, and its definition in
 ``ingest/ablation/reference.py``. Everything else (command, parts, memory, all paths) follows from these.
@@ -17,9 +17,9 @@ class Effect:
     """One effect; its values are in nats.
 
     Attributes:
-        name: as `--effects` names it.
-        column: of ``fct_effect``. Only that of the loss is in every run; the others read as NULL where they are absent.
-        needs_counts: whether it needs to be known how often each token occurs.
+        name: its name in `--effects`.
+        column: its column in ``fct_effect``. Only the loss's is in every run; the others read as NULL if absent.
+        needs_counts: whether it needs the tokens' counts.
     """
 
     name: str
@@ -40,11 +40,11 @@ EFFECTS = {
 
 
 def chosen_effects(names: Collection[str]) -> tuple[str, ...]:
-    """The named effects in the table's order; the loss is always among them, because every mart rests on it.
+    """The named effects in the table's order; the loss is always among them, because every mart needs it.
 
     Raises:
         UserError: a name is unknown.
     """
     if unknown := sorted(set(names) - EFFECTS.keys()):
-        raise UserError(f"--effects {','.join(unknown)}: unknown. There are {', '.join(EFFECTS)}.")
+        raise UserError(f"--effects {','.join(unknown)}: unknown. Choose from {', '.join(EFFECTS)}.")
     return tuple(name for name in EFFECTS if name == LOSS or name in names)

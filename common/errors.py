@@ -1,11 +1,11 @@
-"""The errors a user may see, each with the exit code of the command that ends with it."""
+"""The errors a user may see, each with the exit code of a command that ends with it."""
 
 
 class RareTokensError(Exception):
-    """Base of every error meant for a user: one or two sentences saying what is wrong, which value, what to do.
+    """Base of every error meant for a user: one or two sentences that say what is wrong, which value, what to do.
 
     Attributes:
-        exit_code: what the process ends with when the error reaches the command line.
+        exit_code: the process's exit code when the error reaches the command line.
     """
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, reading the small JSON ones back, and names that will do."""
+"""Writes files so that a reader never sees half of one, reads small JSON files back, and checks names."""
 
 import json
 import os
@@ -11,14 +11,14 @@ import rare_tokens
 from rare_tokens.common.errors import UserError
 
 IMPORT_ROOT = Path(rare_tokens.__file__).resolve().parent.parent
-"""What a process of our own needs on its path, to import this program where it is a folder and not installed."""
+"""What our own child processes need on their path to import this program from a folder when it is not installed."""
 
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # of two letters at least: C:/ is a disk
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name can be stored: bytes of a file's name that are no UTF-8 reach Python as halves of characters."""
+    """Whether a name can be stored: bytes in a file's name that are not UTF-8 reach Python as surrogates."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -48,9 +48,9 @@ def size_in_words(size: float) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it into place.
+    """Let `write` fill a temporary file next to `path`, flush it to disk, then rename it into place.
 
-    A crash leaves either the old file, or none, or the new one whole. The temporary name ends in
+    A crash leaves the old file, none, or the whole new one. The temporary name ends in
     ``.partial`` and carries the process id, so that two writers never share one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
-"""Ctrl-C while a library is at work: it is told to stop, where else it would finish what it is at first.
+"""Ctrl-C while a library is at work tells it to stop; otherwise it would first finish what it is doing.
 
-A query of DuckDB notices an exception in Python's thread, but not in its own, and ends when they have done their share.
+A DuckDB query notices an exception in Python's thread, but not in its own, and ends only when they have done their
+share.
 """
 
 import signal
@@ -16,16 +17,16 @@ _known: "weakref.WeakKeyDictionary[Any, Callable[[Any], None]]" = weakref.WeakKe
 
 
 def stoppable(given: Given, stop: Callable[[Given], None]) -> Given:
-    """Have Ctrl-C call ``stop(given)`` for as long as `given` lives; returns it. Called from a signal handler."""
+    """Have Ctrl-C call ``stop(given)`` for as long as `given` lives; return it. Called from a signal handler."""
     _known[given] = stop
     return given
 
 
 @contextmanager
 def stopped_by_ctrl_c() -> Iterator[None]:
-    """Within the block SIGINT stops everything that is `stoppable`, then raises KeyboardInterrupt.
+    """Within this context SIGINT stops everything that is `stoppable`, then raises KeyboardInterrupt.
 
-    Does nothing in a thread, and where SIGINT is ignored (as it is for a shell's background jobs).
+    Does nothing in a thread, or if SIGINT is ignored (as for a shell's background jobs).
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):

@@ -1,4 +1,4 @@
-"""The parts of a run: the files that ingest writes and the warehouse reads. The one contract between the two.
+"""The parts of a run: the files that ingest writes and the warehouse reads, the only contract between them.
 
 A run's folder is ``<warehouse>.parts/<run_id>/``::
 
@@ -7,17 +7,17 @@ A run's folder is ``<warehouse>.parts/<run_id>/``::
     dim_token.parquet          one row per token id
     token_frequency.parquet    one row per token id: its count in the run's frequency source
     dim_position.parquet       one row per sampled position
-    position_context.parquet   one row per position; only of a run of matched contexts
+    position_context.parquet   one row per position; only in a run of matched contexts
     dim_neuron.parquet         one row per neuron of the layer
     neuron_weight.parquet      one row per neuron
     neuron_token.parquet       one row per neuron, direction and rank
     fct_effect/00000.parquet   one row per neuron and position of the block of positions 00000
     summary.json               written last: what is known only at the end (`Summary`); its presence means staged
 
-Every file appears whole (temporary name, then rename), so a file that is there is finished: it is its own completion
-marker, and a run that was cut off resumes with the first file that is missing.
+Every file appears whole (temporary name, then rename), so a file that exists is finished: it is its own completion
+marker, and an interrupted run resumes with the first missing file.
 
-Groups of neurons ablated at once are added to a run that is published. Their parts are
+Groups of neurons ablated at once are added to a published run. Their parts are
 ``<run_id>.groups/NAME.parquet``, ``fct_group_effect`` the last of them. Attention is added in the same way, from
 ``<run_id>.attention/NAME.parquet``.
 
@@ -49,7 +49,7 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
     "dim_document": [
         ("document_id", pa.uint32()),
         ("document_hash", pa.string()),  # sha256 of the text, hex
-        ("domain", pa.string()),  # label of the corpus the document is from
+        ("domain", pa.string()),  # label of the document's corpus
         ("tokens", pa.uint32()),
         ("first_position", pa.uint32()),  # first position whose target is in the document; NULL: none was sampled
     ],
@@ -62,13 +62,13 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
     ],
     "token_frequency": [
         ("token_id", pa.uint32()),
-        ("count", pa.uint64()),  # of the token in the frequency source; 0 where it never occurs
+        ("count", pa.uint64()),  # of the token in the frequency source; 0 if it never occurs
     ],
     "dim_position": [
         ("position_id", pa.uint32()),  # 0 … T-1; window_id * window_length + window_offset
         ("window_id", pa.uint32()),
         ("window_offset", pa.uint32()),
-        ("document_id", pa.uint32()),  # of the target; NULL where the target is a separator
+        ("document_id", pa.uint32()),  # of the target; NULL if the target is a separator
         ("input_token_id", pa.uint32()),
         ("target_token_id", pa.uint32()),
         ("loss", pa.float32()),  # cross-entropy of the target, nats
@@ -76,13 +76,13 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
     ],
     "position_context": [
         ("position_id", pa.uint32()),
-        ("pair_id", pa.uint32()),  # from 0; a rare token and the common one it is matched to
-        ("context_id", pa.uint32()),  # of the pair, from 0: one occurrence of each of the two
+        ("pair_id", pa.uint32()),  # from 0; a rare token and the common one it is matched with
+        ("context_id", pa.uint32()),  # within the pair, from 0: one occurrence of each token
         ("token_group", pa.string()),  # `rare` or `common`: which of the two
-        ("part_of_speech", pa.string()),  # of the word the target is or is in, a universal part of speech
+        ("part_of_speech", pa.string()),  # universal part of speech of the word that the target is, or is in
         ("sentence_place", pa.string()),  # of that word: `beginning`, `middle` or `end`
         ("is_whole_word", pa.bool_()),
-        ("syntactic_role", pa.string()),  # NULL where the tagger knows none
+        ("syntactic_role", pa.string()),  # NULL if the tagger gives none
     ],
     "dim_neuron": [
         ("neuron", pa.uint16()),
@@ -96,7 +96,7 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("neuron", pa.uint16()),
         ("w_out", pa.list_(pa.float32())),  # d
         ("w_in", pa.list_(pa.float32())),  # d; for a gated MLP the gate's row
-        ("w_up", pa.list_(pa.float32())),  # d; NULL where the MLP is not gated
+        ("w_up", pa.list_(pa.float32())),  # d; NULL if the MLP is not gated
     ],
     "neuron_token": [
         ("neuron", pa.uint16()),
@@ -109,7 +109,7 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("group_name", pa.string()),
         ("k", pa.uint32()),
         ("neurons", pa.list_(pa.uint16())),  # ascending
-        ("source", pa.string()),  # the file, or the rows of neuron_group, that the group was read from
+        ("source", pa.string()),  # the file, or the rows of neuron_group, from which the group was read
         ("structural_check_error", pa.float64()),  # against the hooked model, in units of its tolerance
     ],
     "fct_group_effect": [
@@ -117,15 +117,15 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("position_id", pa.uint32()),
         ("delta_loss", pa.float32()),  # nats
     ],
-    "group_position": [  # what the groups were ablated at, to be compared with the run's dim_position
+    "group_position": [  # where the groups were ablated, to be compared with the run's dim_position
         ("position_id", pa.uint32()),
         ("input_token_id", pa.uint32()),
         ("target_token_id", pa.uint32()),
     ],
     "dim_attention": [  # one row: how the attention of a run was measured
         ("head_ablation", pa.string()),  # `zero`, `mean` or `uniform`: what replaces a head's output
-        ("layers", pa.list_(pa.uint16())),  # whose heads were edited, ascending
-        ("heads", pa.list_(pa.uint16())),  # of each of them
+        ("layers", pa.list_(pa.uint16())),  # those whose heads were edited, ascending
+        ("heads", pa.list_(pa.uint16())),  # in each of them
         ("loss_positions", pa.uint32()),  # positions at which the loss was measured
         ("windows_per_unit", pa.uint32()),  # windows whose activations are summed together, at most
         ("structural_check_error", pa.float64()),  # against the hooked model, in units of its tolerance
@@ -136,18 +136,18 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("edit", pa.uint16()),  # from 1
         ("kind", pa.string()),  # `head`, `layer`, `norm`, `feed_forward`, `patch_head` or `patch_layer`
         ("attention_layer", pa.uint16()),
-        ("head", pa.uint16()),  # of `head` and `patch_head`
-        ("draw", pa.uint16()),  # of `norm` and `feed_forward`: which random part, from 1
+        ("head", pa.uint16()),  # for `head` and `patch_head`
+        ("draw", pa.uint16()),  # for `norm` and `feed_forward`: which random share, from 1
         ("feeds_neurons", pa.bool_()),  # whether there is a path to the run's neurons
         ("largest_change", pa.float64()),  # of any activation at any sampled position
     ],
-    "dim_attention_cell": [  # one row per cell and token group that it is in
+    "dim_attention_cell": [  # one row per cell and token group that holds it
         ("cell", pa.uint32()),
         ("preset", pa.string()),
         ("token_group", pa.string()),
-        ("window_id", pa.uint32()),  # first window of the unit that the cell is of
+        ("window_id", pa.uint32()),  # first window of the cell's unit
         ("positions", pa.uint32()),
-        ("has_loss", pa.bool_()),  # whether its unit is of the subsample whose loss is measured
+        ("has_loss", pa.bool_()),  # whether its unit is in the subsample whose loss is measured
     ],
     "agg_attention_head": [  # sums over the positions of a cell
         ("attention_layer", pa.uint16()),
@@ -165,10 +165,10 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("weight_sum", pa.float32()),  # attention weight, summed over the positions of the cell
     ],
     "agg_attention_activation": [
-        ("edit", pa.uint16()),  # 0: none, and the sum is of the activation itself
+        ("edit", pa.uint16()),  # 0: none, and the sum is that of the activation itself
         ("cell", pa.uint32()),
         ("neuron", pa.uint16()),
-        ("activation_sum", pa.float32()),  # of an edit: activation with it − activation without
+        ("activation_sum", pa.float32()),  # for an edit: activation with it − activation without
     ],
     "fct_attention_effect": [
         ("edit", pa.uint16()),
@@ -190,8 +190,8 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
     ],
 }
 
-EFFECT_COLUMNS = {effect.name: effect.column for effect in EFFECTS.values()}  # of fct_effect, by effect
-CONTEXT_RELATIONS = ("position_context",)  # only of runs whose contexts are not `sample`
+EFFECT_COLUMNS = {effect.name: effect.column for effect in EFFECTS.values()}  # in fct_effect, by effect
+CONTEXT_RELATIONS = ("position_context",)  # only in runs whose contexts are not `sample`
 GROUP_RELATIONS = ("dim_group", "fct_group_effect", "group_position")  # in a folder of their own (`groups_folder`)
 ATTENTION_RELATIONS = (  # likewise (`attention_folder`)
     "dim_attention",
@@ -208,7 +208,7 @@ RELATIONS = tuple(name for name in _SCHEMAS if name not in _ELSEWHERE)
 
 
 def schema(relation: str, effects: tuple[str, ...] = ("loss",)) -> pa.Schema:
-    """Arrow schema of a relation's part; for ``fct_effect`` with the columns that `effects` fill."""
+    """Arrow schema of a relation's part; for ``fct_effect`` with the columns of `effects`."""
     columns = _SCHEMAS[relation]
     if relation == "fct_effect":
         wanted = {"neuron", "position_id", "activation"} | {EFFECT_COLUMNS[name] for name in effects}
@@ -217,27 +217,27 @@ def schema(relation: str, effects: tuple[str, ...] = ("loss",)) -> pa.Schema:
 
 
 def groups_folder(folder: Path) -> Path:
-    """Where the parts of groups that are added to a run lie, given the folder of the run's own parts."""
+    """The folder for parts of groups added to a run, given the folder of the run's own parts."""
     return folder.with_name(folder.name + ".groups")
 
 
 def attention_folder(folder: Path) -> Path:
-    """Where the parts of attention that is added to a run lie, given the folder of the run's own parts."""
+    """The folder for parts of attention added to a run, given the folder of the run's own parts."""
     return folder.with_name(folder.name + ".attention")
 
 
 def removed_folder(folder: Path) -> Path:
-    """What the folder of a run's parts is called while it is removed, so that a kill half-way leaves it told apart."""
+    """The name of a folder of parts while it is being removed, so that a removal killed half-way is recognised."""
     return folder.with_name(folder.name + ".removed")
 
 
 def relation_path(folder: Path, relation: str) -> Path:
-    """Where a relation's one file lies in a run's folder."""
+    """The path of a relation's single file in a run's folder."""
     return folder / f"{relation}.parquet"
 
 
 def effect_path(folder: Path, block: int) -> Path:
-    """Where the facts of one block of positions lie in a run's folder."""
+    """The path of one block's facts in a run's folder."""
     return folder / "fct_effect" / f"{block:05d}.parquet"
 
 
@@ -246,10 +246,10 @@ class Manifest:
     """What a run is, known before the first forward pass.
 
     Attributes:
-        identity: the values that the run's id is a hash of.
-        options: what the command was given, by the names of its options, defaults included; folders of a path are left
-            out. The command with these options makes the run again.
-        facts: what was found or chosen for the run instead: which path it takes and why, device, tagger, pairs.
+        identity: the values whose hash is in the run's id.
+        options: what the command was given, by option name, defaults included; folders of a path are left out. The
+            command with these options makes the run again.
+        facts: what was found or chosen for the run: which path it takes and why, device, tagger, pairs.
     """
 
     run_id: str
@@ -258,7 +258,7 @@ class Manifest:
     layer: int  # counted from 0
     positions: int  # T
     neurons: int  # N
-    window_length: int  # predicted positions a window
+    window_length: int  # predicted positions per window
     tokenizer_id: str
     frequency_source_id: str
     frequency_source: str  # in words: `counted over c4-sample`, `gpt2-openwebtext.npy`
@@ -271,14 +271,14 @@ class Manifest:
     tolerance: float
     effects: list[str]
     separator_token_id: int | None
-    position_block: int  # positions in a part of fct_effect
+    position_block: int  # positions per part of fct_effect
     code_version: str
     created_at: str  # ISO 8601, UTC
     contexts: str = "sample"  # what the positions are: `sample` or `nc-matched`
     identity: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    packages: dict[str, str] = field(default_factory=dict)  # versions of what the numbers depend on
+    packages: dict[str, str] = field(default_factory=dict)  # versions of packages that the numbers depend on
     format: int = FORMAT
 
     @property
@@ -289,9 +289,9 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run knows only when it is done.
+    """What is known about a run only when it is done.
 
-    The self-check's errors are in units of their tolerance: at most 1.
+    The self-check's errors are in units of their tolerance, at most 1.
     """
 
     device: str
@@ -315,12 +315,12 @@ def write_summary(folder: Path, summary: Summary) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a run's folder, or None where there is none (a run that never began)."""
+    """The manifest of a run's folder, or None if there is none (the run never began)."""
     return _read(folder / MANIFEST, Manifest)
 
 
 def read_summary(folder: Path) -> Summary | None:
-    """The summary of a run's folder, or None where the run is not staged."""
+    """The summary of a run's folder, or None if the run is not staged."""
     return _read(folder / SUMMARY, Summary)
 
 
@@ -342,7 +342,7 @@ def _read(path: Path, record: type[Record]) -> Record | None:
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value read from JSON is of a field's type; a whole number is also a float, true and false are none."""
+    """Whether a value read from JSON has a field's type; a whole number is also a float, true and false are not."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     plain = tuple(get_origin(kind) or kind for kind in kinds)
     return isinstance(value, plain + ((int,) if float in plain else ())) and (

@@ -1,7 +1,7 @@
-"""The presets: what rare and common mean. This is the one table of them.
+"""The presets: what rare and common mean. This is the only table of them.
 
-The warehouse makes its relation `preset` of it, from which marts, macros and audits compute; analyses read it here. The
-rules are in docs/definitions.md, "Tokens".
+The warehouse makes its relation `preset` from it, which marts, macros and audits use; analyses read it here. The rules
+are in docs/definitions.md, "Tokens".
 """
 
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """A definition of rare and common tokens; the token that is to be predicted decides.
+    """A definition of rare and common tokens; the token to be predicted decides.
 
     Attributes:
         preset: its name.
         in_words: which tokens are rare, in words.
         percentile: where the line is drawn: rare below it; None: no line, tokens are matched in pairs at ingest.
-        occurrences: the line is drawn by occurrence percentile, not by type percentile.
-        words: only words are rare.
-        elbow: tokens at the elbow of the frequency curve are in a group too.
-        strict: common tokens lie above the line, so that one exactly on it is in neither group.
-        rare_below: frequency that rare tokens stay below; None: no bound.
-        common_above: frequency that common tokens exceed; None: no bound.
+        occurrences: whether the line is drawn by occurrence percentile, not type percentile.
+        words: whether only words are rare.
+        elbow: whether tokens at the elbow of the frequency curve are in a group too.
+        strict: whether common tokens lie above the line, so that one exactly on it is in neither group.
+        rare_below: frequency below which tokens are rare; None: no bound.
+        common_above: frequency above which tokens are common; None: no bound.
         least_source: tokens that the frequency source must have; None: any number.
-        paper: where the definition is from.
+        paper: the source of the definition.
     """
 
     preset: str

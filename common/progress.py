@@ -1,4 +1,4 @@
-"""Progress of long steps: on stderr, only on a terminal; with rate and time left where the work can be counted."""
+"""Progress of long steps: on stderr, only on a terminal, with rate and time left if the work can be counted."""
 
 import sys
 from collections.abc import Iterator
@@ -40,9 +40,9 @@ class _Rate(TextColumn):
 
 @contextmanager
 def progress(title: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
-    """Show a bar for a step of `total` units while the block runs; yields the function that advances it.
+    """Show a bar for a step of `total` units while the context lasts; yield the function that advances it.
 
-    Nothing is written where stderr is no terminal or `quiet` is set.
+    Nothing is written if stderr is not a terminal or `quiet` is set.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda done=1: None  # noqa: ARG005
@@ -55,9 +55,9 @@ def progress(title: str, total: int, unit: str, *, quiet: bool = False) -> Itera
 
 @contextmanager
 def working(title: str, *, quiet: bool = False) -> Iterator[None]:
-    """Show that a step which cannot be counted goes on, and for how long, while the block runs.
+    """Show that a step that cannot be counted is running, and for how long, while the context lasts.
 
-    Nothing is written where stderr is no terminal or `quiet` is set. Bars shown inside the block come below it.
+    Nothing is written if stderr is not a terminal or `quiet` is set. Bars shown within the context come below it.
     """
     if quiet or not sys.stderr.isatty():
         yield
@@ -71,6 +71,6 @@ _LEFT = TimeRemainingColumn()
 
 
 def _shown(*columns: ProgressColumn) -> Progress:
-    """Stdout stays what it is: results never end up between bars. A title is text, whatever a run is called."""
+    """Stdout is left alone, so results never end up between bars. A title is plain text, whatever a run is called."""
     title = TextColumn("{task.description}", markup=False)
     return Progress(title, *columns, console=Console(stderr=True), transient=True, redirect_stdout=False)

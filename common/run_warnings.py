@@ -1,14 +1,14 @@
-"""What a run warns of before its groups are read: the one table of the rules.
+"""What a run warns about before its groups are read: the only table of these rules.
 
-The warehouse makes its relation `run_warning` of it, from what is stored, so that runs of older warehouses warn too;
-ingest warns of the first rule while there is still time to take another source. docs/definitions.md, "Tokens", says
-why the limits are what they are.
+The warehouse applies it to what is stored to make its relation `run_warning`, so runs of older warehouses warn too;
+ingest warns by the first rule while there is still time to choose another source. docs/definitions.md, "Tokens",
+explains the limits.
 """
 
 from dataclasses import dataclass
 
-SMALL_SOURCE = 5_000_000  # tokens; a frequency source that has fewer carries a warning
-LARGE_ELBOW = 0.05  # of the positions; a preset that leaves out more with the elbow carries a warning
+SMALL_SOURCE = 5_000_000  # tokens; a frequency source with fewer carries a warning
+LARGE_ELBOW = 0.05  # share of positions; a preset whose elbow leaves out more carries a warning
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class WarningRule:
 
     Attributes:
         kind: name of the rule.
-        threshold: `few_tokens`: tokens that the source must have; `large_elbow`: share of the positions (0 to 1) that
-            may be left out.
+        threshold: `few_tokens`: tokens that the source must have; `large_elbow`: largest share of positions (0 to 1)
+            that may be left out.
     """
 
     kind: str

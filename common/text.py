@@ -1,4 +1,4 @@
-"""Text that cannot act on what shows it: hostile characters spelled out, for the terminal and the report alike."""
+"""Makes text harmless to whatever shows it: hostile characters are spelled out, for terminal and report alike."""
 
 import unicodedata
 
@@ -10,7 +10,7 @@ _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def visible(text: str) -> str:
     """`text` with every character that would not show, or would change how others show, spelled out.
 
-    Control characters (so ANSI escapes and null bytes), direction marks, surrogates and line separators become
+    Control characters (including ANSI escapes and null bytes), direction marks, surrogates and line separators become
     escapes such as ``\\x1b`` or ``\\u202e``; a leading combining mark gets a dotted circle to stand on.
     """
     shown = "".join(_visible_character(character) for character in text)
@@ -18,13 +18,13 @@ def visible(text: str) -> str:
 
 
 def fitted(text: str, width: int = 80) -> str:
-    """`text` made visible, and cut at `width` characters with an ellipsis where it is longer."""
+    """`text` made visible, and cut at `width` characters with an ellipsis if it is longer."""
     shown = visible(text[: width + 1])  # a text may be megabytes long: never spell it whole
     return shown if len(text) <= width else shown[: width - 1] + "…"
 
 
 def inert(text: str) -> str:
-    """A message of several lines made visible: whole, and its line ends stay."""
+    """A message of several lines made visible, uncut, with its line ends kept."""
     return "\n".join(visible(line) for line in text.split("\n"))
 
 

@@ -1,3 +1,3 @@
-"""The version of the project: the one place that says it."""
+"""The version of the project, defined only here."""
 
 VERSION = "0.1.0"

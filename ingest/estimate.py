@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts (`ingest --dry-run`): from the configuration alone, no weights are read."""
+"""Estimates a run's cost before it starts (`ingest --dry-run`), from the configuration alone: no weights are read."""
 
 from dataclasses import dataclass
 
@@ -19,40 +19,40 @@ from rare_tokens.ingest.run.request import Request
 from rare_tokens.ingest.run.resources import bytes_needed, bytes_stored, plan
 from rare_tokens.ingest.text.matched import NC_MATCHED
 
-BYTES_A_SUM_STORED = 6.5  # measured: the float is 4, edit, cell and neuron the rest
-CELLS_A_WINDOW = 5  # kinds of positions of a window that are in the same token groups, about
+BYTES_PER_SUM = 6.5  # stored, measured: 4 for the float, the rest for edit, cell and neuron
+CELLS_PER_WINDOW = 5  # roughly; the kinds of positions by token group in a window
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of one run. Times are rough: matrix products counted, at the rate this machine just showed.
+    """Cost of one run. Times are rough: matrix products, counted, at the rate just measured on this machine.
 
-    Of matched contexts it is the most there can be: how many there are, only the search can tell.
+    For matched contexts it is the most there can be: only the search can tell how many there are.
     """
 
     run_id: str
     positions: int
     neurons: int
     layer: int
-    path: str  # `moments`, `dense` where the model is run again from the edit on, or `unknown`: then as if dense
-    rerun_positions: int  # on the dense path: positions run again, one for each neuron and position
+    path: str  # `moments`, `dense` (the model is run again from the edit on) or `unknown` (estimated as dense)
+    rerun_positions: int  # on the dense path: positions run again, one per neuron and position
     fact_rows: int
     disk_bytes: int  # while it runs: captured arrays, parts and the warehouse's own copy
     warehouse_bytes: int  # what stays
     memory_bytes: int  # at the peak, on the device that computes; above `memory_available` the run is refused
     memory_available: int
-    offloaded_bytes: int  # of weights that wait off the device
+    offloaded_bytes: int  # weights kept off the device
     minutes: float
-    attention_rows: int = 0  # of `--attention`, in minutes and bytes too
+    attention_rows: int = 0  # of `--attention`; minutes and bytes include them
     attention_minutes: float = 0.0
 
 
 def estimate(request: Request, attention: AttentionRequest | None = None) -> Estimate:
-    """Estimate a run's rows, bytes and time; with `attention` of that too.
+    """Estimate a run's rows, bytes and time; `attention` included if given.
 
     Raises:
-        UserError: the architecture is not one that can be analysed, as far as its configuration shows.
+        UserError: the configuration shows that the architecture cannot be analysed.
     """
     options = request.options
     device = choose_device(options.device)
@@ -60,10 +60,10 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
     neurons, width, vocabulary = mlp_shape(model, options.layer)
     layer = layer_index(options.layer, len(decoder_blocks(model)))
     needs_dense = needs_dense_path(model, layer)
-    is_dense = needs_dense is not False  # where that cannot be told the most that it can take is shown
+    is_dense = needs_dense is not False  # if unknown, estimate the larger cost
     parameters = sum(weight.numel() for weight in model.parameters())
     pairs = options.tokens * neurons
-    # A forward pass costs 2 operations a parameter and token; a matched context takes a window for one position.
+    # A forward pass costs 2 operations per parameter and token; a matched context takes a window per position.
     forward = options.tokens * (options.window if options.contexts == NC_MATCHED else 1)
     seconds = forward * 2 * parameters / matrix_rate(device)
     if is_dense:
@@ -71,13 +71,13 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
         place = "cpu" if device == "mps" and dtype == torch.float64 else device
         operations = dense_cost(model, layer, pairs, tuple(options.effects)).operations
         seconds += operations / matrix_rate(place, dtype)
-    else:  # each position is unembedded twice, and about two products of vocabulary × neurons are taken
+    else:  # each position is unembedded twice, and takes about two products of vocabulary × neurons
         seconds += options.tokens * 4 * vocabulary * (width + neurons) / matrix_rate(device)
     attention_rows, attention_seconds = 0, 0.0
     if attention is not None:
         attention_rows, operations = attention_cost(model, layer, options.tokens, options.window, attention.layers)
         attention_seconds = operations / matrix_rate(device)
-    stored = bytes_stored(pairs, len(options.effects)) + int(attention_rows * BYTES_A_SUM_STORED)
+    stored = bytes_stored(pairs, len(options.effects)) + int(attention_rows * BYTES_PER_SUM)
     held = plan(request, model, layer, device, whole=attention is not None)
     return Estimate(
         run_id=request.run_id,
@@ -101,16 +101,16 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
 def attention_cost(
     model: PreTrainedModel, layer: int, positions: int, window: int, wanted: tuple[int, ...] | None
 ) -> tuple[int, float]:
-    """Rows that attention adds at most, and floating-point operations; without weights the layers are a guess."""
+    """The most rows that attention can add, and its floating-point operations; without weights, layers are a guess."""
     blocks = decoder_blocks(model)
     heads = int(model.config.get_text_config().num_attention_heads)
     neurons, width, vocabulary = mlp_shape(model, layer)
     block = sum(weight.numel() for weight in blocks[layer].parameters())
     layers = wanted or tuple(range(max(0, layer - LAYERS + 1), layer + 1))
     edits = heads + 1 + 2 * CONTROL_DRAWS
-    passed = sum(max(0.0, layer - index + 0.5) * block for index in layers)  # of an edit, to the neurons
+    passed = sum(max(0.0, layer - index + 0.5) * block for index in layers)  # by an edit, up to the neurons
     operations = 2.0 * positions * (edits * passed + len(blocks) * block)
-    above = sum((len(blocks) - index) * block + vocabulary * width for index in layers)  # to the loss
+    above = sum((len(blocks) - index) * block + vocabulary * width for index in layers)  # up to the loss
     operations += 2.0 * min(positions, SUBSAMPLE) * (edits + heads + 1) * above
-    sums = min(MOST_SUMS, len(layers) * edits * neurons * CELLS_A_WINDOW * max(1, positions // window))
-    return sums + len(layers) * heads * CELLS_A_WINDOW * positions, operations
+    sums = min(MOST_SUMS, len(layers) * edits * neurons * CELLS_PER_WINDOW * max(1, positions // window))
+    return sums + len(layers) * heads * CELLS_PER_WINDOW * positions, operations

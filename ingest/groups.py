@@ -1,4 +1,4 @@
-"""Groups of neurons ablated at once: who is in them, and the exact effect of each at every position.
+"""Groups of neurons ablated at once: their members, and the exact effect of each group at every position.
 
 In the last layer of a plain decoder the edit is Σ a_i w_i, added to the captured residual stream, and the loss is taken
 in float64; everywhere else the dense path runs the model again with all of the group replaced.
@@ -31,12 +31,12 @@ from rare_tokens.ingest.run.executors import Executor
 from rare_tokens.ingest.run.pipeline import Prepared
 
 SUFFIXES = (".json", ".csv", ".txt")
-CHECKED_WINDOWS = 2  # of each group, against the hooked model
+CHECKED_WINDOWS = 2  # per group, against the hooked model
 
 
 @dataclass(frozen=True)
 class Group:
-    """Neurons that are ablated at once; `source` says where they are from."""
+    """Neurons that are ablated at once; `source` says where they come from."""
 
     name: str
     neurons: tuple[int, ...]
@@ -52,32 +52,35 @@ def read_groups(spelled: str) -> list[Group]:
     """The groups of a file.
 
     JSON: ``{"NAME": [3, 17], …}``, or one list, which is named after the file. CSV: a header with ``neuron`` and,
-    unless all is one group, ``group_name``; a row for each neuron. Text: one neuron a line, named after the file.
+    unless all is one group, ``group_name``; a row per neuron. Text: one neuron per line, named after the file.
 
     Raises:
-        UserError: no such file, another form, no group in it, an empty one, or a neuron twice.
+        UserError: the file cannot be read or has another form, there is no group in it, or a group is empty or has a
+            neuron twice.
     """
     path = Path(spelled).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--group {spelled}: cannot be read ({error.strerror}).") from error
+        raise UserError(f"--group {spelled}: cannot be read ({error.strerror}). Check the path.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"--group {spelled}: is not UTF-8 text.") from error
+        raise UserError(f"--group {spelled}: is not UTF-8 text. Save it as UTF-8.") from error
     readers: dict[str, Callable[[str, Path], dict[str, list[Any]]]] = {".json": _json, ".csv": _csv, ".txt": _lines}
     if path.suffix.lower() not in readers:
-        raise UserError(f"--group {spelled}: a file of groups ends in {', '.join(SUFFIXES)}.")
+        raise UserError(
+            f"--group {spelled}: a file of groups must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}."
+        )
     named = readers[path.suffix.lower()](text, path)
     if not named:
-        raise UserError(f"--group {spelled}: there is no group in it.")
+        raise UserError(f"--group {spelled}: there is no group in it. Give at least one.")
     return [Group(name, _indices(spelled, name, found), f"file {path.name}") for name, found in named.items()]
 
 
 def check_names(groups: Sequence[Group]) -> None:
-    """Refuse a name that several groups have.
+    """Refuse groups that share a name.
 
     Raises:
-        UserError: naming it.
+        UserError: two do; the message gives the name.
     """
     names = [group.name for group in groups]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -88,18 +91,18 @@ def check_groups(groups: Sequence[Group], neurons: int) -> None:
     """Refuse groups that a layer of `neurons` neurons cannot have.
 
     Raises:
-        UserError: a name twice, or a neuron that is not of the layer.
+        UserError: a name is given twice, or a neuron is not in the layer.
     """
     check_names(groups)
     for group in groups:
         if unknown := [neuron for neuron in group.neurons if not 0 <= neuron < neurons]:
             raise UserError(
-                f"--group {group.name}: there is no neuron {unknown[0]} in the layer; it has 0 to {neurons - 1}."
+                f"--group {group.name}: there is no neuron {unknown[0]} in the layer. Use 0 to {neurons - 1}."
             )
 
 
 def groups_due(asked: Sequence[Group], stored: Sequence[Group], *, recomputed: bool) -> list[Group]:
-    """Which groups are to be computed: of those asked for the new ones; all, and the stored ones, where the run is.
+    """Which groups to compute: the new ones of those asked for; all and the stored ones if the run is recomputed.
 
     Raises:
         UserError: a name is given twice, or the run has it for other neurons.
@@ -120,10 +123,10 @@ def groups_due(asked: Sequence[Group], stored: Sequence[Group], *, recomputed: b
 def group_effects(
     prepared: Prepared, groups: Sequence[Group], folder: Path, executor: Executor, *, quiet: bool
 ) -> None:
-    """Ablate each group at every position and write the parts into `folder`, which is made anew.
+    """Ablate each group at every position and write the parts into `folder`, which is emptied first.
 
     Raises:
-        UserError: values that are not finite, or a group's effects differ from the hooked model's.
+        UserError: values are not finite, or a group's effects differ from the hooked model's.
     """
     check_groups(groups, prepared.structure.neurons)
     shutil.rmtree(folder, ignore_errors=True)
@@ -152,19 +155,19 @@ def group_effects(
 def _dense(
     prepared: Prepared, members: Sequence[Sequence[int]], reference: NDArray[np.float32]
 ) -> Iterator[NDArray[np.float32]]:
-    """Effects window by window, each positions × groups, by running the model again."""
+    """Effects window by window, each positions × groups, from running the model again."""
     sample = prepared.material.sample
     scope = prepared.manifest.options["edit_scope"]
     dense = DenseAblation(prepared.model, prepared.structure, torch.from_numpy(reference), edit_scope=scope)
     announce(dense, prepared.structure, sample, len(members))
     for tokens in sample.tokens:
-        yield dense.window(tokens, members, sample.predicted).effects["loss"]
+        yield dense.window(tokens, members, sample.predicted).values["loss"]
 
 
 def _plain(
     prepared: Prepared, members: Sequence[Sequence[int]], reference: NDArray[np.float32], captured: Captured
 ) -> Iterator[NDArray[np.float32]]:
-    """The same by adding Σ a_i w_i to the captured residual stream."""
+    """The same from adding Σ a_i w_i to the captured residual stream."""
     structure, sample = prepared.structure, prepared.material.sample
     place = torch.device("cpu" if prepared.device == "mps" else prepared.device)
     w_out = structure.w_out.to(place)
@@ -229,7 +232,7 @@ def _checked(prepared: Prepared, group: Group, effects: NDArray[np.float32], ref
 def _write(
     folder: Path, prepared: Prepared, groups: Sequence[Group], effects: NDArray[np.float32], errors: list[float]
 ) -> None:
-    """The parts; `effects` is T × G."""
+    """Write the parts; `effects` is T × G."""
     sample = prepared.material.sample
     described = {
         "group_name": [group.name for group in groups],
@@ -265,18 +268,22 @@ def _json(text: str, path: Path) -> dict[str, list[Any]]:
     try:
         found = json.loads(text, object_pairs_hook=no_name_twice)
     except ValueError as error:
-        raise UserError(f"--group {path.name}: is not JSON ({error}).") from error
+        raise UserError(
+            f'--group {path.name}: is not JSON ({error}). Write {{"NAME": [3, 17], …}} or one list.'
+        ) from error
     if isinstance(found, list):
         return {path.stem: found}
     if not isinstance(found, dict) or not all(isinstance(value, list) for value in found.values()):
-        raise UserError(f'--group {path.name}: JSON of another form. Write {{"NAME": [3, 17], …}} or one list.')
+        raise UserError(f'--group {path.name}: its JSON has another form. Write {{"NAME": [3, 17], …}} or one list.')
     return found
 
 
 def _csv(text: str, path: Path) -> dict[str, list[Any]]:
     rows = csv.DictReader(text.splitlines())
     if "neuron" not in (rows.fieldnames or ()):
-        raise UserError(f"--group {path.name}: its header has no column neuron (beside group_name).")
+        raise UserError(
+            f"--group {path.name}: its header has no column neuron. Add it, and group_name for several groups."
+        )
     found: dict[str, list[Any]] = {}
     for row in rows:
         found.setdefault(row.get("group_name", path.stem), []).append(row["neuron"])
@@ -290,15 +297,17 @@ def _lines(text: str, path: Path) -> dict[str, list[Any]]:
 def _indices(spelled: str, name: str, found: list[Any]) -> tuple[int, ...]:
     """Whole numbers, ascending, each once."""
     if not name or not name.strip():
-        raise UserError(f"--group {spelled}: a group has no name.")
+        raise UserError(f"--group {spelled}: a group has no name. Give it one.")
     try:
         neurons = [int(value) if isinstance(value, str) else _whole(value) for value in found]
     except (ValueError, TypeError) as error:
-        raise UserError(f"--group {spelled}: {name} holds what is no index of a neuron ({error}).") from error
+        raise UserError(
+            f"--group {spelled}: {name} holds something other than indices of neurons ({error}). Use whole numbers."
+        ) from error
     if not neurons:
         raise UserError(f"--group {spelled}: {name} is empty. Give at least one neuron.")
     if twice := [neuron for neuron in neurons if neurons.count(neuron) > 1]:
-        raise UserError(f"--group {spelled}: {name} has neuron {twice[0]} twice.")
+        raise UserError(f"--group {spelled}: {name} has neuron {twice[0]} twice. List each neuron once.")
     return tuple(sorted(neurons))
 
 

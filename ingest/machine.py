@@ -1,4 +1,4 @@
-"""The machine: in which precision and how fast it multiplies matrices, and its memory."""
+"""The machine: how fast and in which precision it multiplies matrices, and its memory."""
 
 import ctypes
 import functools
@@ -13,7 +13,7 @@ _SIZE = 1536
 def matrix_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations per second of a matrix product on the device, measured in well under a second.
 
-    Every estimate of time is made from it.
+    All estimates of time use it.
     """
     left = torch.randn(_SIZE, _SIZE, device=device, dtype=dtype)
     best = float("inf")
@@ -28,8 +28,8 @@ def matrix_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
 def reduced_precision(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it itself (CUDA; avx512_bf16 or amx_bf16 on a CPU), else float32.
 
-    Asked of the processor and not timed: a timing on a busy machine would choose differently from one run to the next,
-    and the same command would no longer give the same bits.
+    The processor is asked, not timed: timings on a busy machine would choose differently from run to run, and the same
+    command would no longer give the same bits.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rare_tokens.warehouse import Warehouse, open, tables  # noqa: A004
     from rare_tokens.warehouse.runs import runs
 
-# In a checkout the rooms lie beside this folder, and are links within it. Where links were not checked out (Windows
-# without developer mode) they are files, and the rooms are found beside this folder.
+# In a checkout the packages are next to this folder, and links in it point to them. If links were not checked out
+# (Windows without developer mode) they are files, and the packages are found next to this folder.
 if not Path(__file__).with_name("warehouse").is_dir():
     __path__.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,7 +23,7 @@ __all__ = ["LockedError", "QualityError", "RareTokensError", "UserError", "Wareh
 
 
 def __getattr__(name: str) -> Any:
-    """The names of `__all__`, imported when they are first asked for: a worker of an ingest needs no database."""
+    """The names in `__all__`, imported on first use: a worker of an ingest needs no database."""
     if name in _DOORS:
         from rare_tokens import warehouse
 
@@ -36,5 +36,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What there is to use."""
+    """The public names."""
     return __all__

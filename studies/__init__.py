@@ -1,1 +1,1 @@
-"""Scripts that make results and are no product: the embedded model's training, simulations, made-up data."""
+"""Scripts whose results matter but are no product: the embedded model's training, simulations, made-up data."""

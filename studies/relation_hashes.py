@@ -1,18 +1,18 @@
-"""Whether a change of the code changed a result: fixed runs, made by the command line, and a hash of every relation.
+"""Tells whether a code change changed a result: fixed runs, made by the command line, and a hash of every relation.
 
     python studies/relation_hashes.py --checkout OLD_CHECKOUT --out before.json
     python studies/relation_hashes.py --compare before.json
 
-The runs are made in an empty folder by `cli.py` of the checkout alone, so that it does not matter how its code is laid
-out. Then every public relation is read from the warehouse file, and every public macro is called, and of each are kept:
+The runs are made in an empty folder, only by the checkout's `cli.py`, so the layout of its code does not matter. Then
+every public relation is read from the warehouse file and every public macro is called; for each are kept:
 
 - `exact`: a hash of all rows in any order, bit for bit;
 - `rounded`: the same with floats to 6 significant digits;
 - `rows`, `columns` with their types, and for each float column its sum and the sum of its absolute values.
 
-Where `exact` differs and `rounded` does not, only last digits have changed. Where both differ it may still be so: among
-many values some lie where rounding goes the other way. The largest change of a column's sum is shown too, as a part of
-the sum of absolute values, but one wrong value among many hardly moves it. To see which rows differ, keep both
+If `exact` differs and `rounded` does not, only last digits have changed. If both differ that may still be so: some of
+many values lie where rounding goes the other way. The largest change of a column's sum is shown too, relative to the
+sum of absolute values, but one wrong value among many hardly moves it. To see which rows differ, keep both
 warehouses with `--folder DIR` and compare the relation's rows in DuckDB (`attach`, `except`).
 
 Make both sides on one machine with the same packages. Models, corpora and counts are read from the folder that
@@ -40,7 +40,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DATA_VARIABLE = "RARE_TOKENS_TEST_DATA"
 WAREHOUSE = "runs.duckdb"
 
-# Columns that differ between two runs of the same code, or say what wrote a row and not what was found.
+# Columns that differ between two runs of the same code, or say what wrote a row, not what was found.
 DROPPED = {
     "created_at": "time of day",
     "published_at": "time of day",
@@ -52,7 +52,7 @@ DROPPED = {
     "path": "of a Parquet file in `fact_file`: part of its name is random; its SHA-256 is compared",
 }
 
-# What is ingested: both paths, both stores, every effect, attention, groups, a series with a gap, matched contexts.
+# The ingests: both paths, both stores, every effect, attention, groups, a series with a gap, matched contexts.
 STORIES = "--model {data}/models/stories260K --corpus {data}/corpora/tinystories"
 NOVELLA = "--model {data}/models/novella --corpus {data}/corpora/c4-sample"
 SMALL = "--window 16 --corpus news=news.txt --corpus literature=novel.txt"
@@ -69,7 +69,7 @@ RUNS = {
     "matched": f"{MATCHED} --corpus news=news.txt --corpus literature=novel.txt {EVERY_EFFECT}",
     "matched, too few": f"{MATCHED} --corpus few.txt",
 }
-NOT_ANALYSED = ("layer below",)  # to save time; all else of such a run is compared
+NOT_ANALYSED = ("layer below",)  # to save time; everything else in such a run is compared
 STORED_GROUPS = f"{RUNS['last layer']} --group boost --group nc:boost"  # groups that `analyze` made
 
 # How each public macro is called; {run} stands for each published run in turn.
@@ -90,7 +90,7 @@ MACROS = {
     "units": "select run_id, position_id, units(loss) as units from dim_position",
 }
 
-# Words of the small models: rare and common nouns that can be paired with each other, and what stands around them.
+# Words of the small models: rare and common nouns that can be paired, and the words around them.
 RARE = "zebra walrus badger ferret donkey falcon beaver lizard magpie turtle weasel gopher osprey"
 COMMON = "table window garden doctor letter winter market summer bridge river church dinner farmer forest"
 OTHERS = "a the The old man saw near house and then went to by his friend ."
@@ -101,18 +101,18 @@ SENTENCES = (
 )
 SEPARATOR = "<|endoftext|>"
 VOCABULARY = 128
-COUNTED = 20_000_000  # tokens that the frequencies of the small models are said to be of
+COUNTED = 20_000_000  # tokens in the claimed source of the small models' frequencies
 
 Found = dict[str, Any]
 
 
 class CannotRunError(Exception):
-    """What is missing, for the person who asked."""
+    """Something is missing; the message says what."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a relation; of a macro that is not in `MACROS` only that it is there."""
+    """What is kept about a relation; for a macro that is not in `MACROS`, only that it exists."""
 
     rows: int | None = None
     exact: str | None = None
@@ -159,16 +159,16 @@ def measure(checkout: Path, folder: Path) -> Found:
 
 
 def hash_relations(warehouse: Path, kinds: dict[str, str]) -> Found:
-    """The fingerprint of each relation, of which `kinds` says whether it is a view or a macro; and the packages."""
+    """The fingerprint of each relation (`kinds`: view or macro), and the packages."""
     facts = f"{warehouse}.facts".replace("'", "''")
     with duckdb.connect(warehouse, read_only=True) as con:
-        # Where Parquet facts are has to be said to a connection that the program did not open (docs/storage.md)
+        # A connection that the program did not open must be told where Parquet facts are (docs/storage.md)
         con.execute(f"set variable rare_tokens_facts = '{facts}'")
         relations = {}
         for name, kind in sorted(kinds.items()):
             try:
                 relations[name] = asdict(_fingerprint(con, name, kind))
-            except duckdb.Error as error:  # a macro that takes other arguments, say: the others still tell something
+            except duckdb.Error as error:  # for example a macro with other arguments; the others still tell something
                 relations[name] = asdict(Fingerprint(error=str(error).splitlines()[0]))
         ((packages,),) = con.execute("select any_value(packages)::varchar from dim_run").fetchall()
     return {"packages": json.loads(packages), "relations": relations}
@@ -182,7 +182,7 @@ class Cli:
         self.seconds: dict[str, float] = {}
         if not self.program.is_file():
             raise CannotRunError(f"{checkout} holds no cli.py; name a checkout with --checkout DIR.")
-        # Nothing of the caller's settings, no network, and one thread, on which products of matrices repeat exactly
+        # None of the caller's settings, no network, and one thread, on which matrix products repeat exactly
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RARE_TOKENS_", "PYTHON"))}
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self.environment = kept | threads | {"HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
@@ -203,7 +203,7 @@ class Cli:
 
 
 def make_runs(cli: Cli, data: Path, folder: Path) -> dict[str, list[str]]:
-    """Ingest, analyse, add stored groups, check; returns the ids of the runs by name."""
+    """Ingest, analyse, add stored groups, check; return the runs' ids by name."""
     make_small_inputs(folder)
     (folder / "groups.json").write_text(json.dumps({"first": [3, 17, 40], "second": [5]}), encoding="utf-8")
 
@@ -277,7 +277,7 @@ def _texts(nouns: list[str], draw: random.Random, documents: int = 30, sentences
 
 
 def _fingerprint(con: duckdb.DuckDBPyConnection, name: str, kind: str) -> Fingerprint:
-    """Hashes and sums of one relation, or of what a macro gives."""
+    """Hashes and sums of one relation, or of a macro's result."""
     if kind == "view":
         query = f"from {name}"
     elif name in MACROS:
@@ -291,7 +291,7 @@ def _fingerprint(con: duckdb.DuckDBPyConnection, name: str, kind: str) -> Finger
     quoted = {column: f'"{column}"' for column in columns}
     exact = ", ".join(quoted.values())
     rounded = ", ".join(_rounded(quoted[column], kind) for column, kind in columns.items())
-    # Text of a row tells any two floats apart, and rows have an order by their hashes
+    # A row's text tells any two floats apart, and rows are ordered by their hashes
     rows, of_exact, of_rounded = con.execute(
         f"""select count(*), sha256(coalesce(string_agg(exact, '' order by exact), '')),
             sha256(coalesce(string_agg(rounded, '' order by rounded), ''))
@@ -311,7 +311,7 @@ def _rounded(column: str, kind: str) -> str:
 
 
 def _sums(con: duckdb.DuckDBPyConnection, query: str, columns: list[str]) -> dict[str, tuple[float, float]]:
-    """For each column the sum of its finite values, and that of their absolute values."""
+    """Per column the sum of its finite values, and that of their absolute values."""
     if not columns:
         return {}
     both = 'coalesce(fsum("{0}") filter (isfinite("{0}")), 0), coalesce(fsum(abs("{0}")) filter (isfinite("{0}")), 0)'
@@ -321,7 +321,7 @@ def _sums(con: duckdb.DuckDBPyConnection, query: str, columns: list[str]) -> dic
 
 
 def compare(old: Found, new: Found) -> list[str]:
-    """What differs, a line each."""
+    """What differs, one line each."""
     if old["packages"] != new["packages"]:
         changed = sorted(name for name, _ in set(old["packages"].items()) ^ set(new["packages"].items()))
         print(f"\nOther versions of {', '.join(dict.fromkeys(changed))}: numbers may differ for that reason alone.")
@@ -357,7 +357,7 @@ def _differences(old: Found, new: Found) -> list[str]:
 
 
 def _changed_sums(old: dict[str, list[float]], new: dict[str, list[float]]) -> list[str]:
-    """The largest change of a column's sum, as a part of the sum of its absolute values."""
+    """The largest change of a column's sum, relative to the sum of its absolute values."""
     changes = {name: abs(new[name][0] - was) / (size or 1.0) for name, (was, size) in old.items() if name in new}
     largest = max(changes, key=lambda name: changes[name], default=None)
     return [] if largest is None else [f"sums by up to {changes[largest]:.1e} ({largest})"]
@@ -374,7 +374,7 @@ def _inputs(checkout: Path) -> Path:
 
 @contextmanager
 def _work_folder(wanted: Path | None) -> Iterator[Path]:
-    """An empty folder: that which was named, kept, or a temporary one."""
+    """An empty folder: the named one, which is kept, or a temporary one."""
     if wanted is None:
         with tempfile.TemporaryDirectory(prefix="relation-hashes-") as folder:
             yield Path(folder).resolve()

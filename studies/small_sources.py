@@ -1,7 +1,7 @@
 """How many tokens must be counted: where the elbow falls and what rests on one or two occurrences, by size of source.
 
-Sources of several sizes are drawn from published counts (independent tokens, so a real text of that size, in which
-words come in bursts, is rather worse). Run as ``python -m studies.small_sources FILE.npy...``.
+Sources of several sizes are drawn from published counts (independent tokens; a real text of that size, in which words
+come in bursts, is rather worse). Run as ``python -m studies.small_sources FILE.npy...``.
 """
 
 import sys
@@ -15,12 +15,12 @@ DRAWS = 5
 
 
 def measured(counts: NDArray[np.int64]) -> dict[str, float]:
-    """What a source with these counts gives, were its own tokens the targets; shares between 0 and 1.
+    """What a source with these counts gives if its own tokens are the targets; shares between 0 and 1.
 
     Returns:
         Rank of the elbow, `left_out` (share of the tokens at the elbow), `once` (share of the types that occur once),
         and by preset the share of its rare targets that were counted once or twice (NaN without one). Every token
-        passes for a word.
+        counts as a word.
     """
     ordered = np.sort(counts[counts > 0])[::-1]
     values, ties = np.unique(ordered, return_counts=True)

@@ -20,7 +20,7 @@ from rare_tokens.warehouse.share.attach import attach
 from rare_tokens.warehouse.share.export import export
 from rare_tokens.warehouse.store.parquet_facts import STORES
 
-open = Warehouse  # noqa: A001  `warehouse.open(path)` is how it is meant to read
+open = Warehouse  # noqa: A001  meant to be used as `warehouse.open(path)`
 
 __all__ = [
     "STORES",

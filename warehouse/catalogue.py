@@ -1,4 +1,4 @@
-"""What relations a warehouse has, what they hold, and how many rows."""
+"""Which relations a warehouse has, what they hold, and how many rows they have."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A public relation as it stands in a warehouse.
+    """A public relation as it is in a warehouse.
 
     Attributes:
         kind: `view` or `macro`.
@@ -39,14 +39,14 @@ class Table:
 
 
 def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Table]:
-    """The public relations of a warehouse, or only the one named; an absent warehouse has them all, without runs.
+    """The public relations of a warehouse, or only the named one; an absent warehouse has them all, without runs.
 
     Raises:
         UserError: there is no relation of that name.
     """
     known = relations.relations()
     if name is not None and name not in known:
-        raise UserError(f"There is no relation {name}; there are {', '.join(known)}.")
+        raise UserError(f"There is no relation {name}. The relations are {', '.join(known)}.")
     with reading(path, wait=wait) as con:
         types = _types(con)
         return [
@@ -65,7 +65,7 @@ def _table(con: duckdb.DuckDBPyConnection, relation: Relation, types: dict[str, 
 def _rows(con: duckdb.DuckDBPyConnection, relation: Relation) -> int | None:
     if relation.is_macro:
         return None
-    # Counting a stored table is a look at its statistics; counting the view joins every row.
+    # Counting a stored table reads its statistics; counting the view joins every row.
     stored = con.execute(
         "select 1 from duckdb_tables() where schema_name = 'store' and table_name = $name", {"name": relation.name}
     ).fetchall()

@@ -1,4 +1,4 @@
-"""The Python door: a warehouse as an object whose relations are methods that return Polars frames."""
+"""The Python client: a warehouse as an object whose relations are methods that return Polars frames."""
 
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Warehouse:
     """A warehouse opened read-only.
 
-    Every public relation is a method: ``w.neuron_influence(run="novella-step3979", preset="es")`` gives the rows whose
-    columns have these values (a list: any of its values) as a Polars frame; ``run`` may be the start of a run_id. A
+    Every public relation is a method: ``w.neuron_influence(run="novella-step3979", preset="es")`` returns, as a Polars
+    frame, the rows whose columns have these values (a list: any of its values); ``run`` may be the start of a run_id. A
     table macro is a method with its own parameters: ``w.influence_at("novella-step3979", 15)``. No process can write to
     the file while it is open, so close it, or use it in a ``with`` block.
     """
@@ -31,7 +31,7 @@ class Warehouse:
         self._con = open_read_only(self.path, wait=wait)
 
     def influence(self, run: str, preset: str = "es") -> "pl.DataFrame":
-        """Influence of every neuron of a run under a preset, by token group and rank (`neuron_influence`)."""
+        """Influence of every neuron in a run under a preset, by token group and rank (`neuron_influence`)."""
         return self.read("neuron_influence", run=run, preset=preset).sort("token_group", "rank")
 
     def read(self, relation: str, **values: Any) -> "pl.DataFrame":
@@ -39,7 +39,7 @@ class Warehouse:
 
         Args:
             relation: name of a public relation.
-            values: for any column a value, or a list of which any; `run` stands for run_id and may be its start.
+            values: per column a value, or a list of allowed values; `run` stands for run_id and may be its start.
 
         Raises:
             UserError: there is no such relation, column or run.
@@ -57,17 +57,17 @@ class Warehouse:
         """The result of one query; `parameters` fill its ``$name`` places.
 
         Raises:
-            UserError: it is no query, does not parse or bind, or fails.
+            UserError: it is not a query, does not parse or bind, or fails.
         """
         with engine_errors(self.path):
             return self._frame(query_of(self._con, text), parameters)
 
     def close(self) -> None:
-        """Close the file; the object is of no use afterwards."""
+        """Close the file; the object cannot be used afterwards."""
         self._con.close()
 
     def __enter__(self) -> Self:
-        """The warehouse itself; it is closed where the block ends."""
+        """The warehouse itself; it is closed when the block ends."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,7 +78,7 @@ class Warehouse:
         """The relation of that name as a method."""
         relation = relations.relations().get(name)
         if relation is None or not relation.columns:
-            raise AttributeError(f"no relation {name}; there are {', '.join(_shown())}")
+            raise AttributeError(f"no relation {name}; the relations are {', '.join(_shown())}")
         return partial(self._call, name) if relation.is_macro else partial(self.read, name)
 
     def __dir__(self) -> list[str]:
@@ -93,7 +93,7 @@ class Warehouse:
     def _columns(self, relation: str) -> dict[str, str]:
         known = relations.relations().get(relation)
         if known is None or known.is_macro:
-            raise UserError(f"There is no relation {relation}; there are {', '.join(_shown())}.")
+            raise UserError(f"There is no relation {relation}. The relations are {', '.join(_shown())}.")
         return known.columns
 
     def _with_run_id(self, values: dict[str, Any]) -> dict[str, Any]:

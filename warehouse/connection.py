@@ -1,4 +1,4 @@
-"""Opening a warehouse file to read or to write, and turning the engine's errors into ones a user can act on."""
+"""Opens a warehouse file to read or to write, and turns the engine's errors into ones a user can act on."""
 
 import re
 import time
@@ -18,13 +18,13 @@ from rare_tokens.warehouse.store import parquet_facts
 
 Config = dict[str, str | bool | int | float | list[str]]
 
-# No Python variables, no extensions. Queries then lose the way to any file but the facts' (`_lock`).
+# No Python variables, no extensions. `_lock` then takes away every file but the facts'.
 READ_CONFIG: Config = {
     "python_enable_replacements": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
-# Publishing reads Parquet parts; nothing else from outside.
+# Publishing reads Parquet parts, and nothing else from outside.
 WRITE_CONFIG: Config = {
     "python_enable_replacements": False,
     "autoinstall_known_extensions": False,
@@ -32,23 +32,23 @@ WRITE_CONFIG: Config = {
 }
 _POLL_SECONDS = 0.1
 _LOCKED = ("Could not set lock", "being used by another process")  # the latter on Windows
-# What a disk that fails makes of writing and flushing; the engine does not always pass the system's own words on.
+# What writing and flushing say on a failing disk; the engine does not always pass on the system's own words.
 _FAILED = ("Input/output error", "fsync failed", "CHECKPOINT during DETACH failed")
 _NAMED_BY_FACTS = (parquet_facts.NAMED,)
-# What the reader makes of a file that was damaged, or removed, after the warehouse was opened.
+# What the reader says about a file that was damaged or removed after the warehouse was opened.
 _OF_PARQUET = ("arquet", "ecompress", "No files found that match", "TProtocolException", "Invalid page")
 _UNUSABLE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
 
 
 @contextmanager
 def reading(path: Path, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a warehouse read-only; an absent one reads as an empty one, and is not created.
+    """Open a warehouse read-only; an absent one reads as empty and is not created.
 
     Args:
         wait: seconds to wait for a process that is writing.
 
     Raises:
-        UserError: the path is no usable warehouse of this version.
+        UserError: the path is not a usable warehouse of this version.
         LockedError: another process is still writing after `wait` seconds.
     """
     with engine_errors(path):
@@ -61,15 +61,15 @@ def reading(path: Path, *, wait: float = 0.0) -> Iterator[duckdb.DuckDBPyConnect
 
 @contextmanager
 def writing(path: Path, *, wait: float = 0.0, any_version: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a warehouse to write, making it where there is none.
+    """Open a warehouse to write, making it if there is none.
 
     Args:
         path: the warehouse.
         wait: seconds to wait for a process that has it open.
-        any_version: also one that another version wrote: the caller brings it up to date (`marts.bring_up_to_date`).
+        any_version: also open one of another version; the caller brings it up to date (`marts.bring_up_to_date`).
 
     Raises:
-        UserError: the path is no usable warehouse of this version.
+        UserError: the path is not a usable warehouse of this version.
         LockedError: another process has it open after `wait` seconds.
     """
     with engine_errors(path):
@@ -121,9 +121,9 @@ def open_read_only(path: Path, *, wait: float = 0.0, limits: Config | None = Non
 
 
 def _lock(con: duckdb.DuckDBPyConnection, readable: list[Path]) -> None:
-    """Leave a connection no file but the warehouse's own and these, no extension, and no setting to change."""
+    """Take away from a connection every file but the warehouse's own and these, extensions, and changes of settings."""
     ((is_locked,),) = con.execute("select current_setting('lock_configuration')").fetchall()
-    if is_locked:  # by another connection of this process, which shares the engine with this one
+    if is_locked:  # by another connection of this process, which shares the engine
         return
     names = sorted({name for file in readable for name in (str(file), literals.unpatterned(file))})
     if names:
@@ -152,7 +152,7 @@ def reason(error: duckdb.Error) -> str:
 
 
 def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
-    """What an error of the engine means to a user, where it is about the file and not about a query."""
+    """What an engine error means to a user, if it is about the file and not about a query."""
     text = str(error)
     if _says(error, _LOCKED):
         return LockedError(_locked(path, text))
@@ -171,7 +171,7 @@ def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
             f"A Parquet file in {parquet_facts.folder(path)} cannot be read: {reason(error)} `check` says which it is."
         )
     if "Permission denied" in text:
-        return UserError(f"{path} may not be opened: permission denied.")
+        return UserError(f"{path} cannot be opened: permission denied. Check its permissions.")
     return None
 
 
@@ -181,7 +181,7 @@ def _says(error: duckdb.Error, marks: tuple[str, ...]) -> bool:
 
 def _check_path(path: Path) -> None:
     require_local(path)
-    if "?" in str(path.absolute()):  # the engine reads what follows as options of a URL
+    if "?" in str(path.absolute()):  # the engine reads what follows as URL options
         raise UserError(f"{path} has a question mark in its path, which DuckDB cannot open. Name another file.")
     if not is_utf8(str(path.absolute())):
         raise UserError(f"{path.absolute()} is not UTF-8, and DuckDB cannot open it. Rename the folder or the file.")

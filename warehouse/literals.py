@@ -1,4 +1,4 @@
-"""Texts, names and files as SQL writes them."""
+"""Texts, names and files, written as SQL."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ def text(value: object) -> str:
 
 
 def value(given: str | float | None) -> str:
-    """A value of Python; numbers keep every digit."""
+    """A Python value; numbers keep every digit."""
     if given is None or isinstance(given, bool):
         return {None: "null", True: "true", False: "false"}[given]
     return text(given) if isinstance(given, str) else f"{given!r}::{'bigint' if isinstance(given, int) else 'double'}"
@@ -26,8 +26,8 @@ def file(path: Path) -> str:
 
 
 def unpatterned(path: Path | str) -> str:
-    """A path that no pattern character of the engine's file search is left in."""
+    """A path whose pattern characters are escaped from the engine's file search."""
     escaped = str(path)
-    for character in "[*?":  # `[` first: the brackets that the others get must stay
+    for character in "[*?":  # `[` first: the brackets around the others must stay
         escaped = escaped.replace(character, f"[{character}]")
     return escaped

@@ -1,4 +1,4 @@
-"""Who works on a run: one process at a time on its parts, and whether the one that holds it is still alive."""
+"""Locks: one process at a time works on a run's parts, and whether the process that holds them is still alive."""
 
 import os
 import platform
@@ -15,16 +15,16 @@ from rare_tokens.common.errors import LockedError
 
 @contextmanager
 def claim(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold the folder of a run's parts for the block, so that no other process writes to it.
+    """Hold the folder of a run's parts within this context, so that no other process writes to it.
 
-    The claim is a file beside the folder that names the process; that of a process that is gone does not count.
+    The claim is a file next to the folder that names the process; a dead process's claim does not count.
 
     Args:
-        folder: the run's parts; need not exist yet.
+        folder: for the run's parts; it need not exist yet.
         wait: seconds to wait for another process.
 
     Raises:
-        LockedError: another process holds it, with its PID.
+        LockedError: another process holds it; the message gives its PID.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = SoftFileLock(folder.with_name(folder.name + ".lock"), timeout=wait)
@@ -42,14 +42,14 @@ def claim(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 def current() -> str:
-    """This process as text: host, PID and start (a PID alone is used again after the process is gone)."""
+    """This process as text: host, PID and start time (PIDs are reused)."""
     return f"{platform.node()} {os.getpid()} {psutil.Process().create_time():.3f}"
 
 
 def holder(process: str | None) -> int | None:
-    """PID of the process that `current` described, or None where it is gone.
+    """PID of the process that `current` described, or None if it is gone.
 
-    A process of another host cannot be asked; it counts as alive.
+    A process on another host cannot be checked; it counts as alive.
     """
     if process is None:
         return None

@@ -1,4 +1,4 @@
-"""Keeping a warehouse in order: making it writable, deleting runs, giving space back."""
+"""Maintains a warehouse: makes it writable, deletes runs, gives space back."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from rare_tokens.warehouse.publish.runs import remove_orphans
 from rare_tokens.warehouse.runs import find
 from rare_tokens.warehouse.store import parquet_facts, run_records
 
-_WORTH_COPYING = 0.1  # share of the file that is free
+_WORTH_COPYING = 0.1  # free share of the file
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Space:
 
 
 def require_writable(path: Path, *, line: Line, wait: float = 0.0) -> None:
-    """Make sure, before long work, that its results can be written.
+    """Check, before long work, that its results can be written.
 
-    Makes the warehouse where there is none, and brings one of an earlier version up to date (see `migrate`).
+    Makes the warehouse if there is none, and brings one of an earlier version up to date (see `migrate`).
 
     Raises:
-        UserError: the path is no usable warehouse.
+        UserError: the path is not a usable warehouse.
         LockedError: another process has it open after `wait` seconds.
     """
     migrate(path, line=line, wait=wait)
@@ -52,10 +52,10 @@ def migrate(path: Path, *, line: Line, wait: float = 0.0) -> list[str]:
         wait: seconds to wait for a process that has it open.
 
     Returns:
-        The names of what was applied; none where it was up to date.
+        The names of what was applied; none if it was up to date.
 
     Raises:
-        UserError: the path is no usable warehouse, or a newer version wrote it.
+        UserError: the path is not a usable warehouse, or a newer version wrote it.
         LockedError: another process has it open after `wait` seconds.
     """
     with writing(path, wait=wait, any_version=True) as con:
@@ -63,7 +63,7 @@ def migrate(path: Path, *, line: Line, wait: float = 0.0) -> list[str]:
 
 
 def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
-    """Remove a run with its facts, marts, parts, and the tokens and frequencies that no other run uses.
+    """Remove a run with its facts, marts and parts, and the tokens and frequencies that no other run uses.
 
     Args:
         run: a run_id, or the start of one.
@@ -76,10 +76,10 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
         LockedError: another process is writing the run, or has the warehouse open.
     """
     try:
-        with reading(path, wait=wait) as con:  # an absent warehouse must not be made only to find the run missing
+        with reading(path, wait=wait) as con:  # do not make an absent warehouse only to find the run missing
             run_id = find(con, run)
     except UserError:
-        remove_orphans(path, wait=wait)  # this very command may have been killed before it removed them
+        remove_orphans(path, wait=wait)  # an earlier `delete` may have been killed before it removed them
         raise
     with writing(path, wait=wait) as con, parquet_facts.swept(con, path):
         pid = locks.other_holder(run_records.column(con, run_id, "process"))
@@ -104,8 +104,8 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
 def vacuum(path: Path, *, wait: float = 0.0) -> Space:
     """Give back the space of what was deleted, and remove parts of runs that are published.
 
-    Deleting gives back what lies at the end of the file and keeps the rest for later runs. Where much is kept, the
-    warehouse is copied to a new file that then takes its place, so for a while the disk must hold both.
+    Deleting gives back only space at the end of the file and keeps the rest for later runs. If much is kept, the
+    warehouse is copied to a new file that then replaces it, so for a while the disk must hold both.
     """
     if not path.exists():
         return Space(0, 0)
@@ -113,7 +113,7 @@ def vacuum(path: Path, *, wait: float = 0.0) -> Space:
     with writing(path, wait=wait) as con, parquet_facts.swept(con, path):
         published = con.execute("select run_id, parts_digest from store.run where status = 'published'").fetchall()
         con.execute("checkpoint")
-        # Under the lock: no other vacuum is at work, and nobody writes to the old file before the rename.
+        # Under the lock: no other vacuum is running, and nobody writes to the old file before the rename.
         for left_by_a_crash in path.parent.glob(f"{escape(path.name)}.*.partial*"):
             left_by_a_crash.unlink()
         if _free_share(con, path) > _WORTH_COPYING:
@@ -124,7 +124,7 @@ def vacuum(path: Path, *, wait: float = 0.0) -> Space:
 
 
 def remove_parts(path: Path, run_id: str, *, wait: float = 0.0) -> None:
-    """Remove the parts of a published run that a crash or a full disk kept, unless they are another version's."""
+    """Remove parts of a published run left by a crash or a full disk, unless they are another version's."""
     with reading(path, wait=wait) as con:
         digest = run_records.column(con, run_id, "parts_digest")
     _remove_parts(parts.parts_root(path) / run_id, digest)
@@ -139,17 +139,17 @@ def _remove_parts(folder: Path, digest: str | None) -> None:
 
 
 def _try_to_remove(folder: Path) -> None:
-    with suppress(OSError):  # another process may be at it
+    with suppress(OSError):  # another process may be removing it
         staging.remove(folder)
 
 
 def _parts_folders(folder: Path) -> tuple[Path, ...]:
-    """Where parts of a run may lie: its own, and those of what is added to it."""
+    """Where a run's parts may be: its own, and those of what is added to it."""
     return folder, parts.groups_folder(folder), parts.attention_folder(folder)
 
 
 def _free_share(con: duckdb.DuckDBPyConnection, path: Path) -> float:
-    """Share of the file that holds nothing; of a write that failed it may hold blocks that the engine forgot."""
+    """Free share of the file; after a failed write it may hold blocks that the engine forgot."""
     ((used,),) = con.execute("select used_blocks * block_size from pragma_database_size()").fetchall()
     return float(1 - used / path.stat().st_size)
 

@@ -1,4 +1,4 @@
-"""What the report reads: the relations it asks for, and what its cards of neurons tell."""
+"""What the report reads: the relations it asks for, and the contents of its neuron cards."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,20 +49,20 @@ _CARDS = {
 def report_frames(
     path: Path, runs: Sequence[str], relations: Mapping[str, str], *, wait: float = 0.0
 ) -> "dict[str, pl.DataFrame]":
-    """What a report shows of `runs`, by the name of its input.
+    """What a report shows about `runs`, by the name of the input.
 
     Args:
         path: the warehouse.
-        runs: of the report.
-        relations: by the name of an input the relation that it is, read whole for the runs.
+        runs: the report's runs.
+        relations: the relation behind each input, by the input's name; read whole for the runs.
         wait: seconds to wait for a process that is writing.
 
     Returns:
-        These, and influence and groups with their signs, intervals of the curves, tokens of the neurons and results of
-        the checks.
+        These, and influence and groups with their signs, the curves' intervals, the neurons' tokens and the checks'
+        results.
 
     Raises:
-        UserError: the path is no usable warehouse.
+        UserError: the path is not a usable warehouse.
         LockedError: another process is writing.
     """
     with Warehouse(path, wait=wait) as opened:
@@ -71,10 +71,10 @@ def report_frames(
 
 
 def card_frames(path: Path, neurons: Mapping[str, Sequence[int]], *, wait: float = 0.0) -> "dict[str, pl.DataFrame]":
-    """What the cards of some neurons of each run tell: contexts, target tokens and activations, by input name.
+    """What cards show about some neurons of each run: contexts, target tokens and activations, by input name.
 
     Raises:
-        UserError: the path is no usable warehouse.
+        UserError: the path is not a usable warehouse.
         LockedError: another process is writing.
     """
     import polars as pl
@@ -90,10 +90,10 @@ def card_frames(path: Path, neurons: Mapping[str, Sequence[int]], *, wait: float
 
 
 def same_positions(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> list[list[str]]:
-    """The runs that were measured at the same positions of the same text, in sets of two or more, in the order given.
+    """The runs measured at the same positions of the same text, in sets of two or more, in the order given.
 
     Raises:
-        UserError: the path is no usable warehouse.
+        UserError: the path is not a usable warehouse.
         LockedError: another process is writing.
     """
     query = """

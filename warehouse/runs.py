@@ -1,4 +1,4 @@
-"""The runs of a warehouse and how far each got, from its records and from the parts that lie beside it."""
+"""The runs of a warehouse and how far each got, from its records and from the parts next to it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,11 @@ MANY = 10
 
 
 def runs(path: Path, *, wait: float = 0.0) -> "pl.DataFrame":
-    """Every run: the columns of `dim_run`, with the status that it has at this moment, and `pid`.
+    """Every run: the columns of `dim_run`, with its status at this moment, and `pid`.
 
-    Beyond the recorded statuses, a run is ``interrupted`` where the process that wrote it is gone before it was done,
-    and ``staged`` where all its parts are there but not yet published. `pid` is the process that is writing it. Parts
-    of which the warehouse knows nothing (its file was removed, for example) are listed too.
+    Besides the recorded statuses, a run is ``interrupted`` if the process that wrote it ended before it was done, and
+    ``staged`` if all its parts are there but not yet published. `pid` is the process that is writing it. Parts that the
+    warehouse does not know (because its file was removed, for example) are listed too.
     """
     import polars as pl
 
@@ -45,7 +45,7 @@ def runs(path: Path, *, wait: float = 0.0) -> "pl.DataFrame":
 
 
 def status(path: Path, run_id: str, *, wait: float = 0.0) -> str | None:
-    """Status of a run as `runs` gives it, or None where the warehouse does not know it."""
+    """Status of a run as in `runs`, or None if the warehouse does not know it."""
     with reading(path, wait=wait) as con:
         rows = con.execute("select status, process from store.run where run_id = $run", {"run": run_id}).fetchall()
     if not rows:
@@ -66,7 +66,9 @@ def find(con: duckdb.DuckDBPyConnection, start: str) -> str:
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise UserError(f"{start!r} is the start of {len(candidates)} runs: {_listed(candidates)}. Give more of it.")
+        raise UserError(
+            f"{start!r} is the start of {len(candidates)} runs: {_listed(candidates)}. Give more of the id."
+        )
     if known:
         raise UserError(f"There is no run {start!r}. The warehouse has {_listed(known)}.")
     raise UserError(f"There is no run {start!r}: the warehouse is empty. Ingest a model first.")
@@ -81,7 +83,7 @@ def _effective(recorded: str, folder: Path, pid: int | None) -> str:
 
 
 def _folders(root: Path) -> list[tuple[Path, parts.Manifest]]:
-    """The runs whose parts lie beside the warehouse, in the order of their names."""
+    """The runs whose parts are next to the warehouse, in order of name."""
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
     manifests = [(folder, parts.read_manifest(folder)) for folder in folders]
     return [(folder, manifest) for folder, manifest in manifests if manifest is not None]

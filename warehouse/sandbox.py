@@ -1,9 +1,9 @@
-"""Running SQL that a user typed: queries only, on a read-only file, in a process of its own that can be stopped.
+"""Runs SQL that a user typed: only queries, on a read-only file, in a process of its own that can be stopped.
 
-Three walls, each enough for most attempts. The text must parse as one query, over relations and not over files. The
-engine opens the file read-only, with no way to anything outside it but the Parquet files of its own facts, and its
-settings locked. The process has its memory limited and is killed when its time is up: the engine itself does not stop
-within one call of a function, such as the making of a list of a billion numbers.
+There are three walls, each enough for most attempts. The text must parse as one query, over relations and not files.
+The engine opens the file read-only, with its settings locked and no access to anything outside but the Parquet files of
+its own facts. The process's memory is limited, and it is killed when its time is up: the engine itself does not stop
+within one function call, such as making a list of a billion numbers.
 """
 
 import json
@@ -31,15 +31,15 @@ from rare_tokens.warehouse.schema import migrations
 if TYPE_CHECKING:
     import polars as pl
 
-# How long after the engine's own time limit the process is killed: it then hangs in a call that cannot be stopped.
+# How long after the engine's own time limit the process is killed, as it hangs in a call that cannot be stopped.
 GRACE_SECONDS = 2.0
 _CHILD = "from rare_tokens.warehouse.sandbox import child; child()"
 _EXPLAIN = re.compile(r"\s*explain\s+(?:analyze\s+)?", re.IGNORECASE)
-# Types that Polars has no column for, alone or inside another.
+# Types for which Polars has no column, alone or inside another.
 _ODD_TYPES = re.compile(r"INTERVAL|UNION|BIGNUM|VARINT|VARIANT|BIT\b|TIME WITH TIME ZONE|GEOMETRY")
 _MOST_SPILLED = "10GiB"
 _QUERIES = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
-# Table functions whose first parameter is a file are known from the engine; this runs any text as a query.
+# The engine lists table functions whose first parameter is a file; this one runs any text as a query.
 _OF_ANY_TEXT = "json_execute_serialized_sql"
 _FILE_NAME = re.compile(r"[/\\]|\.(parquet|csv|tsv|json|jsonl|ndjson|txt|duckdb|db|gz|zst)\b", re.IGNORECASE)
 _REFUSALS: dict[str, type[RareTokensError]] = {"UserError": UserError, "LockedError": LockedError}
@@ -55,7 +55,7 @@ def run_sql(path: Path, text: str, timeout: float = 60.0, *, wait: float = 0.0) 
         wait: seconds to wait for a process that is writing to the warehouse.
 
     Raises:
-        UserError: the text is no query, does not parse or bind, fails, needs too much memory, or takes too long.
+        UserError: the text is not a query, does not parse or bind, fails, needs too much memory, or takes too long.
         LockedError: another process is writing to the warehouse.
     """
     import polars as pl
@@ -81,7 +81,7 @@ def run_sql(path: Path, text: str, timeout: float = 60.0, *, wait: float = 0.0) 
     try:
         refusal = json.loads(done.stderr.splitlines()[-1])
     except (ValueError, IndexError):
-        # Killed by the system for its memory, or a crash of the engine: either way it is the query that did it.
+        # Killed by the system for its memory, or the engine crashed: either way the query caused it.
         raise UserError(f"The query was stopped: its process ended with {done.returncode}. Ask for less.") from None
     raise _REFUSALS[refusal["kind"]](refusal["message"])
 
@@ -103,14 +103,14 @@ def query_of(con: duckdb.DuckDBPyConnection, text: str) -> str:
     """The one query that a text holds.
 
     Raises:
-        UserError: it does not parse, holds none or several statements, or another kind than a query.
+        UserError: it does not parse, or does not hold exactly one statement that is a query.
     """
     try:
         statements = con.extract_statements(text)
         kinds = [statement.type for statement in statements]
     except duckdb.Error as error:
         raise UserError(f"The SQL does not parse: {reason(error)}") from error
-    except ValueError as error:  # a kind of statement that the Python client has no name for
+    except ValueError as error:  # a kind of statement without a name in the Python client
         raise UserError(_only_queries()) from error
     if len(statements) != 1:
         raise UserError(f"One query at a time: this text holds {len(statements)} statements.")
@@ -120,7 +120,7 @@ def query_of(con: duckdb.DuckDBPyConnection, text: str) -> str:
     if kinds[0] == duckdb.StatementType.EXPLAIN:
         begin = _EXPLAIN.match(statement.query)
         if begin is None:
-            raise UserError("Write EXPLAIN or EXPLAIN ANALYZE straight before the query, without options.")
+            raise UserError("Write EXPLAIN or EXPLAIN ANALYZE directly before the query, without options.")
         query_of(con, statement.query[begin.end() :])
     else:
         _refuse_files(con, statement.query)
@@ -152,8 +152,8 @@ def _refuse_files(con: duckdb.DuckDBPyConnection, query: str) -> None:
 
 
 def _called_and_read(tree: dict[str, Any]) -> tuple[set[str], set[str], list[str]]:
-    """What a parsed query says: functions that it calls, tables that it reads and does not make itself, and queries
-    that it has as texts.
+    """What a parsed query does: functions that it calls, tables that it reads but does not define, and queries that it
+    holds as texts.
     """
     functions, tables, made, queries = set[str](), set[str](), set[str](), list[str]()
     rest: list[Any] = [tree]
@@ -174,7 +174,7 @@ def _called_and_read(tree: dict[str, Any]) -> tuple[set[str], set[str], list[str
 
 
 def _texts(call: dict[str, Any]) -> list[str]:
-    """The arguments of a call, which must be texts as they stand, or lists of them."""
+    """The arguments of a call, which must be literal texts or lists of them."""
     texts, rest = [], [argument["expression"] for argument in call["arguments"]]
     while rest:
         argument = rest.pop()
@@ -184,14 +184,14 @@ def _texts(call: dict[str, Any]) -> list[str]:
         elif literal.get("kind") == "STRING":
             texts.append(literal["text"])
         else:
-            raise UserError(f"{call['function_name']} is only run with texts that are written out.")
+            raise UserError(f"{call['function_name']} only runs with its texts written out. Put them into the query.")
     return texts
 
 
 def to_arrow(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None) -> pa.Table:
-    """The result of a query, every column of a type and name that a Polars frame can have.
+    """The result of a query, every column with a type and name that a Polars frame can have.
 
-    Intervals, unions, variants and their like become text; a repeated name gets a number.
+    Intervals, unions, variants and the like become text; a repeated name gets a number.
 
     Raises:
         UserError: the query does not bind or fails.
@@ -216,7 +216,7 @@ def to_arrow(con: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, A
 
 
 def answer(path: Path, text: str, timeout: float = 60.0, wait: float = 0.0) -> pa.Table:
-    """What `run_sql` gives, in this process: two of the three walls."""
+    """As `run_sql`, but in this process: two of the three walls."""
     if path.exists():
         return _run(path, text, timeout, wait)
     with tempfile.TemporaryDirectory() as folder:  # an empty warehouse in a file, so that it too is read-only
@@ -243,7 +243,7 @@ def _run(path: Path, text: str, timeout: float, wait: float) -> pa.Table:
 
 
 def _limit_memory() -> None:
-    """Let allocations beyond three quarters of the machine's memory fail (where the system can)."""
+    """Let allocations beyond three quarters of the machine's memory fail, if the system supports that."""
     try:
         import resource
     except ImportError:  # Windows
@@ -253,7 +253,7 @@ def _limit_memory() -> None:
 
 
 def _refuse_far_dates(table: pa.Table) -> None:
-    """Polars cannot print what Python has no date for."""
+    """Refuse dates that Python lacks, which Polars cannot print."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
             years = pc.min_max(pc.year(column))

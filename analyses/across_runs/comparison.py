@@ -1,7 +1,7 @@
 """Do the influential neurons of several models act together on the same rare contexts (ES §6)?
 
-Two runs on the same positions are compared by how active a group of each is at every rare position: the mean of its
-neurons' standardised activations. Neurons of different models have no correspondence; groups do.
+Two runs on the same positions are compared by how active a group is in each at every rare position: the mean of its
+neurons' standardised activations. Neurons of different models do not correspond; groups do.
 """
 
 from itertools import combinations
@@ -17,9 +17,9 @@ from rare_tokens.analyses.statistics import control_p
 
 GROUPS = ("boost", "suppress")
 DRAWS = 500  # of windows
-CHECKPOINTS = 4  # of a series that are compared: its last, and some before it
+CHECKPOINTS = 4  # compared per series: the last, and some before it
 
-SIZE = 50  # neurons of a group
+SIZE = 50  # neurons per group
 
 ACTIVITY: dict[str, Any] = {
     **dict.fromkeys(("run_id", "preset", "group_name"), pl.String),
@@ -31,18 +31,18 @@ COACTIVATION: dict[str, Any] = {
     "other_run_id": pl.String,
     "preset": pl.String,
     "group_name": pl.String,
-    "positions": pl.Int64,  # rare, of both runs
+    "positions": pl.Int64,  # rare in both runs
     "correlation": pl.Float64,  # Pearson, of the two groups' activity over the positions
     "low": pl.Float64,  # 95 % interval, percentile bootstrap over windows
     "high": pl.Float64,
-    "random_mean": pl.Float64,  # the same of random groups of the one run with random groups of the other
+    "random_mean": pl.Float64,  # the same for random groups of one run with random groups of the other
     "random_sd": pl.Float64,
     "p_value": pl.Float64,  # two-sided: (1 + random pairs as extreme) / (1 + random pairs)
 }
 
 
 def compared_runs(runs: pl.DataFrame) -> list[str]:
-    """The runs whose groups are compared: of each series (`dim_run` rows) the last checkpoint and a few before it."""
+    """The runs whose groups are compared: the last checkpoint of each series (`dim_run` rows) and a few before it."""
     chosen = []
     for part in series(runs):
         ids = part["run_id"].to_list()
@@ -54,19 +54,19 @@ def compared_runs(runs: pl.DataFrame) -> list[str]:
 def group_activity(
     run_id: str, preset: str, activations: FloatArray, positions: pl.DataFrame, groups: pl.DataFrame
 ) -> pl.DataFrame:
-    """How active each group of a run is at each position: what `group_activation` gives in SQL, for every random group.
+    """How active each group of a run is at each position: as `group_activation` in SQL, but for every random group.
 
     Args:
         run_id: the run.
         preset: whose rare positions, and whose groups.
-        activations: at the rare positions, in their order, shape (T, N).
+        activations: at the rare positions, in order, shape (T, N).
         positions: position_id and window_id of each, T rows.
         groups: rows of `neuron_group`: group_name, k, draw, neuron, pool. Random groups of one pool count: those drawn
-            outside the tested groups, where there are such.
+            outside the tested groups, if there are any.
 
     Returns:
-        run_id, preset, group_name, draw, position_id, window_id, activation: the mean over a group's neurons of their
-        activations, each neuron to mean 0 and variance 1 first; neurons that are constant are left out.
+        run_id, preset, group_name, draw, position_id, window_id, activation: the mean activation of a group's neurons,
+        each first scaled to mean 0 and variance 1; constant neurons are left out.
     """
     if positions.is_empty():
         return pl.DataFrame(schema=ACTIVITY)
@@ -88,10 +88,10 @@ def group_activity(
 
 
 def coactivation(activity: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    """Correlate the activity of each group between every two runs.
+    """Correlate each group's activity between every two runs.
 
     Args:
-        activity: `group_activity` of runs on the same positions.
+        activity: `group_activity` for runs on the same positions.
         seed: of the bootstrap.
 
     Returns:
@@ -120,13 +120,13 @@ def coactivation(activity: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
 
 
 def _joined(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
-    """Activity of a group of each run at every position that both have; a draw meets the draw of its number."""
+    """A group's activity in each run at every position that both have; draws are paired by number."""
     key = ["preset", "group_name", "draw", "position_id"]
     return one.join(other.select(*key, other="activation"), on=key)
 
 
 def _controls(both: pl.DataFrame) -> FloatArray:
-    """The correlation of every random group of one run with the random group of the same number of the other."""
+    """The correlation of every random group of one run with the other run's random group of the same number."""
     draws = both.filter(group_name="control").sort("draw", "position_id").partition_by("draw", maintain_order=True)
     found = [_pearson(draw["activation"].to_numpy(), draw["other"].to_numpy()) for draw in draws]
     values = np.array(found, dtype=np.float64)

@@ -1,8 +1,8 @@
 """How the curve of influence comes about over training: relation `emergence` (ES fig. 1, 2, 4 and 6).
 
-A *series* is the runs of one model on the same positions, one run a checkpoint. Each number of the curve is put beside
-its training step: κ, R² and the step of the head (δ) with their intervals, the curve itself, its deviation from the
-power law and its local slope at log-spaced ranks, and what becomes of the neurons that end up on top.
+A *series* is the runs of one model on the same positions, one run per checkpoint. Each number of the curve is set
+against its training step: κ, R² and the step of the head (δ) with their intervals, the curve itself, its deviation from
+the power law and its local slope at log-spaced ranks, and the history of the neurons that end up on top.
 """
 
 import re
@@ -22,21 +22,21 @@ SERIES = (
     "model", "layer", "corpus", "contexts", "frequency_source_id", "positions", "window_length", "seed",
     "ablation", "dtype",
 )  # fmt: skip
-MISSING = "missing"  # status of a checkpoint that is not there, or has no weights
+MISSING = "missing"  # status of a checkpoint that is absent or has no weights
 POINTS = 30  # ranks at which curves are kept
 TOP_SHARE = 0.01  # DS: about 1 % of the neurons
 
 EMERGENCE: dict[str, Any] = {
     "run_id": pl.String,
-    "training_step": pl.Int64,  # of the checkpoint; NULL where its revision names none
+    "training_step": pl.Int64,  # of the checkpoint; NULL if its revision names none
     **GROUP_KEY,
-    "group_name": pl.String,  # neurons that it is about: boost, suppress, top (1 %), control; NULL: the whole curve
-    "chosen_at": pl.String,  # whose group it is: of the last checkpoint, or of each; NULL: the whole curve
+    "group_name": pl.String,  # neurons of the row: boost, suppress, top (1 %), control; NULL: the whole curve
+    "chosen_at": pl.String,  # whose group it is: the last checkpoint's, or each one's; NULL: the whole curve
     "quantity": pl.String,
-    "rank": pl.Int64,  # of a point of the curve; NULL: about the whole curve or group
+    "rank": pl.Int64,  # of a point on the curve; NULL: about the whole curve or group
     "value": pl.Float64,
-    "low": pl.Float64,  # 95 % interval, where influence_interval, regime_decision or weight_spectrum has one; of
-    # control the middle 95 % of the random groups
+    "low": pl.Float64,  # 95 % interval, if influence_interval, regime_decision or weight_spectrum has one; for
+    # control, the middle 95 % of the random groups
     "high": pl.Float64,
     "reason": pl.String,
 }
@@ -49,10 +49,10 @@ def training_step(revision: str) -> int | None:
 
 
 def with_gaps_placed(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """The runs (`dim_run`), what a missing checkpoint's row leaves open of the keys taken from its model's series.
+    """The runs (`dim_run`), with keys that a missing checkpoint's row lacks filled in from its model's series.
 
-    Of a checkpoint without weights only what was asked for is known: not the layer's number, perhaps. Where exactly one
-    series agrees with what is known, it is the gap's; where none or several do, the gap is left as it is.
+    For a checkpoint without weights only what was asked for is known, perhaps not the layer's number. If exactly one
+    series agrees with what is known, the gap belongs to it; if none or several do, it is left as it is.
     """
     if "status" not in runs.columns:
         return runs
@@ -72,9 +72,9 @@ def with_gaps_placed(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
 
 
 def series(runs: pl.DataFrame) -> list[pl.DataFrame]:
-    """The runs (`dim_run`) parted into series, each in order of its training steps; those without a step come last.
+    """The runs (`dim_run`) divided into series, each in order of training steps; runs without a step come last.
 
-    A missing checkpoint is in the series that it would have been of, where that can be told.
+    A missing checkpoint is in the series it would have belonged to, if that is known.
     """
     keys = [column for column in SERIES if column in runs.columns]
     steps = pl.col("revision").map_elements(training_step, return_dtype=pl.Int64)
@@ -100,9 +100,9 @@ def emergence(
         influence: `neuron_influence` of these runs: run_id, preset, token_group, neuron, influence, rank, role.
         fits: `power_law_fit` of these runs: run_id, preset, token_group, kappa, beta, r2, first_rank, last_rank.
         decisions: `regime_decision` of these runs, with run_id.
-        intervals: `influence_interval` of these runs, with run_id; of κ and R².
-        k: neurons of the groups boost and suppress.
-        chosen_at: the groups are those of the `last` checkpoint, or of `each`.
+        intervals: `influence_interval` of these runs, with run_id, for κ and R².
+        k: neurons in the groups boost and suppress.
+        chosen_at: whether the groups are those of the `last` checkpoint or of `each`.
 
     Returns:
         `EMERGENCE`. A checkpoint without effects (of status `missing`, for example) is one row with the reason.
@@ -170,7 +170,7 @@ def _of_decision(decision: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
 
 
 def _of_curve(part: pl.DataFrame, fit: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Points of the curve, of δ and of the slope; and how much of all influence the top 1 % have."""
+    """Points of the curve, of δ and of the slope; and the top 1 %'s share of all influence."""
     values = part["influence"].to_numpy()
     total = float(values.sum())
     top = max(1, round(TOP_SHARE * len(values)))
@@ -200,7 +200,7 @@ def _points(n: int) -> IntArray:
 def _of_groups(
     part: pl.DataFrame, last: pl.DataFrame, k: int, chosen_at: Literal["last", "each"]
 ) -> Iterator[dict[str, Any]]:
-    """Mean log influence and median rank of the groups, and how much of each group is that of the last checkpoint."""
+    """The groups' mean log influence and median rank, and how much of each is in the last checkpoint's group."""
     chosen = _groups(last if chosen_at == "last" else part, k)
     finally_ = _groups(last, k)
     now = _groups(part, k)
@@ -223,7 +223,7 @@ def _of_groups(
 
 
 def _groups(part: pl.DataFrame, k: int) -> dict[str, set[int]]:
-    """Boost and suppress (the k most influential of each sign) and the top 1 %; empty where there are too few."""
+    """Boost and suppress (the k most influential of each sign) and the top 1 %; empty if there are too few."""
     ranked = part.sort("rank")
     groups = {}
     for role in ("boost", "suppress"):
@@ -236,13 +236,13 @@ def _groups(part: pl.DataFrame, k: int) -> dict[str, set[int]]:
 def group_alphas(
     weights: FloatArray, groups: pl.DataFrame, *, chosen_at: Literal["last", "each"], rules: tuple[Rule, ...]
 ) -> Iterator[dict[str, Any]]:
-    """Hill's α of a checkpoint's groups and of their random groups (ES fig. 5): rows of `EMERGENCE` without its keys.
+    """Hill's α for a checkpoint's groups and their random groups (ES fig. 5): rows of `EMERGENCE` without its keys.
 
     Args:
         weights: output weights of the checkpoint, N × d.
-        groups: `GROUP`: tested groups and controls, of this checkpoint or of the last one.
+        groups: `GROUP`: tested groups and controls, of this checkpoint or the last one.
         chosen_at: which of the two.
-        rules: for the number of eigenvalues in the tail; the quantity is `alpha_` and the rule.
+        rules: for the number of eigenvalues in the tail; the quantity is `alpha_` plus the rule.
     """
     spectrum = weight_spectrum({"w_out": weights}, groups, rules=rules)
     for (name, rule), part in spectrum.partition_by("group_name", "rule", as_dict=True, maintain_order=True).items():

@@ -1,7 +1,7 @@
 """The analysis that reads all runs of a series at once: `emergence`.
 
-Every other one is of one run. Where a checkpoint joins the series or is published again, all of the series is computed
-anew, because groups are those of the last checkpoint (docs/definitions.md, "Emergence").
+Every other analysis is about one run. If a checkpoint joins the series or is published again, the whole series is
+computed anew, because groups are those of the last checkpoint (docs/definitions.md, "Emergence").
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ CURVES = ("neuron_influence", "power_law_fit", "regime_decision", "influence_int
 
 
 def every_series(runs: pl.DataFrame) -> list[pl.DataFrame]:
-    """The series of at least two checkpoints with effects, in order of their training steps.
+    """The series with at least two checkpoints with effects, in order of training steps.
 
     Args:
         runs: `dim_run`, published and missing ones.
@@ -33,7 +33,7 @@ def every_series(runs: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def parameters(runs: pl.DataFrame) -> dict[str, Any]:
-    """What the stored rows depend on: with other ones they are computed anew."""
+    """What the stored rows depend on; if it changes, they are computed anew."""
     members = runs.select("run_id", "published_at").with_columns(pl.col("published_at").cast(pl.String))
     return {"k": 50, "rules": list(RULES), "chosen_at": list(CHOSEN), "runs": [list(row) for row in members.rows()]}
 
@@ -46,7 +46,7 @@ def training(asks: Mapping[str, Ask], runs: pl.DataFrame) -> pl.DataFrame:
         runs: one of `every_series`.
 
     Returns:
-        `EMERGENCE`, of all its runs.
+        `EMERGENCE`, for all its runs.
     """
     read = {name: pl.concat(_with_run_id(ask(Source(name)), run_id) for run_id, ask in asks.items()) for name in CURVES}
     curves = [
@@ -61,7 +61,7 @@ def training(asks: Mapping[str, Ask], runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _alphas(asks: Mapping[str, Ask], runs: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Exponents of the groups of the last checkpoint, and of each, in the weights of each."""
+    """Exponents in each checkpoint's weights, for the last checkpoint's groups and for its own."""
     with_effects = [run for run in runs.iter_rows(named=True) if run["run_id"] in asks]
     at = {run["run_id"]: At(asks[run["run_id"]], PRESET, RARE, GROUPS) for run in with_effects}
     last = at[with_effects[-1]["run_id"]].groups

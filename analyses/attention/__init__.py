@@ -1,1 +1,1 @@
-"""What the attention heads do for rare and for common tokens."""
+"""What attention heads do for rare and for common tokens."""

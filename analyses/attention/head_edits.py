@@ -1,8 +1,8 @@
 """What ablating or patching attention heads does to a group of neurons and to the loss (NC eq. 3, table 2).
 
 A neuron's change is (mean with the edit − mean without) / |mean without| over the positions of a token group; a group's
-the mean over its neurons. Units of windows are resampled. Whether a group has heads of its own is asked without that
-ratio, which a mean near 0 blows up: see `shares`.
+change is the mean over its neurons. Units of windows are resampled. Whether a group has heads of its own is tested
+without that ratio, which a mean near 0 blows up: see `shares`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +69,7 @@ ACTIVATION_PATCHING: dict[str, Any] = {"token_group": pl.String} | _GROUP | _PLA
 
 @dataclass(frozen=True)
 class Change:
-    """A group's activations at one token group without an edit and their change: U units × k neurons, sums."""
+    """Sums of a group's unedited activations and of their change at one token group, U units × k neurons."""
 
     positions: FloatArray  # U
     clean: FloatArray  # U × k
@@ -87,15 +87,15 @@ def head_ablation(
     """Every ablation of heads, layers and controls: relation `head_ablation`.
 
     Args:
-        measured: of one run, ablation and preset.
-        draws: random groups that a head's share is set against.
-        level: that the test of shares must be able to reach.
-        resamples: of each interval.
-        seed: of everything drawn.
+        measured: one run, ablation and preset.
+        draws: random groups that a head's share is compared with.
+        level: the level that the test of shares must be able to reach.
+        resamples: per interval.
+        seed: for everything drawn.
 
     Returns:
-        `HEAD_ABLATION`. `largest_head` repeats the head of largest impact, with the test whether *any* head has a
-        larger share of the group than it has of random groups; `random_head` and `control` are means over edits.
+        `HEAD_ABLATION`. `largest_head` repeats the head with the largest impact, with the test whether *any* head has a
+        larger share of the group than of random groups; `random_head` and `control` are means over edits.
     """
     kinds = [HEAD, LAYER, *CONTROLS]
     rows = []
@@ -111,7 +111,7 @@ def head_ablation(
 
 
 def activation_patching(measured: Measured, *, resamples: int = 1_000, seed: int = 0) -> pl.DataFrame:
-    """Every patch of a head or a layer by another context: relation `activation_patching`; see `head_ablation`."""
+    """Every patch of a head or a layer from another context: relation `activation_patching`; see `head_ablation`."""
     rows = [
         _row(measured, group, token_group, target.removeprefix("patch_"), edits, resamples, seed)
         for token_group in TOKEN_GROUPS
@@ -157,7 +157,7 @@ def _row(
 
 
 def _no_path(measured: Measured, target: str, edits: pl.DataFrame) -> str | None:
-    """Why an edit cannot change an activation; None where it can."""
+    """Why an edit cannot change an activation; None if it can."""
     if edits.is_empty():
         return f"no edit of the kind {target} has a path to the neurons of layer {measured.layer}"
     if edits["feeds_neurons"].all():
@@ -171,7 +171,7 @@ def _no_path(measured: Measured, target: str, edits: pl.DataFrame) -> str | None
 
 
 def _change(measured: Measured, group: Stack, token_group: str, edits: pl.DataFrame) -> Change | None:
-    """Sums by unit; of several edits the mean. None without a position."""
+    """Sums per unit, averaged over several edits; None without a position."""
     numbers = edits["edit"].to_list()
     key = (token_group, group.group_name, group.k)
     clean, changed = measured.parts.get((*key, 0)), [measured.parts.get((*key, number)) for number in numbers]
@@ -236,7 +236,7 @@ def _interval(
 
 
 def _loss(measured: Measured, token_group: str, edits: pl.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
-    """The loss effect, mean over the positions of the subsample; of several edits the mean."""
+    """The loss effect averaged over the subsample's positions, and over several edits."""
     numbers = edits["edit"].to_list()
     key = (token_group, *numbers)
     if key not in measured.loss_rows:
@@ -268,7 +268,7 @@ def _measured_loss(
 
 
 def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:
-    """Both relations of a run: for each preset, every ablation that its attention was measured with."""
+    """Both relations of a run, for each preset and every ablation that its attention was measured with."""
     own = {name: value for name, value in parameters.items() if name not in ("presets", "group_names")}
     parts = []
     for preset in standing(ask, parameters["presets"]):
@@ -280,7 +280,7 @@ def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) ->
 def _of_preset(
     ask: Ask, preset: str, groups: pl.DataFrame, *, draws: int, level: float, resamples: int, seed: int
 ) -> Results:
-    """`groups` are `GROUP`, draw 0; the other parameters those of `head_ablation`."""
+    """`groups` is `GROUP`, draw 0; the other parameters are those of `head_ablation`."""
     key = {"preset": pl.lit(preset)}
     ablated = [table([], HEAD_ABLATION).with_columns(head_ablation=pl.lit(""))]
     patched = [table([], ACTIVATION_PATCHING)]
@@ -288,7 +288,7 @@ def _of_preset(
         found = read_measured(ask, preset, groups, name)
         rows = head_ablation(found, draws=draws, level=level, resamples=resamples, seed=seed)
         ablated.append(rows.with_columns(head_ablation=pl.lit(name)))
-        if place == 0:  # patches are the same, whatever was ablated beside them
+        if place == 0:  # patches do not depend on the ablation
             patched.append(activation_patching(found, resamples=resamples, seed=seed))
     return {
         "head_ablation": pl.concat(ablated).with_columns(**key),

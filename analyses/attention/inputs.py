@@ -1,4 +1,4 @@
-"""What the analyses of attention read of a run, for each ablation that it was measured with."""
+"""What the analyses of attention read from a run, for each ablation that it was measured with."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,12 +25,12 @@ ABLATIONS = ("zero", "mean", "uniform")
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run has of attention under one ablation, for one preset.
+    """One run's attention under one ablation, for one preset.
 
     Attributes:
-        layer: of the neurons.
+        layer: the neurons' layer.
         edits: `dim_attention_edit`.
-        units: `attention_unit`, of these groups.
+        units: `attention_unit`, for these groups.
         impact: `attention_impact`: token_group, edit, neuron, mean_change.
         losses: token_group, edit, window_id, positions, delta_sum: `fct_attention_effect` summed over windows.
         groups: `GROUP`, draw 0.
@@ -62,7 +62,7 @@ class Measured:
 
     @cached_property
     def loss_rows(self) -> dict[tuple[Any, ...], dict[str, Any]]:
-        """Columns about the loss that were computed: they are the same for every group of neurons."""
+        """Columns about the loss, once computed: they are the same for every group of neurons."""
         return {}
 
 
@@ -73,7 +73,7 @@ def measured_ablations(ask: Ask) -> list[str]:
 
 
 def read_measured(ask: Ask, preset: str, groups: pl.DataFrame, ablation: str) -> Measured:
-    """What a run has of one ablation for a preset and its groups (`GROUP`, draw 0)."""
+    """A run's attention under one ablation, for a preset and its groups (`GROUP`, draw 0)."""
     of_this = pl.col("head_ablation") == ablation
     edits = ask(Source("dim_attention_edit")).filter(of_this).sort("edit")
     names = tuple(groups["group_name"].unique().sort())
@@ -91,7 +91,7 @@ def read_measured(ask: Ask, preset: str, groups: pl.DataFrame, ablation: str) ->
 
 
 def _losses(ask: Ask, preset: str) -> pl.DataFrame:
-    """Loss effects summed over the positions of each token group in each window; of matched contexts in each pair."""
+    """Loss effects summed over each token group's positions per window, or per pair in matched contexts."""
     effects = ask(Source("fct_attention_effect", columns=("head_ablation", "edit", "position_id", "delta_loss")))
     grouped = ask(Source("position_group", preset, columns=("token_group", "position_id")))
     windows = ask(Source("dim_position", columns=("position_id", "window_id")))

@@ -1,6 +1,6 @@
-"""Where attention heads look at rare and at common tokens, and whether it differs (NC §2–3).
+"""Where attention heads look at rare and at common tokens, and whether that differs (NC §2–3).
 
-What is resampled is a unit: a window, or a few (`dim_attention_cell`).
+Units are resampled: a window each, or a few (`dim_attention_cell`).
 """
 
 from collections.abc import Mapping
@@ -53,12 +53,12 @@ _SUMS = ("gini_sum", "entropy_sum", "first_sum")
 
 @dataclass(frozen=True)
 class HeadUnits:
-    """What one head does at the positions of one token group, unit by unit.
+    """What one head does at one token group's positions, per unit.
 
     Attributes:
-        positions: of the group, shape (U,); 0 where a unit has none.
-        sums: shape (U,) each, of Gini coefficient, entropy (nats) and weight on the first token.
-        weights: shape (U, R): attention on the token r back, summed over the positions.
+        positions: the group's positions, shape (U,); 0 where a unit has none.
+        sums: sums of Gini coefficient, entropy (nats) and weight on the first token, shape (U,) each.
+        weights: attention on the token r back, summed over the positions, shape (U, R).
     """
 
     positions: FloatArray
@@ -77,17 +77,17 @@ class HeadUnits:
 def attention_routing(
     heads: pl.DataFrame, distances: pl.DataFrame, cells: pl.DataFrame, *, resamples: int = 1_000, seed: int = 0
 ) -> pl.DataFrame:
-    """Attention at rare beside that at common targets, head by head and over all heads: relation `attention_routing`.
+    """Attention at rare and at common targets, per head and over all heads: relation `attention_routing`.
 
     Args:
         heads: `agg_attention_head` of one run and ablation.
         distances: `agg_attention_distance` of the same.
-        cells: `dim_attention_cell` of the same, of one preset.
-        resamples: of each interval.
-        seed: of intervals and permutations.
+        cells: `dim_attention_cell` of the same, for one preset.
+        resamples: per interval.
+        seed: for intervals and permutations.
 
     Returns:
-        `ATTENTION_ROUTING`: one row per head, and one over all heads whose test has, as NC's t-test, heads as units.
+        `ATTENTION_ROUTING`: one row per head, and one over all heads, whose test has heads as units, like NC's t-test.
     """
     if heads.is_empty():
         return table([], ATTENTION_ROUTING)
@@ -104,7 +104,7 @@ def attention_routing(
 def head_units(
     heads: pl.DataFrame, distances: pl.DataFrame, cells: pl.DataFrame
 ) -> dict[tuple[int, int], dict[str, HeadUnits]]:
-    """Sums by unit, for each (layer, head) and token group that has any position; arguments as `attention_routing`."""
+    """Sums per unit, for each (layer, head) and token group that has a position; arguments as `attention_routing`."""
     units = cells["window_id"].unique().sort().to_numpy()
     span = int(distances["distance"].max() or 0) + 1  # type: ignore[arg-type]
     key = ["attention_layer", "head"]
@@ -130,7 +130,7 @@ def head_units(
 
 
 def profile_correlation(one: FloatArray, other: FloatArray) -> FloatArray:
-    """Pearson correlation of distributions over relative position, shapes (…, R); NaN where one does not vary."""
+    """Pearson correlation of distributions over relative position, shapes (…, R); NaN if one does not vary."""
     a, b = one - one.mean(axis=-1, keepdims=True), other - other.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1)))
@@ -156,8 +156,8 @@ def _compared(rare: HeadUnits | None, common: HeadUnits | None, resamples: int, 
         return np.asarray(means[0] - means[1])
 
     span = rare.weights.shape[1]
-    # A resample repeats units, so its profiles are noisier and correlate less: the interval is reflected, and of the
-    # Fisher transform, which keeps it below 1
+    # A resample repeats units, so its profiles are noisier and correlate less: the interval is reflected, on the
+    # Fisher transform's scale, which keeps it below 1
     found = window_interval(
         lambda counts: np.arctanh(correlation(counts)), units, method="basic", resamples=resamples, seed=seed,
         size=2 * span,
@@ -196,7 +196,7 @@ def _compared(rare: HeadUnits | None, common: HeadUnits | None, resamples: int, 
 
 
 def _self_correlation(rare: HeadUnits) -> float | None:
-    """Of the profiles of every other unit that has a position and of the rest; None with fewer than two."""
+    """Correlation of the profiles of every other unit that has a position with the rest's; None with fewer than two."""
     chosen = np.flatnonzero(rare.positions)
     if len(chosen) < 2:
         return None
@@ -235,7 +235,7 @@ def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) ->
 
 def _of_preset(ask: Ask, preset: str, **parameters: Any) -> pl.DataFrame:
     """`ATTENTION_ROUTING` of a run and preset; no rows without attention."""
-    measured = measured_ablations(ask)[:1]  # attention is the same, whatever was ablated after
+    measured = measured_ablations(ask)[:1]  # attention does not depend on the ablation
     cells = ask(
         Source("dim_attention_cell", preset, columns=("head_ablation", "cell", "token_group", "window_id", "positions"))
     )

@@ -1,7 +1,7 @@
-"""Whether a group of neurons has attention heads of its own: a head's share of it, beside random groups'.
+"""Whether a group of neurons has attention heads of its own: a head's share of it, compared with random groups.
 
-A head's share of a neuron lies between 0 and 1, so that a mean activation near 0 cannot blow it up, as it does the
-ratio of NC eq. 3.
+A head's share of a neuron lies between 0 and 1, so a mean activation near 0 cannot blow it up, as it does the ratio of
+NC eq. 3.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ LARGEST = "largest_head"
 
 @dataclass(frozen=True)
 class Shares:
-    """Each head's share of what single heads change in a neuron, Σ_h |mean change|: H × N, and the heads' places."""
+    """Each head's share of what single heads change in a neuron, Σ_h |mean change|: H × N; and the heads' places."""
 
     heads: Mapping[tuple[int, int], int]
     values: FloatArray
@@ -37,18 +37,18 @@ class Shares:
         places = np.searchsorted(heads["edit"].to_numpy(), chosen["edit"].to_numpy())
         grid[places, chosen["neuron"].to_numpy()] = np.abs(chosen["mean_change"].to_numpy())
         total = grid.sum(0)
-        even = np.full_like(grid, 1 / max(1, len(heads)))  # a neuron that no head changes has no head of its own
+        even = np.full_like(grid, 1 / max(1, len(heads)))  # shares are even for a neuron that no head changes
         return Shares(rows, np.divide(grid, total, out=even, where=total > 0))
 
     def of_groups(self, members: IntArray) -> FloatArray:
-        """Mean share of each head in D groups of k neurons, D × k: shape (H, D)."""
+        """Each head's mean share in D groups of k neurons (D × k), shape (H, D)."""
         return np.stack([row[members].mean(axis=1) for row in self.values])
 
 
 def with_shares(
     rows: list[dict[str, Any]], group: Stack, controls: Stack | None, shares: Shares, level: float
 ) -> list[dict[str, Any]]:
-    """The rows with each head's share and its test, and the row of the largest head after them."""
+    """The rows with each head's share and its test, then the row of the largest head."""
     heads = [row for row in rows if row["target"] == HEAD and row.get("impact") is not None]
     if not heads:
         return rows
@@ -67,15 +67,15 @@ def with_shares(
 
 
 def largest_share(own: FloatArray, random: FloatArray, level: float = 0.05) -> dict[str, Any]:
-    """Whether any head has more of a group than of random groups: the largest share against their largest.
+    """Whether any head has more of a group than of random groups: its largest share against theirs.
 
     Args:
-        own: of the group, each head's share, shape (H,).
-        random: of D random groups, shape (H, D).
-        level: that the p must be able to reach.
+        own: each head's share of the group, shape (H,).
+        random: the same for D random groups, shape (H, D).
+        level: the level that p must be able to reach.
 
     Returns:
-        Columns of `HEAD_ABLATION`; one p for all heads, so it needs no correction over them.
+        Columns of `HEAD_ABLATION`; one p for all heads, so no correction over them is needed.
     """
     return _share(float(own.max()), random.max(0) if random.size else np.zeros(0), level)
 

@@ -1,1 +1,1 @@
-"""Do the neurons of a group act together? Activations, weights, graphs, spectra, each beside controls."""
+"""Do the neurons of a group act together? Activations, weights, graphs, spectra, each compared with controls."""

@@ -1,4 +1,4 @@
-"""Activations of one layer at the chosen positions: what the coordination, graph and information analyses read."""
+"""Activations of one layer at the chosen positions, read by the coordination, graph and information analyses."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +7,7 @@ import numpy as np
 
 from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
 
-_BLOCK = 4_096  # positions multiplied at once in float32; the sums over blocks are float64
+_BLOCK = 4_096  # positions multiplied at once in float32; sums over blocks are in float64
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Moments:
 
     Attributes:
         neurons: their indices, ascending, shape (n,).
-        positions: number of positions T that the moments are over.
+        positions: T, the number of positions that the moments are taken over.
         mean: shape (n,), float64.
         covariance: over T (not T − 1), shape (n, n), float64.
     """
@@ -28,7 +28,7 @@ class Moments:
 
     @cached_property
     def defined(self) -> BoolArray:
-        """Which neurons vary by more than the rounding of float32, shape (n,): no other has a correlation."""
+        """Which neurons vary by more than float32 rounding, shape (n,): only these have correlations."""
         variance = np.diagonal(self.covariance)
         floor = (np.finfo(np.float32).eps * np.abs(self.mean)) ** 2
         return np.isfinite(variance) & (variance > np.maximum(floor, np.finfo(np.float64).tiny))
@@ -48,7 +48,7 @@ class Moments:
         return _scaled(product, np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0))
 
     def rows(self, neurons: IntArray) -> IntArray:
-        """Where `neurons` (any shape) stand among these."""
+        """The places of `neurons` (any shape) among these."""
         return np.searchsorted(self.neurons, neurons)
 
 
@@ -88,14 +88,14 @@ class Activations:
         return Activations(np.abs(self.values), self.windows)
 
     def sample(self, count: int, seed: int) -> "Activations":
-        """`count` seeded positions, in their order; all of them where there are no more."""
+        """`count` seeded positions, in order; all of them if there are no more."""
         if count >= self.positions:
             return self
         rows = np.sort(np.random.default_rng(seed).choice(self.positions, count, replace=False))
         return Activations(self.values[rows], self.windows[rows])
 
     def moments(self, neurons: IntArray) -> Moments:
-        """Moments of at least `neurons` (ascending, distinct): where they are many, of the whole layer, and kept."""
+        """Moments of at least `neurons` (ascending, distinct); if they are many, of the whole layer, and cached."""
         if 4 * len(neurons) < self.neurons and "_layer" not in self.__dict__:
             return _moments(self.values[:, neurons], neurons)
         return self._layer

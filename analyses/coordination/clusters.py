@@ -25,7 +25,7 @@ NEURON_CLUSTER: dict[str, Any] = {
     "undefined_neurons": pl.Int64,  # constant: in no cluster
     "clusters": pl.Int64,
     "largest_cluster": pl.Int64,  # neurons in it
-    "neurons": pl.List(pl.Int64),  # that have a correlation
+    "neurons": pl.List(pl.Int64),  # those that have a correlation
     "labels": pl.List(pl.Int64),  # the cluster of each, from 1
     "reason": pl.String,
 }
@@ -36,10 +36,10 @@ def neuron_cluster(
 ) -> pl.DataFrame:
     """Ward clusters of each group by D = 1 − |ρ| (ES eq. 9), the tree cut at each threshold: `neuron_cluster`.
 
-    D is no Euclidean distance (it can break the triangle inequality), so Ward's criterion on it is not a variance:
+    D is not a Euclidean distance (it can break the triangle inequality), so Ward's criterion on it is not a variance:
     the heights are those of the Lance–Williams recursion, as scipy and the authors' code compute them. Uncorrelated
-    neurons are 1 apart, so a cut at 0.5 (the paper) leaves nearly all of a weakly correlated group alone, and a cut
-    at 5 (the code) can join a group of 50 whole.
+    neurons are 1 apart, so a cut at 0.5 (the paper) leaves nearly every neuron of a weakly correlated group alone, and
+    a cut at 5 (the code) can join a whole group of 50.
 
     Args:
         activations: T × N at the chosen positions.

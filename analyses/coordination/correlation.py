@@ -35,20 +35,19 @@ def activation_correlation(
 ) -> pl.DataFrame:
     """Mean Pearson correlation within and between groups (ES table 1): relation `activation_correlation`.
 
-    In a gated MLP an activation is act(gate) · up, and the up projection gives it its sign: neurons whose gates open
-    together can have activations that correlate with either sign, and their mean be 0. |activation| does not see the
-    sign.
+    In a gated MLP an activation is act(gate) · up, and the up projection gives it its sign. Activations of neurons
+    whose gates open together can correlate with either sign, so that the mean is 0. |activation| ignores the sign.
 
     Args:
         activations: T × N at the chosen positions.
         groups: `GROUP`, tested groups and controls.
         spaces: `activation` (what ES prints), `abs_activation` (of the absolute values), or both.
-        resamples: bootstrap samples of an interval (BCa, over windows).
+        resamples: bootstrap samples per interval (BCa, over windows).
         seed: of the bootstrap.
 
     Returns:
-        `ACTIVATION_CORRELATION`; which pairs a row is over: `similarity.pair_means`. Constant neurons have no
-        correlation and make no pair; a row without a pair is NULL with its reason.
+        `ACTIVATION_CORRELATION`; `similarity.pair_means` says which pairs a row is over. Constant neurons have no
+        correlation and make no pair; a row without a pair is NULL, with the reason.
     """
     found = stacks(groups)
     every: list[dict[str, Any]] = []
@@ -67,7 +66,7 @@ def _compute(at: At, own: Mapping[str, Any], _pool: Executor | None) -> pl.DataF
 
 
 def _printed_tests(ask: Ask, preset: str, positions: str, _stored: pl.DataFrame) -> pl.DataFrame:
-    """ES §4.2's tests of pairs, of activations and of weights."""
+    """ES §4.2's tests of pairs, for activations and for weights."""
     at = At(ask, preset, positions, SIGN_GROUPS)
     return pair_tests(at.groups, activations=at.activations, weights=at.weights)
 

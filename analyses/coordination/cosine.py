@@ -39,11 +39,11 @@ def cosine_similarity(
         groups: `GROUP`, tested groups and controls.
         activations: T × N at the chosen positions: space `activation`.
         weights: name of a space and its vectors, N × d: `w_out`, `w_in` (in a gated MLP the gate's rows), and `w_up`.
-        resamples: bootstrap samples of an interval (BCa, over windows; of activations only).
+        resamples: bootstrap samples per interval (BCa, over windows; for activations only).
         seed: of the bootstrap.
 
     Returns:
-        `COSINE_SIMILARITY`; which pairs a row is over: `similarity.pair_means`. An all-zero vector has no cosine.
+        `COSINE_SIMILARITY`; `similarity.pair_means` says which pairs a row is over. An all-zero vector has no cosine.
     """
     found = stacks(groups)
     frames = []

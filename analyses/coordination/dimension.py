@@ -51,19 +51,19 @@ def effective_dimension(
 
     The smallest number of principal components that reach `threshold` of the variance (ES eq. 7), and the
     participation ratio (Σλ)² / Σλ², which A.1 of ES says that its table 2 prints; both also as % of the group's size.
-    The number of components takes so few values that most random groups tie and a test of it rejects 0 to 3 of 200
-    random groups at 5 %; test `interpolated_dimension`, the same crossing linear between two components.
+    The number of components takes so few values that most random groups tie, and a test of it rejects 0 to 3 of 200
+    random groups at 5 %. Test `interpolated_dimension` instead, which interpolates linearly between two components.
 
     Args:
         activations: T × N at the chosen positions.
         groups: `GROUP`, tested groups and controls.
         threshold: τ of eq. 7.
-        standardised: each neuron to unit variance first (eigenvalues of the correlations, not of the covariances).
-        resamples: bootstrap samples of the participation ratio's interval; that of the components is a jackknife's.
+        standardised: scale each neuron to unit variance first (eigenvalues of correlations, not covariances).
+        resamples: bootstrap samples for the participation ratio's interval; the components' is a jackknife interval.
         seed: of the bootstrap.
 
     Returns:
-        `EFFECTIVE_DIMENSION`; NULL with the reason where no neuron of the group varies.
+        `EFFECTIVE_DIMENSION`; NULL with the reason if no neuron of the group varies.
     """
     found = stacks(groups)
     moments = activations.moments(used_neurons(found, activations.neurons))
@@ -96,15 +96,15 @@ def effective_dimension(
 
 
 def _blocks(matrix: FloatArray, members: IntArray) -> Iterable[FloatArray]:
-    """The square of `matrix` of each draw, (≤ CHUNK, k, k) at a time."""
+    """Each draw's square block of `matrix`, (≤ CHUNK, k, k) at a time."""
     for part in np.array_split(members, -(-len(members) // CHUNK)):
         yield matrix[part[:, :, None], part[:, None, :]]
 
 
 def _dimensions(blocks: Iterable[FloatArray], threshold: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Components that reach the threshold, their interpolation, and participation ratio, of each symmetric matrix.
+    """Components that reach the threshold, their interpolation, and the participation ratio of each symmetric matrix.
 
-    All three are 0 of a null matrix.
+    All three are 0 for a null matrix.
     """
     dimensions, crossings, ratios = [], [], []
     for block in blocks:
@@ -132,10 +132,10 @@ def _dimension_intervals(
 ) -> dict[str, Any]:
     """Intervals of both dimensions over windows.
 
-    A resample repeats windows, and samples of fewer different positions have fewer dimensions: the percentiles of a
-    bootstrap then lie below the value itself. Of 200 samples of a known Gaussian, the reflected bootstrap covers the
-    participation ratio of the population in 187. The number of components stays too biased for that: its interval is
-    the jackknife's, of what samples of so many positions give (200 of 200), and they lie below the population's.
+    A resample repeats windows, and samples with fewer distinct positions have fewer dimensions, so a bootstrap's
+    percentiles lie below the value itself. The reflected bootstrap covers the population's participation ratio in 187
+    of 200 samples of a known Gaussian. The number of components is too biased for that: its interval is a jackknife's,
+    about what samples of so many positions give (200 of 200), and these lie below the population's.
     """
     resampler = Resampler(activations, neurons)
 

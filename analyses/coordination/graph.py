@@ -1,8 +1,8 @@
 """The signed correlation graph of a group and how well it divides into communities (NC §2–3, A.1–A.4).
 
-igraph and leidenalg are kept from what they mishandle: Louvain gets |w|, Leiden one layer of positive and one of
-negative edges, each with positive weights, so that neither is ever given a negative weight (leidenalg answers one with
-a `BaseException`; `Graph.community_leiden("modularity")` silently with a wrong result).
+igraph and leidenalg are never given negative weights, which they mishandle: Louvain gets |w|, and Leiden one layer of
+positive and one of negative edges, each with positive weights. (leidenalg answers a negative weight with a
+`BaseException`, `Graph.community_leiden("modularity")` silently with a wrong result.)
 """
 
 import random
@@ -33,18 +33,18 @@ GRAPH_MODULARITY: dict[str, Any] = {
     "draw": pl.Int64,
     "pool": pl.String,  # of the random groups: `disjoint` or `layer`
     "method": pl.String,  # `louvain` on |w|, `leiden` on the signed graph, `spectral` on |w|
-    "communities_asked": pl.Int64,  # of spectral clustering; NULL for the others
+    "communities_asked": pl.Int64,  # for spectral clustering; NULL for the others
     "threshold": pl.Float64,  # edges are |correlation| above it
     "positions": pl.Int64,
     "undefined_neurons": pl.Int64,  # constant: isolated
     "edges": pl.Int64,
     "negative_edges": pl.Int64,
     "isolated": pl.Int64,  # neurons without an edge; in no community
-    "components": pl.Int64,  # connected, of the others
+    "components": pl.Int64,  # connected components of the others
     "runs": pl.Int64,  # seeds of Louvain and Leiden, starts of k-means
-    "modularity": pl.Float64,  # NC eq. 6 on |w|, of the best partition
-    "signed_modularity": pl.Float64,  # NC eq. 7, of the same partition
-    "communities": pl.Int64,  # of the same partition
+    "modularity": pl.Float64,  # NC eq. 6 on |w|, for the best partition
+    "signed_modularity": pl.Float64,  # NC eq. 7, for the same partition
+    "communities": pl.Int64,  # in the same partition
     "signed_modularity_low": pl.Float64,
     "signed_modularity_high": pl.Float64,
     "signed_modularity_mean": pl.Float64,  # over the runs
@@ -52,7 +52,7 @@ GRAPH_MODULARITY: dict[str, Any] = {
     "communities_mean": pl.Float64,
     "communities_sd": pl.Float64,
     "run_signed_modularity": pl.List(pl.Float64),
-    "neurons": pl.List(pl.Int64),  # that have an edge
+    "neurons": pl.List(pl.Int64),  # those that have an edge
     "labels": pl.List(pl.Int64),  # the community of each in the best partition, from 1
     "reason": pl.String,
 }
@@ -60,17 +60,17 @@ GRAPH_MODULARITY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """How communities are sought.
+    """How to look for communities.
 
     Attributes:
         threshold: edges are pairs with |correlation| above it (NC A.1).
         louvain_runs: seeds of Louvain (NC A.2: 100).
-        leiden_runs: starts of Leiden: each neuron alone, then random memberships. The best of 20 is the optimum of
-            every one of 450 random signed graphs of 5 to 8 nodes; the first alone misses 46.
-        spectral: numbers of communities asked of spectral clustering (NC A.2: 2 to 8).
+        leiden_runs: starts of Leiden: each neuron alone, then random memberships. The best of 20 is the optimum for
+            all of 450 random signed graphs of 5 to 8 nodes; the first alone misses 46.
+        spectral: numbers of communities that spectral clustering is asked for (NC A.2: 2 to 8).
         spectral_runs: starts of k-means.
-        seed: of all of them.
-        resamples: bootstrap samples of the tested groups' intervals.
+        seed: for all of them.
+        resamples: bootstrap samples for the tested groups' intervals.
     """
 
     threshold: float = 0.1
@@ -92,22 +92,22 @@ def graph_modularity(
 ) -> pl.DataFrame:
     """Communities of every group's signed correlation graph (NC table 1): relation `graph_modularity`.
 
-    The partition of a method is the best of its runs: by modularity on |w| for Louvain, by signed modularity for
-    Leiden, by the k-means objective for spectral clustering. Its interval, for the tested groups and the first two
-    methods, is a percentile bootstrap over windows that rebuilds the graph and repeats a twentieth of the runs.
-    Resampling adds noise to the correlations and so edges to a sparse graph: the interval shows spread, and can miss
-    the estimate to one side.
+    A method's partition is the best of its runs: by modularity on |w| for Louvain, by signed modularity for Leiden, by
+    the k-means objective for spectral clustering. Its interval, for the tested groups and the first two methods, is a
+    percentile bootstrap over windows that rebuilds the graph and repeats a twentieth of the runs. Resampling adds
+    noise to the correlations and so edges to a sparse graph: the interval shows spread, and may lie to one side of the
+    estimate.
 
     Args:
         activations: T × N at the chosen positions.
         groups: `GROUP`, tested groups and controls.
-        positions: seeded sample of positions that the correlations are over (NC A.1: 1,000); all if fewer.
+        positions: size of the seeded sample of positions for the correlations (NC A.1: 1,000); all if fewer.
         options: `GraphOptions`.
         pool: processes to share the graphs among; the result is the same with and without.
 
     Returns:
-        `GRAPH_MODULARITY`, one row per group, draw, method and number of communities asked. NULL with the reason where
-        no edge is left, or where fewer neurons have an edge than communities are asked for.
+        `GRAPH_MODULARITY`, one row per group, draw, method and number of communities asked for. NULL with the reason if
+        no edge is left, or if fewer neurons have an edge than communities are asked for.
     """
     options = options or GraphOptions()
     chosen = activations.sample(positions, options.seed)
@@ -138,11 +138,11 @@ def run_tests(frame: pl.DataFrame) -> pl.DataFrame:
     """NC A.4's Mann–Whitney test of modularity, as printed: relation `group_test`.
 
     It compares the Louvain runs on a group's graph with the best partitions of its random groups. Runs on one graph
-    and partitions of many graphs are not exchangeable (the column says so); `group_tests.group_test` has the test
-    that is.
+    and partitions of many graphs are not exchangeable (the column says so); `group_tests.group_test` has the
+    exchangeable test.
 
     Args:
-        frame: `graph_modularity` of one run, preset and positions: its random groups are of one pool.
+        frame: `graph_modularity` of one run, preset and positions, with random groups of one pool.
 
     Returns:
         `GROUP_TEST`, corrected over the groups.
@@ -202,9 +202,9 @@ def louvain(weights: FloatArray, runs: int, seed: int) -> IntArray:
 def leiden(weights: FloatArray, runs: int, seed: int) -> IntArray:
     """Partitions of the signed graph by Leiden on two layers with weights 1 and −1, one per start, shape (runs, n).
 
-    Two nodes without an edge may gain from one community (their negative degrees alone would make one expect negative
-    edges), so every community is considered in a move, not only the neighbours' as by default: that misses the optimum
-    of 63 of 180 random signed graphs of 5 to 8 nodes with 20 seeds.
+    Two nodes without an edge may gain from sharing a community (their negative degrees alone lead one to expect
+    negative edges), so a move considers every community, not only the neighbours'. That default misses the optimum in
+    63 of 180 random signed graphs of 5 to 8 nodes with 20 seeds.
     """
     layers = [(sign, *_layer(part)) for sign, part in ((1, np.maximum(weights, 0)), (-1, np.maximum(-weights, 0)))]
     nodes = len(weights)
@@ -312,7 +312,7 @@ def _best_partition(weights: FloatArray, method: dict[str, Any], options: GraphO
 def _partitions(
     weights: FloatArray, method: dict[str, Any], options: GraphOptions, part: float
 ) -> tuple[IntArray, FloatArray]:
-    """Partitions by a method with a part of its runs, and what its best one is largest in."""
+    """A method's partitions from a share of its runs, and the objective that its best one maximises."""
     name, seed = method["method"], options.seed
     if name == "louvain":
         found = louvain(weights, max(1, round(part * options.louvain_runs)), seed)
@@ -347,7 +347,7 @@ def _interval(resampler: Resampler, method: dict[str, Any], options: GraphOption
 
 
 def _graph(correlation: FloatArray, threshold: float) -> tuple[FloatArray, IntArray]:
-    """Signed weights among the nodes that have an edge, and which nodes those are."""
+    """Signed weights among the nodes that have an edge, and these nodes."""
     weights = np.where(np.abs(correlation) > threshold, correlation, 0.0)
     weights = (weights + weights.T) / 2  # resampled products round differently on the two sides
     np.fill_diagonal(weights, 0)

@@ -1,4 +1,4 @@
-"""Mutual information of the neurons of a group: what correlation does not see (docs/definitions.md, "Coordination")."""
+"""Mutual information of a group's neurons: sees what correlation cannot (docs/definitions.md, "Coordination")."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -21,7 +21,7 @@ Estimator = Literal["binned", "ksg"]
 MUTUAL_INFORMATION: dict[str, Any] = (
     {"estimator": pl.String} | PAIR_MEAN | {"mean_information": pl.Float64, "reason": pl.String}  # nats
 )
-_JITTER = 1e-10  # of a standard deviation: breaks ties, moves no distance that matters
+_JITTER = 1e-10  # of a standard deviation: breaks ties without changing distances noticeably
 
 
 def mutual_information(
@@ -37,27 +37,27 @@ def mutual_information(
     seed: int = 0,
     pool: Executor | None = None,
 ) -> pl.DataFrame:
-    """Mean mutual information of the pairs within and between groups: relation `mutual_information`.
+    """Mean mutual information of pairs within and between groups: relation `mutual_information`.
 
-    `binned` is over all positions and all groups, `ksg` (1 ms per pair) over `contexts` seeded positions, within the
-    tested groups and the first `ksg_controls` random ones. The binned estimate is a plug-in: independent neurons get
-    about (bins − 1)²/(2T) nats, 0.004 at T = 25,088 but 0.11 at 1,000: compare it only over the same positions.
+    `binned` uses all positions and all groups, `ksg` (1 ms per pair) uses `contexts` seeded positions, the tested
+    groups and the first `ksg_controls` random ones. The binned estimate is a plug-in: independent neurons get
+    about (bins − 1)²/(2T) nats, 0.004 at T = 25,088 but 0.11 at 1,000, so compare it only over the same positions.
 
     Args:
         activations: T × N at the chosen positions.
         groups: `GROUP`, tested groups and controls.
         estimators: which of the two.
-        bins: of equal frequency, for each neuron (`binned_codes`).
+        bins: number of bins of equal frequency, per neuron (`binned_codes`).
         neighbours: k of the KSG estimator.
-        contexts: positions of the KSG estimator; all where there are no more.
-        ksg_controls: random groups of the KSG estimator.
-        ksg_neurons: of a larger group, the KSG estimator takes so many seeded ones.
+        contexts: positions for the KSG estimator; all if there are no more.
+        ksg_controls: random groups for the KSG estimator.
+        ksg_neurons: how many seeded neurons of a larger group the KSG estimator takes.
         seed: of the sampled positions and of the noise that breaks ties for KSG.
         pool: processes to share the pairs among; the result is the same with and without.
 
     Returns:
-        `MUTUAL_INFORMATION` (comparisons: `groups.comparisons`). Constant neurons make no pair. NULL with the reason
-        without a pair, or with fewer positions than bins or neighbours.
+        `MUTUAL_INFORMATION` (comparisons: `neuron_groups.comparisons`). Constant neurons make no pair. NULL with the
+        reason if there is no pair, or fewer positions than bins or neighbours.
     """
     frames = []
     for estimator in estimators:
@@ -71,11 +71,11 @@ def mutual_information(
 
 
 def binned_codes(values: FloatArray, bins: int) -> IntArray:
-    """The bin of every value, bins of equal frequency for each neuron: (T, n) to (n, T), 0 … bins − 1.
+    """The bin of every value, in bins of equal frequency per neuron: (T, n) to (n, T), 0 … bins − 1.
 
-    Equal values share a bin (the highest that any of them would get): a bin is a function of the value alone. Ties
-    told apart by their position would make the bin a function of time too, and two independent neurons that are
-    zero most of the time share nearly all of that.
+    Equal values share a bin (the highest that any of them would get), so a bin depends on the value alone. Breaking
+    ties by position would make it depend on time too, and two independent neurons that are zero most of the time would
+    share nearly all of that.
     """
     ordered = np.sort(values, axis=0)
     edges = ordered[-(-np.arange(1, bins) * len(values) // bins)]
@@ -86,9 +86,9 @@ def binned_codes(values: FloatArray, bins: int) -> IntArray:
 
 
 def binned_information(first: IntArray, second: IntArray | None, bins: int) -> FloatArray:
-    """Plug-in mutual information, nats, of all pairs of two sets of binned neurons, (a, T) and (b, T), row by row.
+    """Plug-in mutual information, nats, of all pairs from two sets of binned neurons, (a, T) and (b, T), row by row.
 
-    Shape (a·b,); with None for the second the a·(a − 1)/2 pairs within the first.
+    Shape (a·b,); if the second is None, the a·(a − 1)/2 pairs within the first.
     """
     counts = []
     for i, one in enumerate(first):
@@ -107,8 +107,8 @@ def binned_information(first: IntArray, second: IntArray | None, bins: int) -> F
 def ksg_information(first: FloatArray, second: FloatArray | None, neighbours: int) -> FloatArray:
     """Kraskov, Stögbauer and Grassberger's first estimator (2004, eq. 8), nats; pairs as in `binned_information`.
 
-    ψ(k) + ψ(T) − ⟨ψ(n_x + 1) + ψ(n_y + 1)⟩, with n_x the points strictly nearer in x than the k-th neighbour in the
-    larger of the two distances. The values, (a, T) and (b, T), must have no ties; an estimate may be below 0.
+    ψ(k) + ψ(T) − ⟨ψ(n_x + 1) + ψ(n_y + 1)⟩, where n_x counts the points strictly nearer in x than the k-th neighbour
+    in the larger of the two distances. The values, (a, T) and (b, T), must have no ties; an estimate may be below 0.
     """
     size = first.shape[1]
     values = []
@@ -122,7 +122,7 @@ def ksg_information(first: FloatArray, second: FloatArray | None, neighbours: in
 
 
 def _within_radius(x: FloatArray, radius: FloatArray) -> IntArray:
-    """How many points, itself among them, lie within `radius` of each."""
+    """How many points lie within `radius` of each, itself included."""
     ordered = np.sort(x)
     return np.searchsorted(ordered, x + radius, side="right") - np.searchsorted(ordered, x - radius, side="left")
 
@@ -136,7 +136,7 @@ def _rows(
     seed: int,
     pool: Executor | None,
 ) -> list[dict[str, Any]]:
-    """A row for every comparison of every draw; `parameter` is the number of bins, or of neighbours."""
+    """One row per comparison and draw; `parameter` is the number of bins or of neighbours."""
     neurons = used_neurons(found, activations.neurons)
     values = activations.values[:, neurons]
     least = parameter if estimator == "binned" else parameter + 1
@@ -168,7 +168,7 @@ def _rows(
 def _tasks(
     found: list[Stack], neurons: IntArray, varies: BoolArray
 ) -> Iterator[tuple[dict[str, Any], IntArray, IntArray | None]]:
-    """Key columns and rows of the varying neurons of both sides (the second None: within the first)."""
+    """Key columns and both sides' varying neurons (the second None: within the first)."""
     for comparison, stack, other in comparisons(found):
         for (keys, first), (draw, second) in zip(
             stack.each(), zip(other.draws, other.members, strict=True), strict=True
@@ -186,7 +186,7 @@ def _at_most(rows: IntArray, most: int | None, seed: int) -> IntArray:
 
 
 def _standardised(values: FloatArray, seed: int) -> FloatArray:
-    """Unit variance and a little noise, (T, n) to (n, T): ties would make k-th neighbour distances of 0."""
+    """Scale to unit variance and add a little noise, (T, n) to (n, T): ties would make k-th neighbour distances 0."""
     rows = values.T.astype(np.float64)
     spread = rows.std(axis=1, keepdims=True)
     rows = (rows - rows.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)

@@ -1,15 +1,15 @@
 """Neuron groups and the random groups that they are compared with (docs/definitions.md, "Neuron groups").
 
 A group frame has one row per `group_name` × `k` × `draw` × `neuron`. k is the number of neurons in the group. Draw 0
-is a group chosen by what its neurons do; draws 1 … C of the group `control` are random, drawn in a `pool`: `disjoint`,
-the neurons in no tested group, or `layer`, all of them. A tested group is drawn in none: its pool is NULL as it is
-stored, and in an analysis the pool that it is compared with. A group that cannot be formed is one row with neuron NULL
-and the reason.
+is a group chosen by what its neurons do; draws 1 … C of the group `control` are random, drawn from a `pool`:
+`disjoint`, the neurons in no tested group, or `layer`, all of them. A tested group is not drawn: its stored pool is
+NULL, and in an analysis its pool is that of the controls it is compared with. A group that cannot be formed is one row
+with neuron NULL and the reason.
 
-The groups follow the papers, which read the sign of a mean. `boost_settled` and `suppress_settled` are a variant beside
-them, for analyses that ask for it by `group_names`; none does by default. Random groups are drawn as if the variant
-were not there, so that it changes no result of the other groups: the pool `disjoint` leaves out the neurons of the
-others alone, and a random group may hold a neuron that only the variant has.
+The groups follow the papers, which read the sign of a mean. `boost_settled` and `suppress_settled` are a variant for
+analyses that ask for it by `group_names`; none does by default. Random groups are drawn as if the variant did not
+exist, so it changes no result of the other groups: the pool `disjoint` leaves out only the neurons of the others, and a
+random group may hold a neuron that only the variant has.
 """
 
 from collections.abc import Iterator, Mapping
@@ -48,7 +48,7 @@ class Stack:
         draws: shape (D,).
         members: neuron indices, ascending in each row, shape (D, k); (D, 0) where the group could not be formed.
         reason: why it could not.
-        pool: where a control was drawn; of a tested group, the pool of the controls that it is compared with.
+        pool: where a control was drawn; for a tested group, the pool of the controls it is compared with.
     """
 
     group_name: str
@@ -75,7 +75,7 @@ def sign_groups(ranking: pl.DataFrame, k: int = 50) -> pl.DataFrame:
     Args:
         ranking: `neuron_influence` of one run, preset and token group: `neuron`, `rank` (1 = largest influence) and
             `role` (`boost` where ablation raises the group's loss, `suppress` where it lowers it, NULL at 0).
-        k: neurons in each group. With fewer of a sign than k, that group is not formed.
+        k: neurons per group. A sign with fewer than k neurons gets no group.
 
     Returns:
         `GROUP`, draw 0.
@@ -89,7 +89,7 @@ def settled_groups(ranking: pl.DataFrame, signs: pl.DataFrame, k: int = 50) -> p
     Args:
         ranking: as in `sign_groups`.
         signs: `neuron_sign` of the same run, preset and token group: `neuron`, `settled_role` and `reason`.
-        k: neurons in each group. With fewer of a settled sign than k, or without intervals, it is not formed.
+        k: neurons per group. A sign with fewer than k settled neurons, or without intervals, gets no group.
 
     Returns:
         `GROUP`, draw 0.
@@ -136,14 +136,14 @@ def with_controls(
     seed: int = 0,
     pool: Pool | None = None,
 ) -> pl.DataFrame:
-    """The groups, and for each of their sizes `draws` random groups of that size, named `control`.
+    """The groups, plus `draws` random groups, named `control`, of each of their sizes.
 
     Args:
         groups: `GROUP`.
         neurons: N of the layer.
-        draws: C, the number of random groups of each size. The first 100 of 10,000 are the 100 of the same seed.
+        draws: C, random groups per size. The first 100 of 10,000 are the same as 100 drawn with the same seed.
         seed: of the draws.
-        pool: as in `random_groups`; None: the one of `suited_pool`.
+        pool: as in `random_groups`; None: that of `suited_pool`.
 
     Returns:
         `GROUP`, with the pool in every row.
@@ -154,17 +154,17 @@ def with_controls(
 
 
 def random_groups(groups: pl.DataFrame, neurons: int, *, draws: int, seed: int, pool: Pool) -> pl.DataFrame:
-    """For each size of the groups that are formed, `draws` random groups of that size, named `control`.
+    """`draws` random groups, named `control`, for each size of the groups that were formed.
 
     Args:
         groups: `GROUP`, draw 0.
         neurons: N of the layer.
-        draws: C, the number of random groups of each size.
+        draws: C, random groups per size.
         seed: of the draws.
         pool: `disjoint` draws from the neurons in none of the groups, `layer` from all N (NC A.4).
 
     Returns:
-        `GROUP`. Where the pool holds fewer than k neurons: one row with the reason.
+        `GROUP`. A size for which the pool holds too few neurons is one row with the reason.
     """
     taken = groups["neuron"].drop_nulls().unique().to_numpy()
     candidates = np.arange(neurons) if pool == WHOLE_LAYER else np.setdiff1d(np.arange(neurons), taken)
@@ -196,18 +196,18 @@ def random_groups(groups: pl.DataFrame, neurons: int, *, draws: int, seed: int, 
 def suited_pool(groups: pl.DataFrame, neurons: int) -> Pool:
     """Where to draw controls from: `disjoint`, unless the groups hold more than a tenth of the layer; then `layer`.
 
-    What the tested groups have is missing from the rest of the layer, so disjoint controls lie on the other side of
-    the layer's mean and a random group looks too extreme. Measured on 400 random groups of 50, two at a time, mean
-    correlation at 5 %: of 1,024 neurons 7 % are rejected (whole layer: 6 %), of 172 neurons 36 % (whole layer: 5 %).
+    The rest of the layer lacks what the tested groups have, so disjoint controls lie on the other side of the layer's
+    mean, and a random group looks too extreme. Measured on 400 random groups of 50, two at a time, mean correlation at
+    5 %: with 1,024 neurons 7 % are rejected (whole layer: 6 %), with 172 neurons 36 % (whole layer: 5 %).
     """
     return DISJOINT if groups["neuron"].drop_nulls().n_unique() <= neurons / 10 else WHOLE_LAYER
 
 
 def stacks(groups: pl.DataFrame) -> list[Stack]:
-    """The groups as arrays, one `Stack` a group name and size, in the order in which they come.
+    """The groups as arrays, one `Stack` per group name and size, in order of appearance.
 
     Raises:
-        ValueError: a draw that does not hold k distinct neurons, or random groups of two pools: a statistic is
+        ValueError: a draw does not hold k distinct neurons, or random groups come from two pools, where a statistic is
             compared with those of one.
     """
     if (pools := groups.filter(pl.col("group_name") == CONTROL)["pool"].unique()).len() > 1:
@@ -227,10 +227,10 @@ def stacks(groups: pl.DataFrame) -> list[Stack]:
 
 
 def comparisons(found: list[Stack]) -> Iterator[tuple[str, Stack, Stack]]:
-    """Which pairs of neurons tables 1 and 3 of ES are about, as (comparison, stack, other), aligned draw by draw.
+    """The pairs of neurons in tables 1 and 3 of ES, as (comparison, stack, other), aligned draw by draw.
 
-    `within` each group (B, S, R); `groups`, between each two tested groups that share no neuron (B–S) and between
-    each control and the next (R1–R2; the last with the first).
+    `within` each group (B, S, R); `groups`, between any two tested groups that share no neuron (B–S) and between each
+    control and the next (R1–R2; the last with the first).
     """
     formed = [stack for stack in found if stack.reason is None]
     tested = [stack for stack in formed if stack.tested]
@@ -248,7 +248,7 @@ def used_neurons(found: list[Stack], neurons: int) -> IntArray:
     """All neurons of the groups, ascending.
 
     Raises:
-        ValueError: an index outside the layer's `neurons`.
+        ValueError: an index is outside the layer's `neurons`.
     """
     used = np.unique(np.concatenate([stack.members.ravel() for stack in found] or [np.zeros(0, dtype=np.int64)]))
     if len(used) and not (used[0] >= 0 and used[-1] < neurons):

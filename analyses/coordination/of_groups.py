@@ -1,7 +1,7 @@
-"""Analyses of groups of neurons: each preset's groups at the positions that coordination is measured over.
+"""Analyses of groups of neurons: each preset's groups at the positions over which coordination is measured.
 
-Which preset an analysis is of: ES's for coordination and spectra, NC's for graphs (docs/definitions.md,
-"Coordination"). Where ES has no rare position in a run, NC stands in.
+Coordination and spectra use ES's preset, graphs NC's (docs/definitions.md, "Coordination"). If ES has no rare position
+in a run, NC stands in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,22 +35,22 @@ SIGN_GROUPS = ("boost", "suppress")
 STAND_IN = {"plateau": "top", "excitatory": "top_boost", "inhibitory": "top_suppress"}  # without a plateau: DS's 1 %
 GROUPED = ("neuron_group", "neuron_influence")  # what `At.groups` and `standing` read
 
-Pool = Literal["disjoint", "layer"]  # where random groups are drawn: outside the tested groups, or in the whole layer
+Pool = Literal["disjoint", "layer"]  # where random groups are drawn: outside the tested groups, or from the whole layer
 DISJOINT: Pool = "disjoint"
 WHOLE_LAYER: Pool = "layer"
 
-# Parameters of an analysis of weights, of one that looks at positions, and of graphs.
+# Parameters of an analysis of weights, of one of activations at positions, and of one of graphs.
 WEIGHTS = {"presets": ["es"], "group_names": [*SIGN_GROUPS, "plateau"], "pool": DISJOINT}
 ES = WEIGHTS | {"token_groups": [RARE]}
 NC = ES | {"presets": ["nc"], "group_names": [*SIGN_GROUPS, "excitatory", "inhibitory"], "pool": WHOLE_LAYER}
-_OF_THE_ADAPTER = ("presets", "group_names", "pool", "token_groups")  # parameters that `compute` does not get
+_OF_THE_ADAPTER = ("presets", "group_names", "pool", "token_groups")  # parameters not passed to `compute`
 
 OfGroups = Callable[["At", Mapping[str, Any], Executor | None], pl.DataFrame]
 
 
 @dataclass(frozen=True)
 class At:
-    """Where an analysis of groups is: one preset, whose groups it is about, and the positions that it looks at."""
+    """Where an analysis of groups is: one preset, whose groups it is about, and its positions."""
 
     ask: Ask
     preset: str
@@ -68,13 +68,13 @@ class At:
 
     @property
     def weights(self) -> dict[str, FloatArray]:
-        """The output and input vectors: `vectors` of `w_out` and `w_in`."""
+        """The output and input weight vectors: `vectors` of `w_out` and `w_in`."""
         return self.vectors("w_out", "w_in")
 
     def vectors(self, *names: str) -> dict[str, FloatArray]:
-        """Those of these weight vectors that the run has, N × d each (`w_up` is only of a gated MLP).
+        """The named weight vectors that the run has, N × d each (only a gated MLP has `w_up`).
 
-        They have no positions, so only `rare` brings them.
+        They have no positions, so only `rare` returns them.
         """
         if self.positions != RARE:
             return {}
@@ -84,7 +84,7 @@ class At:
 
     @property
     def groups(self) -> pl.DataFrame:
-        """The groups of these names, in this order, and the random ones of their sizes, of one pool."""
+        """The groups with these names, in this order, and random ones of their sizes from one pool."""
         stored = of_pool(unkeyed(self.ask(Source("neuron_group", self.preset, RARE))), self.pool)
         formed = set(stored.filter(pl.col("neuron").is_not_null())["group_name"])
         stand_ins = [STAND_IN[name] for name in self.group_names if name in STAND_IN and name not in formed]
@@ -96,14 +96,14 @@ class At:
 
 
 def of_pool(stored: pl.DataFrame, pool: Pool) -> pl.DataFrame:
-    """The tested groups, and of the random ones those of one pool: never of both.
+    """The tested groups, and the random ones of one pool, never of both.
 
     Args:
         stored: rows of `neuron_group` of one run, preset and token group.
-        pool: asked for. Where the tested groups hold too much of the layer there is only `layer`, and it stands in.
+        pool: asked for. If the tested groups hold too much of the layer, only `layer` exists and stands in.
 
     Returns:
-        The rows, and in the column `pool` of each, tested groups included, the pool that they are compared with.
+        The rows; in all of them, tested groups included, the column `pool` is the pool compared with.
     """
     there = set(stored["pool"].drop_nulls())
     found = next((name for name in (pool, WHOLE_LAYER) if name in there), pool)
@@ -126,11 +126,11 @@ def of_groups(
 
     Args:
         relation: its name, and the relation's.
-        schema: the columns that `compute` gives.
-        compute: the rows of one preset and positions, given where it is (`At`), the parameters and processes.
+        schema: the columns that `compute` returns.
+        compute: the rows for one preset and positions (`At`), from the parameters and processes.
         reads: what `compute` asks for besides the groups.
         parameters: `WEIGHTS`, `ES` or `NC` (which presets, groups, random groups and positions it is about), and those
-            that `compute` gets.
+            passed to `compute`.
         shares_work: as in `Analysis`.
         tested: as in `Analysis`.
         printed_tests: as in `Analysis`.
@@ -148,7 +148,7 @@ def of_groups(
 
 
 def _everywhere(relation: str, compute: OfGroups) -> Compute:
-    """`compute` at every preset and positions of the parameters."""
+    """`compute` for every preset and positions in the parameters."""
 
     def results(ask: Ask, parameters: Mapping[str, Any], pool: Executor | None) -> Results:
         own = {name: value for name, value in parameters.items() if name not in _OF_THE_ADAPTER}
@@ -169,9 +169,10 @@ def is_matched(ask: Ask) -> bool:
 
 
 def standing(ask: Ask, presets: Sequence[str]) -> Sequence[str]:
-    """The presets asked for; NC's instead of ES's in a run without a rare position of ES's.
+    """The presets asked for; NC's instead of ES's in a run where ES has no rare position.
 
-    In a run of matched contexts the matched tokens instead of all: the others' groups are of positions chosen for them.
+    In a run of matched contexts only the matched tokens: its positions were chosen for them, so other presets' groups
+    mean nothing there.
     """
     if is_matched(ask):
         return [MATCHED]

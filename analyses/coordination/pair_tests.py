@@ -20,10 +20,10 @@ from rare_tokens.analyses.statistics import (
 def pair_tests(
     groups: pl.DataFrame, *, activations: Activations | None = None, weights: dict[str, FloatArray] | None = None
 ) -> pl.DataFrame:
-    """Mann–Whitney of the pairs within a group against those within one random group, as ES §4.2: `group_test`.
+    """Mann–Whitney of the pairs within a group against those within one random group, as in ES §4.2: `group_test`.
 
-    The p is the one that such a paper prints. Pairs share neurons, so they are not exchangeable (the column says so),
-    and random groups are found different from random groups far more often than at the level.
+    p is what such a paper prints. Pairs share neurons, so they are not exchangeable (the column says so), and random
+    groups differ from random groups far more often than the level says.
 
     Args:
         groups: `GROUP`, tested groups and controls; the first control of the group's size is the random one.

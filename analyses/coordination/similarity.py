@@ -1,4 +1,4 @@
-"""Mean similarity of the pairs within and between groups: what tables 1 and 3 of ES have in common."""
+"""Mean similarity of pairs within and between groups: what tables 1 and 3 of ES have in common."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ PAIR_MEAN: dict[str, Any] = {
     "k": pl.Int64,
     "draw": pl.Int64,
     "pool": pl.String,  # of the random groups: `disjoint` or `layer`
-    "comparison": pl.String,  # `within` a group, between two `groups` of a kind, or of a group with all `random` ones
+    "comparison": pl.String,  # `within` a group, between two `groups` of a kind, or a group with all `random` ones
     "other_group": pl.String,
     "other_k": pl.Int64,
     "other_draw": pl.Int64,  # NULL for `random`: the mean is over all draws
     "positions": pl.Int64,
-    "pairs": pl.Int64,  # of neurons that have a value
+    "pairs": pl.Int64,  # pairs of neurons that have a value
     "undefined_neurons": pl.Int64,  # of the group: constant, or all zero
 }
 
@@ -47,11 +47,11 @@ class Similarity:
     defined: BoolArray
 
     def rows(self, members: IntArray) -> IntArray:
-        """Where `members` (any shape) stand in the matrix."""
+        """The places of `members` (any shape) in the matrix."""
         return np.searchsorted(self.neurons, members)
 
     def pairs(self, members: IntArray) -> FloatArray:
-        """The similarities of all defined pairs of one group, shape (m·(m − 1)/2,)."""
+        """Similarities of one group's defined pairs, shape (m·(m − 1)/2,)."""
         rows = self.rows(members)
         rows = rows[self.defined[rows]]
         return self.matrix[np.ix_(rows, rows)][np.triu_indices(len(rows), 1)]
@@ -89,15 +89,14 @@ class Resampler:
 def pair_means(similarity: Similarity, found: list[Stack], value: str, positions: int | None) -> list[dict[str, Any]]:
     """Mean similarity over the pairs of two different neurons, for every group and every comparison.
 
-    To the comparisons of `groups.comparisons` comes `random`, between a tested group and all its controls together
-    (B–R, S–R), and between each control and all others, which is what B–R is tested against. A neuron that is in both
-    groups makes no pair with itself.
+    Besides `neuron_groups.comparisons` there is `random`: a tested group with all its controls together (B–R, S–R), and
+    each control with all others, against which B–R is tested. A neuron in both groups makes no pair with itself.
 
     Args:
-        similarity: of all neurons in `found`.
+        similarity: similarities of all neurons in `found`.
         found: the groups.
         value: name of the column for the mean.
-        positions: for the column of that name; NULL for weights.
+        positions: value of the column of that name; NULL for weights.
 
     Returns:
         Rows of `PAIR_MEAN`, `value` and `reason`.
@@ -131,11 +130,11 @@ def interval(
     """Columns `low` and `high`: the bootstrap interval of a mean over pairs.
 
     Args:
-        resample: (batch, W) counts of windows to (batch, n, n) similarities.
+        resample: turns (batch, W) counts of windows into (batch, n, n) similarities.
         windows: W.
-        first: rows of the group.
-        second: rows of the other group; None: the pairs within the first.
-        options: of `window_interval`.
+        first: the group's rows.
+        second: the other group's rows; None: the pairs within the first.
+        options: for `window_interval`.
     """
     other = first if second is None else second
 
@@ -184,7 +183,7 @@ def _rows(
 
 
 def _within(similarity: Similarity, members: IntArray) -> tuple[FloatArray, IntArray]:
-    """Sum over unordered pairs, and their number, of each draw."""
+    """Each draw's sum over unordered pairs, and their number."""
     rows = similarity.rows(members)
     counts = similarity.defined[rows].sum(axis=1)
     sums = np.concatenate(
@@ -207,7 +206,7 @@ def _between(similarity: Similarity, stack: Stack, other: Stack) -> tuple[FloatA
 
 
 def _with_controls(similarity: Similarity, stack: Stack, controls: Stack) -> tuple[FloatArray, IntArray]:
-    """Pairs of each draw of `stack` with every control, or, for the controls themselves, with every other one.
+    """Each draw of `stack` paired with every control, or each control with every other one.
 
     With n_i the number of controls that neuron i is in, the sum over all pairs of a group with all controls is
     Σ_{i∈group} (S n)_i: one matrix-vector product for all groups.
@@ -235,7 +234,7 @@ def with_intervals(
     kind: str,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """The rows, those of tested groups (`within` and `groups`) with the interval of their mean."""
+    """The rows; those of tested groups (`within` and `groups`) get the interval of their mean."""
     limits: dict[tuple[Any, ...], dict[str, Any]] = {}
     for comparison, first, second in comparisons(found):
         if not first.tested:

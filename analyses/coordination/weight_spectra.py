@@ -1,7 +1,8 @@
-"""Eigenvalue spectra of groups' weights and the exponent of their tails (ES §2.2, 3.4, 4.3, table 4).
+"""Eigenvalue spectra of groups' weights and their tails' exponents (ES §2.2, 3.4, 4.3, table 4).
 
-Ξ_G = W_G W_Gᵀ / d (ES eq. 10) of a group, and of the whole layer, whose Wᵀ W of eq. 2 has the same non-zero
-eigenvalues times d, so the same exponents. Zero eigenvalues (duplicated neurons, a group larger than d) are left out.
+Ξ_G = W_G W_Gᵀ / d (ES eq. 10) is taken for each group and for the whole layer, whose Wᵀ W of eq. 2 has the same
+non-zero eigenvalues times d, so the same exponents. Zero eigenvalues (duplicated neurons, a group larger than d) are
+left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +22,11 @@ from rare_tokens.analyses.statistics import CONTROL, LAYER
 
 Rule = Literal["fix_finger", "mid", "tenth"]
 RULES: tuple[Rule, ...] = ("fix_finger", "mid", "tenth")
-BINS = 100  # of the log-binned density, as in AlphaPruning and WeightWatcher
+BINS = 100  # in the log-binned density, as in AlphaPruning and WeightWatcher
 
 _KEYS: dict[str, Any] = {
     "matrix": pl.String,  # `w_out` or `w_in`
-    "standardised": pl.Boolean,  # each row to mean 0 and variance 1 first
+    "standardised": pl.Boolean,  # whether each row is first scaled to mean 0 and variance 1
     "group_name": pl.String,  # `layer`: all neurons
     "k": pl.Int64,  # neurons
     "draw": pl.Int64,
@@ -67,13 +68,13 @@ def weight_spectrum(
     Args:
         weights: name of a matrix (`w_out`, `w_in`) and its rows, one per neuron, N × d.
         groups: `GROUP`, tested groups and controls.
-        standardised: each row to mean 0 and variance 1 first.
-        rules: how many eigenvalues are the tail (`tail_fit`).
-        seed: of the intervals of fix-finger.
+        standardised: scale each row to mean 0 and variance 1 first.
+        rules: how many eigenvalues make the tail (`tail_fit`).
+        seed: for the intervals of fix-finger.
 
     Returns:
-        `WEIGHT_SPECTRUM`, one row per matrix, group, draw and rule. NULL with the reason where there are fewer
-        eigenvalues than the rule needs, or where those of the tail are all the same.
+        `WEIGHT_SPECTRUM`, one row per matrix, group, draw and rule. NULL with the reason if there are fewer
+        eigenvalues than the rule needs, or if those in the tail are all equal.
     """
     rows: list[dict[str, Any]] = []
     for keys, reason, spectrum in _spectra(weights, stacks(groups), standardised):
@@ -93,11 +94,11 @@ def spectral_density(
     Args:
         weights: name of a matrix and its rows, N × d.
         groups: `GROUP`; its controls are left out.
-        standardised: each row to mean 0 and variance 1 first.
-        bins: of equal width in log λ, from the smallest to the largest eigenvalue.
+        standardised: scale each row to mean 0 and variance 1 first.
+        bins: number of bins, of equal width in log λ, from the smallest to the largest eigenvalue.
 
     Returns:
-        `SPECTRAL_DENSITY`, one row per matrix, group and bin; one with the reason where no eigenvalue is above zero.
+        `SPECTRAL_DENSITY`, one row per matrix, group and bin; one with the reason if no eigenvalue is above zero.
     """
     tested = [stack for stack in stacks(groups) if stack.tested]
     rows: list[dict[str, Any]] = []
@@ -125,26 +126,26 @@ def hill(spectrum: FloatArray) -> tuple[FloatArray, FloatArray]:
     logs = np.log(spectrum)
     k = np.arange(1, len(spectrum) + 1)
     sums = np.maximum(np.cumsum(logs) - k * logs, 0.0)
-    sums[spectrum == spectrum[:1]] = 0.0  # equal values: rounding is no tail
+    sums[spectrum == spectrum[:1]] = 0.0  # equal values: rounding does not make a tail
     return np.divide(k, sums, out=np.full(len(k), np.inf), where=sums > 0), sums
 
 
 def tail_distances(spectrum: FloatArray, tails: IntArray, alphas: FloatArray) -> FloatArray:
     """Kolmogorov–Smirnov distance D of the largest values of a descending spectrum from the power law.
 
-    As WeightWatcher and powerlaw measure it: the empirical distribution is taken just below each value.
+    Measured as in WeightWatcher and powerlaw: the empirical distribution is taken just below each value.
 
     Args:
         spectrum: positive, descending, shape (n,).
-        tails: how many of the largest values, shape (c,).
-        alphas: the exponent of each of these tails, shape (c,).
+        tails: how many of the largest values are in each tail, shape (c,).
+        alphas: each tail's exponent, shape (c,).
 
     Returns:
         D of each tail, shape (c,).
     """
     logs, tails = np.log(spectrum), tails[:, None]
     above = tails - 1 - np.arange(len(logs))  # values of the tail below each value
-    with np.errstate(over="ignore"):  # beyond the tail, where nothing is measured
+    with np.errstate(over="ignore"):  # overflows only beyond the tail, where nothing is measured
         fitted = 1 - np.exp(-alphas[:, None] * (logs - logs[tails - 1]))
     return np.where(above >= 0, np.abs(fitted - above / tails), 0.0).max(axis=1)
 
@@ -154,8 +155,8 @@ def tail_fit(spectrum: FloatArray, rule: Rule) -> dict[str, Any]:
 
     * `mid`: k = ⌊n/2⌋. AlphaPruning's code takes ⌈n/2⌉.
     * `tenth`: k = ⌊n/10⌋.
-    * `fix_finger`: λ_min at the peak of the log-binned density (the left edge of its first fullest bin), refined to
-      the eigenvalue between 0.95 and 1.5 times that with the smallest D. AlphaPruning's and WeightWatcher's code
+    * `fix_finger`: λ_min at the peak of the log-binned density (left edge of the first fullest bin), refined to the
+      eigenvalue with the smallest D between 0.95 and 1.5 times that. AlphaPruning's and WeightWatcher's code
       compare eigenvalues with log10(0.95 · peak) at the lower end, which lets in smaller ones when the peak is < 10;
       powerlaw, which WeightWatcher calls, also leaves out the largest candidate.
 
@@ -189,12 +190,12 @@ def tail_fit(spectrum: FloatArray, rule: Rule) -> dict[str, Any]:
 def alpha_interval(
     spectrum: FloatArray, rule: Rule, fit: dict[str, Any], seed: int = 0, resamples: int = 200
 ) -> dict[str, Any]:
-    """Columns `alpha_low` and `alpha_high`: where 95 % of independent Pareto draws would have their exponent.
+    """Columns `alpha_low` and `alpha_high`: a 95 % interval as if the tail were independent Pareto draws.
 
     With k fixed (`mid`, `tenth`) it is exact: given λ_k, 2α Σ ln(λ_i/λ_k) is χ² with 2(k − 1) degrees of freedom.
-    fix-finger looks for its k, and that interval would cover only 88 %: a parametric bootstrap repeats the search on
+    fix-finger searches for its k, so that interval would cover only 88 %: a parametric bootstrap repeats the search on
     Pareto samples as large as the spectrum from 0.95 of its peak on (at most 200 draws, the spread scaled by √size).
-    Eigenvalues repel one another, so of real spectra it is a guide.
+    Eigenvalues repel one another, so for real spectra it is only a guide.
 
     Args:
         spectrum: positive, descending.
@@ -229,11 +230,11 @@ def _peak(spectrum: FloatArray) -> float:
 
 
 def _fix_finger(spectrum: FloatArray, alphas: FloatArray) -> int | None:
-    """Size of the tail above the λ_min of the smallest D; None without a candidate."""
+    """Size of the tail above the λ_min with the smallest D; None without a candidate."""
     peak = _peak(spectrum)
     near = (spectrum >= 0.95 * peak) & (spectrum <= 1.5 * peak) & np.isfinite(alphas)
-    near[:-1] &= spectrum[:-1] > spectrum[1:]  # of equal eigenvalues the last: the tail holds all of them
-    candidates = (np.flatnonzero(near) + 1)[::-1]  # from the smallest λ_min, as the published code: it wins a tie
+    near[:-1] &= spectrum[:-1] > spectrum[1:]  # the last of equal eigenvalues: the tail holds all of them
+    candidates = (np.flatnonzero(near) + 1)[::-1]  # from the smallest λ_min, which wins a tie as in the published code
     if len(candidates) == 0:
         return None
     return int(candidates[np.argmin(tail_distances(spectrum, candidates, alphas[candidates - 1]))])
@@ -242,7 +243,7 @@ def _fix_finger(spectrum: FloatArray, alphas: FloatArray) -> int | None:
 def _spectra(
     weights: dict[str, FloatArray], found: Sequence[Stack], standardised: bool
 ) -> Iterator[tuple[dict[str, Any], str | None, FloatArray]]:
-    """Key columns, reason and non-zero eigenvalues (descending) of the layer and of each draw, for each matrix."""
+    """Key columns, reason and non-zero eigenvalues (descending) for each matrix, of the layer and of each draw."""
     for name, matrix in weights.items():
         rows = _rows(matrix, standardised)
         shared = {"matrix": name, "standardised": standardised}
@@ -278,7 +279,7 @@ def _group_spectra(product: FloatArray, members: IntArray) -> Iterator[FloatArra
 
 
 def _nonzero(ascending: FloatArray) -> FloatArray:
-    """Eigenvalues above what rounding leaves of a zero one, descending."""
+    """Eigenvalues above what rounding makes of a zero one, descending."""
     floor = len(ascending) * np.finfo(np.float64).eps * max(0.0, float(ascending[-1])) if len(ascending) else 0.0
     return ascending[ascending > floor][::-1]
 

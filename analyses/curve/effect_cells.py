@@ -1,7 +1,7 @@
-"""Effects summed over cells of alike positions (`agg_effect`): which cells a threshold selects, and their sums.
+"""Effects summed over cells of like positions (`agg_effect`): which cells a threshold selects, and their sums.
 
-What moves a percentile or resamples windows reads these sums instead of the facts. A bucket stands for a percentile
-wherever that is compared with a multiple of 5 up to 50, so those are the thresholds there are.
+What moves a percentile or resamples windows reads these sums instead of the facts. A bucket can stand for a percentile
+only when that is compared with a multiple of 5 up to 50, so these are the possible thresholds.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
 from rare_tokens.common import presets
 from rare_tokens.common.errors import UserError
 
-# Presets that draw a line, with the percentile where it is; and the one that draws none, in runs of matched contexts.
+# Presets that draw a line, with its percentile; and the one that draws none, in runs of matched contexts.
 PRESETS = {name: one.percentile for name, one in presets.PRESETS.items() if one.percentile is not None}
 (MATCHED,) = presets.PRESETS.keys() - PRESETS.keys()
 RARE, COMMON = "rare", "common"
@@ -31,21 +31,21 @@ def check_percentile(percentile: float) -> None:
     """Refuse a threshold that cells cannot answer.
 
     Raises:
-        UserError: not a percentile, or not a multiple of 5 up to 50.
+        UserError: it is not a percentile, or not a multiple of 5 up to 50.
     """
     if not 0 <= percentile <= 100:
-        raise UserError(f"{percentile:g} is no percentile: give one between 0 and 100.")
+        raise UserError(f"{percentile:g} is not a percentile. Give one between 0 and 100.")
     if percentile % STEP or percentile > LARGEST:
         raise UserError(
-            f"Percentile {percentile:g} cannot be answered from sums: give a multiple of {STEP} up to {LARGEST}, "
-            f"or ask influence_at, which reads every effect."
+            f"Percentile {percentile:g} cannot be answered from sums. Give a multiple of {STEP} up to {LARGEST}, "
+            f"or use influence_at, which reads every effect."
         )
 
 
 def in_group(preset: str, token_group: str, percentile: float | None = None) -> pl.Expr:
     """Which cells a preset calls rare or common with its line at `percentile`.
 
-    The rule is that of the SQL macro `token_group_of`, for cells as they lie in memory.
+    The rule is that of the SQL macro `token_group_of`, applied to cells in memory.
 
     Args:
         preset: a name in `common.presets.PRESETS`.
@@ -53,19 +53,21 @@ def in_group(preset: str, token_group: str, percentile: float | None = None) -> 
         percentile: a multiple of 5 up to 50; None: the preset's own.
 
     Returns:
-        A condition on the columns `CELL`, or of `nc-matched` on `matched_group`.
+        A condition on the columns `CELL`, or for `nc-matched` on `matched_group`.
 
     Raises:
-        UserError: an unknown preset or group, or a percentile that cells cannot answer.
+        UserError: the preset or group is unknown, or cells cannot answer the percentile.
     """
     rule = presets.PRESETS.get(preset)
     if rule is None or token_group not in TOKEN_GROUPS:
         raise UserError(
-            f"No token group {preset} {token_group}: presets are {', '.join(presets.PRESETS)}, groups rare, common."
+            f"No token group {preset} {token_group}. Presets are {', '.join(presets.PRESETS)}; groups are rare, common."
         )
     if rule.percentile is None:
         if percentile is not None:
-            raise UserError(f"Preset {preset} has no percentile: its tokens were matched at ingest.")
+            raise UserError(
+                f"Preset {preset} has no percentile: its tokens are matched by ingest. Leave the percentile out."
+            )
         return pl.col("matched_group") == token_group
     line = rule.percentile if percentile is None else percentile
     check_percentile(line)
@@ -80,11 +82,11 @@ def in_group(preset: str, token_group: str, percentile: float | None = None) -> 
 
 @dataclass(frozen=True)
 class WindowSums:
-    """Effects of each neuron on one token group, summed window by window.
+    """Each neuron's effects on one token group, summed per window.
 
     Attributes:
         neurons: indices, ascending, shape (N,).
-        positions: of the group in each window that has any, shape (W,).
+        positions: positions of the group in each window that has any, shape (W,).
         sums: nats, shape (N, W): Σ |Δ| where influence is the mean of |Δ| (`mean_abs`), Σ Δ where it is the absolute
             value of the mean (`abs_mean`).
     """
@@ -99,7 +101,7 @@ class WindowSums:
         return len(self.positions)
 
     def mean(self) -> FloatArray:
-        """What is summed, over the group's positions, shape (N,), with its sign."""
+        """Mean of the summed quantity over the group's positions, with its sign, shape (N,)."""
         return np.asarray(self.sums.sum(axis=1) / self.positions.sum())
 
     def influence(self) -> FloatArray:
@@ -109,7 +111,7 @@ class WindowSums:
     def log_error(self) -> FloatArray | None:
         """Standard error of each neuron's log influence, shape (N,); None with a single window.
 
-        The linearised error of a ratio of sums over windows, which are what is independent; 0 where influence is 0.
+        The linearised error of a ratio of sums over windows, the independent units; 0 where influence is 0.
         """
         if self.windows < 2:
             return None
@@ -129,7 +131,7 @@ class WindowSums:
         return np.abs(self.resampled_mean(draws, rng))
 
     def of(self, chosen: BoolArray) -> "WindowSums":
-        """The same of some of the neurons, chosen as shape (N,)."""
+        """The same for the chosen neurons only, shape (N,)."""
         return WindowSums(self.neurons[chosen], self.positions, self.sums[chosen])
 
 
@@ -138,8 +140,8 @@ class GroupSums:
     """Both sums of each neuron's effects on one token group, over the same windows.
 
     Attributes:
-        absolute: of |Δ|.
-        signed: of Δ.
+        absolute: sums of |Δ|.
+        signed: sums of Δ.
     """
 
     absolute: WindowSums
@@ -160,7 +162,7 @@ class GroupSums:
 
 
 def group_sums(cells: pl.DataFrame, preset: str, token_group: str, percentile: float | None = None) -> GroupSums | str:
-    """Sum the cells of a token group window by window.
+    """Sum a token group's cells per window.
 
     Args:
         cells: `agg_effect` of one run: neuron, window_id, `CELL`, positions, abs_delta_sum, delta_sum.

@@ -1,4 +1,4 @@
-"""Least squares of a curve of influence on power law, tail and head, for every end of the head at once.
+"""Fits power law, tail and head to a curve of influence by least squares, for every end of the head at once.
 
 The model of log influence at rank r, on the ranks 1 … R = ⌊N/2⌋ of N neurons, is
 
@@ -6,8 +6,8 @@ The model of log influence at rank r, on the ranks 1 … R = ⌊N/2⌋ of N neur
 
 The tail is that of the discrete generalised beta distribution (Martínez-Mekler et al. 2009, PLoS ONE 4, e4791). For
 each b the head adds a *hinge* of strength h (another slope, continuous at b + ½) and a *step* of height s. Both are 0
-after rank b. So once a curve is freed of the three terms before, its first ⌊0.15 N⌋ ranks say all that there is to know
-about the head, and one small product of matrices fits every b of every curve. The bases depend on N alone and are kept.
+after rank b. So once a curve is freed of the other three terms, its first ⌊0.15 N⌋ ranks hold all information about the
+head, and one small matrix product fits every b of every curve. The bases depend on N alone and are cached.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from rare_tokens.analyses.curve.ranked_curve import log_rank
 from rare_tokens.analyses.result_table import FloatArray, IntArray
 
 SMALLEST_HEAD, EVERY_HEAD = 5, 64  # every rank from 5 to 64 may end a head
-LATER_HEADS = 64  # and so many log-spaced ones from there
+LATER_HEADS = 64  # and so many log-spaced ones after these
 LARGEST_HEAD = 0.15  # share of the neurons
 
 
 def fitted_ranks(n: int) -> int:
-    """R: how many ranks of a curve of n neurons are fitted; after them the tail's form would pull κ."""
+    """R: how many ranks of a curve of n neurons are fitted; beyond them the tail's form would bias κ."""
     return n // 2
 
 
@@ -50,14 +50,14 @@ def tail_shape(ranks: FloatArray | IntArray, n: int) -> FloatArray:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """The model at the head that was chosen for each of B curves, shape (B,) each.
+    """The model of each of B curves at its chosen head, shape (B,) each.
 
     Attributes:
         kappa: κ.
         beta: β.
         tail: τ, 0 where it would be negative.
         head_rank: b.
-        step: s, 0 in a model without.
+        step: s, 0 in a model without a step.
         hinge: h.
         rss: residual sum of squares on ranks 1 … R.
     """
@@ -73,18 +73,18 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class _Basis:
-    """What least squares needs of N, with the tail (k = 3 terms) or without (k = 2).
+    """What least squares needs to know about N, with the tail (k = 3 terms) or without (k = 2).
 
     Attributes:
         terms: orthonormal columns that span 1, ln r (and the tail), (R, k).
-        inverse: from coordinates on them to the terms' coefficients, (k, k).
-        heads: hinges, then steps, freed of the terms and the steps of their hinges too, each of length 1; what a curve
-            that is itself freed of the terms meets of them, (⌊0.15 N⌋, 2 G).
-        hinge_length: lengths of the hinges so freed, (G,).
-        step_length: of the steps, (G,).
+        inverse: turns coordinates on them into the terms' coefficients, (k, k).
+        heads: hinges, then steps, freed of the terms and the steps also of their hinges, each of length 1; only the
+            rows that a curve freed of the terms meets, (⌊0.15 N⌋, 2 G).
+        hinge_length: lengths of the freed hinges, (G,).
+        step_length: lengths of the freed steps, (G,).
         shared: how much of its hinge each step holds, (G,).
         hinge_terms: coefficients of the terms in each hinge, (k, G).
-        step_terms: in each step, (k, G).
+        step_terms: coefficients of the terms in each step, (k, G).
     """
 
     terms: FloatArray
@@ -135,14 +135,14 @@ class _Projection:
         return np.asarray(self.rss(step=step)[np.arange(len(at)), at])
 
     def head(self, at: IntArray | slice, *, step: bool) -> tuple[FloatArray, FloatArray]:
-        """h and s, at every end of the head or at one for each curve."""
+        """h and s, at every end of the head or at one per curve."""
         rows = slice(None) if isinstance(at, slice) else np.arange(len(at))
         b = self.basis
         height = self.on_step[rows, at] / b.step_length[at] if step else np.zeros_like(self.on_step[rows, at])
         return self.on_hinge[rows, at] / b.hinge_length[at] - b.shared[at] * height, height
 
     def term(self, term: int, at: IntArray | slice, *, step: bool) -> FloatArray:
-        """A coefficient of the terms (0: β, 1: −κ, 2: τ), at every end of the head or at one for each curve."""
+        """One term's coefficient (0: β, 1: −κ, 2: τ), at every end of the head or at one per curve."""
         hinge, height = self.head(at, step=step)
         alone = self.terms[:, term, None] if isinstance(at, slice) else self.terms[:, term]
         return np.asarray(alone - self.basis.hinge_terms[term, at] * hinge - self.basis.step_terms[term, at] * height)
@@ -166,8 +166,8 @@ class HeadFits:
         self._tailed, self._plain = (_project(y, _basis(self.n, tailed=tailed)) for tailed in (True, False))
 
     def tails(self, *, step: bool) -> FloatArray:
-        """τ beside a hinge alone, or beside a hinge and a step, at every end of the head, shape (B, G); 0 where least
-        squares wants it below: that head is fitted without a tail."""
+        """τ with a hinge alone, or with a hinge and a step, at every end of the head, shape (B, G); 0 where least
+        squares wants it below 0: that head is fitted without a tail."""
         return np.maximum(self._tailed.term(2, slice(None), step=step), 0.0)
 
     def rss(self, *, step: bool) -> FloatArray:
@@ -180,7 +180,7 @@ class HeadFits:
         return np.where(self.tails(step=True) > 0, tailed, plain)
 
     def at(self, places: IntArray, *, step: bool) -> Coefficients:
-        """The coefficients of each curve at one end of its head, given as its place among `ends`, shape (B,)."""
+        """Each curve's coefficients at one end of its head, given by its place among `ends`, shape (B,)."""
         tail = np.maximum(self._tailed.term(2, places, step=step), 0.0)
 
         def chosen(with_tail: FloatArray, without: FloatArray) -> FloatArray:
@@ -194,7 +194,7 @@ class HeadFits:
         return Coefficients(-slope, beta + self.centre, tail, self.ends[places], height, hinge, rss)
 
     def best(self, *, step: bool) -> Coefficients:
-        """The head with the smallest residual sum of squares, of equal ones the smallest head."""
+        """The head with the smallest residual sum of squares; of equal ones, the smallest head."""
         return self.at(np.argmin(self.rss(step=step), axis=1), step=step)
 
 

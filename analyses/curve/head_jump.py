@@ -1,8 +1,8 @@
 """The jump at the head: how much better a curve fits with a step in it than with the best curve without.
 
-Both models are power law, tail and a head of another slope (`head_fits`); *free* may be raised by a
-step s > 0 besides, *hinge* is continuous. Each is fitted at its own best end of the head. The statistic is
-(RSS_hinge − RSS_free) / RSS_free. Sorted values are not independent, so that its null distribution is drawn: neurons
+Both models are a power law, a tail and a head with another slope (`head_fits`); *free* may also be raised by a
+step s > 0, *hinge* is continuous. Each is fitted at its own best end of the head. The statistic is
+(RSS_hinge − RSS_free) / RSS_free. Sorted values are not independent, so its null distribution is drawn: neurons
 are independent draws of the fitted hinge (the r-th value is f((N+1) U_(r)), U_(r) sorted uniforms), each measured with
 its standard error and sorted again.
 """
@@ -34,7 +34,7 @@ def jump(curves: FloatArray, n: int | None = None) -> FloatArray:
 
 
 def smooth_fit(curve: FloatArray) -> Coefficients:
-    """The best curve without a step, of one curve of shape (n,)."""
+    """The best fit without a step to one curve, shape (n,)."""
     return HeadFits(curve[None, :]).best(step=False)
 
 
@@ -50,7 +50,7 @@ def curves_without_step(
     """Draw curves of n neurons from a fit without a step, in batches of shape (B, n), each descending.
 
     Args:
-        fit: of one curve (`smooth_fit`).
+        fit: one curve's (`smooth_fit`).
         n: N.
         draws: how many in all.
         rng: source of randomness.

@@ -1,13 +1,13 @@
-"""The scan for a step at the head: a run of spacings that stands out from those on both of its sides.
+"""The scan for a step at the head: a run of spacings that stands out from those on both sides.
 
 If the neurons' influences are the largest of independent draws of a power law, the normalised spacings
 D_r = r (y_r − y_{r+1}) are independent exponentials of one mean (Rényi 1953). Where the curve's slope changes slowly,
 their mean follows it. A cliff is a run of w spacings a … b′−1 (b′ = a + w) whose mean M_c is above both the mean M_h of
 all spacings before and the mean M_b of some after. M_c/M_b and M_c/M_h are then F-distributed with 2w degrees of
-freedom over twice the number of the others; the surprise of a run is the smaller −ln p, and the statistic the largest
-surprise of all runs. A bend of the slope (a steep head, a tail) raises one of the ratios only.
+freedom over twice the number of the others; a run's surprise is the smaller −ln p, and the statistic is the largest
+surprise of all runs. A bend of the slope (a steep head, a tail) raises only one of the ratios.
 
-The null distribution depends on N alone: it is drawn once and kept.
+The null distribution depends on N alone: it is drawn once and cached.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ WIDTHS = (1, 2, 4, 8, 16, 32, 64)  # w
 LARGEST_END = 0.3  # share of the neurons above the cliff's end
 WIDEST = 2.5  # the cliff's end over its beginning, where it is wider than one spacing
 AFTER, AFTER_SHARE = 40, 3  # the spacings after: to 40 ranks beyond the cliff, or to a third of the neurons
-LEAST_RATIO = 1.3  # of the cliff's mean spacing to either of the others
+LEAST_RATIO = 1.3  # of the cliff's mean spacing to that of either side
 NULL_DRAWS = 9_999
 BATCH = 1_000_000  # spacings drawn at once
 SEED = 0
@@ -35,9 +35,9 @@ class Scan:
     """The most surprising run of each curve.
 
     Attributes:
-        surprise: the smaller −ln p of its two ratios, before allowing for the search, shape (B,); 0 where no run has
-            both ratios above 1.3.
-        first: a, the last rank above the run, shape (B,); 0 where there is none.
+        surprise: the smaller −ln p of its two ratios, before allowing for the search, shape (B,); 0 if no run has both
+            ratios above 1.3.
+        first: a, the last rank above the run, shape (B,); 0 if there is none.
         last: b′ = a + w, the first rank below it, shape (B,).
     """
 
@@ -52,7 +52,7 @@ def scanned_ranks(n: int) -> int:
 
 
 def scan(curves: FloatArray, n: int | None = None) -> Scan:
-    """Find the most surprising run of spacings of each curve.
+    """Find each curve's most surprising run of spacings.
 
     Args:
         curves: log influence in descending order, shape (B, at least `scanned_ranks(n)`).
@@ -90,7 +90,7 @@ def _last_end(n: int) -> int:
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of one width w: a of each, how many spacings are before and after, and the last one after, m − 1."""
+    """The runs of one width w: each one's a, how many spacings are before and after it, and the last after, m − 1."""
 
     width: int
     first: IntArray
@@ -127,8 +127,8 @@ class _Candidates:
 
 
 def _scan(spacings: FloatArray, n: int) -> Scan:
-    """As `scan`, of spacings (B, `scanned_ranks(n)` − 1). Exact tails are computed of those runs alone whose bound
-    reaches the best."""
+    """As `scan`, for spacings (B, `scanned_ranks(n)` − 1). Exact tails are computed only for runs whose bound reaches
+    the best."""
     sums = np.zeros((len(spacings), spacings.shape[1] + 1))
     np.cumsum(spacings, axis=1, out=sums[:, 1:])
     best = np.zeros(len(spacings))
@@ -139,7 +139,7 @@ def _scan(spacings: FloatArray, n: int) -> Scan:
     for some in found:
         near = np.flatnonzero(some.high >= best[some.row])
         exact = surprise_of_share(some.share[:, near], some.width, some.others[:, near]).min(axis=0)
-        order = np.argsort(exact, kind="stable")  # so that the last write to a row is its largest
+        order = np.argsort(exact, kind="stable")  # so that a row's last write is its largest
         row, start, value = some.row[near][order], some.first[near][order], exact[order]
         better = value > surprise[row]
         row, start, value = row[better], start[better], value[better]

@@ -1,7 +1,7 @@
 """Is there a step at the head of a curve of influence? The scan and the jump, as one test.
 
-The two see different plateaus: the scan a cliff that stands out from the spacings around it, the jump a head that no
-continuous curve can follow. Either may find the step, so that p = min(1, 2 min(p_scan, p_jump)) (Bonferroni).
+They see different plateaus: the scan sees a cliff that stands out from the spacings around it, the jump a head that no
+continuous curve can follow. Either may find the step, so p = min(1, 2 min(p_scan, p_jump)) (Bonferroni).
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from rare_tokens.analyses.curve.head_jump import curves_without_step, jump, smoo
 from rare_tokens.analyses.curve.head_scan import scan, scan_p
 from rare_tokens.analyses.result_table import FloatArray
 
-DRAWS = 1_999  # of the jump's null distribution
-FEWEST_DRAWS = 399  # with fewer a p below 0.01 takes luck: twice 1/(1 + draws) has to be well below it
+DRAWS = 1_999  # from the jump's null distribution
+FEWEST_DRAWS = 399  # with fewer, p below 0.01 takes luck: 2/(1 + draws) must be well below it
 POWER_DRAWS = 199
 LEVEL = 0.01
 
@@ -24,11 +24,11 @@ class StepTest:
 
     Attributes:
         p_value: min(1, 2 min(p_scan, p_jump)).
-        p_scan: of the most surprising run of spacings, allowing for the search.
-        p_jump: of the gain of a step over the best curve without.
+        p_scan: p of the most surprising run of spacings, allowing for the search.
+        p_jump: p of what a step gains over the best curve without one.
         surprise: the scan's statistic, −ln p of that run before allowing for the search.
         jump: the jump's statistic, (RSS_hinge − RSS_free) / RSS_free.
-        cliff_first: last rank above the scan's run; None where no run stands out at all.
+        cliff_first: last rank above the scan's run; None if no run stands out at all.
         cliff_last: first rank below it.
     """
 
@@ -42,12 +42,12 @@ class StepTest:
 
 
 class StepNull:
-    """What the test says of curves like a given one that have no step.
+    """The test's null distribution: curves like a given one that have no step.
 
     Args:
         curve: log influence in descending order, shape (n,), n ≥ 150, not all equal.
         error: standard error of each neuron's log influence, in the same order, shape (n,); None: taken as 0.
-        draws: of the jump's null distribution.
+        draws: from the jump's null distribution.
         seed: of the draws.
     """
 
@@ -61,7 +61,7 @@ class StepNull:
         self.jumps = np.sort(np.concatenate([jump(curves) for curves in drawn]))
 
     def p_values(self, curves: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """p, p_scan and p_jump of curves of shape (B, n), each of shape (B,)."""
+        """p, p_scan and p_jump of B curves (B, n), shape (B,) each."""
         at_least = len(self.jumps) - np.searchsorted(self.jumps, jump(curves), side="left")
         p_jump = (1 + at_least) / (1 + len(self.jumps))
         p_scan = scan_p(scan(curves).surprise, self.n)

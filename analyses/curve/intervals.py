@@ -1,8 +1,8 @@
 """Intervals of the curve of influence, by bootstrap over windows: relation `influence_interval`.
 
-Tokens of one window are not independent, so windows are what is resampled. The intervals say how far a number moves
-with the text that was sampled, and nothing about whether a step at the head is real (`analyses.curve.plateau` does).
-A neuron whose interval of mean Δ holds 0 is *mixed*: the text does not settle whether it is boost or suppress.
+Tokens of one window are not independent, so windows are resampled. The intervals say how far a number moves with the
+text that was sampled, not whether a step at the head is real (`analyses.curve.plateau` says that). A neuron whose
+interval of mean Δ holds 0 is *mixed*: the text does not settle whether it is boost or suppress.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,12 +30,12 @@ from rare_tokens.analyses.curve.stored_cells import curve_sums
 from rare_tokens.analyses.result_table import FloatArray, table
 
 INFLUENCE_INTERVAL: dict[str, Any] = GROUP_KEY | {
-    "quantity": pl.String,  # of the curve: `CURVE`; of a neuron: influence, mean_delta_loss, rank, deviation
-    "neuron": pl.Int64,  # NULL where it is about the whole curve
+    "quantity": pl.String,  # for the curve: `CURVE`; for a neuron: influence, mean_delta_loss, rank, deviation
+    "neuron": pl.Int64,  # NULL: about the whole curve
     "estimate": pl.Float64,
     "low": pl.Float64,  # 95 %
     "high": pl.Float64,
-    "determined": pl.Boolean,  # false: the interval spans (nearly) all values that are possible
+    "determined": pl.Boolean,  # false: the interval spans (nearly) all possible values
     "windows": pl.Int64,
     "draws": pl.Int64,
     "reason": pl.String,
@@ -63,7 +63,7 @@ BATCH = 2_000_000  # numbers resampled at once
 def influence_intervals(
     preset: str, token_group: str, sums: GroupSums | str, *, draws: int = 1_000, seed: int = 0
 ) -> pl.DataFrame:
-    """Intervals of the line of one curve (mean |Δ| of all neurons), and of each neuron's effect and place on it.
+    """Intervals for the line of one curve (mean |Δ| of all neurons), and for each neuron's effect and place on it.
 
     Args:
         preset: of the token group.
@@ -73,8 +73,8 @@ def influence_intervals(
         seed: of the resampling.
 
     Returns:
-        `INFLUENCE_INTERVAL`: one row per quantity, then one per neuron and quantity. NULL with the reason where the
-        curve has no line (neurons are given all the same), and everywhere where there is a single window.
+        `INFLUENCE_INTERVAL`: one row per quantity, then one per neuron and quantity. NULL with the reason if the curve
+        has no line (neurons still have theirs), and everywhere if there is a single window.
     """
     key = {"preset": preset, "token_group": token_group}
     if isinstance(sums, str):
@@ -94,14 +94,14 @@ def influence_intervals(
 
 
 def _without_law(row: dict[str, Any], reason: str) -> dict[str, Any]:
-    """A row of a curve without a power law: what is measured from that is NULL with the reason."""
+    """A row for a curve without a power law: what is measured from the law is NULL, with the reason."""
     if row["quantity"] not in OF_THE_LAW:
         return row
     return row | {"estimate": None, "low": None, "high": None, "determined": None, "reason": reason}
 
 
 def _resampled(sums: GroupSums, draws: int, seed: int) -> dict[str, FloatArray]:
-    """Every quantity in every sample; both sums are resampled alike."""
+    """Every quantity in every sample; both sums use the same resampling."""
     of_absolute, of_signed = np.random.default_rng(seed), np.random.default_rng(seed)
     size = max(1, BATCH // len(sums.absolute.neurons))
     parts = [
@@ -163,7 +163,7 @@ def _neuron_rows(
 
 
 def _measure(influence: FloatArray, mean: FloatArray) -> dict[str, FloatArray]:
-    """The quantities of `CURVE`, shape (B,) each, and of `NEURON`, shape (B, N) each; NaN where there is none.
+    """The quantities of `CURVE`, shape (B,) each, and of `NEURON`, shape (B, N) each; NaN if undefined.
 
     Args:
         influence: mean |Δ| of each neuron in each sample, shape (B, N).
@@ -189,7 +189,7 @@ def _measure(influence: FloatArray, mean: FloatArray) -> dict[str, FloatArray]:
 
 
 def _lines(curves: FloatArray) -> dict[str, FloatArray]:
-    """The line of each curve of (B, n), shape (B,) each, with the deviations from it, shape (B, n)."""
+    """The lines of the curves (B, n), shape (B,) each, with the deviations from them, shape (B, n)."""
     found = power_laws(curves)
     fit = found.fit
     deviation = curves - (fit.beta[:, None] - fit.kappa[:, None] * log_rank(curves.shape[1]))

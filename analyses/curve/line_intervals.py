@@ -1,7 +1,7 @@
 """How far the line moves with the text: intervals of κ, head, step and slope from bootstrap samples of windows.
 
-The neurons of the layer are what they are; only the text is a sample. So an interval holds the value that unlimited
-text would give for these neurons, not that of other neurons from the same law.
+The layer's neurons are fixed; only the text is a sample. So an interval is about the value that unlimited text would
+give for these neurons, not about other neurons from the same law.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
 
 LEVELS = (0.025, 0.975)
 FITTED = 0.9  # share of the samples that must have a line
-NEARLY = 0.8  # of the possible range: an interval as wide says nothing
-SAME_HEAD = 0.15  # in ln rank: samples that find the head where the curve in hand has it
+NEARLY = 0.8  # of the possible range: an interval this wide says nothing
+SAME_HEAD = 0.15  # in ln rank: samples within it find the head where the curve in hand has it
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Interval:
     Attributes:
         low: lower end.
         high: upper end.
-        determined: False where it spans nearly all that is possible: to be shown as "not determined".
+        determined: False if it spans nearly all possible values; then show "not determined".
     """
 
     low: float
@@ -36,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class LineSamples:
-    """The line's coefficients in B bootstrap samples, NaN where a sample has none, shape (B,) each.
+    """The line's coefficients in B bootstrap samples, NaN where a sample has no line, shape (B,) each.
 
     Attributes:
         kappa: κ of the fit.
@@ -68,13 +68,13 @@ def line_samples(influence: FloatArray) -> LineSamples:
 
 
 def curves_by_length(influence: FloatArray) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Curves of resampled influence, those of equal length together.
+    """Curves of resampled influence, grouped by length.
 
     Args:
         influence: mean |Δ| of each neuron in each of B samples, shape (B, N), in any order.
 
     Yields:
-        Which samples, shape (B',), and their curves, shape (B', n), n neurons having an influence above 0.
+        Which samples, shape (B',), and their curves, shape (B', n), where n neurons have an influence above 0.
     """
     descending = -np.sort(-influence, axis=1)
     lengths = (descending > 0).sum(axis=1)
@@ -84,14 +84,14 @@ def curves_by_length(influence: FloatArray) -> Iterator[tuple[IntArray, FloatArr
 
 
 def spans_range(low: float, high: float, least: float, most: float, *, log: bool = False) -> bool:
-    """Whether an interval spans (nearly) all values that are possible, and so is not determined.
+    """Whether an interval spans (nearly) all possible values, and so is not determined.
 
     Args:
         low: lower end of the interval.
         high: upper end.
         least: smallest possible value; above 0 with `log`.
         most: largest possible value.
-        log: measure in logarithms, as of ranks.
+        log: measure in logarithms, as for ranks.
     """
     if log:
         low, high, least, most = (float(np.log(value)) for value in (low, high, least, most))
@@ -114,7 +114,7 @@ def head_interval(rank: int, samples: FloatArray, n: int) -> Interval | None:
 
 
 def plain_interval(value: float, samples: FloatArray) -> Interval | None:
-    """Percentile interval of κ, or of a difference of ranks or of κ; None where too few samples have a line."""
+    """Percentile interval of κ, or of a difference of κ or of ranks; None if too few samples have a line."""
     ends = _percentiles(samples)
     return None if ends is None else Interval(min(ends[0], value), max(ends[1], value))
 
@@ -125,17 +125,17 @@ def same_head(rank: int, ranks: FloatArray) -> BoolArray:
 
 
 def step_interval(value: float, samples: FloatArray, same: BoolArray, *, determined: bool = True) -> Interval | None:
-    """Interval of what sorting biases at the head's end: the step s, the head's slope κ + h, and differences of them.
+    """Interval of what sorting biases at the head's end: the step s, the head's slope κ + h, and their differences.
 
-    Errors carry neurons over the cliff, so that the curve in hand shows a step blurred once, a sample one blurred
-    twice. The percentile interval is therefore moved by twice the distance of the samples' median from the value in
-    hand, as seen in samples that find the head at the same place; not at all where most find it elsewhere.
+    Errors carry neurons over the cliff, so the curve in hand shows a step blurred once, a sample one blurred twice.
+    The percentile interval is therefore moved by twice the distance of the samples' median from the value in hand, as
+    seen in samples that find the head at the same place. It is not moved if most samples find it elsewhere.
 
     Args:
-        value: of the curve in hand.
-        samples: in each sample, shape (B,).
+        value: on the curve in hand.
+        samples: the value in each sample, shape (B,).
         same: which samples find the same head (`same_head`), shape (B,).
-        determined: whether the interval of b is.
+        determined: whether the interval of b is determined.
     """
     ends = _percentiles(samples)
     if ends is None:

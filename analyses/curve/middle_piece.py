@@ -1,7 +1,7 @@
 """The middle piece of a continuous three-piece fit: one of the windows that `regime_fit` keeps for comparison.
 
-Where a plateau ends in a cliff it takes the cliff for the power law (SmolLM2-135M: ranks 42 to 69, κ 2.18), and on a
-curve with an ordinary tail the tail; so no other figure rests on it.
+It mistakes the cliff at a plateau's end for the power law (SmolLM2-135M: ranks 42 to 69, κ 2.18), and on other curves
+an ordinary tail; so nothing else rests on it.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from rare_tokens.analyses.result_table import FloatArray, IntArray
 
 
 def middle_piece(curves: FloatArray) -> IntArray:
-    """First and last rank of the middle piece: of the least-squares continuous three-piece fit on ln rank.
+    """First and last rank of the middle piece of the least-squares continuous three-piece fit on ln rank.
 
     A piece ends at its break: pieces are ranks 1 … b1, b1 + 1 … b2, b2 + 1 … n, each of at least 10 ranks, b1 and b2
-    of `break_grid`. Equal squared errors go to the smaller b1, then b2.
+    from `break_grid`. Equal squared errors go to the smaller b1, then b2.
 
     Args:
         curves: one curve, shape (n,), or several of the same length, shape (B, n); n ≥ 30.
@@ -41,8 +41,8 @@ def middle_piece(curves: FloatArray) -> IntArray:
 
 @dataclass(frozen=True)
 class _ThreePieces:
-    """What the fit of three pieces needs of n alone: the hinges (ln r − ln b)₊ freed of constant and slope, (n, G),
-    and for each of P pairs of them the inverse of their 2 × 2 products (11, 12, 22), (3, P)."""
+    """What the three-piece fit needs that depends on n alone: the hinges (ln r − ln b)₊ freed of constant and slope,
+    (n, G), and for each of P pairs of them the inverse of their 2 × 2 products (11, 12, 22), (3, P)."""
 
     breaks: IntArray
     hinges: FloatArray

@@ -1,10 +1,10 @@
-"""Least-squares regimes of a curve of influence: head, power law and tail, every break tried.
+"""Least-squares regimes of a curve of influence: head, power law and tail, with every break tried.
 
 A *model* is a power law −κ ln r + β with, at its head (ranks 1 … m), nothing, a *hinge* (another slope, continuous), a
 *level* shift (equal slope, higher intercept: ES §4.1, conjecture 5.1) or a *free* line; and at its tail (ranks after
 b) nothing, a *linear* piece or a + s·ln(ln(N+1) − ln r), the order statistics of a stretched exponential, both
-continuous at b. BIC is for the reader: sorted values are not independent, and on pure Pareto draws BIC always finds a
-break. What decides is `analyses.curve.plateau`.
+continuous at b. BIC is only for the reader: sorted values are not independent, and on pure Pareto draws BIC always
+finds a break. The decision is made in `analyses.curve.plateau`.
 """
 
 from collections.abc import Iterator
@@ -32,13 +32,13 @@ class PiecewiseFit:
         head: what happens at ranks 1 … `head_rank`.
         tail: what happens after `tail_rank`.
         kappa: κ of the power law between.
-        beta: β of the same.
+        beta: its β.
         r2: share of the curve's variance that the model explains.
         bic: n ln(RSS / n) + parameters · ln n, breaks counted as parameters.
         parameters: their number.
-        head_rank: last rank of the head; None without one.
-        tail_rank: last rank before the tail; None without one.
-        head_kappa: −slope of the head.
+        head_rank: last rank of the head; None without a head.
+        tail_rank: last rank before the tail; None without a tail.
+        head_kappa: minus the head's slope.
         step: how far the head stands above the power law at `head_rank`, in log influence.
         tail_slope: slope of the linear tail, or s.
     """
@@ -77,10 +77,10 @@ def fit_regimes(curve: FloatArray) -> list[PiecewiseFit]:
         curve: log influence in descending order, shape (n,), not all equal.
 
     Returns:
-        The models in the order of `HEADS` × `TAILS`, those left out for which n is too small.
+        The models in the order of `HEADS` × `TAILS`, without those for which n is too small.
 
     Raises:
-        ValueError: fewer than 30 ranks, or a curve without spread.
+        ValueError: there are fewer than 30 ranks, or the curve has no spread.
     """
     n = len(curve)
     if n < 3 * LEAST_RANKS or np.ptp(curve) == 0:
@@ -104,7 +104,7 @@ class _Candidate:
 
 
 def tail_function(n: int, tail: Tail, tail_rank: int) -> FloatArray:
-    """What a tail adds after `tail_rank`, 0 up to there, shape (n,): ln r − ln b, or ln(ln(N+1) − ln r) from b on."""
+    """What a tail adds after `tail_rank` (0 up to it), shape (n,): ln r − ln b, or ln(ln(N+1) − ln r) from b on."""
     x, at = log_rank(n), np.log(tail_rank)
     reach = np.log(n + 1)
     values = x - at if tail == "linear" else np.log((reach - x) / (reach - at))
@@ -135,7 +135,7 @@ def _heads(curve: FloatArray, tail: Tail, tail_rank: int | None, basis: FloatArr
     hinge = np.maximum(np.log(ends) - x, 0.0)
     step = (np.arange(1, top + 1)[:, None] <= ends).astype(float)
     q = orthogonal[:top].T
-    in_hinge, in_step = q @ hinge, q @ step  # what the basis already holds of them
+    in_hinge, in_step = q @ hinge, q @ step  # the part of them that the basis already spans
 
     def product(a: FloatArray, b: FloatArray, in_a: FloatArray, in_b: FloatArray) -> FloatArray:
         return np.asarray((a * b).sum(axis=0) - (in_a * in_b).sum(axis=0))

@@ -1,16 +1,16 @@
-"""Is there a plateau, how many neurons are on it, how high does it stand, and is it raised or a shelf?
+"""Is there a plateau, how many neurons are on it, how high is it, and is it raised or a shelf?
 
 * *present*: p < 0.01 (`head_step`), the step s is at least 0.3, and the lower 95 % bound of s over
   windows of text is above 0.
 * *absent*: p ≥ 0.05, no neuron between ranks 5 and 0.15 N stands 0.5 or more above the power law, no more than 1 % of
   the layer stand more than 0.5 above it, and 1 % of the layer raised by 0.5 (what DS and NC report) would have been
   found with a probability of at least 0.8.
-* *undecided*: everything else; the reason says what.
+* *undecided*: everything else; the reason says why.
 
-A plateau whose slope is that of the power law is *raised*; a flatter one is a *shelf*. Flatter is said where both the
-text and the neurons say so: the interval of the head's slope over windows of text lies below κ, and so few neurons from
-one law would seldom differ as much (exact F test of normalised spacings). Of scattered heads raised by 0.7 with the
-power law's own slope, the first alone calls a third shelves and half steep.
+A plateau with the slope of the power law is *raised*; a flatter one is a *shelf*. It counts as flatter if both the text
+and the neurons say so: the interval of the head's slope over windows of text lies below κ, and so few neurons from one
+law would seldom differ as much (exact F test of normalised spacings). Of scattered heads raised by 0.7 with the power
+law's own slope, the first criterion alone calls a third shelves and half steep.
 """
 
 from dataclasses import dataclass
@@ -37,34 +37,34 @@ from rare_tokens.analyses.result_table import FloatArray, joined
 
 Verdict = Literal["present", "absent", "undecided"]
 HeadForm = Literal["raised", "shelf", "steep"]
-DOUBT = 0.05  # below it a plateau is not called absent
+DOUBT = 0.05  # at a p below it a plateau is not called absent
 LEAST_STEP = 0.3  # in log influence
 REFERENCE_SHARE, REFERENCE_STEP = 0.01, 0.5  # DS and NC
 POWER = 0.8
 RESAMPLES = 1_000
-CLIFF = 0.2  # in ln rank, on either side of b: no spacings of head or power law
+CLIFF = 0.2  # in ln rank, on either side of b: its spacings count for neither head nor power law
 SLOPE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Plateau:
-    """What is decided about one curve, and on what grounds.
+    """What is decided about one curve, and why.
 
     Attributes:
-        verdict: `present`, `absent` or `undecided`; None where there is nothing to decide on.
+        verdict: `present`, `absent` or `undecided`; None if nothing can be decided.
         line: the power law with its head; the plateau's neurons are ranks 1 … `line.head_rank`.
-        test: of the step; None without a verdict.
+        test: the test of the step; None without a verdict.
         power: probability that 1 % of the layer raised by 0.5 would have been found at p < 0.01.
         size: interval of b.
         step: interval of s.
         head_slope: interval of κ + h.
-        kappa: interval of κ; None where there is no power law.
-        slopes: slope of the head over slope of the power law, by their spacings; None where there is no power law, or
+        kappa: interval of κ; None without a power law.
+        slopes: slope of the head over slope of the power law, by their spacings; None without a power law, or with
             too few ranks of either.
         head: `shelf` (the interval of κ + h lies below κ, and `slopes` differ at 5 %), `steep` (the same above) or
-            `raised`; None where there is no power law or the interval is not determined.
-        above: neurons with δ > 0.5; None where there is no power law.
-        reason: why undecided or nothing can be decided; None otherwise.
+            `raised`; None without a power law or if the interval is not determined.
+        above: neurons with δ > 0.5; None without a power law.
+        reason: why it is undecided or cannot be decided; None otherwise.
     """
 
     verdict: Verdict | None
@@ -85,8 +85,8 @@ def plateau(sums: WindowSums | str, *, draws: int = DRAWS, resamples: int = RESA
     """Decide whether the influence on one token group has a plateau.
 
     Args:
-        sums: effects of each neuron, window by window, or why there are none.
-        draws: of the test's null distribution.
+        sums: each neuron's effects per window, or why there are none.
+        draws: from the test's null distribution.
         resamples: bootstrap samples of windows, for the intervals.
         seed: of both.
 
@@ -109,13 +109,13 @@ def plateau(sums: WindowSums | str, *, draws: int = DRAWS, resamples: int = RESA
 def plateau_of_curve(
     curve: FloatArray, error: FloatArray, samples: LineSamples, *, draws: int = DRAWS, seed: int = 0
 ) -> Plateau:
-    """The same of a curve in hand.
+    """The same for a given curve.
 
     Args:
-        curve: log influence in descending order, neurons without influence left out, shape (n,).
+        curve: log influence in descending order, without neurons that have none, shape (n,).
         error: standard error of each, in the same order, shape (n,).
         samples: the lines of bootstrap samples.
-        draws: of the test's null distribution.
+        draws: from the test's null distribution.
         seed: of the draws.
 
     Raises:
@@ -156,7 +156,7 @@ def plateau_of_curve(
 
 
 def reference_size(n: int) -> int:
-    """Neurons of the plateau that a curve of n must be able to show to be said to have none: 1 % of the layer."""
+    """Size of the plateau that a curve of n neurons must be able to show before it counts as having none: 1 % of n."""
     return max(1, round(REFERENCE_SHARE * n))
 
 
@@ -197,7 +197,7 @@ def _low_step(line: PowerLaw, test: StepTest, step: Interval | None) -> str:
 
 
 def _slopes(curve: FloatArray, line: PowerLaw) -> SlopeRatio | None:
-    """Compare head and power law, the ranks around the head's end left out: errors spread its step over them."""
+    """Compare head and power law without the ranks around the head's end, over which errors spread its step."""
     if line.kappa is None or line.head_rank is None or line.last_rank is None:
         return None
     first, last = (round(line.head_rank * float(np.exp(side * CLIFF))) for side in (-1, 1))

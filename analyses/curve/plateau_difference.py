@@ -1,7 +1,7 @@
 """Rare against common: one question, not two verdicts.
 
-Two verdicts can differ because one group has few positions. So what is compared is the line itself: step, head and κ
-of the rare group minus those of the common group, with intervals from the same bootstrap samples of windows for both.
+Two verdicts can differ because one group has few positions. So the lines themselves are compared: step, head and κ of
+the rare group minus those of the common group, with intervals from the same bootstrap samples of windows for both.
 """
 
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ PLATEAU_DIFFERENCE: dict[str, Any] = {
     "size": pl.Int64,  # b minus b
     "size_low": pl.Float64,
     "size_high": pl.Float64,
-    "determined": pl.Boolean,  # false: the end of a head is not, so neither are step and size
+    "determined": pl.Boolean,  # false: a head's end is not, so neither are step and size
     "kappa": pl.Float64,  # κ minus κ
     "kappa_low": pl.Float64,
     "kappa_high": pl.Float64,
     "first": pl.Int64,  # b of the rare group
-    "shared": pl.Int64,  # of its first b neurons, those that are among the first b of the common group too
+    "shared": pl.Int64,  # how many of its first b neurons are among the first b of the common group too
     "windows": pl.Int64,
     "draws": pl.Int64,
     "reason": pl.String,
@@ -50,7 +50,7 @@ PLATEAU_DIFFERENCE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class PlateauDifference:
-    """Rare minus common; None where a group has no line, or no power law for κ.
+    """Rare minus common; None if a group has no line, or for κ no power law.
 
     Attributes:
         step: s of the rare group minus s of the common group.
@@ -78,7 +78,7 @@ class PlateauDifference:
 def paired_window_sums(
     cells: pl.DataFrame, preset: str, percentile: float | None = None
 ) -> tuple[WindowSums, WindowSums] | str:
-    """Sum the cells of the rare and the common group over the same windows, those with positions of either.
+    """Sum the rare and the common group's cells over the same windows: those with positions of either.
 
     Args:
         cells: `agg_effect` of one run: neuron, window_id, `effect_cells.CELL`, positions, abs_delta_sum.
@@ -86,8 +86,8 @@ def paired_window_sums(
         percentile: as in `effect_cells.in_group`.
 
     Returns:
-        Sums of rare and common tokens, of the same neurons and windows (0 where a window has no such position), or why
-        there are none.
+        Sums for rare and common tokens, over the same neurons and windows (0 where a window has no such position), or
+        why there are none.
 
     Raises:
         UserError: as `effect_cells.in_group`.
@@ -155,8 +155,8 @@ def plateau_difference(
 def _intervals(
     pair: tuple[WindowSums, WindowSums], found: dict[str, Any], heads: tuple[int, int], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """A difference of heads, or of what stands on them, is determined where both heads are."""
-    with np.errstate(invalid="ignore"):  # a sample may hold no position of a group: it is left out
+    """A difference between heads, or between their steps, is determined if both heads are."""
+    with np.errstate(invalid="ignore"):  # a sample without a position of a group is left out
         samples = [line_samples(sums.resampled(resamples, np.random.default_rng(seed))) for sums in pair]
     first, second = samples
     same = same_head(heads[0], first.head_rank) & same_head(heads[1], second.head_rank)

@@ -1,14 +1,14 @@
 """The line: the power law of a curve of influence, between a head and a tail (ES eq. 6 and 12, NC eq. 4).
 
-Head, power law and tail are one least-squares fit over the first half of the ranks (`head_fits`), one point a
+Head, power law and tail are one least-squares fit over the first half of the ranks (`head_fits`), one point per
 rank, with the head's end b, its step s and its slope κ + h free, and a tail of strength τ ≥ 0. The power law
-holds from rank b + 1 to rank e, where the tail has taken 0.1 off. There is no power law, and κ is None with the reason,
-where that window is shorter than a factor of e, or fewer than 80 % of its ranks lie within 0.1 of the line.
+holds from rank b + 1 to rank e, where the tail has taken 0.1 off. If that window is shorter than a factor of e, or
+fewer than 80 % of its ranks lie within 0.1 of the line, there is no power law: κ is None, and the reason says why.
 
-Which head: the one of the smallest residual sum of squares. A curve without a head is fitted equally well by many, and
-often best by one that leaves the power law no room; so a head that does leave room is preferred where it costs no more
-than 15 % of the residuals. (Without this, 32 % of fixed curves on an exact power law with τ = 0.8, N = 1,536, would be
-said to have none; a head that is really there costs more to move.)
+The head is the one with the smallest residual sum of squares. Many heads fit a curve without one equally well, and
+often the best leaves the power law no room; so a head that does leave room is preferred if it costs no more than 15 %
+of the residuals. (Without this, 32 % of fixed curves on an exact power law with τ = 0.8, N = 1,536, would seem to have
+none; a head that is really there costs more to move.)
 """
 
 from dataclasses import asdict, dataclass
@@ -24,14 +24,14 @@ from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray, t
 
 LEAST_NEURONS = 150
 TAIL_TAKES = 0.1  # in log influence: from here on the curve is tail
-NEAR, ABOVE = 0.1, 0.5  # of the line (NC §3): near it, and what stands above it
+NEAR, ABOVE = 0.1, 0.5  # distances from the line (NC §3): within is near it, beyond is above it
 LEAST_LOG_WIDTH = 1.0  # of the window, in ln rank
 LEAST_STRAIGHT = 0.8  # share of the window's ranks that lie near the line
 SAME = 1e-9  # differences of log influence up to here are rounding errors
 NEEDLESS = 1.15  # times the smallest residual sum of squares, at most, for a head that leaves the power law room
 BATCH = 4_000_000  # numbers fitted at once
 
-CURVE_KEY: dict[str, Any] = {  # of a curve of influence
+CURVE_KEY: dict[str, Any] = {  # identifies a curve of influence
     "preset": pl.String,
     "token_group": pl.String,
     "statistic": pl.String,  # mean_abs (mean |Δ|) or abs_mean (|mean Δ|)
@@ -56,7 +56,7 @@ POWER_LAW_FIT: dict[str, Any] = CURVE_KEY | {
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """The line of one curve. Where there is no power law, κ and β are None and the reason says why.
+    """The line of one curve. Without a power law, κ and β are None and the reason says why.
 
     Attributes:
         kappa: κ: log influence = β − κ ln rank on the window.
@@ -64,13 +64,13 @@ class PowerLaw:
         tail: τ, strength of the tail; 0 without one.
         head_rank: b, last rank of the head.
         step: s, by how much the head stands above the power law at its end, in log influence; either sign.
-        head_slope: κ + h, the head's −slope in ln rank.
+        head_slope: κ + h, minus the head's slope in ln rank.
         first_rank: first rank of the window, b + 1.
         last_rank: last rank of the window, included.
         straight_share: share of the window's ranks with |δ| < 0.1.
-        r2: on the window: 1 − Σ δ² / Σ (y − mean y)². The line is not fitted on the window alone, so that it can be
-            below 0; None where the window holds fewer than two ranks or nothing varies on it.
-        reason: why there is no power law, or no fit at all (then everything else is None); None where there is one.
+        r2: on the window: 1 − Σ δ² / Σ (y − mean y)². It can be below 0, since the line is not fitted to the window
+            alone; None if the window holds fewer than two ranks or nothing varies on it.
+        reason: why there is no power law, or no fit at all (then everything else is None); None if there is one.
     """
 
     kappa: float | None = None
@@ -86,7 +86,7 @@ class PowerLaw:
     reason: str | None = None
 
     def deviation(self, curve: FloatArray) -> FloatArray | None:
-        """δ(rank) = log influence − (β − κ ln rank), shape (n,) (ES §4.1); None where there is no power law.
+        """δ(rank) = log influence − (β − κ ln rank), shape (n,) (ES §4.1); None without a power law.
 
         In the head it is measured against an extrapolation.
         """
@@ -97,13 +97,13 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class PowerLaws:
-    """The lines of B curves, shape (B,) each: the coefficients of the fit, whether the power law holds or not.
+    """The lines of B curves, shape (B,) each: the fit's coefficients, even where the power law does not hold.
 
     Attributes:
         fit: κ, β, τ, b, s, h and the residual sum of squares.
         last_rank: e.
-        straight_share: as in `PowerLaw`; 0 where the window is empty.
-        r2: as in `PowerLaw`; NaN where that is None.
+        straight_share: as in `PowerLaw`; 0 if the window is empty.
+        r2: as in `PowerLaw`; NaN if that is None.
         wide: whether ln(e/(b+1)) ≥ 1.
         straight: whether `straight_share` ≥ 0.8.
     """
@@ -127,11 +127,11 @@ class PowerLaws:
 
 
 def power_law_line(influence: pl.DataFrame) -> pl.DataFrame:
-    """The line of every curve of a run: what publishing calls to fill `power_law_fit`.
+    """The line of every curve of a run; publishing calls this to fill `power_law_fit`.
 
     Args:
         influence: `neuron_influence` of one run: preset, token_group, influence, abs_mean_delta_loss, role; other
-            columns are left alone.
+            columns are ignored.
 
     Returns:
         `POWER_LAW_FIT`, one row per preset × token_group × statistic × role.
@@ -159,10 +159,10 @@ def stored_curve(influence: pl.DataFrame, statistic: str = MEAN_ABS, role: str =
 
 
 def why_no_line(curve: FloatArray) -> str | None:
-    """Why a curve cannot be fitted at all; None where it can.
+    """Why a curve cannot be fitted at all; None if it can.
 
     Args:
-        curve: log influence in descending order, neurons without influence left out, shape (n,).
+        curve: log influence in descending order, without neurons that have none, shape (n,).
     """
     if len(curve) < LEAST_NEURONS:
         return f"{len(curve)} neurons with an influence above 0; a power law needs {LEAST_NEURONS}"
@@ -177,7 +177,7 @@ def power_law(curve: FloatArray) -> PowerLaw:
     """The line of one curve.
 
     Args:
-        curve: log influence in descending order, neurons without influence left out, shape (n,).
+        curve: log influence in descending order, without neurons that have none, shape (n,).
     """
     reason = why_no_line(curve)
     if reason:
@@ -223,7 +223,7 @@ def power_laws(curves: FloatArray) -> PowerLaws:
         curves: log influence in descending order, shape (B, n), n ≥ 150, finite.
 
     Raises:
-        ValueError: curves of fewer than 150 ranks.
+        ValueError: the curves have fewer than 150 ranks.
     """
     n = curves.shape[1]
     if n < LEAST_NEURONS:
@@ -260,10 +260,10 @@ def _fit(curves: FloatArray) -> PowerLaws:
 
 
 def _heads(fits: HeadFits) -> IntArray:
-    """Which head each line has, as its place among the possible ends, shape (B,).
+    """Each line's head, as its place among the possible ends, shape (B,).
 
-    The one of the smallest residual sum of squares. A curve without a head is fitted about as well by any, and may so
-    get one that leaves the power law no room; where a head that does leave room costs little more, it is preferred.
+    The one with the smallest residual sum of squares. Any head fits a curve without one about as well, so the best may
+    leave the power law no room; a head that does leave room is preferred if it costs little more.
     """
     rss = fits.rss(step=True)
     room = _log_width(fits.ends, window_end(fits.tails(step=True), fits.n)) >= LEAST_LOG_WIDTH

@@ -1,8 +1,8 @@
 """A curve of influence, a straight line on a window of its ranks, and its local slope.
 
 A *curve* is log influence in descending order, shape (n,): the neuron of rank r is entry r − 1, and neurons without
-influence are left out. Everything is in natural logarithms, one point a rank, unweighted. Which line is a curve's power
-law is said in `power_law`. Definitions: docs/definitions.md, "Influence and the power law".
+influence are left out. Everything is in natural logarithms, one point per rank, unweighted. `power_law` says which line
+is a curve's power law. Definitions: docs/definitions.md, "Influence and the power law".
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from rare_tokens.analyses.result_table import BoolArray, FloatArray, IntArray
 GRID = 40  # break candidates
 LEAST_RANKS = 10  # ranks of the shortest piece
 PAPER_WINDOW = (122, 181)  # the authors' log-rank 4.8 to 5.2
-EARLY_WINDOW = (34, 90)  # their other one, ranks 34 to 90
+EARLY_WINDOW = (34, 90)  # their other one
 SLOPE_REACH = 0.25  # half-width of the local slope's window, in ln rank
 LEAST_SLOPE_RANKS = 5
 
@@ -26,7 +26,7 @@ class WindowLine:
     Attributes:
         kappa: κ, positive where influence falls with rank.
         beta: β.
-        r2: share of the variance on the window that the line explains; None where there is none to explain.
+        r2: share of the window's variance that the line explains; None if there is no variance.
         first_rank: first rank of the window, counted from 1.
         last_rank: last rank of the window, included.
     """
@@ -48,7 +48,7 @@ def log_rank(n: int) -> FloatArray:
 
 
 def influence_curve(influence: FloatArray) -> FloatArray:
-    """Log influence in descending order, the neurons with none left out, shape (n,) with n ≤ N.
+    """Log influence in descending order, without neurons that have none, shape (n,) with n ≤ N.
 
     Args:
         influence: mean |Δ| of each neuron, shape (N,), in any order.
@@ -60,7 +60,7 @@ def fit_line(curve: FloatArray, first_rank: int, last_rank: int) -> WindowLine:
     """Ordinary least squares of the curve on ln rank, over the ranks `first_rank` … `last_rank` (ES eq. 6 and 12).
 
     Raises:
-        ValueError: a window that leaves the curve or holds fewer than two ranks.
+        ValueError: the window leaves the curve or holds fewer than two ranks.
     """
     if not 1 <= first_rank < last_rank <= len(curve):
         raise ValueError(f"ranks {first_rank} to {last_rank} are no window of {len(curve)} ranks")
@@ -73,7 +73,7 @@ def fit_line(curve: FloatArray, first_rank: int, last_rank: int) -> WindowLine:
 
 
 def break_grid(n: int) -> IntArray:
-    """The 40 log-spaced ranks at which a curve of n ranks may break, ends kept free for a piece."""
+    """The 40 log-spaced ranks at which a curve of n ranks may break; each end leaves room for a piece."""
     if n < 2 * LEAST_RANKS:
         return np.zeros(0, dtype=np.int64)
     return np.unique(np.rint(np.exp(np.linspace(np.log(LEAST_RANKS), np.log(n - LEAST_RANKS), GRID))).astype(np.int64))
@@ -85,7 +85,7 @@ def local_slope(curve: FloatArray) -> FloatArray:
 
 
 def second_derivative(curve: FloatArray) -> FloatArray:
-    """The same slope of the local slopes, over those that are defined, shape (n,); NaN under 5 of them (ES fig. 3b)."""
+    """The same slope taken of the defined local slopes, shape (n,); NaN under 5 of them (ES fig. 3b)."""
     slope = local_slope(curve)
     return _sliding_slope(slope, np.isfinite(slope))
 

@@ -1,8 +1,8 @@
 """The regimes of influence as relations: `regime_fit` and `regime_decision` of one run.
 
-`regime_fit` holds the line of `power_law_fit` beside other windows of ranks and other models of head and tail, for
-comparison. `regime_decision` says of every curve whether it has a plateau (`plateau`), and of the default curve of each
-token group where its slope breaks (docs/definitions.md, "Influence and the power law" and "Plateau decision").
+`regime_fit` holds the line of `power_law_fit` and, for comparison, other windows of ranks and other models of head and
+tail. `regime_decision` says whether each curve has a plateau (`plateau`), and where the slope of each token group's
+default curve breaks (docs/definitions.md, "Influence and the power law" and "Plateau decision").
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from rare_tokens.analyses.curve.slope_break import SlopeBreak, slope_break
 from rare_tokens.analyses.curve.stored_cells import curve_sums
 from rare_tokens.analyses.result_table import FloatArray, joined, table
 
-OTHER_DRAWS, OTHER_RESAMPLES = 499, 400  # at most, for curves of another statistic or of one sign
+OTHER_DRAWS, OTHER_RESAMPLES = 499, 400  # at most, for curves of another statistic or one sign
 
 REGIME_FIT: dict[str, Any] = GROUP_KEY | {
     "rank_window": pl.String,  # auto, middle piece, paper, paper early or explicit; NULL: a model of the whole curve
@@ -32,7 +32,7 @@ REGIME_FIT: dict[str, Any] = GROUP_KEY | {
     "pieces": pl.Int64,  # NULL for auto, whose tail is curved
     "kappa": pl.Float64,  # log influence = −κ ln rank + β between first_rank and last_rank
     "beta": pl.Float64,
-    "r2": pl.Float64,  # on the window; of a model on the whole curve
+    "r2": pl.Float64,  # on the window; for a model, on the whole curve
     "first_rank": pl.Int64,  # of the power law: the head is all ranks before it
     "last_rank": pl.Int64,  # of the power law: the tail is all ranks after it
     "share_within_0_1": pl.Float64,  # of all ranks: |deviation from the power law| < 0.1
@@ -40,7 +40,7 @@ REGIME_FIT: dict[str, Any] = GROUP_KEY | {
     "head_kappa": pl.Float64,
     "step": pl.Float64,  # how far the head stands above the power law where it ends, log influence
     "tail_slope": pl.Float64,  # slope of a linear tail, or s
-    "bic": pl.Float64,  # for the reader; sorted values are not independent, and BIC finds breaks where there are none
+    "bic": pl.Float64,  # for the reader; sorted values are not independent, and BIC finds breaks that are not there
     "parameters": pl.Int64,  # breaks included
     "ranks": pl.Int64,  # neurons with an influence above 0
     "reason": pl.String,
@@ -48,14 +48,14 @@ REGIME_FIT: dict[str, Any] = GROUP_KEY | {
 
 REGIME_DECISION: dict[str, Any] = CURVE_KEY | {
     "decision": pl.String,  # plateau present, absent or undecided; NULL where nothing can be decided
-    "p_value": pl.Float64,  # of a step at the head: min(1, 2 min(scan_p_value, jump_p_value))
+    "p_value": pl.Float64,  # for a step at the head: min(1, 2 min(scan_p_value, jump_p_value))
     "scan_p_value": pl.Float64,
     "jump_p_value": pl.Float64,
     "power": pl.Float64,  # probability that 1 % of the neurons, raised by 0.5, would be found at p < 0.01
     "break_rank": pl.Int64,  # b: the plateau's size where it is present
-    "break_low": pl.Int64,  # 95 % interval over windows, as of step, head_slope and kappa
+    "break_low": pl.Int64,  # 95 % interval over windows, as for step, head_slope and kappa
     "break_high": pl.Int64,
-    "break_determined": pl.Boolean,  # false: the interval spans (nearly) all that is possible
+    "break_determined": pl.Boolean,  # false: the interval spans (nearly) all possible values
     "step": pl.Float64,
     "step_low": pl.Float64,
     "step_high": pl.Float64,
@@ -80,7 +80,7 @@ REGIME_DECISION: dict[str, Any] = CURVE_KEY | {
     "slope_break_change": pl.Float64,
     "slope_break_p_value": pl.Float64,  # against a slope that changes smoothly
     "slope_breaks_near_5": pl.Boolean,  # p < 0.01 and 5 in the interval
-    "draws": pl.Int64,  # of the null distribution
+    "draws": pl.Int64,  # from the null distribution
     "resamples": pl.Int64,  # of windows, for the intervals
     "ranks": pl.Int64,  # neurons with an influence above 0
     "reason": pl.String,
@@ -102,7 +102,7 @@ def regimes(
         influence: `neuron_influence` of one run: preset, token_group, neuron, influence, abs_mean_delta_loss, role.
         sums: per (preset, token group) the effects by window (`effect_cells.group_sums`), or why there are none.
         windows: explicit windows, first and last rank.
-        draws: of the null distribution of each decision, at least 399; at most 499 for other curves than the default.
+        draws: from each decision's null distribution, at least 399; at most 499 for curves other than the default.
         resamples: bootstrap samples of windows; at most 400 for other curves.
         seed: of the bootstraps.
 
@@ -121,7 +121,7 @@ def regimes(
 
 
 def shares(deviation: FloatArray) -> dict[str, Any]:
-    """Share of ranks near the power law and number of neurons above it (NC §3)."""
+    """Share of ranks near the power law, and number of neurons above it (NC §3)."""
     return {
         "share_within_0_1": float(np.mean(np.abs(deviation) < NEAR)),
         "neurons_above_0_5": int(np.sum(deviation > ABOVE)),
@@ -175,7 +175,7 @@ def _model_row(curve: FloatArray, fit: PiecewiseFit) -> dict[str, Any]:
 
 
 def _decision_rows(part: pl.DataFrame, sums: GroupSums | str, asked: tuple[int, int, int]) -> Iterator[dict[str, Any]]:
-    """Of every curve of one token group."""
+    """The decision on every curve of one token group."""
     draws, resamples, seed = asked
     for statistic in STATISTICS:
         for role in ROLES:

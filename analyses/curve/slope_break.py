@@ -1,8 +1,8 @@
 """Does the slope of log influence break, and where? The test behind ES §4.1's figure 3.
 
-ES reads off a figure that the first derivative begins to fall near ln r ≈ 5 and that the second jumps there. Both are
-one statement: the slope, as a function of ln r, has a kink. The alternative to rule out is a slope that changes
-smoothly, as that of every stretched exponential or log-normal does. Normalised spacings (`analyses.curve.spacings`) are
+ES reads off a figure that the first derivative begins to fall near ln r ≈ 5 and the second jumps there. Both say the
+same: the slope, as a function of ln r, has a kink. The alternative to rule out is a slope that changes
+smoothly, as in every stretched exponential or log-normal. Normalised spacings (`analyses.curve.spacings`) are
 exponential with the slope as their mean, so this is a score test in a regression of exponentials: smooth slope
 ln μ = a + b x + c ln(ln(N+1) − x) with x = ln r, against a break added to it at any of 40 places k: a kink (x − k)₊,
 the same kink in ln(ln(N+1) − x), which is what a power law with the tail `loglog` has, or a jump of the slope.
@@ -18,7 +18,7 @@ from rare_tokens.analyses.result_table import FloatArray
 
 PAPER_BREAK = 5.0  # ln r, ES §4.1
 FIRST_RANK = 8  # ln r ≈ 2, where ES sees its power law begin
-MARGIN = 0.5  # least distance of a break from the ends of the range, in ln rank
+MARGIN = 0.5  # least distance between a break and the ends of the range, in ln rank
 LEAST_RANKS = 100
 CUT = 1.92  # half the 95 % point of χ² with one degree of freedom
 
@@ -30,9 +30,9 @@ class SlopeBreak:
     Attributes:
         log_rank: where it is.
         form: `kink` (the second derivative jumps) or `jump` (the slope itself does).
-        low: lower end of its 95 % interval (profile likelihood), widened by the distance of the places.
+        low: lower end of its 95 % interval (profile likelihood), widened by the spacing of the places.
         high: upper end.
-        change: of the second derivative (kink) or of the slope (jump) there; negative: influence begins to fall faster.
+        change: change of the second derivative (kink) or slope (jump) there; negative: influence begins to fall faster.
         p_value: parametric bootstrap of the smooth slope, allowing for the search over ranks.
         near_five: whether p < 0.01 and ln r = 5 lies in the interval.
     """
@@ -47,7 +47,7 @@ class SlopeBreak:
 
 
 def slope_break(curve: FloatArray, rng: np.random.Generator, *, draws: int = 1_000) -> SlopeBreak | str:
-    """Look for a break of the slope between rank 8 and the middle of the curve.
+    """Look for a break in the slope between rank 8 and the middle of the curve.
 
     Args:
         curve: log influence in descending order, shape (n,).
@@ -55,7 +55,7 @@ def slope_break(curve: FloatArray, rng: np.random.Generator, *, draws: int = 1_0
         draws: of each bootstrap.
 
     Returns:
-        The break, or in words why there is no test.
+        The break, or why there is no test, in words.
     """
     n = len(curve)
     ranks = np.arange(FIRST_RANK, n // 2)
@@ -107,7 +107,7 @@ def slope_break(curve: FloatArray, rng: np.random.Generator, *, draws: int = 1_0
 
 
 def _scores(residuals: FloatArray, line: FloatArray, basis: FloatArray) -> FloatArray:
-    """Standardised scores of each break, shape (…, breaks), of residuals of shape (…, ranks) freed of the fit."""
+    """Standardised scores of each break, shape (…, breaks), from residuals of shape (…, ranks) freed of the fit."""
     rest = residuals - (residuals @ line) @ line.T
     return np.asarray(rest @ basis / rest.std(axis=-1, keepdims=True))
 
@@ -115,7 +115,7 @@ def _scores(residuals: FloatArray, line: FloatArray, basis: FloatArray) -> Float
 def _exponential_means(design: FloatArray, values: FloatArray, start: FloatArray | None = None) -> FloatArray | None:
     """Means of exponentials whose logarithm is linear in `design`, by maximum likelihood (Fisher scoring).
 
-    None where it does not converge.
+    None if it does not converge.
     """
     if values.mean() <= 0:
         return None

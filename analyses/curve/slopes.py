@@ -14,7 +14,7 @@ INFLUENCE_SLOPE: dict[str, Any] = GROUP_KEY | {
     "rank": pl.Int64,
     "log_rank": pl.Float64,
     "local_slope": pl.Float64,  # least squares over ± 0.25 in ln rank; NULL under 5 ranks
-    "second_derivative": pl.Float64,  # the same of the local slopes
+    "second_derivative": pl.Float64,  # the same, taken of the local slopes
     "reason": pl.String,
 }
 

@@ -1,4 +1,4 @@
-"""The sums of effects that are stored of a run, as the analyses of its curves ask for them."""
+"""A run's stored sums of effects, as the analyses of its curves ask for them."""
 
 import polars as pl
 
@@ -22,7 +22,7 @@ def stored_cells(ask: Ask) -> pl.DataFrame:
 
 
 def curve_sums(ask: Ask) -> dict[tuple[str, str], GroupSums | str]:
-    """The window sums of every token group of a run, by preset and token group; or why there are none."""
+    """A run's sums per window, by preset and token group, or why there are none."""
     cells = stored_cells(ask)
     presets = [*PRESETS, *([MATCHED] if cells["matched_group"].count() else [])]
     return {(preset, group): group_sums(cells, preset, group) for preset in presets for group in TOKEN_GROUPS}

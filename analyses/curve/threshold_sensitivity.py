@@ -1,7 +1,7 @@
-"""How much hangs on the threshold: relation `threshold_sensitivity`, the curve described at every percentile.
+"""How much depends on the threshold: relation `threshold_sensitivity`, the curve described at every percentile.
 
 ES draws the line between rare and common at percentile 50, DS at 15; DS asks what happens in between. Everything here
-comes from stored sums (`agg_effect`), so that moving the line costs a fraction of a second. Small frequency sources
+comes from stored sums (`agg_effect`), so moving the line costs a fraction of a second. Small frequency sources
 have large ties, and then several percentiles select the same positions: `distinct_threshold` says so.
 """
 
@@ -28,7 +28,7 @@ TOP = 50  # neurons; ES's group size
 DRAWS, RESAMPLES = 499, 400  # fewer than in `regime_decision`: there are many thresholds
 
 THRESHOLD_SENSITIVITY: dict[str, Any] = GROUP_KEY | {
-    "percentile": pl.Float64,  # where the line is drawn: of types, or of occurrences in preset nc
+    "percentile": pl.Float64,  # where the line is drawn: among types, or among occurrences in preset nc
     "positions": pl.Int64,
     "distinct_threshold": pl.Boolean,  # false: the next lower percentile asked for selects the same positions
     "same_as_percentile": pl.Float64,  # the lowest percentile asked for that selects the same positions
@@ -44,7 +44,7 @@ THRESHOLD_SENSITIVITY: dict[str, Any] = GROUP_KEY | {
     "neurons_above_0_5": pl.Int64,
     "decision": pl.String,  # as in regime_decision, on fewer draws
     "p_value": pl.Float64,
-    "power": pl.Float64,  # of finding 1 % of the neurons raised by 0.5 at p < 0.01
+    "power": pl.Float64,  # probability of finding 1 % of the neurons raised by 0.5 at p < 0.01
     "break_rank": pl.Int64,
     "break_low": pl.Int64,
     "break_high": pl.Int64,
@@ -54,7 +54,7 @@ THRESHOLD_SENSITIVITY: dict[str, Any] = GROUP_KEY | {
     "step_high": pl.Float64,
     "head": pl.String,
     "head_slope": pl.Float64,
-    "top_overlap": pl.Float64,  # share of the 50 most influential neurons that are so at the preset's own percentile
+    "top_overlap": pl.Float64,  # share of the 50 most influential that are so at the preset's own percentile
     "rank_correlation": pl.Float64,  # Spearman's, of influence, with that at the preset's own percentile
     "ranks": pl.Int64,  # neurons with an influence above 0
     "reason": pl.String,
@@ -72,29 +72,28 @@ def threshold_sensitivity(
 ) -> pl.DataFrame:
     """Describe both sides of every threshold of one run.
 
-    The decision is that of `plateau`, computed once for each set of positions: percentiles that select the same ones
-    share it.
+    The decision is that of `plateau`, computed once per set of positions; percentiles that select the same share it.
 
     Args:
         cells: `agg_effect` of one run: neuron, window_id, `CELL`, positions, abs_delta_sum, delta_sum.
-        presets: of es, nc, ds.
+        presets: any of es, nc, ds.
         percentiles: multiples of 5 up to 50.
-        draws: of the null distribution, at least 399.
+        draws: from the null distribution, at least 399.
         resamples: bootstrap samples of windows.
         seed: of both.
 
     Returns:
-        `THRESHOLD_SENSITIVITY`, one row per preset × token group × percentile; NULL with a reason where no position is
+        `THRESHOLD_SENSITIVITY`, one row per preset × token group × percentile; NULL with a reason if no position is
         on that side, or too few neurons have an influence.
 
     Raises:
-        UserError: an unknown preset, or a percentile that cells cannot answer.
+        UserError: the preset is unknown, or cells cannot answer the percentile.
     """
     wanted = sorted({float(value) for value in percentiles})
     for value in wanted:
         check_percentile(value)
     rows: list[dict[str, Any]] = []
-    described: dict[bytes, dict[str, Any]] = {}  # by what is selected, whichever preset selects it
+    described: dict[bytes, dict[str, Any]] = {}  # by the positions selected, whichever preset selects them
     for preset in presets:
         for token_group in TOKEN_GROUPS:
             own = window_sums(cells, preset, token_group)
@@ -119,7 +118,7 @@ def threshold_sensitivity(
 
 
 def _digest(sums: WindowSums | str) -> bytes:
-    """The same for the same positions."""
+    """Equal for equal positions."""
     if isinstance(sums, str):
         return b""
     return hashlib.sha256(sums.positions.tobytes() + sums.sums.tobytes()).digest()
@@ -140,7 +139,7 @@ def _described(sums: WindowSums | str, asked: tuple[int, int, int]) -> dict[str,
 
 
 def _agreement(sums: WindowSums | str, own: WindowSums | str) -> dict[str, Any]:
-    """How the ranking agrees with that at the preset's own percentile."""
+    """How well the ranking agrees with that at the preset's own percentile."""
     if isinstance(sums, str) or isinstance(own, str):
         return {}
     influence, usual = sums.influence(), own.influence()

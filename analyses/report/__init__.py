@@ -1,4 +1,4 @@
-"""The report: one page made for reading, and its numbers beside it."""
+"""The report: one page made for reading, with its numbers next to it."""
 
 from rare_tokens.analyses.report.data.cards import PRESET as CARD_PRESET
 from rare_tokens.analyses.report.data.cards import card_neurons
@@ -10,5 +10,5 @@ __all__ = ["CARD_PRESET", "ReportInputs", "card_neurons", "relations", "require_
 
 
 def relations() -> dict[str, str]:
-    """By the name of an input of the report, the public relation that it is, of the runs of the report."""
+    """The public relation behind each input of the report, by the input's name."""
     return {one.name: one.relation for one in (*INPUTS, *inputs_of_figures()) if one.relation}

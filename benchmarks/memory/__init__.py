@@ -1,1 +1,1 @@
-"""What memory it takes, beside what is said beforehand."""
+"""How much memory it takes, compared with what is predicted."""

@@ -1,11 +1,11 @@
 """Memory of a process and all its workers together, shared pages counted once (Linux).
 
-`ru_maxrss` does not do: of a worker it begins at what its parent had when it was started.
+`ru_maxrss` is not enough: for a worker it starts at what its parent had when the worker was started.
 
     python -m benchmarks.memory.head [--neurons 14336] [--vocabulary 256000] [--width 3584] [--positions 512]
 
-measures what ablating a head of that shape takes beside its memory-mapped weights and captured arrays: a random head,
-final norm and unembedding alone. Pages of mapped files, which the system takes back at will, are not counted.
+measures what ablating a head of that shape takes besides its memory-mapped weights and captured arrays: a random head,
+final norm and unembedding only. Pages of mapped files, which the system takes back at will, are not counted.
 """
 
 import argparse
@@ -34,11 +34,11 @@ class TreeMemory:
     """Watches this process and its children, and keeps the largest sum of their proportional set sizes.
 
     Attributes:
-        peak_gb: 0 where the system does not say.
+        peak_gb: that sum; 0 if the system does not tell.
     """
 
     def __init__(self, mapped_files: bool = True) -> None:
-        """Count pages of `mapped_files` or not."""
+        """Count pages of mapped files, unless `mapped_files` is false."""
         self.peak_gb = 0.0
         self._field = "Pss:" if mapped_files else "Pss_Anon:"
         self._stop = threading.Event()
@@ -78,7 +78,7 @@ def _processes() -> list[str]:
 def _parent(process: int) -> int | None:
     try:
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):  # it has ended meanwhile
+    except (OSError, IndexError):  # the process has ended
         return None
 
 
@@ -91,7 +91,7 @@ def _proportional_kb(process: int, field: str) -> int:
 
 
 def mapped(folder: Path, name: str, rows: int, columns: int, scale: float) -> torch.Tensor:
-    """Random rows x columns in a memory-mapped file, so that they take no memory of the process."""
+    """Random rows x columns in a memory-mapped file, which takes none of the process's memory."""
     generator = np.random.default_rng(len(name))
     array = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (rows, columns))
     for start in range(0, rows, 4096):
@@ -118,7 +118,7 @@ def ablated(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         block = ablation.preferred_positions(T)
         exact = 0
         for k in range(0, T, block):
-            found = ablation.block(x[k : k + block], n[k : k + block], targets[k : k + block])
+            found = ablation.ablate(x[k : k + block], n[k : k + block], targets[k : k + block])
             exact += found.exact_pairs
             del found
     return {

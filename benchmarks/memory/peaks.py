@@ -1,10 +1,10 @@
-"""Whether the memory that `ingest --dry-run` says is the memory that the ingest takes.
+"""Whether the memory that `ingest --dry-run` predicts is what the ingest takes.
 
     python -m benchmarks.memory.peaks [--shapes gpt2-small …] [--threads 4] [--folder DIR]
 
-Models of random weights at each shape, of few layers, are ingested in a process of their own, which is watched every
-10 ms: the process's own pages (`RssAnon`), not those of mapped files, which the system takes back at will. Beside that
-stands what the dry run said. Linux. All goes to benchmarks/results/peaks.json, shape by shape.
+A model of each shape, with random weights and few layers, is ingested in a process of its own, which is watched every
+10 ms: its own pages (`RssAnon`), not those of mapped files, which the system takes back at will. This is compared with
+the dry run's prediction. Linux only. Results go to benchmarks/results/peaks.json, shape by shape.
 """
 
 import argparse
@@ -33,7 +33,7 @@ INTERVAL = 0.01  # seconds between looks
 
 @dataclass(frozen=True)
 class Case:
-    """A model of random weights and a run of it."""
+    """A model with random weights and a run of it."""
 
     positions: int  # T
     neurons: int  # N
@@ -91,7 +91,7 @@ def page(shapes: dict[str, dict[str, Any]]) -> str:
 
 
 def measured(folder: Path, case: Case, threads: int) -> dict[str, Any]:
-    """What the dry run says of a shape, and what the ingest takes."""
+    """What the dry run predicts for a shape, and what the ingest takes."""
     make_model(folder / "model", case)
     options = {
         "--model": folder / "model", "--tokens": case.positions, "--window": case.window, "--dtype": case.dtype,
@@ -118,7 +118,7 @@ def measured(folder: Path, case: Case, threads: int) -> dict[str, Any]:
 
 
 def own_pages(process: int) -> int:
-    """Bytes of a process's own pages now; 0 where it has just ended."""
+    """Bytes of a process's own pages now; 0 if it has just ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -127,7 +127,7 @@ def own_pages(process: int) -> int:
 
 
 def make_model(folder: Path, case: Case) -> None:
-    """A model of random weights with the embedded model's tokenizer, which has fewer tokens than it has rows."""
+    """A model with random weights and the embedded model's tokenizer, which has fewer tokens than the model rows."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 

@@ -1,12 +1,12 @@
-"""What ablating every neuron costs, beside published code's way, a hooked model's and one plain forward pass.
+"""What ablating every neuron costs, compared with published code, a hooked model and one plain forward pass.
 
     python -m benchmarks.speed.ablation [--shapes gpt2-small novella …] [--threads 4] [--positions 4096] [--out FILE]
 
 Synthetic layers take their scale from `novella`'s last step (`layers`); the match is printed. Seconds are
-for all T x N pairs (`forward`: T positions); methods that are too slow are timed on fewer and scaled linearly, and
-marked `extrapolated`; `cpu_seconds` are the process's own, less touched by what else the machine does. Errors are
-against float64 over 100,000 pairs (`accuracy`). `fast_bf16` says whether bfloat16 products are at least
-four times as fast as float32's, as they are where a processor has matrix units; the ratio measured stands beside it.
+for all T x N pairs (`forward`: T positions); methods that are too slow are timed on fewer, scaled linearly and
+marked `extrapolated`; `cpu_seconds` are the process's own, less affected by other load. Errors are against
+float64 over 100,000 pairs (`accuracy`). `fast_bf16` says whether bfloat16 products are at least four times as
+fast as float32's, as on processors with matrix units; the measured ratio is given too.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from rare_tokens.ingest.machine import reduced_precision
 FAST_BF16 = 4.0
 CHECKED_PAIRS = 126_000
 PUBLISHED_CHUNKS = (16, 32, 64, 128, 256, 512, 1024)
-# At most, so that a shape takes minutes on four cores
+# At most, so that each shape takes minutes on four cores
 POSITIONS = {"gpt2-medium": 2048, "pythia-410m": 2048, "gpt2-large": 1024, "gpt2-xl": 1024}
 POSITIONS |= {"pythia-2.8b": 512, "llama-3-8b": 256}
 
 
 def ours(layer: Layer, device: str, effects: tuple[str, ...] = (LOSS,), check: int = CHECKED_PAIRS) -> dict[str, Any]:
-    """The project's own way, construction included; its products alone, at the machine's rates, are the floor.
+    """The project's own method, including construction; its products alone, at the machine's rates, are the floor.
 
     `check` pairs are compared with float64; for that the series reports its bounds, which costs a little time too.
     """
@@ -60,11 +60,11 @@ def ours(layer: Layer, device: str, effects: tuple[str, ...] = (LOSS,), check: i
             unigram_counts=counts,
             sample=layer.residual[-256:],
             device=device,
-            report=check > 0,
+            with_report=check > 0,
         )
         block = ablation.preferred_positions(T)
         found = [
-            ablation.block(layer.residual[at], layer.activations[at], layer.targets[at])
+            ablation.ablate(layer.residual[at], layer.activations[at], layer.targets[at])
             for at in (slice(k, k + block) for k in range(0, T, block))
         ]
         return ablation, found, block
@@ -99,7 +99,7 @@ def ours(layer: Layer, device: str, effects: tuple[str, ...] = (LOSS,), check: i
 
 
 def published(layer: Layer, device: str, seconds_allowed: float) -> dict[str, Any]:
-    """Published code's way: each edited residual through norm, unembedding and log-softmax, a chunk at a time."""
+    """Published code's method: each edited residual through norm, unembedding and log-softmax, a chunk at a time."""
     head = layer.head
     W_U, x, n = (value.to(device) for value in (head.unembedding, layer.residual, layer.activations))
     w, y, gain = layer.w_out.to(device), layer.targets.to(device), head.norm.gain.to(device)
@@ -159,7 +159,7 @@ def published(layer: Layer, device: str, seconds_allowed: float) -> dict[str, An
 
 
 def product_rate(width: int, device: str, dtype: torch.dtype) -> float:
-    """Billions of operations a second of a product like the unembedding's in `dtype`, the machine's own measure."""
+    """Billions of operations per second of a product like the unembedding's in `dtype`, measured on this machine."""
     rates = []
     for rows, inner, columns in ((512, width, 16384), (1024, 1024, 4096)):
         left = torch.randn(rows, inner, device=device).to(dtype)
@@ -186,7 +186,7 @@ def exponents(layer: Layer, device: str) -> dict[str, Any]:
 
 
 def effects_cost(layer: Layer, device: str, positions: int) -> list[dict[str, Any]]:
-    """Loss alone, and with each further effect."""
+    """The loss alone, and with each further effect."""
     few = Layer(
         layer.head, layer.w_out, *(value[:positions] for value in (layer.residual, layer.activations, layer.targets))
     )
@@ -198,7 +198,7 @@ def effects_cost(layer: Layer, device: str, positions: int) -> list[dict[str, An
 
 
 def reset_peak(device: str) -> int:
-    """Forget the largest memory so far, and say what is taken now."""
+    """Reset the peak memory, and return what is in use now."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
@@ -209,7 +209,7 @@ def reset_peak(device: str) -> int:
 
 
 def peak_bytes(device: str) -> int:
-    """Largest memory since `reset_peak`: of the process, or of the card."""
+    """Peak memory since `reset_peak`, of the process or the GPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
@@ -241,7 +241,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def measure(name: str, layer: Layer, shape: Shape, device: str, seconds: float) -> list[dict[str, Any]]:
-    """A row for each method, smallest first."""
+    """One row per method, smallest first."""
     T = len(layer.residual)
     rows = []
     for method, run in (

@@ -38,7 +38,7 @@ def errors(layer: Layer, reference: Tensor, found: Tensor, pairs: Tensor) -> dic
 
 
 def telling_pairs(found: Tensor, bounds: Tensor | None, count: int) -> Tensor:
-    """Pairs (t, i): a third uniform, a third of largest |Δ|, a third of largest bound among those not recomputed."""
+    """Pairs (t, i): a third uniform, a third with the largest |Δ|, a third with the largest finite bound."""
     T, N = found.shape
     generator = torch.Generator().manual_seed(0)
     each = min(count // 3, T * N)

@@ -1,12 +1,12 @@
-"""What the coordination, graph and spectrum analyses of one run cost, beside the obvious serial loop.
+"""What the coordination, graph and spectrum analyses of one run cost, compared with the obvious serial loop.
 
     python -m benchmarks.speed.analyses [--quick] [--workers 4]
 
 A drawn layer of 25,088 positions × 3,072 neurons (GELU of correlated factors), two tested groups of 50, all positions
-(the rare ones alone are fewer). Asked (issue D): all analyses with 100 controls in at most 60 s on four cores and 4 GB;
+(the rare ones alone are fewer). Targets: all analyses with 100 controls in at most 60 s on four cores and 4 GB;
 correlations of 50 neurons in at most 0.5 s. Then 10,000 controls where a statistic costs under 1 ms, cost against
-group size and number of controls, and the serial baseline for Louvain: for each control and each seed build the graph
-and search it. Everything goes to benchmarks/results/analyses.json.
+group size and number of controls, and the serial baseline for Louvain: build and search the graph for each control and
+seed. Results go to benchmarks/results/analyses.json.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
     }
     groups = tested_groups(50)
     found["correlations_of_50_neurons_seconds"] = timed(lambda: fifty(layer))
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the workers, which import numpy anew
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the workers, which import numpy anew
     with (
         ProcessPoolExecutor(given.workers, mp_context=multiprocessing.get_context("spawn")) as pool,
         TreeMemory() as memory,
@@ -119,7 +119,7 @@ def steps(layer: Activations, weights: dict[str, FloatArray], groups: pl.DataFra
 def every(
     layer: Activations, weights: dict[str, FloatArray], groups: pl.DataFrame, pool: Executor | None
 ) -> dict[str, Any]:
-    """Seconds of every analysis and of the tests, and their sum."""
+    """Seconds that every analysis and the tests take, and their sum."""
     seconds, results = {}, {}
     began = cpu_seconds()
     for name, step in steps(layer, weights, groups, pool).items():
@@ -137,7 +137,7 @@ def every(
 
 
 def cheap(layer: Activations, weights: dict[str, FloatArray], groups: pl.DataFrame) -> dict[str, Any]:
-    """Seconds of the analyses that cost under 1 ms a control."""
+    """Seconds of the analyses that cost under 1 ms per control."""
     names = (
         "activation_correlation", "cosine_similarity", "effective_dimension", "neuron_cluster", "weight_spectrum"
     )  # fmt: skip
@@ -187,7 +187,7 @@ def timed(function: Callable[[], Any]) -> float:
 
 
 def cpu_seconds() -> float:
-    """Processor seconds of this process so far, all threads: what a busy machine does not change much."""
+    """Processor seconds of this process so far, all threads: a busy machine does not change them much."""
     return time.process_time()
 
 

@@ -1,11 +1,11 @@
-"""What attention heads cost: a GPT-2 small with random weights, and novella, beside one full hooked pass a head.
+"""What attention heads cost: a GPT-2 small with random weights, and novella, compared with a full hooked pass per head.
 
     python -m benchmarks.speed.attention [--windows 8] [--threads 4] [--quick]
 
-Asked (issue E): the activations of all heads of two layers in at most 3 forward passes; with the loss, on the stated
-subsample of 4,096 of 25,088 positions. A forward pass is the whole model with its unembedding, over the same windows,
-with the attention that ingest's own capture uses and in whichever batches are fastest. The parts take turns, so that
-a machine that is busy for a while is so for all of them. Everything goes to benchmarks/results/attention.json.
+Targets: the activations of all heads of two layers in at most 3 forward passes; the loss on a subsample of 4,096 of
+25,088 positions. A forward pass is the whole model with its unembedding, over the same windows, with the attention that
+ingest's own capture uses and in whichever batches are fastest. The parts take turns, so that temporary load affects all
+of them. Results go to benchmarks/results/attention.json.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from rare_tokens.ingest.model.structure import Structure, find_structure, hooked
 RESULTS = result("attention")
 NOVELLA = Path(os.environ.get("RARE_TOKENS_TEST_DATA", "../shared/data")) / "models" / "novella" / "step3979"
 WINDOW, POSITIONS, SUBSAMPLE = 256, 25_088, 4_096
-CELLS = 7  # of a window
+CELLS = 7  # per window
 FORWARD_BATCHES = (1, 2, 4, 8)  # windows
 
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def processor() -> str:
-    """The processor's name, where the system gives it."""
+    """The processor's name, if the system gives it."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -68,7 +68,7 @@ def processor() -> str:
 
 
 def models(*, quick: bool) -> Iterator[tuple[str, PreTrainedModel]]:
-    """GPT-2 small with random weights; novella's last step where the real inputs are."""
+    """GPT-2 small with random weights; novella's last step if the real inputs are there."""
     torch.manual_seed(0)
     shape = {"n_layer": 4, "n_embd": 192, "n_head": 6, "vocab_size": 8_192} if quick else {}
     yield "gpt2-small", GPT2LMHeadModel(GPT2Config(**shape)).eval().requires_grad_(False)
@@ -77,7 +77,7 @@ def models(*, quick: bool) -> Iterator[tuple[str, PreTrainedModel]]:
 
 
 def measured(model: PreTrainedModel, windows: int, repeats: int) -> dict[str, Any]:
-    """Seconds of every part, and what they are in forward passes of the model."""
+    """Seconds of every part, also in units of the model's forward pass."""
     tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (windows, WINDOW + 1))
     times, batch = timed_parts(model, find_structure(model), tokens, repeats)
     set_up = times.pop("set_up_once_a_run")
@@ -139,7 +139,7 @@ def timed_parts(
     }
     taken = [{name: timed(work) for name, work in parts.items()} for _ in range(repeats)]
     found = {"set_up_once_a_run": set_up} | {name: min(turn[name] for turn in taken) for name in parts}
-    # With logits every edit passes the unembedding: one window says enough
+    # With logits every edit passes the unembedding: one window is enough
     found["all_with_loss"] = (
         timed(partial(run_edits, edits, structure, tokens[:1], loss=True, summaries=True)) * windows
     )
@@ -173,7 +173,7 @@ def silence(layer: AttentionLayer) -> Callable[..., Any]:
 
 
 def timed(work: Callable[[], None]) -> float:
-    """Processor seconds that a call takes, all threads: what a busy machine changes least."""
+    """Processor seconds that a call takes, all threads: a busy machine changes them least."""
     start = time.process_time()
     work()
     return time.process_time() - start

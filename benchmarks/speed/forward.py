@@ -1,4 +1,4 @@
-"""What the ablation is compared with: a plain forward pass, and one hooked forward pass a neuron. Random weights."""
+"""What the ablation is compared with: a plain forward pass, and one hooked forward pass per neuron. Random weights."""
 
 import tempfile
 import time
@@ -18,7 +18,7 @@ _LARGEST_MODEL = 7e9  # bytes: a larger one is timed as one block x blocks + emb
 
 @dataclass(frozen=True)
 class Shape:
-    """A model as far as its cost goes."""
+    """A model, described as far as its cost depends on it."""
 
     vocabulary: int
     width: int
@@ -53,7 +53,7 @@ def timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
 
 
 def parameters(shape: Shape) -> tuple[int, int]:
-    """Weights that a position is multiplied with: in the blocks, and in the head."""
+    """Weights that each position is multiplied with, in the blocks and in the head."""
     gated = shape.family == "llama"
     attention = (2.5 if gated else 4) * shape.width**2  # llama: eight key-value heads of 32
     return int(shape.layers * (attention + (3 if gated else 2) * shape.width * shape.neurons)), (
@@ -130,7 +130,7 @@ def forward(shape: Shape, device: str, positions: int) -> dict[str, Any]:
 
 
 def hooked(shape: Shape, device: str, positions: int, seconds_allowed: float) -> dict[str, Any] | None:
-    """One transformer_lens forward pass a neuron, its activation replaced at every position; None where it has none.
+    """One transformer_lens forward pass per neuron, its activation replaced at every position; None if unsupported.
 
     Timed on a few neurons over one window and scaled to all neurons and positions.
     """

@@ -16,8 +16,8 @@ from rare_tokens.ingest.model.head import Head
 from rare_tokens.ingest.model.norms import NormForm
 
 _WIDEST_LOGITS = 4.5  # largest standard deviation of z over the vocabulary
-_LOGIT_EFFECTS = 400_000_000  # neurons x vocabulary whose spread is looked at
-_UNSEEN = 24  # dimensions that x and w_i share beside: few, so that they meet as often as novella's and |u| agrees
+_LOGIT_EFFECTS = 400_000_000  # neurons x vocabulary whose spread is measured
+_UNSEEN = 24  # further dimensions that x and w_i share: few, so that they overlap as in novella and |u| agrees
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Layer:
     def quantiles(self, positions: int = 64) -> dict[str, list[float]]:
         """Quantiles (0.1, 0.5, 0.9, 0.99, 0.999) of |u|, |c|, R, |n| and p's largest value and entropy.
 
-        Over some positions, and of the largest heads over some neurons.
+        Over some positions, and for the largest heads over some neurons.
         """
         head, T = self.head, len(self.residual)
         rows = torch.arange(0, T, max(1, T // positions))

@@ -2,10 +2,10 @@
 
     python -m benchmarks.speed.report [--warehouse PATH ...]
 
-Drawn runs of the sizes below, everything in the page that a report can show (cards, tables beside the papers, every
-figure), and the warehouses named, read as the command does (`--no-analyze`). Asked: 5 MB and 2 s to interactive for ten
-checkpoints. The browser is Debian's chromium, headless, from disk; where it is not installed its column is null.
-All goes to benchmarks/results/report.json.
+Made-up runs of the sizes below, with everything that a report can show (cards, tables next to the papers', every
+figure), and the named warehouses, read as the command does (`--no-analyze`). Targets: 5 MB and 2 s to interactive for
+ten checkpoints. The browser is Debian's chromium, headless, from disk; if it is not installed its column is null.
+Results go to benchmarks/results/report.json.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def command(path: Path, out: Path) -> tuple[float, Path]:
 
 
 def measured(index: Path, driver: Any) -> dict[str, Any]:
-    """Bytes of a page and of all beside it; the median over loads of when it can be used, and of when all is drawn."""
+    """Bytes of a page and of the files next to it; median times until it is usable and until all is drawn."""
     files = [path for path in index.parent.rglob("*") if path.is_file()]
     sizes = {"page_mb": index.stat().st_size / 1e6, "all_mb": sum(path.stat().st_size for path in files) / 1e6}
     if driver is None:
@@ -80,7 +80,7 @@ def measured(index: Path, driver: Any) -> dict[str, Any]:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Any]:
-    """Headless chromium of a desktop's width; None where it is not installed."""
+    """Headless chromium at a desktop's width; None if it is not installed."""
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or chromedriver is None:
         yield None

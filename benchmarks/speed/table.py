@@ -1,6 +1,6 @@
 """The README's table of the ablation's cost, made from `results/ablation.json`.
 
-python -m benchmarks.speed.table    writes it between its two marks; `ablation` does so when it ends
+python -m benchmarks.speed.table    writes it between its two marks; `ablation` does so at its end
 """
 
 import json
@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown for a benchmark's result: a row for each shape, ratios by wall clock, the machine named below."""
+    """Markdown for a benchmark's result: a row per shape, ratios by wall clock, the machine named below."""
     methods: dict[str, dict[str, dict[str, Any]]] = {}
     for row in result["rows"]:
         methods.setdefault(row["shape"], {})[row["method"]] = row

@@ -2,11 +2,11 @@
 
     python -m benchmarks.speed.workers --model FOLDER [--revision R] --corpus FILE [--tokens 25088] [--workers 1,2,4]
 
-An ordinary `ingest` in a process of its own, by this process alone and then by each number of workers; parts go to a
+An ordinary `ingest` in a process of its own, first without workers and then with each number of them; parts go to a
 folder. The seconds of its stages are those that the run itself stores; `units` are its forward pass and its ablation,
-which workers share, with what it takes to send parts and to fetch them. Joining Ray, loading the model and publishing
-are not shared and stand beside it. Asked (issue H): 2 workers at least 1.7 times as fast as one. The largest difference
-of an effect from those of this process alone goes in too, and all of it to benchmarks/results/workers.json.
+which workers share, including sending and fetching parts. Joining Ray, loading the model and publishing are not shared
+and are given separately. Target: 2 workers at least 1.7 times as fast as one. The largest difference between an effect
+and the one computed without workers is included. Results go to benchmarks/results/workers.json.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POL
 
 
 def ingest(asked: list[str], path: Path, workers: int) -> dict[str, Any]:
-    """Run an ingest (0 workers: this machine's process alone) and read what it says of its stages, in seconds."""
+    """Run an ingest (0 workers: without Ray) and read the seconds of its stages."""
     by = ["--executor", "ray", "--ray-address", "local", "--workers", str(workers)] if workers else []
     command = [sys.executable, str(ROOT / "cli.py"), "ingest", *asked, *by, "--warehouse", str(path), "--quiet"]
     start = time.perf_counter()
@@ -48,7 +48,7 @@ def ingest(asked: list[str], path: Path, workers: int) -> dict[str, Any]:
 
 
 def largest_difference(one: Path, other: Path) -> float:
-    """Of an effect of two warehouses with one run each, in nats."""
+    """Largest difference between an effect in two warehouses with one run each, nats."""
     with warehouse.open(one) as first, warehouse.open(other) as second:
         query = "select delta_loss from fct_effect order by neuron, position_id"
         return float((first.sql(query)["delta_loss"] - second.sql(query)["delta_loss"]).abs().max())

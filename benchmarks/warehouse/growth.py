@@ -3,13 +3,13 @@
     python -m benchmarks.warehouse.growth [--only axes runs parquet ingest] [--runs 50] [--leave 10] [--threads 4]
         [--folder DIR]
 
-`axes`: T from 1k to 100k, N from 512 to 14k, V from 8k to 256k, each beside the others' smallest; a random head is
-ablated (`benchmarks.memory.head`), synthetic facts of that shape are published. `runs`: 25,088 × 3,072 pairs, 77 M, are
-published again and again into one warehouse, until there are `--runs` or the disk has only `--leave` GB left; on the
-way, and beyond a billion rows, every mart is asked of one run. `parquet`: the same with the facts in Parquet files
-beside the warehouse. Only the numbers are synthetic: parts are written by the units' own writer, audited and published
-as an ingest's are. `ingest`: which share of an ingest of GPT-2 small's shape is neither model nor ablation. Every
-measurement is a process of its own; memory is its own pages, not those of files. All goes to
+`axes`: T from 1k to 100k, N from 512 to 14k, V from 8k to 256k, each with the others at their smallest; a random head
+is ablated (`benchmarks.memory.head`), and synthetic facts of that shape are published. `runs`: 77 million pairs (25,088
+× 3,072) are published again and again into one warehouse, until there are `--runs` or the disk has only `--leave` GB
+left; on the way, and beyond a billion rows, every mart is queried for one run. `parquet`: the same with the facts in
+Parquet files next to the warehouse. Only the numbers are synthetic: parts are written by the units' own writer, audited
+and published like an ingest's. `ingest`: the share of an ingest of GPT-2 small's shape that is neither model nor
+ablation. Every measurement is a process of its own; memory is its own pages, not those of files. Results go to
 benchmarks/results/growth.json, and from there to docs/growth.md (`benchmarks.warehouse.growth_report`).
 """
 
@@ -45,7 +45,7 @@ AXES = {
     "positions": (1_024, 4_096, 16_384, 100_352),
 }
 RUN = {"positions": 25_088, "neurons": 3_072}  # GPT-2 small's last layer at the papers' sample
-LOOKS = (1, 4, 14, 50)  # runs in the warehouse when it is asked; 14 hold a billion pairs
+LOOKS = (1, 4, 14, 50)  # runs in the warehouse when it is queried; 14 hold a billion pairs
 EVERY_RUN = "every run's mean absolute delta"
 QUERIES = {
     **{name: query.format(name=name, run="'run-001'") for name, query in marts.QUERIES.items()},
@@ -54,7 +54,7 @@ QUERIES = {
     ),
     EVERY_RUN: "select run_id, avg(abs(delta_loss)) from fct_effect group by run_id",
 }
-LIMIT = "1GB"  # of memory, for the last of them once more: what it takes beyond that is the engine's cache
+LIMIT = "1GB"  # memory limit for repeating the last of them: what it takes beyond that is the engine's cache
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def axes(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Ablation and publishing along each axis, the other two at their smallest."""
+    """Ablation and publishing along each axis, with the other two at their smallest."""
     found = []
     for axis, values in AXES.items():
         for value in values:
@@ -112,7 +112,7 @@ def axes(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def runs(folder: Path, given: argparse.Namespace, store: str = parquet_facts.NATIVE) -> list[dict[str, Any]]:
-    """One run after the other into one warehouse; a row for each, with the answers where it was asked."""
+    """Publish one run after the other into one warehouse; a row each, with the answers where it was queried."""
     path, source = folder / "runs.duckdb", folder / "source"
     make_run(source, **RUN, run_id="source")
     found: list[dict[str, Any]] = []
@@ -135,7 +135,7 @@ def runs(folder: Path, given: argparse.Namespace, store: str = parquet_facts.NAT
 
 
 def ingest(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The stages of an ingest of random weights of GPT-2 small's shape, over the text that comes with Python."""
+    """The stages of an ingest of random weights in GPT-2 small's shape, over the text that comes with Python."""
     shape = peaks.Shape(RUN["positions"], RUN["neurons"], 768, 50_257, layers=12, gated=False)
     peaks.make_model(folder / "model", shape)
     path = folder / "w.duckdb"
@@ -169,7 +169,7 @@ def published(path: Path, parts: Path, store: str) -> dict[str, Any]:
 
 
 def first_answer(path: Path, query: str, limit: str | None = None) -> dict[str, Any]:
-    """Seconds to open the warehouse and fetch an answer, the memory of that, and the row groups of facts it read.
+    """Seconds to open the warehouse and fetch an answer, the memory this takes, and the row groups of facts it reads.
 
     With a `limit`, the engine is given no more memory than that.
     """
@@ -188,7 +188,7 @@ def first_answer(path: Path, query: str, limit: str | None = None) -> dict[str, 
 
 
 def scans(plan: Any) -> Iterator[tuple[int, int]]:
-    """Row groups of the facts that a plan read, and of how many, one for each time that it scanned them."""
+    """Row groups of facts that a plan read, and their total, for each scan."""
     if isinstance(plan, dict):
         if str(plan.get("extra_info", {}).get("Table", "")).endswith("store.fct_effect"):
             yield plan["row_groups_scanned"], plan["total_row_groups_to_scan"]

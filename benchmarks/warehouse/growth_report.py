@@ -1,6 +1,6 @@
 """docs/growth.md's tables and plot, made from `results/growth.json`.
 
-python -m benchmarks.warehouse.growth_report        writes them; `benchmarks.warehouse.growth` does so when it ends
+python -m benchmarks.warehouse.growth_report        writes them; `benchmarks.warehouse.growth` does so at its end
 """
 
 import json
@@ -17,9 +17,9 @@ PLOT = PAGE.with_suffix(".svg")
 MADE, END = "<!-- made by benchmarks/warehouse/growth_report.py: {} -->", "<!-- end -->"
 QUANTITIES = ("ablation, s", "publish, s", "ablation, GB", "publish, GB")
 SYMBOLS = {"positions": "T", "neurons": "N", "vocabulary": "V"}
-RUNS = {"runs in one warehouse": "runs", "runs, facts in Parquet": "parquet"}  # and where their rows are
+RUNS = {"runs in one warehouse": "runs", "runs, facts in Parquet": "parquet"}  # and the key of their rows
 WORKER = "Ray workers"
-EVERY_RUN = "every run"  # how a question about all of them begins
+EVERY_RUN = "every run"  # begins a question about all of them
 # Biderman et al. (2023), table 1: width, MLP neurons, rows of the unembedding, parameters in millions
 PYTHIA = {
     "70M": (512, 2_048, 50_304, 70), "160M": (768, 3_072, 50_304, 162), "410M": (1_024, 4_096, 50_304, 405),
@@ -28,18 +28,18 @@ PYTHIA = {
     "12B": (5_120, 20_480, 50_688, 11_846),
 }  # fmt: skip
 CHECKPOINTS, POSITIONS = 154, 25_088
-GPU_RATE = 25e12  # operations a second: an assumption, for one H100 without TF32
+GPU_RATE = 25e12  # operations per second: an assumption, for one H100 without TF32
 
 
 def write(result: dict[str, Any]) -> None:
-    """Write every block of the page whose results are there, and the plot."""
+    """Write every block of the page that has results, and the plot."""
     PAGE.write_text(page(result), encoding="utf-8")
     if {"axes", "runs", "parquet"} <= result.keys():
         plot(result)
 
 
 def page(result: dict[str, Any]) -> str:
-    """The page with the blocks whose results are there."""
+    """The page with the blocks that have results."""
     blocks = {}
     if "axes" in result:
         blocks["axes"] = [*_axes(result["axes"]["rows"]), "", _machine(result["axes"])]
@@ -75,7 +75,7 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
 
 
 def points(result: dict[str, Any], axis: str, quantity: str) -> list[tuple[float, float]]:
-    """(size, cost) along an axis; for runs as many as there are."""
+    """(size, cost) along an axis; for runs, their number."""
     if axis in RUNS:
         rows, size = result[RUNS[axis]]["rows"], "runs"
     else:
@@ -84,7 +84,7 @@ def points(result: dict[str, Any], axis: str, quantity: str) -> list[tuple[float
 
 
 def _machine(found: dict[str, Any]) -> str:
-    """Where and in what company it was measured."""
+    """The machine and its load while measuring."""
     text = f"{found['machine']}, {found['threads']} threads, load {found['load before']} at the start."
     return f"{text} {found['note']}" if "note" in found else text
 
@@ -146,7 +146,7 @@ def _largest(row: dict[str, Any], *, every_run: bool) -> float:
 
 
 def _answers(rows: list[dict[str, Any]]) -> list[str]:
-    """Seconds of each answer, and the row groups of facts that it read where the native store has them."""
+    """Seconds of each answer, and the row groups of facts it read, if facts are in the native store."""
     shown = [row for row in rows if "answers" in row]
     billion = next((row for row in shown if row["runs"] * POSITIONS * 3072 > 1e9), shown[-1])
     kept = [shown[0], billion, *([shown[-1]] if shown[-1] is not billion else [])]
@@ -227,7 +227,7 @@ def _pythia(result: dict[str, Any]) -> list[str]:
 def operations(d: int, N: int, V: int) -> float:
     """Operations of ablating N neurons at `POSITIONS` positions (docs/ablation/cost.md), no pair exactly.
 
-    Three products with d and about two with N for each position and token, and W Uᵀ once a block of positions.
+    Three products with d and about two with N per position and token, and W Uᵀ once per block of positions.
     """
     blocks = -(-POSITIONS // 2048)
     return 2.0 * POSITIONS * V * (3.3 * d + 2 * N) + 2.0 * blocks * V * d * N
@@ -239,7 +239,7 @@ def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
 
 
 def plot(result: dict[str, Any]) -> None:
-    """Seconds against size, logarithmic both ways, a panel an axis."""
+    """Seconds against size, logarithmic both ways, one panel per axis."""
     import altair as alt
     import polars as pl
 

@@ -3,11 +3,10 @@
     python -m benchmarks.warehouse.marts [--neurons 6400] [--runs 20] [--threads 4] [--folder DIR]
 
 Synthetic facts of 25,088 positions: a run of 1,024 neurons, one of `--neurons`, then `--runs` − 2 more of 1,024.
-Asked (issue C): the first answer of each mart in at most 1 s (a fresh process: open, query, all rows or their sums),
-also with `run_id = (select …)` as people write it; sensitivity at most 20 s; 1,000 bootstraps at most 30 s; at most
-4 GB. The first answer counts the opening of the file but not the start of Python. The baseline beside them is the
-influence of every neuron computed from the facts, as code without stored marts has to. All goes to
-benchmarks/results/marts.json.
+Targets: the first answer of each mart in at most 1 s (a fresh process: open, query, all rows or their sums), also with
+`run_id = (select …)` as people write it; sensitivity at most 20 s; 1,000 bootstraps at most 30 s; at most 4 GB. The
+first answer includes opening the file but not starting Python. The baseline is the influence of every neuron computed
+from the facts, as code without stored marts has to. Results go to benchmarks/results/marts.json.
 """
 
 import argparse
@@ -88,7 +87,7 @@ def main() -> None:
 
 
 def measure(folder: Path, neurons: int, runs: int, threads: int) -> dict[str, Any]:
-    """Publish the runs and time the answers: of the small run, of the large one, and of both among the others."""
+    """Publish the runs and time the answers: for the small run, for the large one, and for both among the others."""
     path = folder / "bench.duckdb"
     found: dict[str, Any] = machine(threads) | {"positions": POSITIONS}
     publish(path, "small", SMALL)
@@ -117,7 +116,7 @@ def publish(path: Path, run: str, neurons: int) -> None:
 
 
 def first_answers(path: Path, run: str, neurons: int, threads: int) -> dict[str, dict[str, float]]:
-    """Seconds of every query, in a process of its own, for each way to say which run."""
+    """Seconds of every query, in a process of its own, for each way to name the run."""
     return {
         name: {
             way: child(threads, "--first", path, query.format(name=name, run=said.format(run=run, neurons=neurons)))
@@ -142,7 +141,7 @@ def first_answer(path: Path, query: str) -> float:
 
 
 def analyse(path: Path, run: str, name: str) -> dict[str, float]:
-    """Seconds and memory of one analysis as `analyze` computes it, its reading counted."""
+    """Seconds and memory of one analysis as `analyze` computes it, including reading."""
 
     @cache
     def ask(source: Source) -> Any:

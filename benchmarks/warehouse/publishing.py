@@ -1,12 +1,12 @@
-"""What publishing a run costs at the size of a paper's, and what queries of it cost with other runs beside it.
+"""What publishing a run of a paper's size costs, and what queries of it cost with other runs in the warehouse.
 
     python -m benchmarks.warehouse.publishing [--positions 25088] [--neurons 3072] [--runs 1] [--threads 4]
         [--folder DIR]
 
-Synthetic facts, targets drawn by Zipf's law as in a text. Asked: publishing 25,088 × 3,072 pairs in at most
-15 s on four cores, of them the facts at 15 M rows a second, sorting included. The baseline beside it is the engine's
-own insert of the same rows from Parquet, unsorted and unchecked. Queries are timed the second time. Wall-clock time
-is of use only on an idle machine, so processor time is given too. All goes to benchmarks/results/publishing.json.
+Synthetic facts, targets drawn by Zipf's law as in a text. Targets: publishing 25,088 × 3,072 pairs in at most
+15 s on four cores, with facts at 15 million rows per second, sorting included. The baseline is the engine's own insert
+of the same rows from Parquet, unsorted and unchecked. Queries are timed the second time. Wall-clock time is useful only
+on an idle machine, so processor time is given too. Results go to benchmarks/results/publishing.json.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def measure(folder: Path, positions: int, neurons: int, runs: int, threads: int)
     parts = folder / "bench.duckdb.parts" / "run"
     pairs = positions * neurons
     found: dict[str, Any] = machine(threads) | {"runs": runs, "pairs of a run": pairs}
-    for number in range(runs, 0, -1):  # the one that is queried comes last
+    for number in range(runs, 0, -1):  # the one to be queried comes last
         make_run(parts, positions, neurons, f"run-{number}", seed=number)
         found["publish, seconds"] = seconds(lambda: warehouse.publish(path, parts, line=power_law_line, quiet=True))
         found["stages, wall-clock and processor seconds"] = dict(stages.seconds)

@@ -1,10 +1,10 @@
-"""Whether a warehouse creeps: hundreds of small runs published, all but the last few deleted again.
+"""Whether a warehouse grows over time: hundreds of small runs published, all but the last few deleted again.
 
     python -m benchmarks.warehouse.soak [--runs 200] [--kept 5] [--positions 512] [--neurons 128] [--folder DIR]
 
-After each publishing the oldest run goes, so that as many runs as `--kept` stay. Seconds of a publishing and of a
-deletion, and bytes of the file, are compared between the first and the last quarter: their medians should be alike. All
-goes to benchmarks/results/soak.json; exit 1 where the file or the times grew by more than half.
+After each publication the oldest run is deleted, so that `--kept` runs stay. Seconds to publish and to delete, and the
+file's bytes, are compared between the first and the last quarter: their medians should be alike. Results go to
+benchmarks/results/soak.json; exit 1 if the file or the times grew by more than half.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def soak(path: Path, runs: int, kept: int, positions: int, neurons: int) -> dict[str, Any]:
-    """Publish and delete in turn; returns medians of the first and the last quarter, and their ratios."""
+    """Publish and delete in turn; return medians of the first and the last quarter, and their ratios."""
     measured: dict[str, list[float]] = {"publish, seconds": [], "delete, seconds": [], "file, MB": []}
     for number in range(runs):
         folder = parts_root(path) / f"run-{number}"

@@ -1,10 +1,11 @@
-"""What a pair costs and how long a run among several takes to read, in the native store and in Parquet.
+"""What a pair costs, and how long reading one of several runs takes, in the native store and in Parquet.
 
     python -m benchmarks.warehouse.stores [--positions 25088] [--neurons 512] [--runs 5] [--threads 2] [--folder DIR]
 
 Synthetic runs of one layer's shape, published into a native warehouse and from it into a Parquet-backed one through
-`export` and `attach`. Bytes a pair are the facts' own: of the native file, what it is larger than the other's. Queries
-are of one run and timed the third time, files in the system's cache. All goes to benchmarks/results/stores.json.
+`export` and `attach`. Bytes per pair are the facts' own: for the native file, how much larger it is than the
+other. Queries are about one run and timed the third time, with files in the system's cache. Results go to
+benchmarks/results/stores.json.
 """
 
 import argparse
@@ -96,7 +97,7 @@ def measure(folder: Path, positions: int, neurons: int, runs: int, threads: int)
         }
         for query in QUERIES.values():
             same = [one.sql(query).sort(pl.all()) for one in (opened, backed)]
-            assert same[0].equals(same[1]) or "avg" in query, query  # an average's order of summation is its own
+            assert same[0].equals(same[1]) or "avg" in query, query  # an average may sum in another order
     found["open, seconds"] = {path.stem: _third(lambda: warehouse.open(path).close()) for path in (native, parquet)}  # noqa: B023
     return found
 

@@ -1,7 +1,7 @@
 """Runs of any size without a model, for the benchmarks of the warehouse, and how long and how much publishing takes.
 
-Facts are drawn (`studies.synthetic.runs`), targets by Zipf's law as in a text; parts are cut and written as an ingest
-does.
+Facts are drawn (`studies.synthetic.runs`), targets by Zipf's law as in a text; parts are divided and written as in an
+ingest.
 """
 
 import logging
@@ -40,7 +40,7 @@ def use_threads(threads: int) -> None:
 
 
 def make_run(folder: Path, positions: int, neurons: int, run_id: str, seed: int = 1, **changed: Any) -> parts.Manifest:
-    """The parts of a run of `positions` × `neurons` pairs, written by the writer that an ingest's units have."""
+    """The parts of a run of `positions` × `neurons` pairs, written by the writer of an ingest's units."""
     from rare_tokens.ingest.ablation.parts import position_block
 
     given: dict[str, Any] = {"vocabulary": VOCABULARY, "window": WINDOW, "zipf_share": 1.0} | changed
@@ -51,7 +51,7 @@ def make_run(folder: Path, positions: int, neurons: int, run_id: str, seed: int 
 
 
 def another(folder: Path, source: Path, run_id: str) -> None:
-    """The parts of a run with the numbers of another whose parts lie in `source`: the same files, another name."""
+    """The parts of a run with the numbers of another, whose parts are in `source`: the same files, another name."""
     manifest, summary = parts.read_manifest(source), parts.read_summary(source)
     assert manifest is not None
     assert summary is not None
@@ -70,7 +70,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 class Stages(logging.Handler):
-    """Collects the times that publishing logs, by stage: wall-clock and processor seconds."""
+    """Collects the wall-clock and processor seconds that publishing logs, by stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def _as_an_ingest_does(path: Path, first: int, activations: np.ndarray, delta: n
     from rare_tokens.ingest.ablation.parts import write_effects
 
     none = torch.empty(0)
-    effects = BlockEffects(torch.from_numpy(delta.T), none, none, None, None, None, None, 0, 0, 0)
+    found = BlockEffects({"loss": torch.from_numpy(delta.T)}, none, none, 0)
     write_atomically(
-        path, partial(write_effects, first=first, activations=activations.T, effects=effects, names=("loss",))
+        path, partial(write_effects, first=first, activations=activations.T, found=found, effects=("loss",))
     )

@@ -1,8 +1,8 @@
 """Every neuron of a layer ablated at every position, pair by pair, for about the price of a forward pass.
 
 Ablating neuron i at position t adds a·w_i to the residual stream x_t, with a = n̄_i − n_{t,i} (mean ablation: Liu et
-al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Behind the residual stream lie only the final norm and the
-unembedding U, so the logits change by
+al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Only the final norm and the unembedding U follow the residual
+stream, so the logits change by
 
     δ_v = u z_v + c m_v            z = U x_t / σ0,   m = U w_i,   u = σ0/σ1 − 1,   c = a/σ1
 
@@ -46,25 +46,25 @@ from rare_tokens.ingest.ablation.unablated import Directions, Positions
 from rare_tokens.ingest.machine import reduced_precision
 from rare_tokens.ingest.model.head import Head, require_finite, require_matrix, require_shape
 
-# Of the typical prediction: the tokens whose third moments are in float32; whose fourth ones are computed, and the
-# second ones in float32
+# Shares of the typical prediction. Tokens within the first have third moments in float32; those within the second have
+# second moments in float32 and fourth ones at all.
 TOP_MASS, COMMON_MASS = 0.8, 0.985
 FLOAT64_PAIRS = 512  # computed at a time
 
 
 @dataclass(frozen=True)
 class SeriesReport:
-    """How near the series came, on request."""
+    """How close the series came; only on request."""
 
     share_of_tolerance: Tensor  # B x N: a loss's bound over its tolerance; inf where the series was not used
-    order2_pairs: int  # for which the series to order 2 would have done
+    order2_pairs: int  # pairs for which order 2 would have been enough
 
 
 @dataclass(frozen=True)
 class BlockEffects:
     """Effects of ablating each of N neurons at each of B positions, in nats."""
 
-    effects: dict[str, Tensor]  # by name (`common.effects`), B x N float32
+    values: dict[str, Tensor]  # by effect (`common.effects`), B x N float32
     loss: Tensor  # B float32, of the unablated model
     entropy: Tensor  # B float32, of the unablated model's prediction
     exact_pairs: int  # pairs computed over the whole vocabulary
@@ -73,7 +73,7 @@ class BlockEffects:
     @property
     def delta_loss(self) -> Tensor:
         """Δ, B x N float32."""
-        return self.effects[LOSS]
+        return self.values[LOSS]
 
 
 @dataclass
@@ -83,12 +83,12 @@ class Block:
     residual: Tensor  # B x d
     activations: Tensor  # B x N
     scale: Tensor  # B, σ0
-    positions: Positions
+    unablated: Positions
     sizes: Sizes
-    effects: dict[str, Tensor]
+    values: dict[str, Tensor]  # of the effects, B x N each
     bounds: Tensor | None
     order2_pairs: int = 0
-    left: list[Pairs] = field(default_factory=list)  # pairs that the series leaves over, not settled yet
+    left: list[Pairs] = field(default_factory=list)  # pairs that the series cannot settle, yet to be computed
 
 
 class Ablation:
@@ -106,22 +106,22 @@ class Ablation:
         device: str = "cpu",
         memory: int = MEMORY,
         sample: Tensor | None = None,
-        report: bool = False,
+        with_report: bool = False,
     ) -> None:
-        """Fold the head and check what will not change from block to block.
+        """Fold the head and check what does not change from block to block.
 
         Args:
             head: final norm and unembedding.
             w_out: N x d, the output projection's rows w_i. A row of zeros gives effects of exactly 0.
             reference: N, n̄: the value each activation is replaced by.
             tolerance: largest error of a pair is `tolerance` + 1e-4 |effect|, in nats.
-            effects: names of those to compute (`common.effects`); the loss always is.
+            effects: names of those to compute (`common.effects`); the loss always is one of them.
             unigram_counts: V, how often each token occurs; needed by ``kl`` and ``frequency``.
             device: torch device to compute on.
-            memory: bytes that a block may take beside its inputs and results.
-            sample: S x d, residuals of some positions of the run, which tell common tokens from rare ones. Without
-                them the counts do, and without either all tokens count as common; only the cost depends on it.
-            report: hand back a `SeriesReport` too, for tests and benchmarks.
+            memory: bytes that a block may take besides its inputs and results.
+            sample: S x d, residuals at some of the run's positions, which tell common tokens from rare ones. Without
+                them the counts do; without either, all tokens count as common. Only the cost depends on this.
+            with_report: return a `SeriesReport` too, for tests and benchmarks.
 
         Raises:
             UserError: shapes do not fit, values are not finite, an effect is unknown or lacks its counts, or the
@@ -131,7 +131,7 @@ class Ablation:
         require_tolerance(tolerance)
         self.effects = chosen_effects(effects)
         self.head, self.w_out, self.reference = head, w_out, reference
-        self.tolerance, self.memory, self.report = tolerance, memory, report
+        self.tolerance, self.memory, self.with_report = tolerance, memory, with_report
         self.device = torch.device(device)
         self.reduced = reduced_precision(self.device)
         K = piece_size(V, d, N)
@@ -152,11 +152,11 @@ class Ablation:
             require_shape("the tokens' counts", unigram_counts, (V,))
             self.directions = Directions.of(self.folded, unigram_counts)
 
-    def preferred_positions(self, positions: int) -> int:
-        """How many of `positions` positions to hand to `block` at a time: as many as the memory allows."""
-        return self._bytes.preferred_positions(positions, self.memory)
+    def preferred_positions(self, total: int) -> int:
+        """How many of `total` positions to pass to `ablate` at a time: as many as the memory allows."""
+        return self._bytes.preferred_positions(total, self.memory)
 
-    def block(self, residual: Tensor, activations: Tensor, targets: Tensor) -> BlockEffects:
+    def ablate(self, residual: Tensor, activations: Tensor, targets: Tensor) -> BlockEffects:
         """Effects of ablating every neuron at each of B positions.
 
         Args:
@@ -165,8 +165,8 @@ class Ablation:
             targets: B, token ids.
 
         Raises:
-            UserError: shapes do not fit, values are not finite, a target is no token, or a residual has no variance
-                and the norm adds none.
+            UserError: shapes do not fit, values are not finite, a target is not a token id, or a residual has no
+                variance and the norm adds none.
         """
         self._check(residual, activations, targets)
         B = len(residual)
@@ -175,15 +175,15 @@ class Ablation:
         block = self._begin(residual, activations, targets.to(self.device, torch.int64), normed, scale, sums)
         exact_pairs = 0
         for start in range(0, B, CHUNK):
-            left = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
-            exact_pairs += len(left)
-            block.left.append(left)
-            if sum(map(len, block.left)) > EXACT_PAIRS:  # so that they take no more memory where nearly all are left
+            pairs = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
+            exact_pairs += len(pairs)
+            block.left.append(pairs)
+            if sum(map(len, block.left)) > EXACT_PAIRS:  # keeps memory bounded where nearly all are left
                 self._settle_left(block)
         del sums
         self._settle_left(block)
         report = None if block.bounds is None else SeriesReport(block.bounds, block.order2_pairs)
-        return BlockEffects(block.effects, block.positions.loss, block.positions.entropy, exact_pairs, report)
+        return BlockEffects(block.values, block.unablated.loss, block.unablated.entropy, exact_pairs, report)
 
     # --- the unablated model --------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class Ablation:
         return (x / scale).float().to(self.device), scale[:, 0].float().to(self.device)
 
     def _sums(self, normed: Tensor) -> Sums:
-        """What the moments of all pairs are made of: one pass over the vocabulary."""
+        """The sums that all moments are made of, in one pass over the vocabulary."""
         along = functions_along(self.effects)
         axis = self.directions.axis if self.directions is not None and AXIS in along else None
         keep_z = self.effects == (LOSS,) and self._bytes.keeps_z(len(normed), self.memory)
@@ -215,12 +215,12 @@ class Ablation:
         log_normaliser = weight.log() + sums.pivot
         loss = log_normaliser - self.folded.add_bias(targets, target_z)
         entropy = weight.log() - sums.logit / weight
-        positions = Positions(normed, targets, log_normaliser, target_z, loss, entropy, sums.origin, sums.z)
+        unablated = Positions(normed, targets, log_normaliser, target_z, loss, entropy, sums.origin, sums.kept_z)
         sizes = Sizes(sums.length / weight, target_rows.norm(dim=1), sums.squares.sqrt() / weight)
         shape = tuple(activations.shape)
-        effects = {name: torch.empty(shape, device=self.device) for name in self.effects}
-        bounds = torch.empty(shape, device=self.device) if self.report else None
-        return Block(residual, activations, scale, positions, sizes, effects, bounds)
+        values = {name: torch.empty(shape, device=self.device) for name in self.effects}
+        bounds = torch.empty(shape, device=self.device) if self.with_report else None
+        return Block(residual, activations, scale, unablated, sizes, values, bounds)
 
     def _typical_prediction(self, sample: Tensor) -> Tensor:
         """Mean prediction over some positions (S x d): V probabilities."""
@@ -235,13 +235,13 @@ class Ablation:
     # --- by the series --------------------------------------------------------------------------------------------
 
     def _by_series(self, block: Block, sums: Sums, at: slice) -> Pairs:
-        """Fill in the series' effects at the positions `at`; returns the pairs that it cannot do within tolerance."""
+        """Fill in the series' effects at the positions `at`; return the pairs that it cannot do within tolerance."""
         factors = self._factors(block, at)
         expansion = self._expansion(block, sums, at, factors)
         good = factors.ratio > SMALLEST_RATIO
         for name in self.effects:
             estimate = FORMULAS[name].series(expansion)
-            block.effects[name][at] = estimate.value
+            block.values[name][at] = estimate.value
             good &= estimate.truncation + estimate.rounding <= self._allowed(estimate)  # false where either is NaN
         if block.bounds is not None:
             self._add_to_report(block, at, expansion, good)
@@ -249,22 +249,22 @@ class Ablation:
 
     def _factors(self, block: Block, at: slice) -> Factors:
         """u and c of the positions `at` and all neurons, from e / σ0² with e = (2a x·w + a²‖w‖²) / d."""
-        a = (self._reference - block.activations[at].to(self.device, torch.float32)) / block.scale[at, None]
-        normed = block.positions.normed[at]
-        growth = a * (2 * (normed @ self._w.T) + a * self._w_norm.square()) / self.folded.width
+        frozen_c = (self._reference - block.activations[at].to(self.device, torch.float32)) / block.scale[at, None]
+        normed = block.unablated.normed[at]
+        growth = frozen_c * (2 * (normed @ self._w.T) + frozen_c * self._w_norm.square()) / self.folded.width
         ratio = (1 + growth).clamp_(min=0).sqrt()
-        return Factors(-growth / (ratio * (1 + ratio)), a / ratio, a, ratio)
+        return Factors(-growth / (ratio * (1 + ratio)), frozen_c / ratio, frozen_c, ratio)
 
     def _expansion(self, block: Block, sums: Sums, at: slice, factors: Factors) -> Expansion:
-        """The series of δ at the positions `at`, which every effect's own is made of."""
-        here = block.positions.at(at)
+        """The series of δ at the positions `at`, from which every effect's series is made."""
+        here = block.unablated.select(at)
         target_rows = self.folded.gather(here.targets)
         moments = CentralMoments(sums, at, self._w, target_rows, here.target_z, self.reduced)
         series = Series(moments, factors.u, factors.c, self._w_norm)
         return Expansion(self.folded, series, factors, sums, at, self._w, here, target_rows, self.directions)
 
     def _allowed(self, estimate: Estimate) -> Tensor:
-        """The tolerance of b x N pairs, whatever their errors are up to their bounds."""
+        """The tolerance of b x N pairs, for the smallest |effect| that their error bounds allow."""
         error = estimate.truncation + estimate.rounding
         return self.tolerance + RELATIVE_TOLERANCE * (estimate.value.abs() - error).clamp_(min=0)
 
@@ -284,7 +284,7 @@ class Ablation:
 
     def _settle(self, block: Block, pairs: Pairs) -> None:
         """Fill in P pairs: over the whole vocabulary, in float64 where float32 may not hold them."""
-        values = exact_effects(self.folded, block.positions, self._w, pairs, self.effects, self.directions)
+        values = exact_effects(self.folded, block.unablated, self._w, pairs, self.effects, self.directions)
         rounding = exact_rounding(self.folded, block.sizes, self._w_norm, pairs)
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
         hard = values[LOSS] < max(FORMULAS[name].largest_rise for name in self.effects)
@@ -293,7 +293,7 @@ class Ablation:
             allowed = self.tolerance + (RELATIVE_TOLERANCE - RELATIVE_ROUNDING) * value.abs()
             hard |= ~(FORMULAS[name].roundings * rounding <= allowed)
             hard |= ~value.isfinite() | (value < LARGEST_RISE)
-            block.effects[name][pairs.t, pairs.i] = value
+            block.values[name][pairs.t, pairs.i] = value
         for few in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
             self._settle_in_float64(block, pairs.t[few], pairs.i[few])
 
@@ -305,10 +305,10 @@ class Ablation:
         w = centre(self.w_out[on_cpu[1]].to(place).double())
         a = self.reference[on_cpu[1]].double() - block.activations[on_cpu].double()
         edited = x + a.to(place)[:, None] * w
-        targets = block.positions.targets[t].to(place)
-        exact = float64_effects(self.folded.on(place), x, edited, targets, self.effects, self.directions)
-        for name, value in exact.items():
-            block.effects[name][t, i] = value.float().to(self.device)
+        targets = block.unablated.targets[t].to(place)
+        values = float64_effects(self.folded.on(place), x, edited, targets, self.effects, self.directions)
+        for name, value in values.items():
+            block.values[name][t, i] = value.float().to(self.device)
 
     # --- input ----------------------------------------------------------------------------------------------------
 
@@ -320,16 +320,16 @@ class Ablation:
         require_finite("the residual stream", residual)
         require_finite("the activations", activations)
         if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
-            raise UserError(f"A target is no token of the vocabulary of {self.folded.vocabulary}.")
+            raise UserError(f"A target is not a token id: the vocabulary has {self.folded.vocabulary} tokens.")
 
 
 def _require_layer(head: Head, w_out: Tensor, reference: Tensor) -> tuple[int, int, int]:
-    """(N, d, V) of a layer whose pieces fit together and are finite; UserError otherwise."""
+    """(N, d, V) of a layer whose matrices fit together and are finite; else UserError."""
     head.check()
     V, width = head.unembedding.shape
     N, d = require_matrix("the output projection", w_out)
     if d != width:
-        raise UserError(f"The output projection is {d} wide and the unembedding {width}.")
+        raise UserError(f"The output projection is {d} wide and the unembedding {width}; they must be equally wide.")
     require_shape("the reference activations", reference, (N,))
     require_finite("the output projection", w_out)
     require_finite("the reference activations", reference)

@@ -6,20 +6,20 @@ from rare_tokens.ingest.ablation.effects import functions_along
 from rare_tokens.ingest.ablation.moments import workspace
 
 CHUNK = 64  # positions whose series are summed at a time
-EXACT_PAIRS = 1 << 19  # that the series leaves over, computed over the whole vocabulary at a time
-_PAIR = 128  # bytes that each of them takes
+EXACT_PAIRS = 1 << 19  # pairs left over by the series that are computed over the whole vocabulary at a time
+_PAIR = 128  # bytes per such pair
 MOST_POSITIONS = 8192  # in a block
-MEMORY = 2 << 30  # bytes that a block may take beside its inputs and results
+MEMORY = 2 << 30  # bytes that a block may take besides its inputs and results
 
 
 def piece_size(V: int, d: int, N: int) -> int:
-    """Tokens in a piece of the vocabulary: fixed by the shape, so that sums are taken alike whatever the memory."""
+    """Tokens per piece of the vocabulary. The shape alone fixes it, so sums do not depend on the memory."""
     return max(128, min(V, 2048, (1 << 29) // (16 * N + 12 * d)))
 
 
 @dataclass(frozen=True)
 class BlockBytes:
-    """Memory that a block of positions takes: at any rate, for each position, and for each position's z if kept."""
+    """Bytes that a block of positions takes: `fixed`, `each` per position, and `z` per position where z is kept."""
 
     neurons: int
     fixed: int
@@ -28,7 +28,7 @@ class BlockBytes:
 
     @staticmethod
     def of(N: int, d: int, V: int, K: int, effects: tuple[str, ...]) -> "BlockBytes":
-        """With pieces of the vocabulary of K tokens."""
+        """Where a piece of the vocabulary has K tokens."""
         along = 4 * len(functions_along(effects)) * (N + 4 * d)
         each = 4 * (9 * N + len(effects) * N + 8 * d) + along + 8 * K
         pairs = EXACT_PAIRS + CHUNK * N
@@ -37,9 +37,9 @@ class BlockBytes:
     def preferred_positions(self, positions: int, memory: int = MEMORY) -> int:
         """How many of `positions` positions to take at a time: as many as the memory allows.
 
-        W Uᵀ is built anew for every block, so larger blocks cost less for each position; smaller ones may leave room
-        for z, which need not be built again then for the pairs over the whole vocabulary. In units of z's products,
-        W Uᵀ costs N a block, twice.
+        W Uᵀ is built for every block, so larger blocks cost less per position. Smaller ones may leave room to keep z,
+        which then is not built again for the pairs over the whole vocabulary. In units of z's products, W Uᵀ costs N
+        per block, twice.
         """
         bare, keeping = (
             max(CHUNK, min(positions, MOST_POSITIONS, (memory - self.fixed) // size))

@@ -37,9 +37,8 @@ class Captured:
 class Capture:
     """Runs batches of windows through the decoder and keeps what the ablation needs.
 
-    Each batch that is on disk has a marker beside the arrays, so a capture that was cut off resumes.
-    Of each window only the last `predicted` positions are kept: all of them (None) or, of matched contexts, the one
-    that they are about.
+    A marker beside the arrays says which batches are on disk, so an interrupted capture resumes. Only the last
+    `predicted` positions of each window are kept: all (None), or in matched contexts the one they are about.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Capture:
 
     @staticmethod
     def windows_in_a_batch(tokens: NDArray[np.int64]) -> int:
-        """How many of these windows (each window + 1 tokens) one unit of work takes."""
+        """How many of these windows (window + 1 tokens each) make one unit of work."""
         return max(1, POSITIONS_PER_BATCH // (tokens.shape[1] - 1))
 
     @property
@@ -85,7 +84,7 @@ class Capture:
         return self._marker(batch).exists()
 
     def run(self, batch: int) -> None:
-        """Forward one batch of windows and write what is captured.
+        """Run one batch of windows forward and write what is captured.
 
         Raises:
             UserError: the residual stream or an activation is NaN or infinite.
@@ -105,13 +104,13 @@ class Capture:
         for name, values in (("residual stream", residual), ("activations", activations)):
             if not bool(torch.isfinite(values).all()):
                 raise UserError(
-                    f"The {name} of layer {self.structure.layer} hold NaN or infinity in windows "
+                    f"NaN or infinity in the {name} of layer {self.structure.layer}, windows "
                     f"{windows.start}–{windows.stop - 1}. Try --dtype float32, or check the weights."
                 )
         return residual.cpu().numpy(), activations.cpu().numpy()
 
     def keep(self, batch: int, residual: NDArray[np.float32], activations: NDArray[np.float32]) -> None:
-        """Write what was captured in a batch, wherever that was computed."""
+        """Write what a batch captured, wherever it was computed."""
         start = batch * self.windows_per_batch * self.predicted
         at = slice(start, start + len(residual))
         arrays = self.open()
@@ -135,7 +134,7 @@ def forward(
 
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
             values = args[0].detach().reshape(*inputs.shape, -1)[:, -kept:]
             seen[name] = values.float().reshape(len(inputs) * kept, -1)
@@ -143,8 +142,8 @@ def forward(
         return hook
 
     hooks = (
-        (structure.final_norm, "before", keep("residual")),
-        (structure.out_projection, "before", keep("activations")),
+        (structure.final_norm, "before", recorder("residual")),
+        (structure.out_projection, "before", recorder("activations")),
     )
     # The unembedding is not needed, and its logits are large; but some models have the final norm in their head.
     body = model.base_model
@@ -163,17 +162,17 @@ def mean_activations(activations: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _allocate(path: Path, shape: tuple[int, int]) -> None:
-    """An .npy of the full size with its space reserved: a full disk shows here, as an error that can be reported.
+    """Create an .npy of the full size and reserve its space, so that a full disk is an error that can be reported.
 
-    Writing through a map where the disk has no space left would end the process with a bus error instead.
+    Writing to a full disk through a memory map would end the process with a bus error.
     """
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_2_0(stream, header)
-        start, size = stream.tell(), shape[0] * shape[1] * 4
+        offset, size = stream.tell(), shape[0] * shape[1] * 4
         stream.flush()
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(stream.fileno(), start, size)
+            os.posix_fallocate(stream.fileno(), offset, size)
             return
         for written in range(0, size, _ZEROS):
             stream.write(bytes(min(_ZEROS, size - written)))

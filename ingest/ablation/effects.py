@@ -1,6 +1,6 @@
 """The formula of every effect, on each path that a pair may take (docs/definitions.md, "Neuron effect").
 
-A `Formula` says how its effect follows from what a path has at hand (`paths`). The definition that all of them are
+A `Formula` says how its effect follows from what a path provides (`paths`). The definition that all of them are
 checked against, `reference.reference_effects`, shares nothing with them.
 """
 
@@ -17,7 +17,7 @@ from rare_tokens.ingest.ablation.rounding import ENTROPY_ROUNDINGS, LARGEST_RISE
 from rare_tokens.ingest.ablation.series import Estimate, Series
 from rare_tokens.ingest.ablation.unablated import Positions
 
-LOG_P, AXIS = "log_p", "axis"  # functions of the token, beside z and m, that a series can need sums along
+LOG_P, AXIS = "log_p", "axis"  # functions of the token, besides z and m, that a series can need sums along
 
 
 class Formula(ABC):
@@ -25,9 +25,9 @@ class Formula(ABC):
 
     Attributes:
         along: which function of the token its series needs sums along (`LOG_P` or `AXIS`), if any.
-        own_sums: how many sums over the vocabulary its value takes, beside those of the loss.
-        roundings: float32 roundings of its exact value for one of the loss's.
-        largest_rise: Δ loss below which float32 does not hold it.
+        own_sums: how many sums over the vocabulary its value takes, besides those of the loss.
+        roundings: float32 roundings of its exact value per rounding of the loss's.
+        largest_rise: Δ loss below which float32 cannot hold it.
         frozen_scale: whether the dense path computes it from logits with the final norm's scale frozen.
     """
 
@@ -38,44 +38,44 @@ class Formula(ABC):
     frozen_scale = False
 
     @abstractmethod
-    def series(self, x: Expansion) -> Estimate:
-        """Of b x N pairs, with what its error can be."""
+    def series(self, expansion: Expansion) -> Estimate:
+        """The effect of b x N pairs, with bounds on its error."""
 
-    def terms(self, x: AtTokens) -> tuple[Tensor, ...]:  # noqa: ARG002
-        """What K tokens add to each of the sums over the vocabulary of its own; none where the loss's suffice."""
+    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:  # noqa: ARG002
+        """What K tokens add to each of its own sums over the vocabulary; nothing where the loss's suffice."""
         return ()
 
     @abstractmethod
-    def exact(self, x: Totals) -> Tensor:
-        """Of P pairs, from the sums over the vocabulary."""
+    def exact(self, totals: Totals) -> Tensor:
+        """The effect of P pairs, from the sums over the vocabulary."""
 
     @abstractmethod
-    def float64(self, x: Edits) -> Tensor:
-        """Of P edits."""
+    def float64(self, edits: Edits) -> Tensor:
+        """The effect of P edits."""
 
     @abstractmethod
     def dense(self, before: Prediction, after: Prediction) -> Tensor:
-        """Of S edits at T positions, S x T, from the logits before (T x V) and after (S x T x V)."""
+        """The effect of S edits at T positions, S x T, from the logits before (T x V) and after (S x T x V)."""
 
 
 class Loss(Formula):
     """Δ: log Σ_v p_v exp(δ_v) − δ_y."""
 
-    def series(self, x: Expansion) -> Estimate:
+    def series(self, expansion: Expansion) -> Estimate:
         """As `Series.loss`."""
-        return x.loss
+        return expansion.loss
 
-    def terms(self, x: AtTokens) -> tuple[Tensor, ...]:
+    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:
         """Relative to the target's change, so that nothing cancels."""
-        return (vecdot(x.p, x.growth),)
+        return (vecdot(here.p, here.growth),)
 
-    def exact(self, x: Totals) -> Tensor:
+    def exact(self, totals: Totals) -> Tensor:
         """log Σ p exp(δ − δ_y)."""
-        return x.growth.log1p()
+        return totals.mean_growth.log1p()
 
-    def float64(self, x: Edits) -> Tensor:
+    def float64(self, edits: Edits) -> Tensor:
         """The difference of two losses."""
-        return x.after.loss - x.before.loss
+        return edits.after.loss - edits.before.loss
 
     def dense(self, before: Prediction, after: Prediction) -> Tensor:
         """The same."""
@@ -87,23 +87,28 @@ class Direct(Formula):
 
     frozen_scale = True
 
-    def series(self, x: Expansion) -> Estimate:
+    def series(self, expansion: Expansion) -> Estimate:
         """The loss's series with these factors."""
-        frozen = Series(x.series.moments, torch.zeros_like(x.factors.u), x.factors.frozen_c, x.series.w_norm)
-        return frozen.loss()
+        direct = Series(
+            expansion.series.moments,
+            torch.zeros_like(expansion.factors.u),
+            expansion.factors.frozen_c,
+            expansion.series.w_norm,
+        )
+        return direct.loss()
 
-    def terms(self, x: AtTokens) -> tuple[Tensor, ...]:
+    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:
         """δ_v − δ_y = c (m_v − m_y)."""
-        change = (x.m - x.column(x.of.target_m)).mul_(x.column(x.of.pairs.frozen_c))
-        return (vecdot(x.p, change.expm1_()),)
+        change = (here.m - here.column(here.of.target_m)).mul_(here.column(here.of.pairs.frozen_c))
+        return (vecdot(here.p, change.expm1_()),)
 
-    def exact(self, x: Totals) -> Tensor:
+    def exact(self, totals: Totals) -> Tensor:
         """As the loss."""
-        return x.sums[0].log1p()
+        return totals.term_sums[0].log1p()
 
-    def float64(self, x: Edits) -> Tensor:
+    def float64(self, edits: Edits) -> Tensor:
         """The edited residual over the scale of the unedited one."""
-        return Positions.of(x.folded, x.edited / x.scale, x.before.targets).loss - x.before.loss
+        return Positions.of(edits.folded, edits.edited / edits.scale, edits.before.targets).loss - edits.before.loss
 
     def dense(self, before: Prediction, after: Prediction) -> Tensor:
         """As the loss: `after` has the scale frozen."""
@@ -118,21 +123,21 @@ class Entropy(Formula):
     roundings = ENTROPY_ROUNDINGS
     largest_rise = LARGEST_RISE_FOR_ENTROPY  # it divides by 1 + growth
 
-    def series(self, x: Expansion) -> Estimate:
+    def series(self, expansion: Expansion) -> Estimate:
         """See `entropy_and_frequency.entropy`."""
-        return entropy(x.series, x.mixed(x.sums.log_p))
+        return entropy(expansion.series, expansion.mixed(expansion.sums.along_log_p))
 
-    def terms(self, x: AtTokens) -> tuple[Tensor, ...]:
+    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:
         """E[(e^δ − 1) L̃] and E[e^δ δ], δ relative to the target's."""
-        return vecdot(x.p * x.growth, x.centred_log_p()), vecdot(x.p, (x.growth + 1).mul_(x.change))
+        return vecdot(here.p * here.growth, here.centred_log_p()), vecdot(here.p, (here.growth + 1).mul_(here.change))
 
-    def exact(self, x: Totals) -> Tensor:
+    def exact(self, totals: Totals) -> Tensor:
         """log A − (E[e^δ L̃] + E[e^δ δ]) / A with A = E e^δ."""
-        return x.growth.log1p() - (x.sums[0] + x.sums[1]) / (1 + x.growth)
+        return totals.mean_growth.log1p() - (totals.term_sums[0] + totals.term_sums[1]) / (1 + totals.mean_growth)
 
-    def float64(self, x: Edits) -> Tensor:
+    def float64(self, edits: Edits) -> Tensor:
         """The difference of two entropies."""
-        return x.after.entropy - x.before.entropy
+        return edits.after.entropy - edits.before.entropy
 
     def dense(self, before: Prediction, after: Prediction) -> Tensor:
         """The same."""
@@ -144,31 +149,35 @@ class Kl(Formula):
 
     own_sums = 0
 
-    def series(self, x: Expansion) -> Estimate:
-        """The loss's, shifted."""
-        assert x.directions is not None
-        row, here = x.directions.unigram_row, x.here
-        shift = x.factors.u * (here.target_z - here.normed @ row)[:, None]
-        shift += x.factors.c * ((x.target_rows - row) @ x.w.T)
-        return Estimate(x.loss.value + shift, x.loss.truncation, 2 * x.loss.rounding)
+    def series(self, expansion: Expansion) -> Estimate:
+        """The loss's series, shifted."""
+        assert expansion.directions is not None
+        row, positions = expansion.directions.unigram_row, expansion.positions
+        shift = expansion.factors.u * (positions.target_z - positions.normed @ row)[:, None]
+        shift += expansion.factors.c * ((expansion.target_rows - row) @ expansion.w.T)
+        return Estimate(expansion.loss.value + shift, expansion.loss.truncation, 2 * expansion.loss.rounding)
 
-    def exact(self, x: Totals) -> Tensor:
+    def exact(self, totals: Totals) -> Tensor:
         """The loss, shifted."""
-        assert x.of.directions is not None
-        return x.growth.log1p() + x.of.target_change - x.of.along(x.of.directions.unigram_row)
+        assert totals.of.directions is not None
+        return (
+            totals.mean_growth.log1p()
+            + totals.of.target_change
+            - totals.of.change_along(totals.of.directions.unigram_row)
+        )
 
-    def float64(self, x: Edits) -> Tensor:
+    def float64(self, edits: Edits) -> Tensor:
         """The normaliser's change less the unigram mean of the logits'."""
-        assert x.directions is not None
-        shift = x.moved @ x.directions.unigram_row.double()
-        return x.after.log_normaliser - x.before.log_normaliser - shift
+        assert edits.directions is not None
+        unigram_change = edits.moved @ edits.directions.unigram_row.double()
+        return edits.after.log_normaliser - edits.before.log_normaliser - unigram_change
 
     def dense(self, before: Prediction, after: Prediction) -> Tensor:
         """The same."""
         assert before.unigram is not None
-        change = after.logits.logsumexp(-1) - before.logits.logsumexp(-1)
-        unigram = before.unigram.probability
-        return change - (after.logits @ unigram - before.logits @ unigram)
+        normaliser_change = after.logits.logsumexp(-1) - before.logits.logsumexp(-1)
+        probability = before.unigram.probability
+        return normaliser_change - (after.logits @ probability - before.logits @ probability)
 
 
 class FrozenFrequency(Formula):
@@ -176,31 +185,33 @@ class FrozenFrequency(Formula):
 
     along = AXIS
 
-    def series(self, x: Expansion) -> Estimate:
+    def series(self, expansion: Expansion) -> Estimate:
         """See `entropy_and_frequency.frozen_frequency`."""
-        assert x.directions is not None
-        projection = x.along(x.directions.axis_row)
-        target_axis = x.directions.axis[x.here.targets, None]
-        return frozen_frequency(x.series, x.mixed(x.sums.axis), projection, target_axis)
+        assert expansion.directions is not None
+        projection = expansion.change_along(expansion.directions.axis_row)
+        target_axis = expansion.directions.axis[expansion.positions.targets, None]
+        return frozen_frequency(expansion.series, expansion.mixed(expansion.sums.along_axis), projection, target_axis)
 
-    def terms(self, x: AtTokens) -> tuple[Tensor, ...]:
+    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:
         """As the loss, of δ − φ f."""
-        assert x.of.directions is not None
-        shift = x.column(x.of.target_change) - x.column(x.of.frozen_target_change)
-        change = (x.change + shift).sub_(x.column(x.of.projection) * x.of.directions.axis[x.ids])
-        return (vecdot(x.p, change.expm1_()),)
+        assert here.of.directions is not None
+        target_projection = here.column(here.of.target_change) - here.column(here.of.frozen_target_change)
+        change = (here.change + target_projection).sub_(
+            here.column(here.of.projection) * here.of.directions.axis[here.ids]
+        )
+        return (vecdot(here.p, change.expm1_()),)
 
-    def exact(self, x: Totals) -> Tensor:
+    def exact(self, totals: Totals) -> Tensor:
         """As the loss."""
-        return x.sums[0].log1p()
+        return totals.term_sums[0].log1p()
 
-    def float64(self, x: Edits) -> Tensor:
+    def float64(self, edits: Edits) -> Tensor:
         """The logits after, less what their projection has gained."""
-        assert x.directions is not None
-        projection = x.moved @ x.directions.axis_row.double()
-        targets = x.before.targets
-        frozen = Positions.of(x.folded, x.after.normed, targets, x.directions.axis.double(), projection)
-        return frozen.loss - x.before.loss
+        assert edits.directions is not None
+        projection = edits.moved @ edits.directions.axis_row.double()
+        targets = edits.before.targets
+        frozen = Positions.of(edits.folded, edits.after.normed, targets, edits.directions.axis.double(), projection)
+        return frozen.loss - edits.before.loss
 
     def dense(self, before: Prediction, after: Prediction) -> Tensor:
         """The same."""
@@ -220,5 +231,5 @@ FORMULAS: dict[str, Formula] = {
 
 
 def functions_along(effects: tuple[str, ...]) -> set[str]:
-    """The functions of the token that the series of some effects need sums along."""
+    """The functions of the token that the series of these effects need sums along."""
     return {along for name in effects if (along := FORMULAS[name].along) is not None}

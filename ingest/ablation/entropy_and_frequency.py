@@ -1,4 +1,4 @@
-"""The series of the effects that need a further function of the token, beside z and m (from Stolfo et al., 2024).
+"""The series of the effects that need a further function of the token, besides z and m (from Stolfo et al., 2024).
 
 The entropy needs the log-probability's moments with δ, the frozen frequency those of the log-unigram axis.
 """
@@ -31,11 +31,11 @@ class MixedMoments:
         self.aaa = aaa - 3 * a * aa + 2 * a**3
         self.aaaa = (aaaa - 4 * a * aaa + 6 * a * a * aa - 3 * a**4).clamp_(min=0)
 
-    def first(self, u: Tensor, c: Tensor) -> Tensor:
+    def with_change(self, u: Tensor, c: Tensor) -> Tensor:
         """E[ã δ̃]."""
         return u * self.az + c * self.am
 
-    def second(self, u: Tensor, c: Tensor) -> Tensor:
+    def with_square(self, u: Tensor, c: Tensor) -> Tensor:
         """E[ã δ̃²]."""
         return u * (u * self.azz + 2 * c * self.azm) + c * c * self.amm
 
@@ -51,9 +51,9 @@ def entropy(series: Series, log_p: MixedMoments) -> Estimate:
     k = series.largest.exp() / 6
     fourth = series.fourth_moment()
     tilt = series.kappa2 + series.mu3 / 2 + fourth * k / 2
-    score = log_p.first(u, c) + log_p.second(u, c) / 2
+    score = log_p.with_change(u, c) + log_p.with_square(u, c) / 2
     left_out = fourth * k / 2 + k * log_p.aaaa.sqrt().sqrt_() * fourth.pow(0.75)
-    left_out += 3 * series.reduced
+    left_out += 3 * series.reduced_error
     total = growth + 1
     value = growth.log1p() - (score + tilt) / total
     truncation = error * (1 + (score + tilt).abs()) + left_out
@@ -71,20 +71,20 @@ def frozen_frequency(series: Series, axis: MixedMoments, projection: Tensor, tar
     """
     u, c, moments = series.u, series.c, series.moments
     square, size = projection * projection, projection.abs()
-    kappa2 = series.kappa2 - 2 * projection * axis.first(u, c) + square * axis.aa
+    kappa2 = series.kappa2 - 2 * projection * axis.with_change(u, c) + square * axis.aa
     kappa2.clamp_(min=0)
-    mu3 = series.mu3 - 3 * projection * axis.second(u, c)
+    mu3 = series.mu3 - 3 * projection * axis.with_square(u, c)
     mu3 += 3 * square * (u * axis.aaz + c * axis.aam) - square * projection * axis.aaa
     smallest = series.smallest - size * axis.largest.maximum(-axis.smallest)
     largest = series.largest + size * axis.largest.maximum(-axis.smallest)
-    along = size * axis.aaaa.sqrt().sqrt_()
+    axis_norm = size * axis.aaaa.sqrt().sqrt_()
     z_norm, m_most, m_least = moments.fourth_norms(u, c)
-    most = (z_norm + m_most + along).square().square_() * h_above(largest)
-    least = (torch.maximum(z_norm - m_most, m_least - z_norm) - along).clamp_(min=0).square().square_()
+    most = (z_norm + m_most + axis_norm).square().square_() * h_above(largest)
+    least = (torch.maximum(z_norm - m_most, m_least - z_norm) - axis_norm).clamp_(min=0).square().square_()
     least = least * h_below(smallest)
-    rare = u.abs() * moments.rare.z2.sqrt() + c.abs() * moments.rare.m2.sqrt() + size * axis.aa.sqrt()
-    most += rare.square().minimum(kappa2) * (largest.square() * h_above(largest)).maximum(smallest.square() / 24)
-    error = (most - least) / 2 + series.reduced
-    first = u * moments.z_target + c * moments.m_target - projection * (axis.mean - target_axis)
-    value = first + (kappa2 / 2 + mu3 / 6 + (most + least) / 2).log1p()
+    rare_norm = u.abs() * moments.rare.z2.sqrt() + c.abs() * moments.rare.m2.sqrt() + size * axis.aa.sqrt()
+    most += rare_norm.square().minimum(kappa2) * (largest.square() * h_above(largest)).maximum(smallest.square() / 24)
+    error = (most - least) / 2 + series.reduced_error
+    first_order = u * moments.z_target + c * moments.m_target - projection * (axis.mean - target_axis)
+    value = first_order + (kappa2 / 2 + mu3 / 6 + (most + least) / 2).log1p()
     return Estimate(value, error, 2 * series.rounding)

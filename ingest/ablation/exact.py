@@ -1,4 +1,4 @@
-"""The pairs that the series leaves over: each one's change of logits over the whole vocabulary, or in float64.
+"""Pairs that the series leaves over, computed over the whole vocabulary or in float64.
 
 Δ = log1p Σ_v p_v expm1(δ_v − δ_y), relative to the target, so that a shift common to all logits cannot cancel.
 """
@@ -15,7 +15,7 @@ from rare_tokens.ingest.ablation.paths import AtTokens, Edits, OverVocabulary, T
 from rare_tokens.ingest.ablation.unablated import Directions, Positions
 
 _CHANGES = 1 << 17  # values of δ at a time: they stay in a processor's cache
-_FUSED_CHANGES = 1 << 20  # where they are made in one pass
+_FUSED_CHANGES = 1 << 20  # where one pass makes them
 _GATHERED = 1 << 13  # rows of w and U at a time
 LOG2_E = 1.4426950408889634
 
@@ -28,14 +28,14 @@ def exact_effects(
     effects: tuple[str, ...],
     directions: Directions | None,
 ) -> dict[str, Tensor]:
-    """For each effect the P pairs' values (float32), summed over the vocabulary piece by piece.
+    """Each effect of P pairs (float32), summed over the vocabulary piece by piece.
 
     `w` is N x d, the (centred) output rows.
     """
     target_m = _at_targets(w, folded.gather(positions.targets), pairs)
     target_change = pairs.u * positions.target_z[pairs.t] + pairs.c * target_m
     if effects == (LOSS,):
-        return {LOSS: _growth(folded, positions, w, pairs, target_change).log1p()}
+        return {LOSS: _mean_growth(folded, positions, w, pairs, target_change).log1p()}
     of = OverVocabulary(folded, pairs, positions, w, target_m, target_change, directions)
     own = {name: count for name in effects if (count := FORMULAS[name].own_sums)}
     sums = {name: tuple(torch.zeros_like(pairs.u) for _ in range(count)) for name, count in own.items()}
@@ -53,14 +53,14 @@ def exact_effects(
             for name in own:
                 for total, term in zip(sums[name], FORMULAS[name].terms(here), strict=True):
                     total[few] += term
-    growth = sums[LOSS][0]
-    return {name: FORMULAS[name].exact(Totals(of, sums.get(name, ()), growth)) for name in effects}
+    mean_growth = sums[LOSS][0]
+    return {name: FORMULAS[name].exact(Totals(of, sums.get(name, ()), mean_growth)) for name in effects}
 
 
 def _at_targets(w: Tensor, target_rows: Tensor, pairs: Pairs) -> Tensor:
     """m_{i,y} of P pairs, `target_rows` being U_y of the B positions' targets.
 
-    In memory that is used again: what is freed bit by bit between results that stay, the system's allocator keeps.
+    The working memory is reused: what is freed bit by bit between results that stay, the allocator does not return.
     """
     found = torch.empty_like(pairs.u)
     scratch = w.new_empty(2, min(_GATHERED, len(found)), w.shape[1])
@@ -73,7 +73,7 @@ def _at_targets(w: Tensor, target_rows: Tensor, pairs: Pairs) -> Tensor:
     return found
 
 
-def _growth(folded: FoldedHead, positions: Positions, w: Tensor, pairs: Pairs, target_change: Tensor) -> Tensor:
+def _mean_growth(folded: FoldedHead, positions: Positions, w: Tensor, pairs: Pairs, target_change: Tensor) -> Tensor:
     """Σ_v p_v (exp(δ_v − δ_y) − 1) of P pairs, for the loss alone.
 
     c m + u z is a weighted sum of two rows of one table, m of the neurons and z of the positions: one pass over memory.
@@ -125,7 +125,7 @@ def float64_effects(
     effects: tuple[str, ...],
     directions: Directions | None,
 ) -> dict[str, Tensor]:
-    """The effects of P edits that float32 cannot hold, from the edited residuals in float64: O(d V) a pair.
+    """The effects of P edits that float32 cannot hold, from the edited residuals in float64: O(d V) per pair.
 
     `x` and `edited` are P x d (centred for LayerNorm), before the norm.
     """

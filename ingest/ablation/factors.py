@@ -28,7 +28,7 @@ class Pairs:
 
     @staticmethod
     def where(chosen: Tensor, factors: Factors, first: int) -> "Pairs":
-        """The pairs that are `chosen` (b x N, bool) of b positions, the first of which is position `first`."""
+        """The `chosen` pairs (b x N, bool) of b positions, of which `first` is the first."""
         t, i = chosen.nonzero().unbind(1)
         return Pairs(t + first, i, factors.u[t, i], factors.c[t, i], factors.frozen_c[t, i])
 

@@ -1,4 +1,4 @@
-"""The final norm folded into the unembedding U, which is never whole: it comes piece by piece of the vocabulary."""
+"""The final norm folded into the unembedding U, which is never held whole but made piece by piece."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rare_tokens.ingest.model.head import Head
 
-_ALIGNED = 64  # a piece's size is a multiple of it, where it can be: products into aligned rows are faster by a third
+_ALIGNED = 64  # pieces are multiples of this where possible: products into aligned rows are a third faster
 TOP, COMMON, RARE = range(3)  # tiers of the vocabulary, by the typical prediction
 
 
@@ -17,8 +17,8 @@ TOP, COMMON, RARE = range(3)  # tiers of the vocabulary, by the typical predicti
 class FoldedHead:
     """The head as the algorithm uses it: ``logits = (U x) / σ + b`` with x centred for LayerNorm.
 
-    U = W_U diag(γ) less one row, `centre` (softmax does not see it), is never whole: `pieces` yields it, the common
-    tokens first.
+    U = W_U diag(γ) less one row, `centre` (softmax does not see it), is never held whole: `pieces` yields it, the
+    common tokens first.
     """
 
     head: Head
@@ -44,7 +44,7 @@ class FoldedHead:
     def gather(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Rows of U for K token ids: K x d."""
         rows = self.head.unembedding[ids.to(self.head.unembedding.device)]
-        # In float64 up to the last step: the centre can be far larger than what is left of a row. (MPS has none.)
+        # In float64 up to the last step: the centre can be far larger than what is left of a row. (MPS has no float64.)
         place = "cpu" if self.device.type == "mps" else self.device
         folded = rows.to(place, torch.float64) * self.head.norm.gain.to(place, torch.float64) - self.centre.to(place)
         return folded.to(dtype).to(self.device)
@@ -83,7 +83,7 @@ class FoldedHead:
         probability = probability.double().cpu()
         order = probability.argsort(descending=True, stable=True)
         mass = probability[order].cumsum(0) / probability.sum()
-        top, common = (min(int((mass < part).sum()) + 1, self.vocabulary) for part in (top_mass, common_mass))
+        top, common = (min(int((mass < share).sum()) + 1, self.vocabulary) for share in (top_mass, common_mass))
         shift = torch.zeros(self.width, dtype=torch.float64)
         for ids, U, _ in self.pieces():
             shift += (probability[ids.cpu()].float().to(self.device) @ U).double().cpu() / float(probability.sum())
@@ -98,7 +98,7 @@ class FoldedHead:
 
 
 def fold(head: Head, device: torch.device, piece_size: int) -> FoldedHead:
-    """Fold a head's gain and bias into its unembedding, with at most `piece_size` x d values of it at a time."""
+    """Fold a head's gain and bias into its unembedding, at most `piece_size` x d values at a time."""
     W_U = head.unembedding
     V, d = W_U.shape
     total = torch.zeros(d, dtype=torch.float64)

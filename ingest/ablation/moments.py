@@ -2,7 +2,7 @@
 
 For position t with prediction p_t, and z_t = U x_t / σ0, m_i = U w_i, the change of loss needs sums over the
 vocabulary such as Σ_v p_v m_v² for every (t, i). Sums with m to the first power are low rank, (Σ_v p_v z_v^k U_v)·w_i;
-the others are products of a B x V and a V x N matrix, built piece by piece of the vocabulary and never whole.
+the others are products of a B x V and a V x N matrix, built piece by piece and never whole.
 
 Throughout, `at` is a slice of the B positions, and a *piece* is K tokens of one tier of the vocabulary.
 """
@@ -19,8 +19,8 @@ from rare_tokens.ingest.ablation.folded_head import RARE, TOP, FoldedHead
 from rare_tokens.ingest.ablation.row_threads import Stripes
 from rare_tokens.ingest.ablation.sums import AlongSums, Sums
 
-_POSITIONS = 2048  # whose z and weights are held at a time, by all threads: long products
-_TILE = 256  # of them pass by pass, so that they stay in a processor's cache
+_POSITIONS = 2048  # whose z and weights all threads together hold at a time: long products
+_TILE = 256  # of these go through the elementwise steps together, to stay in a processor's cache
 _RESCALE = 30.0  # nats a logit may lie above its position's pivot before the weights are rescaled
 
 
@@ -63,7 +63,7 @@ def accumulate(
             of_tier = sums.of_tier(tier)
             of_tier.m_range[0] = torch.minimum(of_tier.m_range[0], powers.range[0])
             of_tier.m_range[1] = torch.maximum(of_tier.m_range[1], powers.range[1])
-            z = z_of_piece(sums.z, B, done, len(ids))
+            z = z_of_piece(sums.kept_z, B, done, len(ids))
             piece = Piece(ids, U, U.norm(dim=1), folded.bias_of(ids), tier, not done, z)
             stripes.map(functools.partial(_add, sums, normed, piece, powers, axis, scratch), slices)
             done += len(ids)
@@ -71,12 +71,12 @@ def accumulate(
 
 
 def workspace(N: int, d: int, K: int) -> int:
-    """Bytes that `accumulate` takes beside its sums, with pieces of K tokens."""
+    """Bytes that `accumulate` takes besides its sums, with pieces of K tokens."""
     return K * (18 * N + 12 * d) + _POSITIONS * (24 * K + 4 * N)
 
 
 def z_of_piece(z: Tensor | None, B: int, done: int, K: int) -> Tensor | None:
-    """What `Sums.z` holds of K tokens after the first `done`: B x K."""
+    """The part of `Sums.kept_z` for the K tokens after the first `done`: B x K."""
     return None if z is None else z[B * done : B * (done + K)].view(B, K)
 
 
@@ -94,13 +94,13 @@ class Piece:
 
 
 class Scratch(threading.local):
-    """Memory that every piece of the vocabulary uses again: fresh pages cost as much as the arithmetic on them.
+    """Memory reused for every piece of the vocabulary: fresh pages cost as much as the arithmetic on them.
 
-    Each thread that asks has its own.
+    Each thread has its own.
     """
 
     def __init__(self, b: int, K: int, N: int, device: torch.device) -> None:
-        """For at most b positions, K tokens and N neurons."""
+        """Allow for at most b positions, K tokens and N neurons."""
         self._pool: dict[str, Tensor] = {}
         self._sizes, self._device = {"tokens": b * K, "neurons": b * N}, device
 
@@ -112,7 +112,7 @@ class Scratch(threading.local):
 
 
 class Powers:
-    """A piece of K tokens seen by the N neurons: powers of m, N x K, in the dtype that they are multiplied in."""
+    """Powers of m for N neurons and a piece of K tokens, N x K, in the dtypes in which they are multiplied."""
 
     def __init__(self, w: Tensor, most: int, reduced: torch.dtype) -> None:
         """Make room for pieces of at most `most` tokens."""
@@ -132,7 +132,7 @@ class Powers:
     def see(self, U: Tensor, tier: int, stripes: Stripes) -> None:
         """Compute them for tokens of a tier whose rows of the unembedding are `U`, K x d.
 
-        Of top tokens there is no `reduced_m3`, and of rare ones no `reduced_m4`.
+        Top tokens get no `reduced_m3`, and rare ones no `reduced_m4`.
         """
         shape = (len(self._w), len(U))
         views = {name: room[: shape[0] * shape[1]].view(shape) for name, room in self._room.items()}
@@ -156,14 +156,14 @@ class Powers:
 
 
 def tiles(stripe: slice, device: torch.device) -> list[slice]:
-    """The same positions (or neurons), on a processor a few at a time."""
+    """Split a slice of positions (or neurons) into small ones on a processor; leave it whole elsewhere."""
     size = _TILE if device.type == "cpu" else stripe.stop - stripe.start
     return [slice(start, min(start + size, stripe.stop)) for start in range(stripe.start, stripe.stop, size)]
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """b positions and K tokens, b x K each."""
+    """K tokens weighted at b positions, b x K each."""
 
     z: Tensor  # counted from the position's origin
     logits: Tensor  # counted from its pivot
@@ -200,15 +200,15 @@ def _add(
         _keep_in_range(sums, tile, few.logits)
         _weigh(sums, tile, piece, few)
     _multiply(sums, at, piece, weighted, powers, scratch)
-    if sums.log_p is not None:
+    if sums.along_log_p is not None:
         a = logits + (sums.pivot - sums.log_p_origin)[at, None]
-        _add_along(sums.log_p, at, a, weighted, piece.U, powers.m2)
-    if sums.axis is not None and axis is not None:
-        _add_along(sums.axis, at, axis[piece.ids][None, :], weighted, piece.U, powers.m2)
+        _add_along(sums.along_log_p, at, a, weighted, piece.U, powers.m2)
+    if sums.along_axis is not None and axis is not None:
+        _add_along(sums.along_axis, at, axis[piece.ids][None, :], weighted, piece.U, powers.m2)
 
 
 def _start(sums: Sums, at: slice, z: Tensor, logits: Tensor) -> None:
-    """Choose what the positions' z and logits are counted from, by their first piece of the vocabulary."""
+    """Choose what the positions' z and logits are counted from, on the first piece of the vocabulary."""
     p = logits.softmax(1)
     sums.origin[at] = vecdot(p, z)
     sums.log_p_origin[at] = vecdot(p, logits)
@@ -226,7 +226,7 @@ def _keep_in_range(sums: Sums, at: slice, logits: Tensor) -> None:
 
 
 def _weigh(sums: Sums, at: slice, piece: Piece, few: Weighted) -> None:
-    """Weights of K tokens at b positions, and the sums that take no neuron; `z` and `logits` are given as they are."""
+    """Weigh K tokens at b positions, and add to the sums without neurons; `z` and `logits` come in as they are."""
     of_tier = sums.of_tier(piece.tier)
     z, logits, e, ez, ezz = few.z, few.logits, few.e, few.ez, few.ezz
     smallest, largest = torch.aminmax(z.sub_(sums.origin[at, None]), dim=1)
@@ -238,8 +238,8 @@ def _weigh(sums: Sums, at: slice, piece: Piece, few: Weighted) -> None:
     sums.squares[at] += vecdot(e, e)
     torch.mul(e, z, out=ez)
     torch.mul(ez, z, out=ezz)
-    for k, power in enumerate((e.sum(1), ez.sum(1), ezz.sum(1), vecdot(ezz, z), vecdot(ezz, z * z))):
-        of_tier.z[k, at] += power
+    for k, total in enumerate((e.sum(1), ez.sum(1), ezz.sum(1), vecdot(ezz, z), vecdot(ezz, z * z))):
+        of_tier.z_powers[k, at] += total
     if few.reduced_e is not e:
         few.reduced_e.copy_(e)
         few.reduced_ez.copy_(ez)

@@ -1,4 +1,4 @@
-"""What can be read off the weights of each neuron: norms, null space, logit lens, tie to token frequency.
+"""What each neuron's weights show: norms, null space, logit lens, tie to token frequency.
 
 The measures are those of Stolfo et al. (2024), on the unembedding with the final norm's gain folded in
 (docs/definitions.md, "Entropy and frequency neurons").
@@ -34,12 +34,12 @@ class NeuronTables:
 
 
 def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArray[np.int64]) -> NeuronTables:
-    """Measure every neuron of the layer, in one pass over the unembedding, which is never whole beside itself.
+    """Measure every neuron of the layer, in one pass over the unembedding, never copying it whole.
 
     Args:
         structure: the layer, with w_out N × d and the head.
         mean: n-bar, N.
-        counts: of each token id in the run's frequency source, V; the ids of padding rows count 0.
+        counts: V, how often each token id occurs in the run's frequency source; 0 for padding rows.
     """
     head, w_out = structure.head, structure.w_out.float()
     w_out = w_out.cpu() if w_out.device.type == "mps" else w_out  # which has no float64
@@ -71,22 +71,22 @@ def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArr
     )
 
 
-def null_space_share(head: Head, gram: Tensor, w_out: Tensor) -> Tensor:
+def null_space_share(head: Head, gram: Tensor, w: Tensor) -> Tensor:
     """‖V0ᵀ w‖ / ‖w‖ per neuron (N): V0 spans the d / 64 least singular directions of the folded unembedding.
 
-    `gram` is UᵀU, d × d in float64, of U folded and centred over the vocabulary; it is overwritten. `w_out` is centred
-    over d for a LayerNorm. The constant direction, which a LayerNorm removes before the unembedding, is no part of V0.
-    A neuron of zero weights has share 0.
+    `gram` is UᵀU, d × d in float64, of U folded and centred over the vocabulary; it is overwritten. `w`, N × d, is
+    centred over d for a LayerNorm. The constant direction, which a LayerNorm removes before the unembedding, is not
+    part of V0. A neuron whose weights are 0 has share 0.
     """
     width = len(gram)
-    directions = max(1, width // NULL_SPACE_DIVISOR)
+    dimensions = max(1, width // NULL_SPACE_DIVISOR)
     if head.norm.centred:
         gram -= gram.mean(0, keepdim=True)
         gram -= gram.mean(1, keepdim=True)
         gram += gram.trace() / width  # lifts the constant direction, of eigenvalue 0, above the least ones
-    vectors = torch.linalg.eigh(gram).eigenvectors[:, :directions]
+    vectors = torch.linalg.eigh(gram).eigenvectors[:, :dimensions]
     inside, length = (
-        torch.cat([value(some.double()) for some in w_out.split(ROWS)])
+        torch.cat([value(some.double()) for some in w.split(ROWS)])
         for value in (lambda some: (some @ vectors).norm(dim=1), lambda some: some.norm(dim=1))
     )
     return (inside / length.clamp_min(torch.finfo(torch.float64).tiny)).float()
@@ -96,11 +96,11 @@ def _folded_rows(head: Head, size: int, device: torch.device) -> Iterator[tuple[
     """(first token, rows of the folded unembedding centred over the vocabulary: K × d float32), K at most `size`."""
     gain = head.norm.gain.to(device).double()
     total = torch.zeros_like(gain)
-    for rows in head.unembedding.split(size):
-        total += rows.to(device).double().sum(0)
+    for raw in head.unembedding.split(size):
+        total += raw.to(device).double().sum(0)
     centre = total * gain / len(head.unembedding)
-    for number, rows in enumerate(head.unembedding.split(size)):
-        yield number * size, (rows.to(device).double() * gain - centre).float()
+    for number, raw in enumerate(head.unembedding.split(size)):
+        yield number * size, (raw.to(device).double() * gain - centre).float()
 
 
 def _square(rows: Tensor) -> Tensor:
@@ -115,36 +115,36 @@ class _LogitLens:
     rounding.
     """
 
-    def __init__(self, w_out: Tensor, log_frequency: Tensor) -> None:
-        """`w_out` N × d, centred for a LayerNorm; `log_frequency` V."""
-        self.w_out, self.lengths = w_out, w_out.norm(dim=1)
+    def __init__(self, w: Tensor, log_frequency: Tensor) -> None:
+        """`w` N × d, centred for a LayerNorm; `log_frequency` V."""
+        self.w, self.lengths = w, w.norm(dim=1)
         self.log_frequency = log_frequency - log_frequency.mean()
         # Σ and Σ of squares of each
-        self.logit, self.cosine = torch.zeros(2, 2, len(w_out), dtype=torch.float64, device=w_out.device)
+        self.logit, self.cosine = torch.zeros(2, 2, len(w), dtype=torch.float64, device=w.device)
         self.with_frequency = torch.zeros_like(self.logit[0])
-        empty = torch.empty(0, len(w_out), device=w_out.device)
-        self.extremes = {name: (empty, empty.long()) for name in ("up", "down")}
+        empty = torch.empty(0, len(w), device=w.device)
+        self.extremes = {direction: (empty, empty.long()) for direction in ("up", "down")}
 
     def add(self, start: int, rows: Tensor) -> None:
-        """The tokens from `start` on, whose rows of the unembedding are K × d."""
-        m = rows @ self.w_out.T  # K × N
-        for name, largest in (("up", True), ("down", False)):
+        """Add the tokens from `start` on; `rows` are theirs of the unembedding, K × d."""
+        m = rows @ self.w.T  # K × N
+        for direction, largest in (("up", True), ("down", False)):
             count = min(TOKENS_PER_DIRECTION, len(m))
-            logits, tokens = m.topk(count, dim=0, largest=largest)
-            kept, ids = self.extremes[name]
-            joined, ids = torch.cat([kept, logits]), torch.cat([ids, tokens + start])
+            logits, offsets = m.topk(count, dim=0, largest=largest)
+            kept, tokens = self.extremes[direction]
+            joined, ids = torch.cat([kept, logits]), torch.cat([tokens, offsets + start])
             best, places = joined.topk(min(TOKENS_PER_DIRECTION, len(joined)), dim=0, largest=largest)
-            self.extremes[name] = best, ids.gather(0, places)
+            self.extremes[direction] = best, ids.gather(0, places)
         frequency = self.log_frequency[start : start + len(rows)]
-        scale = (rows.norm(dim=1, keepdim=True) * self.lengths).clamp_min(torch.finfo(torch.float32).tiny)
-        for sums, values in ((self.cosine, (m / scale).double()), (self.logit, m.double())):
+        norms = (rows.norm(dim=1, keepdim=True) * self.lengths).clamp_min(torch.finfo(torch.float32).tiny)
+        for sums, values in ((self.cosine, (m / norms).double()), (self.logit, m.double())):
             sums += torch.stack([values.sum(0), values.square().sum(0)])
         self.with_frequency += frequency @ values
 
     def cosine_variance(self) -> Tensor:
         """Variance over the vocabulary of the cosine of a token's unembedding row and the neuron's output row, N."""
-        total = len(self.log_frequency)
-        return (self.cosine[1] / total - (self.cosine[0] / total).square()).clamp_min(0).float()
+        V = len(self.log_frequency)
+        return (self.cosine[1] / V - (self.cosine[0] / V).square()).clamp_min(0).float()
 
     def correlation(self) -> Tensor:
         """Pearson correlation of the logits with the log frequency, N; NaN where either is constant."""
@@ -156,11 +156,11 @@ class _LogitLens:
         """The tokens that each neuron's activation raises and lowers most."""
         tables = []
         for direction, (logits, tokens) in self.extremes.items():
-            count, neurons = logits.shape
+            count, N = logits.shape
             columns = {
-                "neuron": np.repeat(np.arange(neurons), count).astype(np.uint16),
-                "direction": [direction] * (count * neurons),
-                "rank": np.tile(np.arange(1, count + 1, dtype=np.uint16), neurons),
+                "neuron": np.repeat(np.arange(N), count).astype(np.uint16),
+                "direction": [direction] * (count * N),
+                "rank": np.tile(np.arange(1, count + 1, dtype=np.uint16), N),
                 "token_id": tokens.T.reshape(-1).cpu().numpy().astype(np.uint32),
                 "logit": logits.T.reshape(-1).cpu().numpy(),
             }

@@ -22,7 +22,7 @@ _SMALLEST_BLOCK = 256
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a block says of its positions themselves: loss and entropy (nats), and how its pairs were computed."""
+    """Loss and entropy (nats) at a block's positions, and how many of its pairs took the exact path."""
 
     loss: NDArray[np.float32]
     entropy: NDArray[np.float32]
@@ -30,9 +30,9 @@ class Baseline:
 
 
 class EffectUnits:
-    """Blocks of positions: for each, every neuron ablated, written as a part of ``fct_effect``.
+    """Ablates every neuron at the positions of a block, and writes that block's part of ``fct_effect``.
 
-    The part is written last, so its presence says that the block is done.
+    The part is written last: once it exists, the block is done.
     """
 
     def __init__(
@@ -76,25 +76,25 @@ class EffectUnits:
         size = self.ablation.preferred_positions(at.stop - at.start)
         arrays = (np.array(self.captured.residual[at]), np.array(self.captured.activations[at]), self.targets[at])
         some = zip(*(torch.from_numpy(array).split(size) for array in arrays), strict=True)
-        found = [self.ablation.block(*one) for one in some]
-        return found[0] if len(found) == 1 else _joined(found)
+        several = [self.ablation.ablate(*one) for one in some]
+        return several[0] if len(several) == 1 else _joined(several)
 
 
-def position_block(positions: int, neurons: int, least: int = 1) -> int:
-    """Positions in a part: some 16 M pairs, so that row groups are large enough and a lost part is cheap.
+def position_block(T: int, N: int, least: int = 1) -> int:
+    """Positions per part: about 16 million pairs, so that row groups are large enough and a lost part is cheap.
 
     Fewer where there would otherwise be fewer than about `least` parts.
     """
-    wanted = min(PAIRS_PER_PART // neurons, -(-positions // least) + _SMALLEST_BLOCK - 1)
-    return min(positions, max(_SMALLEST_BLOCK, wanted // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
+    wanted = min(PAIRS_PER_PART // N, -(-T // least) + _SMALLEST_BLOCK - 1)
+    return min(T, max(_SMALLEST_BLOCK, wanted // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
 
 
-def _joined(found: list[BlockEffects]) -> BlockEffects:
+def _joined(several: list[BlockEffects]) -> BlockEffects:
     return BlockEffects(
-        effects={name: torch.cat([one.effects[name] for one in found]) for name in found[0].effects},
-        loss=torch.cat([one.loss for one in found]),
-        entropy=torch.cat([one.entropy for one in found]),
-        exact_pairs=sum(one.exact_pairs for one in found),
+        values={name: torch.cat([one.values[name] for one in several]) for name in several[0].values},
+        loss=torch.cat([one.loss for one in several]),
+        entropy=torch.cat([one.entropy for one in several]),
+        exact_pairs=sum(one.exact_pairs for one in several),
     )
 
 
@@ -105,11 +105,11 @@ def baseline_path(folder: Path, block: int) -> Path:
 
 def read_baselines(folder: Path, blocks: int) -> Baseline:
     """Loss and entropy of all T positions, and the pairs of all blocks that took the exact path."""
-    found = [np.load(baseline_path(folder, block)) for block in range(blocks)]
+    several = [np.load(baseline_path(folder, block)) for block in range(blocks)]
     return Baseline(
-        np.concatenate([one["loss"] for one in found]),
-        np.concatenate([one["entropy"] for one in found]),
-        sum(int(one["exact_pairs"]) for one in found),
+        np.concatenate([one["loss"] for one in several]),
+        np.concatenate([one["entropy"] for one in several]),
+        sum(int(one["exact_pairs"]) for one in several),
     )
 
 
@@ -126,7 +126,7 @@ def _save_baseline(path: Path, baseline: Baseline) -> None:
 def write_effects(
     path: Path, first: int, activations: NDArray[np.float32], found: BlockEffects, effects: tuple[str, ...]
 ) -> None:
-    """Write a part of ``fct_effect``: a row group per 64 neurons; in it neuron by neuron, position by position.
+    """Write a part of ``fct_effect``: a row group per 64 neurons; within it neuron by neuron, position by position.
 
     Args:
         path: where.
@@ -137,9 +137,9 @@ def write_effects(
     """
     form = schema("fct_effect", effects)
     positions = np.arange(first, first + len(activations), dtype=np.uint32)
-    values = {"activation": activations}
+    by_column = {"activation": activations}
     for name in effects:
-        values[EFFECTS[name].column] = found.effects[name].cpu().numpy()
+        by_column[EFFECTS[name].column] = found.values[name].cpu().numpy()
     # The floats are noise to a compressor; neuron and position are runs, which their encodings make vanish.
     with pq.ParquetWriter(
         path,
@@ -153,5 +153,5 @@ def write_effects(
             columns = {
                 "neuron": np.repeat(neurons, len(positions)),
                 "position_id": np.tile(positions, len(neurons)),
-            } | {name: array[:, start : start + len(neurons)].T.reshape(-1) for name, array in values.items()}
+            } | {name: array[:, start : start + len(neurons)].T.reshape(-1) for name, array in by_column.items()}
             writer.write_table(pa.table(columns, form), row_group_size=len(positions) * len(neurons))

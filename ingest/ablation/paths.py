@@ -1,4 +1,4 @@
-"""What each path that a pair may take has at hand; every effect's formula is made of these (`effects.Formula`).
+"""What each path that a pair may take provides to the effects' formulas (`effects.Formula`).
 
 Expansion                 the series: moments of δ at b positions and N neurons
 OverVocabulary, AtTokens  P pairs over the whole vocabulary
@@ -22,7 +22,7 @@ from rare_tokens.ingest.ablation.unigram import Unigram
 
 @dataclass(frozen=True)
 class Expansion:
-    """The series of δ at b positions and N neurons, and what else an effect's own may be made of."""
+    """The series of δ at b positions and N neurons, and what else an effect's series may be made of."""
 
     folded: FoldedHead
     series: Series
@@ -30,7 +30,7 @@ class Expansion:
     sums: Sums  # of all B positions
     at: slice  # b of them
     w: Tensor  # N x d
-    here: Positions  # the b positions
+    positions: Positions  # the b positions
     target_rows: Tensor  # b x d, U_y
     directions: Directions | None
 
@@ -40,18 +40,18 @@ class Expansion:
         return self.series.loss()
 
     def mixed(self, along: AlongSums | None) -> MixedMoments:
-        """Moments of δ with one of the functions that the sums are along."""
+        """Moments of δ with the function of the token that `along` is about."""
         assert along is not None
         return MixedMoments(self.sums, along, self.at, self.w, self.series.moments)
 
-    def along(self, row: Tensor) -> Tensor:
+    def change_along(self, row: Tensor) -> Tensor:
         """Σ_v f_v δ_v, b x N, where `row` is Σ_v f_v U_v (d)."""
-        return self.factors.u * (self.here.normed @ row)[:, None] + self.factors.c * (self.w @ row)
+        return self.factors.u * (self.positions.normed @ row)[:, None] + self.factors.c * (self.w @ row)
 
 
 @dataclass(frozen=True)
 class OverVocabulary:
-    """P pairs over the whole vocabulary: what of them takes no token, P each."""
+    """P pairs over the whole vocabulary: what does not depend on the token, P each."""
 
     folded: FoldedHead
     pairs: Pairs
@@ -61,7 +61,7 @@ class OverVocabulary:
     target_change: Tensor  # δ_y
     directions: Directions | None
 
-    def along(self, row: Tensor) -> Tensor:
+    def change_along(self, row: Tensor) -> Tensor:
         """Σ_v f_v δ_v of each pair, where `row` is Σ_v f_v U_v (d)."""
         pairs = self.pairs
         return pairs.u * (self.positions.normed @ row)[pairs.t] + pairs.c * (self.w @ row)[pairs.i]
@@ -70,7 +70,7 @@ class OverVocabulary:
     def projection(self) -> Tensor:
         """φ, the change of the logits' projection on the log-unigram axis."""
         assert self.directions is not None
-        return self.along(self.directions.axis_row)
+        return self.change_along(self.directions.axis_row)
 
     @cached_property
     def frozen_target_change(self) -> Tensor:
@@ -81,7 +81,7 @@ class OverVocabulary:
 
 @dataclass(frozen=True)
 class AtTokens:
-    """Some of the P pairs at K tokens of the vocabulary, p x K each unless said otherwise; not to be written to."""
+    """Some of the P pairs at K tokens of the vocabulary, p x K each unless said otherwise; read only."""
 
     of: OverVocabulary
     few: slice  # which of the pairs
@@ -93,7 +93,7 @@ class AtTokens:
     all_log_p: Tensor  # log p_v at all B positions, B x K
 
     def column(self, values: Tensor) -> Tensor:
-        """Values of all P pairs as a column of these, p x 1."""
+        """Values of all P pairs, as a column of those here: p x 1."""
         return values[self.few, None]
 
     def centred_log_p(self) -> Tensor:
@@ -104,11 +104,11 @@ class AtTokens:
 
 @dataclass(frozen=True)
 class Totals:
-    """The sums over the vocabulary of P pairs, P each."""
+    """P pairs' sums over the vocabulary, P each."""
 
     of: OverVocabulary
-    sums: tuple[Tensor, ...]  # of the effect's own terms
-    growth: Tensor  # Σ_v p_v (exp(δ_v − δ_y) − 1)
+    term_sums: tuple[Tensor, ...]  # of the effect's own terms
+    mean_growth: Tensor  # Σ_v p_v (exp(δ_v − δ_y) − 1)
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,12 @@ class Prediction:
         loss: Tensor | None = None,
         entropy: Tensor | None = None,
     ) -> None:
-        """`loss` and `entropy`, where they are known, are not computed again; `unigram` is where the logits are."""
+        """Known `loss` and `entropy` are not computed again; `unigram` is on the logits' device."""
         self.logits, self.targets, self.unigram = logits, targets, unigram
         self._loss, self._entropy = loss, entropy
 
-    def at(self, some: slice) -> "Prediction":
-        """The same at some of the positions, loss and entropy from here."""
+    def select(self, some: slice) -> "Prediction":
+        """The same at some of the positions, with loss and entropy taken from here."""
         logits, targets = self.logits[..., some, :], self.targets[some]
         return Prediction(logits, targets, self.unigram, loss=self.loss[..., some], entropy=self.entropy[..., some])
 

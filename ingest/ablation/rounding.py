@@ -1,7 +1,7 @@
 """What float32 rounding can do to an effect: a model of its errors, and every constant that was calibrated.
 
 How the constants were calibrated, and by how much they hold: docs/definitions.md, "What is proven and what is
-calibrated". The tolerance that all of it serves stands here too.
+calibrated". The tolerance is defined here too.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.factors import Pairs
 from rare_tokens.ingest.ablation.folded_head import FoldedHead
 
-# The tolerance: |error| ≤ absolute + RELATIVE_TOLERANCE · |effect|. What float32 can hold of a loss difference of order
-# 1 is the smallest absolute term; below it no pair's error can be promised.
+# The tolerance: |error| ≤ absolute + RELATIVE_TOLERANCE · |effect|. The smallest absolute term is what float32 can
+# hold of a loss difference of order 1; below it no error can be promised.
 SMALLEST_TOLERANCE = 1e-7  # nats
 RELATIVE_TOLERANCE = 1e-4
 
@@ -25,10 +25,10 @@ ROUNDINGS = 0.5
 RELATIVE_ROUNDING = 2e-5
 FLOOR = 5e-8
 SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary
-# Relative error of a product over the vocabulary by the dtype of its factors. Of bfloat16 three roundings (two factors
+# Relative error of a product over the vocabulary by the dtype of its factors. bfloat16 rounds three times (two factors
 # and the result), proven.
 PRODUCT = {torch.float32: SUMMED, torch.bfloat16: 3 * 2.0**-8 + SUMMED}
-ENTROPY_ROUNDINGS = 4  # roundings of the entropy for one of the loss
+ENTROPY_ROUNDINGS = 4  # roundings of the entropy per rounding of the loss
 # Where float32 may not hold a pair at all
 LARGEST_EXPONENT = 80.0  # of exp(δ)
 LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss, and below
@@ -36,15 +36,17 @@ SMALLEST_RATIO = 0.1  # of σ1/σ0: below it the norm of the edited residual is 
 
 
 def require_tolerance(tolerance: float) -> None:
-    """Refuse an absolute tolerance that is none, or that float32 results cannot hold.
+    """Refuse an absolute tolerance that is not above 0, or that float32 cannot hold.
 
     Raises:
-        UserError: naming it and the smallest.
+        UserError: it is refused; the message names the smallest.
     """
     if not tolerance > 0:
-        raise UserError(f"--tolerance {tolerance:g} must be above 0; the default is 1e-6.")
+        raise UserError(f"--tolerance {tolerance:g} is not above 0. Leave it out for 1e-6.")
     if tolerance < SMALLEST_TOLERANCE:
-        raise UserError(f"--tolerance {tolerance:g} is below what float32 can hold, {SMALLEST_TOLERANCE:g} nats.")
+        raise UserError(
+            f"--tolerance {tolerance:g} is below what float32 can hold. Use at least {SMALLEST_TOLERANCE:g}."
+        )
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,20 @@ class Sizes:
     focus: Tensor  # (Σ p²)^½: independent errors of the logits average out by this factor
 
     def rounding(self, size: Tensor, spread: Tensor, width: int) -> Tensor:
-        """Error of Δ loss in nats, beside `RELATIVE_ROUNDING`.
+        """Error of Δ loss in nats, besides `RELATIVE_ROUNDING`.
 
         The edit moves the normed residual by `size` and the logits by about `spread`; `width` is d.
         """
-        focus = (self.focus * (2 * spread).exp()).clamp_max(1)
-        error = size * (self.target_length + focus * self.row_length) + focus * spread * (width**0.5 * self.row_length)
+        edited_focus = (self.focus * (2 * spread).exp()).clamp_max(1)
+        error = size * (self.target_length + edited_focus * self.row_length)
+        error += edited_focus * spread * (width**0.5 * self.row_length)
         return error * (ROUNDINGS * FLOAT32) + FLOOR
 
 
 def exact_rounding(folded: FoldedHead, sizes: Sizes, w_norm: Tensor, pairs: Pairs) -> Tensor:
     """What float32 rounding can do to each pair's Δ loss over the whole vocabulary, nats; inf if exp(δ) may overflow.
 
-    `sizes` are of the B positions, `w_norm` the N ‖w_i‖.
+    `sizes` are for all B positions, `w_norm` holds the N norms ‖w_i‖.
     """
     size = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs()) * w_norm[pairs.i] + pairs.u.abs() * folded.width**0.5
     t = pairs.t

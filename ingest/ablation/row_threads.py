@@ -1,7 +1,7 @@
 """Rows of a block on several threads at once.
 
-torch's own threads wait for each other after every operation; those here take rows of their own through all of them,
-and meet only when a piece of the vocabulary is done.
+torch's own threads wait for each other after every operation. Each thread here takes its own rows through all
+operations, and they meet only when a piece of the vocabulary is done.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-STRIPES = 4  # threads with rows of their own, at most; what torch has more of works within them
+STRIPES = 4  # threads with rows of their own, at most; any more that torch has work within these
 
 
 class Stripes:
     """Threads that share the rows of a block; a context, within which torch's own threads are divided among them."""
 
     def __init__(self, device: torch.device) -> None:
-        """As many as torch may use, up to `STRIPES`; on an accelerator the caller's own."""
+        """Use as many threads as torch may, up to `STRIPES`; on an accelerator only the caller's."""
         self._threads = torch.get_num_threads()
         self._on_processor = device.type == "cpu"
         self.count = min(STRIPES, self._threads) if self._on_processor else 1
@@ -41,17 +41,17 @@ class Stripes:
             torch.set_num_threads(self._threads)
 
     def split(self, total: int, held: int) -> list[slice]:
-        """`total` rows in slices of nearly one size for threads that together hold at most `held` of them at a time.
+        """Split `total` rows into slices of nearly equal size, for threads that together hold at most `held` rows.
 
-        On a processor they do not depend on how many threads there are, and so neither do the bits of a result.
+        On a processor the slices do not depend on the number of threads, and so neither do the bits of a result.
         """
         shared = STRIPES if self._on_processor else 1
-        count = min(total, shared * -(-total // held))
-        size = -(-total // max(1, count))
+        slices = min(total, shared * -(-total // held))
+        size = -(-total // max(1, slices))
         return [slice(start, min(start + size, total)) for start in range(0, total, max(1, size))]
 
     def map(self, work: Callable[[slice], T], slices: list[slice]) -> list[T]:
-        """What `work` gives for every slice, in their order; done in any order, it may write to these rows alone."""
+        """Results of `work` for every slice, in order. It runs in any order, and may write only to its own rows."""
         if self._pool is None:
             return [work(rows) for rows in slices]
         inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()

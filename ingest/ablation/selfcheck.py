@@ -27,7 +27,7 @@ from rare_tokens.ingest.model.structure import Structure, hooked
 
 NUMERIC_PAIRS = 256
 STRUCTURAL_WINDOWS = 2
-LEAST_POSITIONS = 32  # looked at structurally, where a window has few
+LEAST_POSITIONS = 32  # looked at structurally at least, where windows are short
 _COPIED = 32  # positions whose logits are copied at a time
 _CANDIDATES = 64  # neurons drawn at a position; the one with the largest edit is checked
 
@@ -70,13 +70,15 @@ def self_check(subject: Subject) -> Checked:
         UserError: a pair is beyond its tolerance: the architecture is not what it seems, or the numbers are wrong.
     """
     generator = np.random.default_rng([subject.seed, 0x5E1F])
-    window = subject.predicted
-    count = min(max(STRUCTURAL_WINDOWS, LEAST_POSITIONS // window), len(subject.tokens))
+    predicted = subject.predicted
+    count = min(max(STRUCTURAL_WINDOWS, LEAST_POSITIONS // predicted), len(subject.tokens))
     windows = np.sort(generator.choice(len(subject.tokens), count, replace=False))
-    positions = (windows[:, None] * window + np.arange(window)).reshape(-1)
+    positions = (windows[:, None] * predicted + np.arange(predicted)).reshape(-1)
     neurons = _telling_neurons(subject, positions, generator)
     stored = stored_effects(subject, positions, neurons)
-    structural = _structural_error(subject, windows, neurons.reshape(count, window), stored.reshape(count, window))
+    structural = _structural_error(
+        subject, windows, neurons.reshape(count, predicted), stored.reshape(count, predicted)
+    )
     some = generator.choice(len(positions), min(NUMERIC_PAIRS, len(positions)), replace=False)
     numeric = _numeric_error(subject, positions[some], neurons[some], stored[some])
     checked = Checked(numeric, structural, len(some), len(positions))
@@ -85,10 +87,10 @@ def self_check(subject: Subject) -> Checked:
 
 
 def require_passed(subject: Subject, checked: Checked) -> None:
-    """Refuse a run of which a pair is beyond its tolerance.
+    """Refuse a run in which a pair is beyond its tolerance.
 
     Raises:
-        UserError: saying by how much.
+        UserError: one is; the message says by how much.
     """
     name = type(subject.model).__name__
     if not checked.numeric <= 1:
@@ -103,7 +105,7 @@ def require_passed(subject: Subject, checked: Checked) -> None:
 
 
 def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: np.random.Generator) -> NDArray[Any]:
-    """A neuron per position: at even positions any, at odd ones the largest edit among a few, which can show errors."""
+    """A neuron per position: any at even positions; at odd ones the largest edit of a few, which can show errors."""
     total = subject.structure.neurons
     drawn = generator.integers(0, total, size=(len(positions), min(_CANDIDATES, total)))
     activations = np.take_along_axis(np.asarray(subject.captured.activations[positions]), drawn, axis=1)
@@ -114,7 +116,7 @@ def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: 
 
 
 def stored_effects(subject: Subject, positions: NDArray[np.int64], neurons: NDArray[Any]) -> NDArray[np.float64]:
-    """Δ of the pairs as the parts hold it; NaN where a part lacks one. Row groups are read one at a time."""
+    """Δ of the pairs as stored in the parts; NaN where a pair is missing. Row groups are read one at a time."""
     found = np.full(len(positions), np.nan)
     blocks, groups = positions // subject.position_block, neurons // NEURONS_PER_ROW_GROUP
     wanted = _key(neurons, positions)
@@ -139,7 +141,7 @@ def _numeric_error(
 ) -> float:
     targets = subject.tokens[:, -subject.predicted :].reshape(-1)[positions]
     device = subject.structure.w_out.device
-    exact = reference_effects(
+    truth = reference_effects(
         subject.structure.head,
         subject.structure.w_out,
         torch.from_numpy(subject.reference).to(device),
@@ -147,8 +149,7 @@ def _numeric_error(
         torch.from_numpy(subject.captured.activations[positions]).to(device),
         torch.from_numpy(targets).to(device),
         torch.stack([torch.arange(len(positions)), torch.from_numpy(neurons.astype(np.int64))], dim=1).to(device),
-    )["loss"]
-    truth = exact.cpu().numpy()
+    )["loss"].numpy()
     return float((np.abs(stored - truth) / (subject.tolerance + RELATIVE_TOLERANCE * np.abs(truth))).max())
 
 
@@ -161,19 +162,19 @@ def _structural_error(
     subject: Subject, windows: NDArray[np.int64], neurons: NDArray[Any], stored: NDArray[np.float64]
 ) -> float:
     worst = 0.0
-    for place, window in enumerate(windows):
+    for number, window in enumerate(windows):
         tokens = torch.from_numpy(subject.tokens[window]).to(subject.model.device)
         loss, largest = _losses(subject, tokens, None)
-        ablated, _ = _losses(subject, tokens, torch.from_numpy(neurons[place].astype(np.int64)))
+        ablated, _ = _losses(subject, tokens, torch.from_numpy(neurons[number].astype(np.int64)))
         delta = (ablated - loss).cpu().numpy()
         scale = torch.maximum(largest, loss).clamp_min(1.0).cpu().numpy()
         allowed = 32 * captured_eps(subject.model.dtype) * scale + 0.02 * np.abs(delta)
-        worst = max(worst, float((np.abs(stored[place] - delta) / allowed).max()))
+        worst = max(worst, float((np.abs(stored[number] - delta) / allowed).max()))
     return worst
 
 
 def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Loss and largest |logit| at each position that is predicted; with `neurons`, one is replaced at each."""
+    """Loss and largest |logit| at each predicted position; with `neurons`, one of them is replaced at each."""
 
     def replace(_module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if neurons is None:
@@ -181,14 +182,14 @@ def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[T
         edited = args[0].clone()
         chosen = neurons.to(edited.device)
         values = torch.from_numpy(subject.reference).to(edited.device)[chosen].to(edited.dtype)
-        positions = torch.arange(len(chosen), device=edited.device)
-        edited.view(-1, edited.shape[-1])[-len(chosen) :][positions, chosen] = values
+        each = torch.arange(len(chosen), device=edited.device)
+        edited.view(-1, edited.shape[-1])[-len(chosen) :][each, chosen] = values
         return (edited, *args[1:])
 
     with torch.inference_mode(), hooked((subject.structure.out_projection, "before", replace)):
         logits = subject.model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -subject.predicted :]
     targets = tokens[-subject.predicted :]
     # A few positions at a time: in float64 a window's logits take gigabytes where the vocabulary is large
-    some = zip(logits.split(_COPIED), targets.split(_COPIED), strict=True)
-    losses = [torch.nn.functional.cross_entropy(few.double(), wanted, reduction="none") for few, wanted in some]
+    copies = zip(logits.split(_COPIED), targets.split(_COPIED), strict=True)
+    losses = [torch.nn.functional.cross_entropy(few.double(), y, reduction="none") for few, y in copies]
     return torch.cat(losses), logits.abs().amax(dim=1).double()

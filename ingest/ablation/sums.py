@@ -15,7 +15,7 @@ from rare_tokens.ingest.ablation.folded_head import RARE
 class TierSums:
     """Sums over one or two tiers of the vocabulary; z is counted from the position's `Sums.origin`."""
 
-    z: Tensor  # 5 x B: Σ e z^k, k = 0 … 4
+    z_powers: Tensor  # 5 x B: Σ e z^k, k = 0 … 4
     row: Tensor  # B x d: Σ e U_v
     z_row: Tensor  # B x d: Σ e z U_v
     m2: Tensor  # B x N: Σ e m²
@@ -75,9 +75,9 @@ class Sums:
     length: Tensor  # B: Σ e ‖U_v‖
     squares: Tensor  # B: Σ e²
     log_p_origin: Tensor  # B
-    log_p: AlongSums | None  # a = logit less `log_p_origin`
-    axis: AlongSums | None  # a = log-unigram axis
-    z: Tensor | None  # B·V: z less the origin, piece after piece of the vocabulary, B x K each; if kept
+    along_log_p: AlongSums | None  # a = logit less `log_p_origin`
+    along_axis: AlongSums | None  # a = log-unigram axis
+    kept_z: Tensor | None  # B·V: z less the origin, piece after piece of the vocabulary, B x K each; if kept
 
     @staticmethod
     def empty(B: int, N: int, d: int, device: torch.device, *, log_p: bool, axis: bool, kept: int) -> "Sums":
@@ -107,7 +107,7 @@ class Sums:
     @property
     def weight(self) -> Tensor:
         """B: Σ_v e_v."""
-        return self.common.z[0] + self.rare.z[0]
+        return self.common.z_powers[0] + self.rare.z_powers[0]
 
     def of_tier(self, tier: int) -> TierSums:
         """The sums that a tier's tokens are added to."""
@@ -115,13 +115,13 @@ class Sums:
 
     def rescale(self, at: slice, factor: Tensor) -> None:
         """Multiply all weights e of the positions `at` by their factors."""
-        along = [one for one in (self.log_p, self.axis) if one is not None]
+        along = [one for one in (self.along_log_p, self.along_axis) if one is not None]
         self.squares[at] *= factor  # and below once more: they are of e²
-        of_position = (self.common.z, self.rare.z, self.logit, self.length, self.squares)
+        of_position = (self.common.z_powers, self.rare.z_powers, self.logit, self.length, self.squares)
         for value in (*of_position, *(one.scalar for one in along)):
             value[..., at] *= factor
-        rows = [value for tier in (self.common, self.rare) for value in (tier.row, tier.z_row)]
-        pairs = [value for tier in (self.common, self.rare) for value in (tier.m2, tier.m3, tier.m4)]
+        rows = [value for one in (self.common, self.rare) for value in (one.row, one.z_row)]
+        pairs = [value for one in (self.common, self.rare) for value in (one.m2, one.m3, one.m4)]
         further = [value for one in along for value in (one.row, one.z_row, one.a_row, one.m2)]
         for value in (*rows, *pairs, *further, self.top_m2, self.top_m4, self.zm2, self.zz_row):
             value[at] *= factor[:, None]

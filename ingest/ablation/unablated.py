@@ -20,9 +20,9 @@ class Positions:
     loss: Tensor  # B, nats
     entropy: Tensor  # B, nats
     origin: Tensor | None = None  # B: what the kept z are counted from
-    kept_z: Tensor | None = None  # B·V, as `Sums.z`
+    kept_z: Tensor | None = None  # B·V, as `Sums.kept_z`
 
-    def at(self, some: slice) -> "Positions":
+    def select(self, some: slice) -> "Positions":
         """Some of the positions, without their z."""
         values = (self.normed, self.targets, self.log_normaliser, self.target_z, self.loss, self.entropy)
         return Positions(*(value[some] for value in values))
@@ -37,7 +37,7 @@ class Positions:
     ) -> "Positions":
         """Pass once over the vocabulary for the normaliser, the loss and the entropy, in the dtype of `normed`.
 
-        With `axis` (V) and `projection` (B), of the logits less their `projection` along the `axis`.
+        With `axis` (V) and `projection` (B), for the logits less their `projection` along the `axis`.
         """
         offset = None if axis is None or projection is None else -projection[:, None] * axis[None, :]
         total = torch.full_like(normed[:, 0], -torch.inf)
@@ -70,7 +70,7 @@ class Directions:
         unigram = Unigram.of(unigram_counts)
         both = torch.zeros(2, folded.width, dtype=torch.float64)
         for ids, U, _ in folded.pieces():
-            some = ids.cpu()
-            both += torch.stack((unigram.axis[some], unigram.probability[some])) @ U.cpu().double()
+            on_cpu = ids.cpu()
+            both += torch.stack((unigram.axis[on_cpu], unigram.probability[on_cpu])) @ U.cpu().double()
         axis_row, unigram_row = both.float().to(folded.device)
         return Directions(unigram.axis.float().to(folded.device), axis_row, unigram_row)

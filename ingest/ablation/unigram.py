@@ -27,6 +27,6 @@ class Unigram:
 
 
 def log_unigram(counts: Tensor) -> Tensor:
-    """log of the same distribution, V, float64, where the counts are."""
+    """log of the same distribution, V, float64, on the counts' device."""
     smoothed = counts.double() + 1
     return smoothed.log() - smoothed.sum().log()

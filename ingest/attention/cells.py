@@ -1,8 +1,8 @@
-"""Which positions are summed together: cells, the positions of a unit of windows that are in the same token groups.
+"""Which positions are summed together: a cell holds the positions of a unit that are in the same token groups.
 
-Units are what can be resampled later: one window each, or a few where the sums would be many; of matched contexts those
-of one pair or a few, as they share their two tokens. The windows whose loss is measured (the subsample) have units of
-their own.
+Units are what can be resampled later: one window each, or a few where there would be too many sums; in matched contexts
+the windows of one pair or a few, since they share their two tokens. The windows whose loss is measured (the subsample)
+have units of their own.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from rare_tokens.ingest.text.windows import Sample
 
-MOST_SUMS = 1 << 25  # sums of activations that a run may add, about
-LEAST_UNITS = 24  # however many those are
+MOST_SUMS = 1 << 25  # sums of activations that a run may add, roughly
+LEAST_UNITS = 24  # even if the sums then exceed that
 NO_CELL = -1
 
 
 @dataclass(frozen=True)
 class UnitCells:
-    """Cells of one unit: their numbers, ascending (K), and how many positions each has (K)."""
+    """The K cells of one unit: their numbers, ascending, and how many positions each has."""
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
@@ -33,12 +33,12 @@ class Cells:
     """How the positions of a run are summed.
 
     Attributes:
-        units: the windows of each unit, ascending; all windows in all.
+        units: the windows of each unit, ascending; every window is in one.
         subsampled: the units whose loss is measured.
-        partner: of each window the one that patches come from.
+        partner: for each window, the one that patches come from.
         of_position: windows × P, the cell of each position; NO_CELL for one in no token group.
         table: `dim_attention_cell`.
-        windows_per_unit: at most.
+        windows_per_unit: the most that a unit has.
     """
 
     units: tuple[NDArray[np.int64], ...]
@@ -73,65 +73,63 @@ class Cells:
 
 def make_cells(
     groups: pl.DataFrame,
-    windows: int,
+    W: int,
     predicted: int,
     *,
     subsample: int,
     seed: int,
     values: int,
-    blocks: NDArray[np.int64] | None = None,
+    pairs: NDArray[np.int64] | None = None,
 ) -> Cells:
     """Divide the windows into units and their positions into cells.
 
     Args:
         groups: preset, token_group, position_id: which positions are in which token group.
-        windows: W.
-        predicted: P, positions of a window.
-        subsample: positions whose loss is measured, about; all where there are no more.
+        W: number of windows.
+        predicted: P, positions per window.
+        subsample: about how many positions have their loss measured; all if there are no more.
         seed: of the subsample and the partners.
-        values: sums that a cell takes (edits × neurons).
-        blocks: of each window what it must stay together with, ascending; None: nothing.
+        values: sums per cell (edits × neurons).
+        pairs: for each window its pair, ascending, whose windows stay together; None: there are no pairs.
     """
     generator = np.random.default_rng([seed, 0xA77E])
-    together = np.split(
-        np.arange(windows), np.flatnonzero(np.diff(np.arange(windows) if blocks is None else blocks)) + 1
-    )
+    together = np.split(np.arange(W), np.flatnonzero(np.diff(np.arange(W) if pairs is None else pairs)) + 1)
     drawn = generator.permutation(len(together))
-    sizes = np.array([len(together[block]) for block in drawn])
+    sizes = np.array([len(together[bundle]) for bundle in drawn])
     before = np.cumsum(sizes) - sizes
     chosen = np.sort(drawn[before < max(1, -(-subsample // predicted))])
-    order = generator.permutation(windows)
-    partner = np.empty(windows, dtype=np.int64)
+    order = generator.permutation(W)
+    partner = np.empty(W, dtype=np.int64)
     partner[order] = np.roll(order, 1)
-    kinds, classes = _classes(groups, windows * predicted)
-    classes = classes.reshape(windows, predicted)
-    cells = sum(len(np.unique(row[row > 0])) for row in classes)
-    per = min(max(1, -(-values * cells // MOST_SUMS)), max(1, len(together) // LEAST_UNITS))
+    groups_of_kind, kinds = _kinds(groups, W * predicted)
+    kinds = kinds.reshape(W, predicted)
+    count = sum(len(np.unique(of_window[of_window > 0])) for of_window in kinds)
+    per = min(max(1, -(-values * count // MOST_SUMS)), max(1, len(together) // LEAST_UNITS))
     rest = np.setdiff1d(np.arange(len(together)), chosen)
-    inside = _split(together, chosen, min(per, max(1, len(chosen) // (LEAST_UNITS // 2))))
-    units = (*inside, *_split(together, rest, per))
-    of_position, table = _cells(units, classes, len(inside))
-    table = table.join(kinds, on="kind").sort("cell", "preset", "token_group")
+    measured = _split(together, chosen, min(per, max(1, len(chosen) // (LEAST_UNITS // 2))))
+    units = (*measured, *_split(together, rest, per))
+    of_position, table = _cells(units, kinds, len(measured))
+    table = table.join(groups_of_kind, on="kind").sort("cell", "preset", "token_group")
     table = table.select("cell", "preset", "token_group", "window_id", "positions", "has_loss")
-    largest = max(len(unit) for unit in units)
-    return Cells(units, frozenset(range(len(inside))), partner, of_position, table, largest)
+    largest = max(len(members) for members in units)
+    return Cells(units, frozenset(range(len(measured))), partner, of_position, table, largest)
 
 
 def _cells(
-    units: Sequence[NDArray[np.int64]], classes: NDArray[np.int64], inside: int
+    units: Sequence[NDArray[np.int64]], kinds: NDArray[np.int64], with_loss: int
 ) -> tuple[NDArray[np.int64], pl.DataFrame]:
-    """The cell of each position (windows × P), and a row per cell; the first `inside` units are of the subsample.
+    """The cell of each position (windows × P), and a row per cell; the first `with_loss` units are the subsample.
 
-    `classes` is each position's kind, windows × P.
+    `kinds` is each position's kind, windows × P.
     """
-    of_position = np.full(classes.shape, NO_CELL, dtype=np.int64)
+    of_position = np.full(kinds.shape, NO_CELL, dtype=np.int64)
     rows: list[tuple[int, int, int, int, bool]] = []
     for unit, members in enumerate(units):
-        here = classes[members]
+        here = kinds[members]
         for kind in np.unique(here[here > 0]):
             cell = len(rows)
             of_position[members] = np.where(here == kind, cell, of_position[members])
-            rows.append((cell, int(kind), int(members[0]), int((here == kind).sum()), unit < inside))
+            rows.append((cell, int(kind), int(members[0]), int((here == kind).sum()), unit < with_loss))
     form = {
         "cell": pl.UInt32, "kind": pl.Int64, "window_id": pl.UInt32, "positions": pl.UInt32, "has_loss": pl.Boolean,
     }  # fmt: skip
@@ -139,33 +137,33 @@ def _cells(
 
 
 def positions_with_cells(cells: Cells, sample: Sample) -> pl.DataFrame:
-    """`attention_position`: what the cells were made of."""
-    cell = cells.of_position.reshape(-1)
+    """`attention_position`: each position's cell and tokens."""
+    of_position = cells.of_position.reshape(-1)
     return pl.DataFrame(
         {
-            "position_id": np.arange(len(cell), dtype=np.uint32),
+            "position_id": np.arange(len(of_position), dtype=np.uint32),
             "input_token_id": sample.inputs.astype(np.uint32),
             "target_token_id": sample.targets.astype(np.uint32),
-            "cell": cell,
+            "cell": of_position,
         }
     ).with_columns(pl.when(pl.col("cell") != NO_CELL).then("cell").cast(pl.UInt32))
 
 
-def _classes(groups: pl.DataFrame, positions: int) -> tuple[pl.DataFrame, NDArray[np.int64]]:
-    """The token groups of each kind of position (kind, preset, token_group), and each position's kind; 0: in none."""
+def _kinds(groups: pl.DataFrame, positions: int) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """The token groups of each kind of position (kind, preset, token_group), and each position's kind (0: no group)."""
     names = groups.select("preset", "token_group").unique().sort("preset", "token_group")
     bits = names.with_columns(bit=pl.lit(2, pl.Int64).pow(pl.int_range(pl.len())).cast(pl.Int64))
-    found = groups.join(bits, on=["preset", "token_group"]).group_by("position_id").agg(pl.col("bit").sum())
+    by_position = groups.join(bits, on=["preset", "token_group"]).group_by("position_id").agg(pl.col("bit").sum())
     kinds = np.zeros(positions, dtype=np.int64)
-    kinds[found["position_id"].to_numpy()] = found["bit"].to_numpy()
-    here = pl.DataFrame({"kind": np.unique(kinds[kinds > 0])}, schema={"kind": pl.Int64})
-    members = here.join(bits, how="cross").filter((pl.col("kind") // pl.col("bit")) % 2 == 1)
-    return members.select("kind", "preset", "token_group"), kinds
+    kinds[by_position["position_id"].to_numpy()] = by_position["bit"].to_numpy()
+    present = pl.DataFrame({"kind": np.unique(kinds[kinds > 0])}, schema={"kind": pl.Int64})
+    table = present.join(bits, how="cross").filter((pl.col("kind") // pl.col("bit")) % 2 == 1)
+    return table.select("kind", "preset", "token_group"), kinds
 
 
-def _split(together: list[NDArray[np.int64]], blocks: NDArray[np.int64], per: int) -> list[NDArray[np.int64]]:
-    """The windows of so many blocks at a time."""
+def _split(together: list[NDArray[np.int64]], chosen: NDArray[np.int64], per: int) -> list[NDArray[np.int64]]:
+    """The windows of `per` of the chosen bundles at a time."""
     return [
-        np.concatenate([together[block] for block in blocks[start : start + per]])
-        for start in range(0, len(blocks), per)
+        np.concatenate([together[bundle] for bundle in chosen[start : start + per]])
+        for start in range(0, len(chosen), per)
     ]

@@ -1,8 +1,8 @@
-"""What an edit of a module can change, and which of that the analysed neurons read: the rest need not run again.
+"""Which modules an edit can change, and which of those the analysed neurons read: the rest need not run again.
 
-A short forward pass with gradients shows it. What cannot depend on the edited output carries no gradient of it, even
-where it runs later (the MLP beside an attention, in a parallel-residual block); what does depend on it but hands the
-neurons no gradient (the attention beside them) is idle as long as nothing but their activations is wanted.
+A short forward pass with gradients shows it. A module that cannot depend on the edited output carries no gradient of
+it, even where it runs later (the MLP beside an attention, in a parallel-residual layer). A module that depends on it
+but passes the neurons no gradient (the attention beside them) is idle as long as only their activations are wanted.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,9 +24,9 @@ class Reach:
     """How far an edit of one module's output reaches in a model.
 
     Attributes:
-        untouched: the outermost modules that give what they gave before, whatever the edit.
-        unread: the outermost modules that do so, or that no path leads from to the neurons.
-        idle: the latter alone.
+        untouched: the outermost modules whose output no edit changes.
+        unread: the outermost modules that are untouched or idle.
+        idle: touched modules from which no path leads to the neurons.
         feeds: whether a path leads from the edited module to the neurons.
     """
 
@@ -39,7 +39,7 @@ class Reach:
 def find_reach(model: PreTrainedModel, edited: nn.Module, neurons: nn.Module, tokens: Tensor) -> Reach:
     """Follow an edit of a module's (first) output to the input of `neurons`, over tokens (1 × length)."""
     outputs: dict[nn.Module, list[Tensor]] = {}
-    activations: list[Tensor] = []
+    seen: list[Tensor] = []
     done: set[nn.Module] = set()  # before the neurons are read
 
     def edit(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -51,18 +51,18 @@ def find_reach(model: PreTrainedModel, edited: nn.Module, neurons: nn.Module, to
         outputs.setdefault(module, []).extend(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
     def read(_module: nn.Module, args: Any) -> None:
-        activations.append(args[0])
+        seen.append(args[0])
         done.update(outputs)
 
     hooks: list[Any] = [(edited, "after", edit), (neurons, "before", read)]
     hooks += [(module, "after", keep) for module in model.modules()]
     with _only_gradients_of_the_edit(model), hooked(*hooks):
         model(input_ids=tokens, use_cache=False)
-        within = set(edited.modules())  # the edit replaces the module, so nothing of it matters
+        within = set(edited.modules())  # the edit replaces the module, so nothing inside it matters
         touched = {module for module, given in outputs.items() if any(value.requires_grad for value in given)}
         untouched = outputs.keys() - touched - within
-        feeds = activations[0].requires_grad
-        read_by = _read(activations[0], outputs, touched) if feeds else set[nn.Module]()
+        feeds = seen[0].requires_grad
+        read_by = _read(seen[0], outputs, touched) if feeds else set[nn.Module]()
     idle = (touched & done) - read_by - within if feeds else set[nn.Module]()
     return Reach(list(outermost(model, untouched)), list(outermost(model, untouched | idle)), idle, feeds)
 
@@ -76,7 +76,7 @@ def _read(activations: Tensor, outputs: dict[nn.Module, list[Tensor]], touched: 
 
 @contextmanager
 def _only_gradients_of_the_edit(model: nn.Module) -> Iterator[None]:
-    """Gradients, but none of the weights."""
+    """Enable gradients, but not those of the weights."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)

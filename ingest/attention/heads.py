@@ -1,8 +1,8 @@
-"""Where the attention heads of a decoder are, and whether they feed the neurons: found by structure.
+"""Finds by structure where a decoder's attention heads are, and whether they feed the neurons.
 
-A probe over a few tokens shows it. Attention weights are what comes out of a softmax over positions; the module in
-which it is called is the attention; the heads' outputs lie side by side in the input of its output projection, which is
-confirmed by silencing each head's weights. Only eager attention has weights to show, so it is asked for meanwhile.
+A probe over a few tokens shows it. Attention weights are what comes out of a softmax over positions; the module that
+calls it is the attention; the heads' outputs lie side by side in the input of its output projection, which is confirmed
+by silencing each head's weights. Only eager attention shows its weights, so the model is switched to it meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,28 +20,28 @@ from rare_tokens.ingest.model.mlp import decoder_blocks, linear_weight, mlp_modu
 from rare_tokens.ingest.model.norms import may_be_norm
 from rare_tokens.ingest.model.structure import PROBE_TOKENS, Structure, hooked, same_logits
 
-LAYERS = 2  # attention blocks looked at by default: the last ones upstream of the neurons
+LAYERS = 2  # looked at by default: the last ones upstream of the neurons
 _SOFTMAX = (nn.functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 See = Callable[[Tensor, Tensor], Tensor | None]
 
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """The attention of one block, and what stands beside it as a control.
+    """The attention of one layer, and the modules that serve as its controls.
 
     Attributes:
-        layer: index of the block.
+        index: of the layer.
         module: the attention; what it returns first is the output of `out_projection`.
         out_projection: its input holds the heads' outputs z side by side, head by head.
         heads: H.
-        norm: the norm before the block's feed-forward (or the last one before it).
-        feed_forward: the output projection of the block's MLP.
-        feeds: whether silencing all its heads changes any activation of the analysed neurons at all.
-        norm_feeds: whether the norm's output can.
-        feed_forward_feeds: whether the feed-forward's output can.
+        norm: the norm before the layer's feed-forward (or the last one before it).
+        feed_forward: the output projection of the layer's MLP.
+        feeds: whether silencing all its heads changes any activation of the analysed neurons.
+        norm_feeds: whether silencing the norm's output does.
+        feed_forward_feeds: whether silencing the feed-forward's input does.
     """
 
-    layer: int
+    index: int
     module: nn.Module
     out_projection: nn.Module
     heads: int
@@ -53,20 +53,20 @@ class AttentionLayer:
 
     @property
     def output_weight(self) -> Tensor:
-        """H × d_head × d: what each head's output is multiplied by."""
+        """H × d_head × d: W_h, by which each head's output is multiplied."""
         weight = linear_weight(self.out_projection).T
         return weight.reshape(self.heads, -1, weight.shape[1])
 
 
 class Softmaxes(TorchFunctionMode):
-    """While it is active, shows each softmax over positions: what goes in, what comes out; `see` may replace that."""
+    """While active, shows `see` each softmax over positions, input and output; `see` may replace the output."""
 
     def __init__(self, see: See) -> None:
         super().__init__()
         self.see = see
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`; of a softmax over B × H × T × T scores, let `see` look."""
+        """Call `func`; show `see` a softmax over B × H × T × T scores."""
         result = func(*args, **(kwargs or {}))
         if func in _SOFTMAX and result.dim() == 4:
             replaced = self.see(args[0] if args else kwargs["input"], result)
@@ -81,43 +81,45 @@ def visible(scores: Tensor) -> Tensor:
 
 @contextmanager
 def eager(model: PreTrainedModel) -> Iterator[None]:
-    """Ask for eager attention while it lasts: the fused kernels give no weights."""
-    before = model.config._attn_implementation
+    """Switch to eager attention within this context: fused kernels give no weights."""
+    configured = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
         yield
     finally:
-        if before is not None and before != "eager":
-            model.set_attn_implementation(before)
+        if configured is not None and configured != "eager":
+            model.set_attn_implementation(configured)
 
 
 def parse_layers(spelled: str, depth: int) -> list[int]:
     """The layers of `--attention-layers`: one, or FIRST..LAST (both included); negative ones count from the last.
 
     Raises:
-        UserError: not of that form, or a layer that the model does not have.
+        UserError: not of that form, or the model has no such layer.
     """
-    first, dots, last = spelled.partition("..")
+    one, dots, other = spelled.partition("..")
     try:
-        ends = [int(first), int(last if dots else first)]
+        ends = [int(one), int(other if dots else one)]
     except ValueError as error:
-        raise UserError(f"--attention-layers {spelled}: give one layer, or two with `..` between, as 2..3.") from error
+        raise UserError(
+            f"--attention-layers {spelled}: give one layer, or two with `..` between them, for example 2..3."
+        ) from error
     if not all(-depth <= end < depth for end in ends):
         raise UserError(
             f"--attention-layers {spelled}: the model has {depth} layers. Use 0 to {depth - 1}, or -{depth} to -1."
         )
-    low, high = (end % depth for end in ends)
-    if low > high:
-        raise UserError(f"--attention-layers {spelled}: the first layer is after the last.")
-    return list(range(low, high + 1))
+    lower, upper = (end % depth for end in ends)
+    if lower > upper:
+        raise UserError(f"--attention-layers {spelled}: the first layer is after the last. Swap them.")
+    return list(range(lower, upper + 1))
 
 
 def find_heads(
     model: PreTrainedModel, structure: Structure, wanted: Sequence[int] | None = None
 ) -> list[AttentionLayer]:
-    """The attention of the layers wanted; by default of the last two upstream of the analysed neurons.
+    """The attention of the layers wanted; by default the last two upstream of the analysed neurons.
 
-    To be called while `eager` lasts.
+    To be called within `eager`.
 
     Raises:
         UserError: none is upstream, or a layer has no attention weights to show.
@@ -129,8 +131,8 @@ def find_heads(
     last = structure.layer if own.feeds else structure.layer - 1
     if last < 0:
         raise UserError(
-            f"--attention: no attention is upstream of the neurons of layer {structure.layer}: its own runs beside. "
-            "Name layers with --attention-layers: their effect on the loss can still be measured."
+            f"--attention: no attention is upstream of the neurons of layer {structure.layer}: its own runs beside "
+            "them. Name layers with --attention-layers; their effect on the loss can still be measured."
         )
     return [
         own if index == structure.layer else probe.layer(index) for index in range(max(0, last - LAYERS + 1), last + 1)
@@ -138,7 +140,7 @@ def find_heads(
 
 
 class _Probe:
-    """One forward pass over a few tokens with every module's start and end, and the softmaxes within."""
+    """One forward pass over a few tokens that notes every module's start and output, and the softmaxes within."""
 
     def __init__(self, model: PreTrainedModel, structure: Structure) -> None:
         self.model, self.structure = model, structure
@@ -167,7 +169,7 @@ class _Probe:
         self.activations = self._activations()
 
     def layer(self, index: int) -> AttentionLayer:
-        """The attention of a block, confirmed."""
+        """The attention of a layer, confirmed."""
         block = decoder_blocks(self.model)[index]
         inside = set(block.modules())
         found = list(dict.fromkeys(item for item in self.softmaxes if item[0] in inside))
@@ -189,12 +191,12 @@ class _Probe:
         )  # fmt: skip
 
     def _projection(self, module: nn.Module, index: int) -> nn.Module:
-        """The linear map of the attention that is called last; its output is what the attention gives."""
+        """The attention's linear map that is called last; its output is what the attention returns."""
         children = set(module.children())
         called = [
             item
             for item in self.started
-            if item in children and [weight.dim() for weight in item.parameters(recurse=False)][:1] == [2]
+            if item in children and [parameter.dim() for parameter in item.parameters(recurse=False)][:1] == [2]
         ]
         output = _first(self.outputs[module])
         if not called or not torch.equal(_first(self.outputs[called[-1]]).reshape(output.shape), output):
@@ -202,12 +204,12 @@ class _Probe:
         return called[-1]
 
     def _confirm(self, module: nn.Module, projection: nn.Module, heads: int, index: int) -> None:
-        """Silence each head's weights in one row of a batch: nothing but its slice of the projection's input may go."""
+        """Silence each head's weights in one row of a batch: only its slice of the projection's input may become 0."""
         seen: list[Tensor] = []
-        inside = [False]
+        within = [False]
 
         def silence(_scores: Tensor, weights: Tensor) -> Tensor | None:
-            if not inside[0]:
+            if not within[0]:
                 return None
             chosen = torch.arange(heads, device=weights.device)
             weights = weights.clone()
@@ -215,10 +217,10 @@ class _Probe:
             return weights
 
         def enter(_module: nn.Module, _args: Any) -> None:
-            inside[0] = True
+            within[0] = True
 
         def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
-            inside[0] = False
+            within[0] = False
 
         def keep(_module: nn.Module, args: Any) -> None:
             seen.append(args[0].detach().clone())
@@ -245,7 +247,7 @@ class _Probe:
         )
 
     def _norm(self, block: nn.Module, attention: nn.Module, feed_forward: nn.Module) -> nn.Module:
-        """The last module before the feed-forward's end, outside the attention, that has vectors for weights alone."""
+        """The last norm-like module that starts before the feed-forward's output projection, outside the attention."""
         inside = set(block.modules()) - set(attention.modules())
         before = self.started[: self.started.index(feed_forward)]
         norms = [item for item in before if item in inside and may_be_norm(item)]
@@ -253,8 +255,8 @@ class _Probe:
             norms = [item for item in self.started if item in inside and may_be_norm(item)]
         return norms[-1]
 
-    def _feeds(self, piece: nn.Module, *, after: bool = False) -> bool:
-        """Whether the analysed activations change at all when a piece's input (or output) is set to zero."""
+    def _feeds(self, module: nn.Module, *, after: bool = False) -> bool:
+        """Whether the analysed activations change at all when a module's input (or output) is set to zero."""
 
         def silence(_module: nn.Module, args: Any) -> Any:
             return (torch.zeros_like(args[0]), *args[1:])
@@ -262,14 +264,14 @@ class _Probe:
         def silence_output(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
             return torch.zeros_like(output)
 
-        with hooked((piece, "after", silence_output) if after else (piece, "before", silence)):
-            changed = self._activations(late=piece is self.structure.out_projection)
+        with hooked((module, "after", silence_output) if after else (module, "before", silence)):
+            changed = self._activations(late=module is self.structure.out_projection)
         return not torch.equal(changed, self.activations)
 
     def _activations(self, *, late: bool = False) -> Tensor:
-        """Of the analysed layer; the hook that reads them stands before those that were set by then, unless `late`."""
+        """Activations of the analysed layer; with `late` the known ones, for an edit downstream of them."""
         if late:
-            return self.activations  # what the projection of the neurons themselves gives is downstream of them
+            return self.activations  # the neurons' own output projection is downstream of them
         seen: list[Tensor] = []
 
         def keep(_module: nn.Module, args: Any) -> None:
@@ -281,7 +283,7 @@ class _Probe:
 
 
 def _first(output: Any) -> Tensor:
-    """The tensor that a module gives first."""
+    """The first tensor that a module returned."""
     found = output if isinstance(output, Tensor) else output[0]
     assert isinstance(found, Tensor)
     return found

@@ -1,10 +1,10 @@
-"""Attention and its heads, added to a published run: summaries, ablations, controls, patches.
+"""Adds attention and its heads to a published run: summaries, ablations, controls, patches.
 
 What each is: docs/definitions.md, "Attention".
 
 Activations are measured at every sampled position and kept as sums over *cells*: the positions of a few windows that
 are in the same token groups, so that any group of neurons chosen later is a query and windows can be resampled. The
-loss is measured at a seeded subsample of whole windows and kept position by position; patches are of that subsample.
+loss is measured in a seeded subsample of whole windows and kept per position; patches are tried in that subsample.
 """
 
 import json
@@ -38,7 +38,7 @@ from rare_tokens.ingest.run.pipeline import Prepared
 log = logging.getLogger("rare_tokens")
 
 SUBSAMPLE = 4_096  # positions whose loss is measured, in whole windows
-POSITIONS_PER_PASS = 512  # of windows that are shorter than that, several at a time
+POSITIONS_PER_PASS = 512  # shorter windows run several at a time
 _UNITS = "units"
 _PLAN = "plan.json"
 
@@ -51,9 +51,11 @@ class AttentionRequest:
     ablation: str = "zero"
 
     def __post_init__(self) -> None:
-        """Refuse an ablation that there is not."""
+        """Refuse an unknown ablation."""
         if self.ablation not in ABLATIONS:
-            raise UserError(f"--head-ablation {self.ablation}: unknown. There are {', '.join(ABLATIONS)}.")
+            raise UserError(
+                f"--head-ablation {self.ablation}: unknown. Use {', '.join(ABLATIONS[:-1])} or {ABLATIONS[-1]}."
+            )
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ class AttentionOptions:
                 raise UserError(f"{name} {value} says how to measure attention. Give --attention too, or leave it out.")
 
     def request(self, depth: int) -> AttentionRequest | None:
-        """What is asked of a model of so many layers; None: nothing.
+        """The request for a model of `depth` layers; None: nothing is asked.
 
         Raises:
-            UserError: a layer that it does not have.
+            UserError: the model has no such layer.
         """
         layers = None if self.layers is None else tuple(parse_layers(self.layers, depth))
         return AttentionRequest(layers, self.ablation or "zero") if self.wanted else None
@@ -83,9 +85,9 @@ class AttentionOptions:
 def attention_due(
     asked: AttentionRequest | None, stored: Sequence[AttentionRequest], *, recomputed: bool
 ) -> list[AttentionRequest]:
-    """What is to be measured: what is asked for and not there, with the layers that are; all, where the run is.
+    """What to measure: what is asked for and not stored, with the stored layers; everything if the run is recomputed.
 
-    Asking for more never loses any.
+    Asking for more never loses what is stored.
     """
     there = {one.ablation: one for one in stored}
     if asked is not None and (old := there.get(asked.ablation)) is not None:
@@ -103,15 +105,15 @@ def measure_attention(
     Args:
         prepared: the run's model and sample; the run itself is left as it is.
         groups: `position_group` of the run: preset, token_group, position_id.
-        folder: of these parts alone.
+        folder: for these parts alone.
         request: which layers, which ablation.
         executor: runs the units.
 
     Raises:
-        UserError: no such layer, a layer without attention weights, values that are not finite, or the self-check
+        UserError: there is no such layer, a layer has no attention weights, values are not finite, or the self-check
             fails.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
     model, structure, sample = prepared.model, prepared.structure, prepared.material.sample
     with eager(model):
         layers = find_heads(model, structure, request.layers)
@@ -123,7 +125,7 @@ def measure_attention(
     cells = make_cells(
         groups, len(sample.tokens), sample.predicted, subsample=SUBSAMPLE, seed=seed,
         values=len(edits.edits) * structure.neurons,
-        blocks=None if sample.contexts is None else sample.contexts["pair_id"].to_numpy().astype(np.int64),
+        pairs=None if sample.contexts is None else sample.contexts["pair_id"].to_numpy().astype(np.int64),
     )  # fmt: skip
     _begin(folder, prepared, request, layers)
     if request.ablation == "mean":
@@ -138,12 +140,12 @@ def measure_attention(
         )
     about = {
         "head_ablation": request.ablation,
-        "layers": [layer.layer for layer in layers],
+        "layers": [layer.index for layer in layers],
         "heads": [layer.heads for layer in layers],
         "loss_positions": int(sum(len(cells.units[unit]) for unit in cells.subsampled) * sample.predicted),
         "windows_per_unit": cells.windows_per_unit,
         "structural_check_error": error,
-        "seconds": time.perf_counter() - start,
+        "seconds": time.perf_counter() - began,
         "code_version": VERSION,
     }
     _write(folder, edits, cells, units, prepared, about)
@@ -151,7 +153,7 @@ def measure_attention(
 
 
 class AttentionUnits:
-    """Units of windows: each becomes the sums of its cells and the losses of its positions, in one file."""
+    """Units of windows: each becomes one file with its cells' sums and its positions' losses."""
 
     def __init__(self, folder: Path, edits: HeadEdits, tokens: NDArray[np.int64], cells: Cells, neurons: int) -> None:
         self.folder, self.edits, self.tokens, self.cells, self.neurons = folder, edits, tokens, cells, neurons
@@ -185,7 +187,7 @@ class AttentionUnits:
         arrays = sums.arrays()
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise UserError(
-                f"Attention or what its heads do is NaN or infinite in windows {self.cells.units[unit].tolist()}. "
+                f"Attention or its heads' effect is NaN or infinite in windows {self.cells.units[unit].tolist()}. "
                 "Try --dtype float32, or check the weights."
             )
         write_atomically(self.path(unit), lambda path: _save(path, arrays))
@@ -197,9 +199,9 @@ def _batches(tokens: NDArray[np.int64], windows: NDArray[np.int64]) -> Iterator[
 
 
 def _batched(windows: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]:
-    step = max(1, POSITIONS_PER_PASS // length)
-    for start in range(0, len(windows), step):
-        yield windows[start : start + step]
+    at_a_time = max(1, POSITIONS_PER_PASS // length)
+    for start in range(0, len(windows), at_a_time):
+        yield windows[start : start + at_a_time]
 
 
 def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -208,11 +210,11 @@ def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _begin(folder: Path, prepared: Prepared, request: AttentionRequest, layers: Sequence[AttentionLayer]) -> None:
-    """Start afresh where the folder holds another measurement's units, else resume."""
+    """Start afresh if the folder holds another measurement's units, else resume."""
     plan = {
         "identity": prepared.manifest.identity,
         "ablation": request.ablation,
-        "layers": [layer.layer for layer in layers],
+        "layers": [layer.index for layer in layers],
         "code_version": VERSION,
         "packages": prepared.manifest.packages,
     }
@@ -227,7 +229,7 @@ def _begin(folder: Path, prepared: Prepared, request: AttentionRequest, layers: 
 def _write(
     folder: Path, edits: HeadEdits, cells: Cells, units: AttentionUnits, prepared: Prepared, about: dict[str, Any]
 ) -> None:
-    """The parts: small ones whole, those of the cells unit by unit."""
+    """Write the parts: small ones whole, those of the cells unit by unit."""
     write_relation(folder, "dim_attention", pa.table({name: [value] for name, value in about.items()}))
     write_relation(folder, "dim_attention_cell", cells.table.to_arrow())
     write_relation(folder, "attention_position", positions_with_cells(cells, prepared.material.sample).to_arrow())
@@ -263,13 +265,13 @@ def _write(
 
 def _heads(edits: HeadEdits) -> tuple[NDArray[Any], NDArray[Any]]:
     """(layer, head) of every head, in the order in which sums are kept."""
-    layers = np.concatenate([np.full(layer.heads, layer.layer) for layer in edits.layers])
-    return layers, np.concatenate([np.arange(layer.heads) for layer in edits.layers])
+    layer_of = np.concatenate([np.full(layer.heads, layer.index) for layer in edits.layers])
+    return layer_of, np.concatenate([np.arange(layer.heads) for layer in edits.layers])
 
 
 def _head_rows(edits: HeadEdits, ids: NDArray[np.int64], found: Any) -> pa.Table:
-    layers, heads = _heads(edits)
-    columns = {"attention_layer": np.repeat(layers, len(ids)), "head": np.repeat(heads, len(ids))}
+    layer_of, heads = _heads(edits)
+    columns = {"attention_layer": np.repeat(layer_of, len(ids)), "head": np.repeat(heads, len(ids))}
     columns["cell"] = np.tile(ids, len(heads))
     for name in ("gini_sum", "entropy_sum", "first_sum"):
         columns[name] = found[name].reshape(-1)
@@ -277,12 +279,12 @@ def _head_rows(edits: HeadEdits, ids: NDArray[np.int64], found: Any) -> pa.Table
 
 
 def _distance_rows(edits: HeadEdits, ids: NDArray[np.int64], found: Any) -> pa.Table:
-    layers, heads = _heads(edits)
+    layer_of, heads = _heads(edits)
     weight = found["weight_sum"]  # heads × cells × distances
     length = weight.shape[-1]
     return pa.table(
         {
-            "attention_layer": np.repeat(layers, len(ids) * length),
+            "attention_layer": np.repeat(layer_of, len(ids) * length),
             "head": np.repeat(heads, len(ids) * length),
             "cell": np.tile(np.repeat(ids, length), len(heads)),
             "distance": np.tile(np.arange(length), len(heads) * len(ids)),
@@ -292,14 +294,14 @@ def _distance_rows(edits: HeadEdits, ids: NDArray[np.int64], found: Any) -> pa.T
 
 
 def _activation_rows(ids: NDArray[np.int64], found: Any) -> pa.Table:
-    numbers, sums = found["activation_edits"], found["activation_sum"]  # edits; edits × cells × N
-    neurons = sums.shape[-1]
+    numbers, summed = found["activation_edits"], found["activation_sum"]  # edits; edits × cells × N
+    neurons = summed.shape[-1]
     return pa.table(
         {
             "edit": np.repeat(numbers, len(ids) * neurons),
             "cell": np.tile(np.repeat(ids, neurons), len(numbers)),
             "neuron": np.tile(np.arange(neurons), len(numbers) * len(ids)),
-            "activation_sum": sums.reshape(-1),
+            "activation_sum": summed.reshape(-1),
         }
     )
 

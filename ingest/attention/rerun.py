@@ -1,8 +1,8 @@
-"""A window run once, then again with edits: many edits a batch, what no edit can change played back.
+"""Runs a window once, then again with many edits per batch, playing back what no edit can change.
 
-The first run records, for each edited module, the outputs of everything that an edit of it leaves as it is. A rerun
-hands those out, lets the edited module give what it is told, and stops at the analysed neurons unless logits are
-wanted; then what those do not read is not run either.
+The first run records, for each edited module, the outputs of everything that an edit of it leaves unchanged. A rerun
+plays those back and lets the edited module return what it is told. Unless logits are wanted it stops at the analysed
+neurons, and modules that these do not read are not run either.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,18 +26,18 @@ Hook = tuple[nn.Module, str, Callable[..., Any]]
 
 
 class _StopError(Exception):
-    """The run has got as far as it is needed."""
+    """The run has got as far as needed."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run of some windows (n, of T tokens) left.
+    """What a run of n windows of T tokens recorded.
 
     Attributes:
         activations: n × T × N, of the analysed neurons.
-        inputs: by module, what was recorded of its input; an attention's are the heads' outputs, n × T × (H · d_head).
-        outputs: by module, what it gave first, as it gave it.
-        logits: n × T × V, where they were wanted.
+        inputs: by module, its input; for an attention the heads' outputs, n × T × (H · d_head).
+        outputs: by module, its first output, in its own shape.
+        logits: n × T × V, if wanted.
     """
 
     activations: Tensor
@@ -50,32 +50,31 @@ class Rerun:
     """Runs batches of windows: once whole, then from an edited module on."""
 
     def __init__(self, model: PreTrainedModel, structure: Structure, layers: Iterable[AttentionLayer]) -> None:
-        """Find what runs before each module that may be edited: attention, norm and feed-forward of these layers."""
+        """Find what no edit changes, for each module that may be edited: the layers' attention, norm, feed-forward."""
         self.model, self.neurons = model, structure.out_projection
         layers = tuple(layers)
         self.attentions = {layer.module for layer in layers}
         self.projections = {layer.module: layer.out_projection for layer in layers}
-        points = [piece for layer in layers for piece in (layer.module, layer.norm, layer.feed_forward)]
+        points = [module for layer in layers for module in (layer.module, layer.norm, layer.feed_forward)]
         tokens = torch.arange(1, PROBE_TOKENS + 1, device=model.device).unsqueeze(0)
         self.reach = {point: find_reach(model, point, self.neurons, tokens) for point in points}
         self.readers = {layer.module: find_readers(model, layer, tokens) for layer in layers}
         played = (item for reach in self.reach.values() for item in (*reach.untouched, *reach.unread))
         self._watched = list(dict.fromkeys(played))
         idle = {item for reach in self.reach.values() for item in reach.idle}
-        # A point beyond the neurons may read what they do not, and is looked at all the same
+        # An edited module beyond the neurons may read what they do not, and is measured all the same
         feeding = all(reach.feeds for reach in self.reach.values())
         self._idle = list(outermost(model, idle)) if feeding else []
         self._idle_outputs: tuple[torch.Size, dict[nn.Module, list[Any]]] = (torch.Size(), {})
         done = {item for top in modules_before(model, self.neurons, tokens) for item in top.modules()}
         self._may_stop = all(point in done for point in points if point is not self.neurons)
         self._played: dict[nn.Module, list[Any]] = {}
-        self._forms: dict[
-            nn.Module, tuple[int, int]
-        ] = {}  # of what an edited module gives: a tuple's length, dimensions
+        # By edited module, the form of its output: length of the tuple (0: a tensor), dimensions of the first
+        self._forms: dict[nn.Module, tuple[int, int]] = {}
         self._tokens = tokens
 
-    def record(self, tokens: Tensor, *, logits: bool) -> Recorded:
-        """Run n × T tokens unedited, keeping what reruns need."""
+    def record(self, tokens: Tensor, *, with_logits: bool) -> Recorded:
+        """Run n × T tokens unedited, and keep what reruns need."""
         self._tokens = tokens
         self._played = {module: [] for module in self._watched}
         inputs: dict[nn.Module, Tensor] = {}
@@ -90,44 +89,44 @@ class Rerun:
 
         hooks: list[Hook] = [(module, "after", self._keep_played) for module in self._watched]
         hooks += [(point, "after", keep_output) for point in self.reach]
-        hooks += [(piece, "before", partial(keep_input, key)) for key, piece in self.projections.items()]
-        edited = [point for point in self.reach if point not in self.attentions]
-        hooks += [(point, "before", partial(keep_input, point)) for point in edited]
+        hooks += [(projection, "before", partial(keep_input, key)) for key, projection in self.projections.items()]
+        others = [point for point in self.reach if point not in self.attentions]
+        hooks += [(point, "before", partial(keep_input, point)) for point in others]
         hooks += [hook for readers in self.readers.values() for reader in readers for hook in reader.recording()]
         with ExitStack() as stack:
-            if not logits and self._idle_outputs[0] == tokens.shape:
+            if not with_logits and self._idle_outputs[0] == tokens.shape:
                 for module, given in self._idle_outputs[1].items():
                     stack.enter_context(replaced(module, iter(given)))
-            found, result = self._run(tokens, hooks, logits=logits, stop=not logits and self._may_stop)
+            found, result = self._run(tokens, hooks, with_logits=with_logits, stop=not with_logits and self._may_stop)
         self._idle_outputs = (tokens.shape, {module: self._played[module] for module in self._idle})
         return Recorded(found, inputs, outputs, result)
 
     def rerun(
         self,
         point: nn.Module,
-        outputs: Tensor,
+        edited_outputs: Tensor,
         *,
-        logits: bool,
-        activations: bool = True,
+        with_logits: bool,
+        with_activations: bool = True,
         shift: Tensor | None = None,
         first: int = 0,
     ) -> Recorded:
-        """Run the recorded windows again with E outputs of a module; see `Recorded`, E · n for n.
+        """Run the recorded windows again with E outputs of a module; as `Recorded`, with E · n in place of n.
 
         Args:
             point: the module.
-            outputs: E × n × T × …
-            logits: whether they are wanted.
-            activations: whether those are waited for; not where the edit is beyond them.
-            shift: of an edit of E heads of an attention, E × n × T × d_head: by how much their outputs change.
+            edited_outputs: E × n × T × …
+            with_logits: whether they are wanted.
+            with_activations: whether to read them; not if the edit is beyond them.
+            shift: where E heads of an attention are edited, how much their outputs change: E × n × T × d_head.
             first: the first of these heads.
         """
-        count = len(outputs)
-        length, dimensions = self._forms[point]
-        given = outputs.reshape(-1, outputs.shape[-1]) if dimensions == 2 else outputs.flatten(0, 1)
-        edited = (given, *[None] * (length - 1)) if length else given
+        count = len(edited_outputs)
+        size, dimensions = self._forms[point]
+        flat = edited_outputs.flatten(0, -2) if dimensions == 2 else edited_outputs.flatten(0, 1)
+        edited = (flat, *[None] * (size - 1)) if size else flat
         with ExitStack() as stack:
-            self._play(stack, point, count, all_modules=logits)
+            self._play(stack, point, count, all_modules=with_logits)
             stack.enter_context(replaced(point, iter([edited])))
             tokens = self._tokens.repeat(count, 1)
             hooks: list[Hook] = []
@@ -136,11 +135,13 @@ class Rerun:
                 hooks.append(reader.watching())
                 for linear in reader.maps:
                     stack.enter_context(calling(linear, reader.instead(linear, shift, first)))
-            found, result = self._run(tokens, hooks, logits=logits, stop=not logits, wanted=activations)
+            found, result = self._run(
+                tokens, hooks, with_logits=with_logits, stop=not with_logits, with_activations=with_activations
+            )
         return Recorded(found, {}, {}, result)
 
     def heads_outputs(self, attention: nn.Module, see: See) -> Tensor:
-        """What the heads of an attention give for the recorded windows; `see` looks at its softmax, or replaces it."""
+        """The heads' outputs of an attention in the recorded windows; `see` looks at its softmax, or replaces it."""
         seen: list[Tensor] = []
 
         def keep(_module: nn.Module, args: Any) -> None:
@@ -150,7 +151,7 @@ class Rerun:
         with ExitStack() as stack:
             self._play(stack, attention, 1, all_modules=True)
             hook: Hook = (self.projections[attention], "before", keep)
-            self._run(self._tokens, [hook], logits=False, stop=False, see=see, wanted=False)
+            self._run(self._tokens, [hook], with_logits=False, stop=False, see=see, with_activations=False)
         return seen[0]
 
     def _play(self, stack: ExitStack, point: nn.Module, count: int, *, all_modules: bool) -> None:
@@ -165,10 +166,10 @@ class Rerun:
         tokens: Tensor,
         hooks: list[Hook],
         *,
-        logits: bool,
+        with_logits: bool,
         stop: bool,
         see: See | None = None,
-        wanted: bool = True,
+        with_activations: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
         seen: list[Tensor] = []
 
@@ -178,14 +179,14 @@ class Rerun:
                 raise _StopError
 
         result = None
-        every = [*hooks, (self.neurons, "before", keep)] if wanted else hooks
+        every = [*hooks, (self.neurons, "before", keep)] if with_activations else hooks
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             stack.enter_context(hooked(*every))
             if see is not None:
                 stack.enter_context(Softmaxes(see))
             try:
-                if logits:
+                if with_logits:
                     result = self.model(input_ids=tokens, use_cache=False).logits
                 else:
                     self.model.base_model(input_ids=tokens, use_cache=False)
@@ -206,9 +207,9 @@ def _first(output: Any) -> Tensor:
 
 
 def _repeated(windows: int, length: int, count: int, value: Tensor) -> Tensor:
-    """A recorded output for `count` edits, edit by edit; what is not of these windows is left as it is.
+    """A recorded output repeated for `count` edits, edit by edit; anything else is left as it is.
 
-    Outputs are windows × positions × …, or rows × … where a model flattens its positions.
+    Outputs are windows × positions × …, or (windows · positions) × … where a model flattens them.
     """
     if value.dim() < 2 or value.shape[0] not in (windows, windows * length):
         return value

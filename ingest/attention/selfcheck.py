@@ -1,4 +1,4 @@
-"""The self-check of edited heads: the same edits by plain hooks on whole forward passes."""
+"""The self-check of edited heads: the same edits made by plain hooks in whole forward passes."""
 
 from functools import partial
 from typing import Any
@@ -15,16 +15,16 @@ from rare_tokens.ingest.model.structure import hooked
 
 
 def structural_error(edits: HeadEdits, tokens: NDArray[np.int64], cells: Cells) -> float:
-    """Largest error of the edits of whole layers, and of the head of each that does most, in one window.
+    """Largest error, in one window, of the edits of whole layers and of the head in each that does most.
 
     In units of the structural tolerance (docs/definitions.md, "Self-check"): 32 roundings of the largest value nearby,
     and 2 % of the effect.
     """
     window = int(cells.units[0][0])
-    one = tokens[window : window + 1]
+    own_tokens = tokens[window : window + 1]
     patched = edits.heads_of(tokens[cells.partner[window : window + 1]]) if len(tokens) > 1 else None
-    activations, _ = edits.record(one, loss=True)
-    instead = {layer.layer: edits.replacement(layer).clone() for layer in edits.layers}
+    activations, _ = edits.record(own_tokens, loss=True)
+    instead = {layer.index: edits.replacement(layer).clone() for layer in edits.layers}
     found: dict[int, tuple[Tensor | None, Tensor]] = {}
     for edited in edits.edited(loss=True, patched=patched):
         assert edited.delta_loss is not None
@@ -34,8 +34,8 @@ def structural_error(edits: HeadEdits, tokens: NDArray[np.int64], cells: Cells) 
     worst = 0.0
     for layer in edits.layers:
         for edit in _telling(edits, layer, found):
-            values = patched[layer.layer] if edit.kind in PATCHES and patched is not None else instead[layer.layer]
-            hooked_activations, loss, plain, scale = _hooked(edits, layer, edit, values, one)
+            values = patched[layer.index] if edit.kind in PATCHES and patched is not None else instead[layer.index]
+            hooked_activations, loss, plain, scale = _hooked(edits, layer, edit, values, own_tokens)
             change, delta = found[edit.edit]
             size = max(1.0, float(activations.abs().max()))
             if change is not None:
@@ -45,8 +45,8 @@ def structural_error(edits: HeadEdits, tokens: NDArray[np.int64], cells: Cells) 
 
 
 def _telling(edits: HeadEdits, layer: AttentionLayer, found: dict[int, Any]) -> list[Edit]:
-    """Of each kind of edit of heads the one that changes the loss most."""
-    own = [edit for edit in edits.edits if edit.layer == layer.layer and edit.edit in found and edit.draw is None]
+    """For each kind of edit of heads, the one that changes the loss most."""
+    own = [edit for edit in edits.edits if edit.layer == layer.index and edit.edit in found and edit.draw is None]
     kinds = dict.fromkeys(edit.kind for edit in own)
     return [
         max((edit for edit in own if edit.kind == kind), key=lambda edit: float(found[edit.edit][1].abs().max()))
@@ -67,11 +67,11 @@ def _hooked(
     seen: list[Tensor] = []
 
     def replace(_module: nn.Module, args: Any) -> Any:
-        edited = args[0].clone()
-        heads = edited.view(*edited.shape[:-1], layer.heads, -1)
+        inputs = args[0].clone()
+        z = inputs.view(*inputs.shape[:-1], layer.heads, -1)
         chosen = slice(None) if edit.head is None else slice(edit.head, edit.head + 1)
-        heads[..., chosen, :] = values.view_as(heads)[..., chosen, :]
-        return (edited, *args[1:])
+        z[..., chosen, :] = values.view_as(z)[..., chosen, :]
+        return (inputs, *args[1:])
 
     def keep(_module: nn.Module, args: Any) -> None:
         seen.append(args[0].detach().reshape(1, ids.shape[1] - 1, -1))

@@ -1,9 +1,9 @@
-"""The dense path: what lies between an edit and the loss is run again, batched over neurons or groups.
+"""The dense path: runs again what lies between an edit and the loss, batched over neurons or groups.
 
 It serves what the ablation by moments cannot: layers below the last, a norm after the MLP, soft-capped logits. The
-definition of an effect is the same; only U z + c m is replaced by the model itself, one forward pass from the edit on
-for each neuron and window (`edit_scope` window: the neuron is replaced at every position of it) or for each neuron and
-position (`position`: at that one alone, earlier positions read from the attention's cache).
+definition of an effect is the same; only u z + c m is replaced by the model itself, in one forward pass from the edit
+on per neuron and window (`edit_scope` window: the neuron is replaced at all its positions) or per neuron and position
+(`position`: at that one alone, earlier positions read from the attention's cache).
 
 It computes one precision above the model's own, because a difference of two losses must be good to 1e-6 nats.
 """
@@ -31,8 +31,8 @@ from rare_tokens.ingest.model.norms import NormForm
 from rare_tokens.ingest.model.structure import PROBE_TOKENS, Structure, hooked, same_logits
 
 WIDER = {torch.float32: torch.float64, torch.float64: torch.float64}  # half precisions: float32
-MOST_ROWS = 512  # edits in a batch
-MEMORY = 2 << 30  # bytes of a batch
+MOST_EDITS = 512  # edits in a batch
+MEMORY = 2 << 30  # bytes per batch
 _PROBED = 2  # edits tried when a model is confirmed
 
 
@@ -40,23 +40,23 @@ _PROBED = 2  # edits tried when a model is confirmed
 class WindowEffects:
     """Effects of S edits at the T positions of one window, nats, and the unablated model's loss and entropy there."""
 
-    effects: dict[str, NDArray[np.float32]]  # by name, each T × S
+    values: dict[str, NDArray[np.float32]]  # by effect, each T × S
     loss: NDArray[np.float32]  # T
     entropy: NDArray[np.float32]  # T
 
 
 @dataclass(frozen=True)
 class _Base:
-    """The unablated model at the predicted positions of a window, from its position `first` on."""
+    """The unablated model at a window's predicted positions, from position `first` on."""
 
     first: int
     before: Prediction
 
     def at(self, place: int) -> "_Base":
         """The same at one of the positions."""
-        return _Base(self.first + place, self.before.at(slice(place, place + 1)))
+        return _Base(self.first + place, self.before.select(slice(place, place + 1)))
 
-    def effects(self, logits: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    def measure(self, logits: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Effects of S edits, each S × T, from their logits (S × T × V)."""
         after = Prediction(logits, self.before.targets)
         return {name: FORMULAS[name].dense(self.before, after) for name in names}
@@ -76,7 +76,7 @@ class DenseAblation:
         unigram_counts: Tensor | None = None,
         memory: int = MEMORY,
     ) -> None:
-        """Make the wider copy of the model that computes.
+        """Make the wider copy of the model, which computes.
 
         Args:
             model: the model as it was captured; left as it is.
@@ -92,14 +92,14 @@ class DenseAblation:
         self.effects, self.memory = effects, memory
         self.at_once = edit_scope == "window" or structure.layer == structure.depth - 1
         self._reference = reference.to(self.device, self.dtype)
-        self._rows = linear_weight(edited).T  # N × d
+        self._w = linear_weight(edited).T  # N × d
         self._unigram: Unigram | None = None
         if any(EFFECTS[name].needs_counts for name in effects):
             assert unigram_counts is not None
             self._unigram = Unigram.of(unigram_counts).to(self.device, self.dtype)
         self._frozen_effects = [name for name in effects if FORMULAS[name].frozen_scale]
         self._plain_effects = [name for name in effects if not FORMULAS[name].frozen_scale]
-        self._frozen = _FrozenNorm(norm, structure.head.norm)
+        self._norm = _FrozenNorm(norm, structure.head.norm)
         with Unrounded():
             self._replay = Replay(self.model, edited, _probe_tokens(self.model, structure))
         self._vocabulary, self._heads = structure.vocabulary_size, _heads(model)
@@ -107,21 +107,21 @@ class DenseAblation:
     def window(
         self, tokens: NDArray[np.int64], groups: Sequence[Sequence[int]] | None = None, predicted: int | None = None
     ) -> WindowEffects:
-        """Effects at the positions of one window: of every neuron, or of every group of neurons ablated at once.
+        """Effects at the positions of one window, for every neuron or for every group of neurons ablated at once.
 
         Args:
             tokens: window + 1 token ids; the last is a target only.
             groups: indices of the neurons of each group.
-            predicted: how many of the window's positions, its last ones, are asked for (T); None: all of them.
+            predicted: how many of the window's positions (T), counted from its end, to compute; None: all.
 
         Raises:
             UserError: an effect is NaN or infinite.
         """
         with Unrounded(), torch.inference_mode():
             base, shift = self._record(tokens, predicted)
-            members = _members(len(self._rows), groups, self.device)
-            one = self._over_window if self.at_once else self._over_positions
-            batches = [one(shift, few, base) for few in members.split(self._batch(len(shift)))]
+            members = _members(len(self._w), groups, self.device)
+            over = self._over_window if self.at_once else self._over_positions
+            batches = [over(shift, few, base) for few in members.split(self._batch(len(shift)))]
         found = {name: torch.cat([batch[name] for batch in batches], dim=1) for name in self.effects}
         for name, values in found.items():
             if not bool(torch.isfinite(values).all()):
@@ -133,26 +133,26 @@ class DenseAblation:
         )
 
     def seconds_per_row(self, tokens: NDArray[np.int64]) -> float:
-        """Time that a position run again takes, measured on one batch at a window (window + 1 ids) or its middle."""
+        """Seconds per position run again, measured on one batch over a window (window + 1 ids) or at its middle."""
         with Unrounded(), torch.inference_mode():
             base, shift = self._record(tokens, None)
             length = len(shift)
-            members = _members(len(self._rows), None, self.device)[: self._batch(length)]
-            one, rows = self._over_window, len(members) * length
+            members = _members(len(self._w), None, self.device)[: self._batch(length)]
+            over, rows = self._over_window, len(members) * length
             if not self.at_once:
                 middle = length // 2
-                one, base, shift, rows = self._over_positions, base.at(middle), shift[: middle + 1], len(members)
+                over, base, shift, rows = self._over_positions, base.at(middle), shift[: middle + 1], len(members)
             best = float("inf")
             for _ in range(2):
                 start = time.perf_counter()
-                one(shift, members, base)[LOSS].cpu()
+                over(shift, members, base)[LOSS].cpu()
                 best = min(best, time.perf_counter() - start)
         return best / rows
 
     def _record(self, tokens: NDArray[np.int64], predicted: int | None) -> tuple[_Base, Tensor]:
-        """Run a window unedited: the model at its last `predicted` positions, and n̄ − n at all, window × N."""
+        """Run a window unedited; return the model at its last `predicted` positions, and n̄ − n at all, window × N."""
         ids = torch.from_numpy(tokens).to(self.device)
-        with self._frozen.watching():
+        with self._norm.watching():
             logits = self._replay.record(ids[:-1], prefixes=not self.at_once)
         first = len(logits) - (predicted or len(logits))
         before = Prediction(logits[first:], ids[1 + first :], self._unigram)
@@ -160,10 +160,10 @@ class DenseAblation:
 
     def _over_window(self, shift: Tensor, members: Tensor, base: _Base) -> dict[str, Tensor]:
         edits = self._edits(shift, members).transpose(0, 1)
-        found = base.effects(self._replay.logits(edits)[:, base.first :], self._plain_effects)
+        found = base.measure(self._replay.logits(edits)[:, base.first :], self._plain_effects)
         if self._frozen_effects:
-            with self._frozen.frozen(None):
-                found |= base.effects(self._replay.logits(edits)[:, base.first :], self._frozen_effects)
+            with self._norm.frozen(None):
+                found |= base.measure(self._replay.logits(edits)[:, base.first :], self._frozen_effects)
         return {name: values.T for name, values in found.items()}
 
     def _over_positions(self, shift: Tensor, members: Tensor, base: _Base) -> dict[str, Tensor]:
@@ -171,32 +171,32 @@ class DenseAblation:
         for place, position in enumerate(range(base.first, len(shift))):
             edits = self._edits(shift[position : position + 1], members)[0]
             here = base.at(place)
-            found = here.effects(self._replay.logits_at(position, edits)[:, None], self._plain_effects)
+            found = here.measure(self._replay.logits_at(position, edits)[:, None], self._plain_effects)
             if self._frozen_effects:
-                with self._frozen.frozen(position):
+                with self._norm.frozen(position):
                     logits = self._replay.logits_at(position, edits)
-                found |= here.effects(logits[:, None], self._frozen_effects)
+                found |= here.measure(logits[:, None], self._frozen_effects)
             found_at.append({name: values.T for name, values in found.items()})
         return {name: torch.cat([found[name] for found in found_at]) for name in found_at[0]}
 
     def _edits(self, shift: Tensor, members: Tensor) -> Tensor:
-        """Change of the MLP's output at some positions by S sets of neurons: T × S × d."""
+        """How S sets of neurons change the MLP's output at some positions: T × S × d."""
         padded = torch.nn.functional.pad(shift, (0, 1))[:, members]  # T × S × K; 0 where a set has fewer than K
-        rows = torch.nn.functional.pad(self._rows, (0, 0, 0, 1))[members]  # S × K × d
-        return torch.einsum("tsk,skd->tsd", padded, rows)
+        w = torch.nn.functional.pad(self._w, (0, 0, 0, 1))[members]  # S × K × d
+        return torch.einsum("tsk,skd->tsd", padded, w)
 
     def _batch(self, length: int) -> int:
-        """Edits that the memory allows in a batch: mostly logits, of which a few copies are alive at once."""
+        """Edits per batch that the memory allows; mostly logits take it, of which a few copies are alive at once."""
         positions = length if self.at_once else 1
-        neurons, width = self._rows.shape
-        values = positions * (5 * self._vocabulary + 4 * neurons + 16 * width + 2 * self._heads * length)
+        neurons, width = self._w.shape
+        floats = positions * (5 * self._vocabulary + 4 * neurons + 16 * width + 2 * self._heads * length)
         if not self.at_once:
-            values += 4 * length * width  # the cache's keys and values of a block, as they grow
-        return max(1, min(MOST_ROWS, self.memory // (values * self.dtype.itemsize)))
+            floats += 4 * length * width  # one layer's cached keys and values, as they grow
+        return max(1, min(MOST_EDITS, self.memory // (floats * self.dtype.itemsize)))
 
 
-def widened(model: PreTrainedModel, *pieces: nn.Module) -> tuple[PreTrainedModel, list[nn.Module]]:
-    """A copy of a model one precision above its own, and the pieces in the copy.
+def widened(model: PreTrainedModel, *modules: nn.Module) -> tuple[PreTrainedModel, list[nn.Module]]:
+    """A copy of a model one precision above its own, and these modules in the copy.
 
     On the CPU where the device has no float64 (MPS).
     """
@@ -205,8 +205,8 @@ def widened(model: PreTrainedModel, *pieces: nn.Module) -> tuple[PreTrainedModel
     wide = copy.deepcopy(model, known)
     if dtype == torch.float64 and model.device.type == "mps":
         wide = wide.to("cpu")
-    copies = [known[id(piece)] for piece in pieces]
-    assert all(isinstance(piece, nn.Module) for piece in copies)
+    copies = [known[id(module)] for module in modules]
+    assert all(isinstance(module, nn.Module) for module in copies)
     return wide.to(dtype), copies  # type: ignore[return-value]
 
 
@@ -231,19 +231,19 @@ def confirm_replay(model: PreTrainedModel, structure: Structure, edit_scope: str
     try:
         replay = Replay(model, structure.out_projection, tokens[None])
         unedited = replay.record(tokens, prefixes=not at_once)
-        scale = replay.projected_scale
-        edits = scale * torch.randn(_PROBED, len(tokens), width, generator=generator)
+        size = replay.projected_scale
+        edits = size * torch.randn(_PROBED, len(tokens), width, generator=generator)
         edits = edits.to(model.device, model.dtype)
         with torch.inference_mode(), hooked((structure.out_projection, "after", edit)):
             wanted = model(input_ids=tokens[None], use_cache=False).logits[0]
         if at_once:
-            edited, still = replay.logits(edits)[-1], replay.logits(torch.zeros_like(edits))[-1]
+            changed, still = replay.logits(edits)[-1], replay.logits(torch.zeros_like(edits))[-1]
         else:
-            edited, still = (replay.logits_at(last, values[:, last])[-1] for values in (edits, torch.zeros_like(edits)))
+            changed, still = (replay.logits_at(last, some[:, last])[-1] for some in (edits, torch.zeros_like(edits)))
             wanted, unedited = wanted[last], unedited[last]
     except (RuntimeError, TypeError, AttributeError, IndexError, StopIteration) as error:
         raise _not_confirmed(model, structure, f"it cannot be run from there on ({_first_line(error)})") from error
-    if not (same_logits(edited, wanted) and same_logits(still, unedited)):
+    if not (same_logits(changed, wanted) and same_logits(still, unedited)):
         raise _not_confirmed(model, structure, "run from there on, it gives other logits than a whole forward pass")
 
 
@@ -272,7 +272,7 @@ def _heads(model: PreTrainedModel) -> int:
 
 
 def _members(neurons: int, groups: Sequence[Sequence[int]] | None, device: torch.device) -> Tensor:
-    """S × K neuron indices, filled up with N where a group has fewer than K."""
+    """S × K neuron indices; groups of fewer than K are filled up with N."""
     if groups is None:
         return torch.arange(neurons, device=device)[:, None]
     most = max(len(group) for group in groups)
@@ -280,24 +280,24 @@ def _members(neurons: int, groups: Sequence[Sequence[int]] | None, device: torch
 
 
 class _FrozenNorm:
-    """The final norm, which can be made to keep the scale that it had in the unablated model."""
+    """The final norm, whose scale can be frozen at that of the unablated model."""
 
     def __init__(self, module: nn.Module, form: NormForm) -> None:
         self.module, self.form = module, form
         self._scale = torch.empty(0)  # T × 1
 
     def watching(self) -> AbstractContextManager[None]:
-        """While it lasts, the scale of what passes through is kept."""
+        """Within this context, keep the scale of what passes through."""
         return hooked((self.module, "before", self._keep))
 
     def frozen(self, position: int | None) -> AbstractContextManager[None]:
-        """While it lasts, the norm's output is rescaled to the kept scale, of all positions or of one."""
+        """Within this context, rescale the norm's output to the kept scale, of all positions or of one."""
 
         def rescale(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             kept = self._scale if position is None else self._scale[position]
-            shift = getattr(self.module, "bias", None)
-            shift = torch.zeros((), device=output.device) if shift is None else shift
-            return (output - shift) * (self.form.scale(args[0]) / kept) + shift
+            bias = getattr(self.module, "bias", None)
+            bias = torch.zeros((), device=output.device) if bias is None else bias
+            return (output - bias) * (self.form.scale(args[0]) / kept) + bias
 
         return hooked((self.module, "after", rescale))
 

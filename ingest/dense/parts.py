@@ -1,4 +1,4 @@
-"""The dense path as units of work, and what it will cost."""
+"""The dense path as units of work, and its cost."""
 
 import logging
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from rare_tokens.ingest.text.windows import Sample
 
 log = logging.getLogger("rare_tokens")
 
-PAIRS_PER_PART = 1 << 20  # hours of work at worst; a part is what an interruption may lose
+PAIRS_PER_PART = 1 << 20  # hours of work at worst; an interruption may lose a part
 
 
 class DenseUnits(EffectUnits):
-    """Blocks of whole windows: every neuron ablated by the dense path, written as a part of ``fct_effect``."""
+    """Ablates every neuron by the dense path in blocks of whole windows, each written as a part of ``fct_effect``."""
 
     def __init__(
         self,
@@ -44,64 +44,62 @@ class DenseUnits(EffectUnits):
         """Effects at the positions `at`, window by window."""
         each = self.sample.predicted
         some = self.sample.tokens[at.start // each : at.stop // each]
-        windows = [self.dense.window(tokens, predicted=each) for tokens in some]
-        effects = {
-            name: torch.from_numpy(np.concatenate([one.effects[name] for one in windows])) for name in self.effects
-        }
+        found = [self.dense.window(tokens, predicted=each) for tokens in some]
+        values = {name: torch.from_numpy(np.concatenate([one.values[name] for one in found])) for name in self.effects}
         return BlockEffects(
-            effects=effects,
-            loss=torch.from_numpy(np.concatenate([one.loss for one in windows])),
-            entropy=torch.from_numpy(np.concatenate([one.entropy for one in windows])),
-            exact_pairs=effects[LOSS].numel(),
+            values=values,
+            loss=torch.from_numpy(np.concatenate([one.loss for one in found])),
+            entropy=torch.from_numpy(np.concatenate([one.entropy for one in found])),
+            exact_pairs=values[LOSS].numel(),
         )
 
 
 def dense_position_block(sample: Sample, neurons: int, least: int = 1) -> int:
-    """Positions in a part: whole windows of about a million pairs; fewer where there would not be `least` parts."""
+    """Positions per part: whole windows, about a million pairs; fewer if there would be fewer than `least` parts."""
     each = sample.predicted
     windows = min(PAIRS_PER_PART // (neurons * each), -(-len(sample.targets) // (each * least)))
     return min(len(sample.targets), each * max(1, windows))
 
 
 def dense_rows(sample: Sample, edits: int, *, at_once: bool) -> int:
-    """Positions run again for so many edits: of whole windows where an edit is at every position of one."""
+    """Positions run again for so many edits: all of a window where an edit is at every position of it."""
     return edits * (len(sample.tokens) * (sample.tokens.shape[1] - 1) if at_once else len(sample.targets))
 
 
 @dataclass(frozen=True)
 class DenseCost:
-    """What the dense path has to do.
+    """The work of the dense path.
 
     Attributes:
-        rows: positions that are run again, one for each neuron and position (for each group and position).
-        blocks: decoder blocks that each of them passes, beside the norm and the unembedding.
-        operations: floating-point operations of that, attention's products of positions left out.
+        rows: positions run again, one per neuron (or group) and position.
+        layers: layers that each of them passes, besides the norm and the unembedding.
+        operations: floating-point operations for these, without attention's products between positions.
     """
 
     rows: int
-    blocks: int
+    layers: int
     operations: float
 
 
 def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str, ...] = (LOSS,)) -> DenseCost:
-    """The cost of `rows` positions run again from a layer on; the weights need not be there."""
+    """The cost of running `rows` positions again from a layer on; the weights need not be loaded."""
     above = list(decoder_blocks(model))[layer + 1 :]
     unembedding = model.get_output_embeddings()
     assert isinstance(unembedding, nn.Linear)
     parameters = sum(weight.numel() for block in above for weight in block.parameters()) + unembedding.weight.numel()
-    passes = 2 if any(FORMULAS[name].frozen_scale for name in effects) else 1  # the frozen scale takes its own
+    passes = 2 if any(FORMULAS[name].frozen_scale for name in effects) else 1  # the frozen scale takes its own pass
     return DenseCost(rows, len(above), 2.0 * passes * rows * parameters)
 
 
 def announce(dense: DenseAblation, structure: Structure, sample: Sample, edits: int) -> None:
-    """Say why so many edits take the dense path and what it will cost, before it starts; a batch is tried for that."""
+    """Log why these edits take the dense path and how long it will take, estimated by trying one batch."""
     rows = dense_rows(sample, edits, at_once=dense.at_once)
-    blocks = structure.depth - 1 - structure.layer
+    layers = structure.depth - 1 - structure.layer
     log.info(
         "Dense path (%s): %s positions run again through %s and the unembedding, in %s on %s: %s.",
         "; ".join(structure.between),
         f"{rows:,}",
-        f"{blocks} block{'s' * (blocks != 1)}",
+        f"{layers} layer{'s' * (layers != 1)}",
         str(dense.dtype)[6:],
         dense.device,
         in_words(rows * dense.seconds_per_row(sample.tokens[0]) / 60),

@@ -1,8 +1,8 @@
-"""A decoder run again from one MLP's output on; whatever ran before it is played back from a first pass.
+"""Runs a decoder again from one MLP's output on, playing back whatever ran before from a first pass.
 
-What has run before the MLP's output projection is called cannot depend on its output. So the outermost modules that
-are done by then (embeddings, the blocks below, this block's attention, the MLP's input projections) need to run only
-once a window, however many edits are tried. That holds for any architecture, and `dense.ablation` confirms it for each.
+What runs before the MLP's output projection is called cannot depend on its output. So the outermost modules that are
+done by then (embeddings, the layers below, this layer's attention, the MLP's input projections) need to run only once
+per window, however many edits are tried. That holds for any architecture, and `dense.ablation` confirms it for each.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,15 +21,15 @@ from rare_tokens.ingest.model.structure import hooked
 
 
 class Unrounded(TorchFunctionMode):
-    """While it is active, float64 tensors stay so: norms and softmax of many models cast to float32 what they get."""
+    """While active, keeps float64 tensors in float64: the norms and softmax of many models cast to float32."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call `func` without its cast to float32 where its first argument is float64."""
         given = dict(kwargs or {})
-        first = args[0] if args else None
-        if isinstance(first, Tensor) and first.dtype == torch.float64:
+        tensor = args[0] if args else None
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
             if func is Tensor.float:
-                return first
+                return tensor
             if given.get("dtype") is torch.float32:
                 given["dtype"] = torch.float64
             args = tuple(torch.float64 if value is torch.float32 else value for value in args)
@@ -37,7 +37,7 @@ class Unrounded(TorchFunctionMode):
 
 
 class Replay:
-    """One window at a time: `record` it, then ask for the logits that edits of the MLP's output lead to."""
+    """One window at a time: `record` it, then get the logits under edits of the MLP's output."""
 
     def __init__(self, model: PreTrainedModel, out_projection: nn.Module, tokens: Tensor) -> None:
         """Find what runs before the output projection in a forward pass over some tokens (1 × length)."""
@@ -52,7 +52,7 @@ class Replay:
     def record(self, tokens: Tensor, *, prefixes: bool = False) -> Tensor:
         """Run the model unedited over a window of token ids (T); returns its logits, T × V.
 
-        With `prefixes`, keys and values of the attention are kept too, which `logits_at` needs.
+        With `prefixes`, also keep the attention's keys and values, which `logits_at` needs.
         """
         self._tokens = tokens[None]
         self._outputs = [[] for _ in self._before]
@@ -75,7 +75,7 @@ class Replay:
         shape = (count * length, width) if self._projected.dim() == 2 else edits.shape
         with (
             torch.inference_mode(),
-            self._played_back(partial(_rows, length, count, None), (clean + edits).reshape(shape).contiguous()),
+            self._played_back(partial(_repeated, length, count, None), (clean + edits).reshape(shape).contiguous()),
         ):
             return self.model(input_ids=self._tokens.expand(count, -1), use_cache=False).logits
 
@@ -95,8 +95,8 @@ class Replay:
             layer.keys, layer.values = (kept[:, :, :position].expand(count, -1, -1, -1) for kept in (keys, values))
             cache.layers.append(layer)
         tokens = self._tokens[:, position : position + 1].expand(count, -1)
-        rows = partial(_rows, length, count, position)
-        with torch.inference_mode(), self._played_back(rows, (clean + edits).reshape(shape).contiguous()):
+        repeat = partial(_repeated, length, count, position)
+        with torch.inference_mode(), self._played_back(repeat, (clean + edits).reshape(shape).contiguous()):
             return self.model(input_ids=tokens, past_key_values=cache, use_cache=True).logits[:, 0]
 
     @property
@@ -105,10 +105,10 @@ class Replay:
         return float(self._projected.float().square().mean().sqrt())
 
     @contextmanager
-    def _played_back(self, rows: Callable[[Tensor], Tensor], projected: Tensor) -> Iterator[None]:
+    def _played_back(self, repeat: Callable[[Tensor], Tensor], projected: Tensor) -> Iterator[None]:
         with ExitStack() as stack:
             for module, outputs in zip(self._before, self._outputs, strict=True):
-                stack.enter_context(replaced(module, (tree_map_only(Tensor, rows, output) for output in outputs)))
+                stack.enter_context(replaced(module, (tree_map_only(Tensor, repeat, output) for output in outputs)))
             stack.enter_context(replaced(self.edited, iter([projected])))
             yield
 
@@ -120,7 +120,7 @@ class Replay:
 
 
 def modules_before(model: nn.Module, edited: nn.Module, tokens: Tensor) -> list[nn.Module]:
-    """The outermost modules of which every call ends before `edited` is called."""
+    """The outermost modules whose every call ends before `edited` is called."""
     events: list[tuple[str, nn.Module]] = []
 
     def start(module: nn.Module, _args: tuple[Any, ...]) -> None:
@@ -133,14 +133,14 @@ def modules_before(model: nn.Module, edited: nn.Module, tokens: Tensor) -> list[
     hooks = [(module, "before", start) for module in every] + [(module, "after", end) for module in every]
     with torch.inference_mode(), hooked(*hooks):
         model(input_ids=tokens, use_cache=False)
-    edit = next(place for place, event in enumerate(events) if event == ("start", edited))
-    ended = {module for kind, module in events[:edit] if kind == "end"}
-    later = {module for _, module in events[edit:]}
+    first = next(place for place, event in enumerate(events) if event == ("start", edited))
+    ended = {module for kind, module in events[:first] if kind == "end"}
+    later = {module for _, module in events[first:]}
     return list(outermost(model, ended - later))
 
 
 def outermost(module: nn.Module, wanted: set[nn.Module]) -> Iterator[nn.Module]:
-    """Those of the wanted modules of a tree that are inside no other."""
+    """The wanted modules of a tree that are inside no other wanted module."""
     if module in wanted:
         yield module
         return
@@ -152,16 +152,16 @@ def _keep(outputs: list[Any], _module: nn.Module, _args: tuple[Any, ...], output
     outputs.append(tree_map_only(Tensor, lambda value: value.detach().clone(), output))
 
 
-def _rows(length: int, count: int, position: int | None, value: Tensor) -> Tensor:
-    """A recorded output for `count` rows: all its positions, or the one.
+def _repeated(length: int, count: int, position: int | None, value: Tensor) -> Tensor:
+    """A recorded output repeated for `count` edits, at all its positions or at one.
 
-    Outputs are 1 × positions × …, or positions × … where a model flattens its rows; others are left as they are.
+    Outputs are 1 × positions × …, or positions × … where a model flattens its batch; others are left as they are.
     """
     if value.dim() < 2:
         return value
     if value.shape[0] == 1:
         here = value if position is None or value.shape[1] != length else value[:, position : position + 1]
-        # A copy of a single row, so that a model that works in place does not change what is kept
+        # A single row is copied, so that a model that works in place does not change what is kept
         return here.expand(count, *here.shape[1:]) if count > 1 else here.clone()
     if value.shape[0] == length:
         here = value if position is None else value[position : position + 1]
@@ -170,13 +170,13 @@ def _rows(length: int, count: int, position: int | None, value: Tensor) -> Tenso
 
 
 def replaced(module: nn.Module, outputs: Iterator[Any]) -> AbstractContextManager[None]:
-    """Let a module give these outputs, one a call, whatever it is called with."""
+    """Let a module return these outputs, one per call, whatever its input."""
     return calling(module, lambda *_args, **_given: next(outputs))
 
 
 @contextmanager
 def calling(module: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
-    """Call a function in the place of a module's own forward."""
+    """Call a function in place of a module's own forward."""
     own = vars(module).get("forward")
     object.__setattr__(module, "forward", function)
     try:

@@ -1,6 +1,6 @@
-"""The self-check of a run on the dense path: whole forward passes with a neuron replaced by a hook.
+"""The self-check of a run on the dense path, by whole forward passes in which a hook replaces a neuron.
 
-(a) numeric: the model at the precision that computed, at the tolerance. Nothing is played back, cached or batched.
+(a) numeric: the wider copy that computed, at the tolerance. Nothing is played back, cached or batched.
 (b) structural: the model itself, in its own dtype.
 """
 
@@ -21,8 +21,8 @@ from rare_tokens.ingest.dense.replay import Unrounded
 from rare_tokens.ingest.model.structure import MANY, hooked
 
 WINDOWS = 2
-NEURONS = 6  # a window, each at all its positions; half of them those whose edits are largest
-POSITIONS = 24  # a window, one neuron each, where neurons are replaced at one position
+NEURONS = 6  # per window, each at all its positions; half of them those with the largest edits
+POSITIONS = 24  # per window, one neuron each, where neurons are replaced at one position
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Edit:
     """Neurons replaced at once in a window, at all its positions or at one of the predicted ones."""
 
     neurons: Sequence[int]
-    values: NDArray[np.float32]  # what each is replaced by
+    values: NDArray[np.float32]  # what replaces each
     position: int | None  # among the predicted ones; None: at every position of the window
-    predicted: int  # positions of the window that are asked for, its last ones
+    predicted: int  # positions that are looked at, the window's last ones
 
     @property
     def where(self) -> NDArray[np.int64]:
-        """The predicted positions at which the edit's effect is asked for."""
+        """The predicted positions at which the edit's effect is compared."""
         return np.arange(self.predicted) if self.position is None else np.array([self.position])
 
 
@@ -80,16 +80,16 @@ def structural_error(
 
 def _edits(subject: Subject, window: int, generator: np.random.Generator) -> list[tuple[int, int | None]]:
     """(neuron, position among the predicted ones) to check in a window; position None: replaced at every one."""
-    length = subject.predicted
-    rows = slice(window * length, (window + 1) * length)
+    predicted = subject.predicted
+    at = slice(window * predicted, (window + 1) * predicted)
     norms = subject.structure.w_out.float().norm(dim=1).cpu().numpy()
-    size = np.abs(subject.reference - np.asarray(subject.captured.activations[rows])) * norms  # T × N
+    size = np.abs(subject.reference - np.asarray(subject.captured.activations[at])) * norms  # T × N
     structure = subject.structure
     if subject.edit_scope == "window" or structure.layer == structure.depth - 1:
         drawn = generator.integers(0, structure.neurons, NEURONS // 2).tolist()
-        largest = size.max(0).argsort()[::-1][: NEURONS - NEURONS // 2].tolist()
-        return [(neuron, None) for neuron in [*drawn, *largest]]
-    positions = generator.choice(length, min(POSITIONS, length), replace=False).tolist()
+        strongest = size.max(0).argsort()[::-1][: NEURONS - NEURONS // 2].tolist()
+        return [(neuron, None) for neuron in [*drawn, *strongest]]
+    positions = generator.choice(predicted, min(POSITIONS, predicted), replace=False).tolist()
     return [
         (int(size[position].argmax()) if place % 2 else int(generator.integers(0, structure.neurons)), position)
         for place, position in enumerate(positions)
@@ -97,14 +97,14 @@ def _edits(subject: Subject, window: int, generator: np.random.Generator) -> lis
 
 
 def _stored(subject: Subject, window: int, where: NDArray[np.int64], neuron: int) -> NDArray[np.float64]:
-    positions = window * subject.predicted + where
-    return stored_effects(subject, positions, np.full(len(positions), neuron))
+    position_ids = window * subject.predicted + where
+    return stored_effects(subject, position_ids, np.full(len(where), neuron))
 
 
 def hooked_effect(
     model: PreTrainedModel, projection: nn.Module, tokens: NDArray[np.int64], edit: Edit
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Δ where an edit is asked for, and the scale of its rounding there: largest of 1, the loss and |logit|."""
+    """Δ where an edit is compared, and the scale of its rounding there: the largest of 1, the loss and |logit|."""
     ids = torch.from_numpy(tokens).to(model.device)
     length, kept = len(ids) - 1, slice(-edit.predicted, None)
     columns = torch.tensor(edit.neurons, device=model.device)
@@ -112,11 +112,11 @@ def hooked_effect(
 
     def replace(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         edited = args[0].clone()
-        rows = edited.view(length, -1)
+        flat = edited.view(length, -1)
         if edit.position is None:
-            rows[:, columns] = values.to(edited.dtype)
+            flat[:, columns] = values.to(edited.dtype)
         else:
-            rows[edit.position - edit.predicted, columns] = values.to(edited.dtype)
+            flat[edit.position - edit.predicted, columns] = values.to(edited.dtype)
         return (edited, *args[1:])
 
     def loss(*hooks: Any) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,14 @@
--- audit_attention_verdict: what must hold of attention before it is added to a run.
+-- audit_attention_verdict: what must hold for attention before it is added to a run.
 -- One row per run that has it × relation × expectation.
 --   run_id        the run
 --   suite         attention
 --   relation      the relation it is about
 --   expectation   what must hold
---   observed      how many rows, edits or cells do not keep to it
+--   observed      how many rows, edits or cells violate it
 --   least         observed must be at least this
 --   most          observed must be at most this
---   failures      how many rows, edits or cells do not keep to it; 0 where it holds
---   is_integrity  no reason given lets it through
+--   failures      how many rows, edits or cells violate it; 0 if it holds
+--   is_integrity  no reason can let it through
 
 create or replace view audit_attention_verdict as
 with run as (

@@ -1,12 +1,12 @@
--- audit_context: what must hold of the positions of a run that were searched for, not sampled.
+-- audit_context: what must hold for positions of a run that were searched for, not sampled.
 -- One row per run of matched contexts × expectation.
 --   run_id        the run
 --   relation      position_context
 --   expectation   what must hold
---   observed      how many positions, contexts or pairs do not keep to it
+--   observed      how many positions, contexts or pairs violate it
 --   least         observed must be at least this
 --   most          observed must be at most this
---   is_integrity  no reason given lets the run through (see audit_verdict)
+--   is_integrity  no reason can let the run through (see audit_verdict)
 
 create or replace view audit_context as
 with run as (

@@ -1,13 +1,13 @@
--- audit_drift: how far a run stands from the previous training step of the same model.
--- One row per run whose revision is a step, with an earlier step beside it.
+-- audit_drift: how far a run is from the previous training step of the same model.
+-- One row per run whose revision is a training step, if there is an earlier one.
 --   run_id            the run
---   previous_run_id   published run of the latest earlier step that asked for the same: everything
---                     in its identity but the revision and the weights is equal
+--   previous_run_id   published run of the latest earlier step that asked for the same: its
+--                     identity is equal except for the revision and the weights
 --   steps             training steps between the two
---   moved_targets     positions whose target is another, or that only one of them has
+--   moved_targets     positions whose targets differ, or that only one of them has
 --   loss_rise         mean loss less that of the previous step, nats
 --   influence_ratio   mean influence (preset nc, both groups) over that of the previous step
---   changed_neurons   share of neurons whose mean activation is another
+--   changed_neurons   share of neurons whose mean activation differs
 
 create or replace view audit_drift as
 with run as (

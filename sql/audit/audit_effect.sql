@@ -1,17 +1,17 @@
--- audit_effect: what the facts of a neuron add up to, for the checks to look at.
+-- audit_effect: what the facts of a neuron add up to, for the checks.
 -- One row per run × neuron that has facts.
 --   run_id               the run
 --   neuron               the neuron
 --   pairs                rows
---   position_hash        sum of the hashes of its positions: differs where one is missing or twice
+--   position_hash        sum of the hashes of its positions: differs if one is missing or repeated
 --   null_values          activations and delta_loss that are NULL
---   effect_values        values of the effects that were only stored on request
+--   effect_values        values of the effects that are stored only on request
 --   least_activation     smallest activation
---   greatest_activation  largest activation; NaN where there is a NaN
+--   greatest_activation  largest activation; NaN if there is a NaN
 --   least_delta          smallest delta_loss
---   greatest_delta       largest delta_loss; NaN where there is a NaN
---   least_effect         smallest value of the effects on request; NULL where there are none
---   greatest_effect      largest of them; NaN where there is a NaN
+--   greatest_delta       largest delta_loss; NaN if there is a NaN
+--   least_effect         smallest value of the effects on request; NULL if there are none
+--   greatest_effect      largest of them; NaN if there is a NaN
 
 -- The effects on request are every column of fct_effect that is not named here.
 

@@ -1,7 +1,8 @@
--- audit_failures: how much of what was observed is against an expectation; 0 where it holds.
+-- audit_failures: how much of what was observed violates an expectation; 0 if it holds.
 -- Macro audit_failures(observed, least, most).
 --
--- Where nothing may be found, what was found; else 1. A NaN is above every bound, a NULL no pass.
+-- If nothing may be found, what was found; else 1. A NaN is above every bound, and a NULL does not
+-- pass.
 
 create or replace macro audit_failures(observed, least, most) as case
     when observed >= coalesce(least, '-inf'::double) and observed <= coalesce(most, 'inf'::double)

@@ -1,10 +1,11 @@
 -- audit_frequency: what is wrong with the grading of a run's frequency source, counted.
--- One row per run that is published.
+-- One row per published run.
 --   run_id         the run
 --   off_one        |Σ frequency − 1|
 --   not_permuted   ranks that keep the types with a count from being ranked 1 … once each
 --   out_of_order   types with a larger count than the one ranked before them
---   outside        percentiles outside 0…100, or missing where there is a count, or there without
+--   outside        percentiles outside 0…100, missing where there is a count, or present without
+--                  one
 --   falling        types whose percentile is above that of a type with a larger count
 
 create or replace view audit_frequency as

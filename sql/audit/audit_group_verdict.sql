@@ -1,14 +1,14 @@
--- audit_group_verdict: what must hold of groups ablated at once before they are added to a run.
+-- audit_group_verdict: what must hold for groups ablated at once before they are added to a run.
 -- One row per run that has groups × relation × expectation.
 --   run_id        the run
 --   suite         groups
 --   relation      the relation it is about
 --   expectation   what must hold
---   observed      how many groups, rows or values do not keep to it
+--   observed      how many groups, rows or values violate it
 --   least         observed must be at least this
 --   most          observed must be at most this
---   failures      how many groups, rows or values do not keep to it; 0 where it holds
---   is_integrity  no reason given lets the groups through
+--   failures      how many groups, rows or values violate it; 0 if it holds
+--   is_integrity  no reason can let the groups through
 
 create or replace view audit_group_verdict as
 with run as (

@@ -8,11 +8,11 @@
 --   out_of_order       neurons with a larger influence than the one ranked before them
 --   impossible         |mean| above mean |delta|, a value that is not finite, or a role that is not
 --                      the sign of mean_delta_loss
---   other_positions    rows that count other positions than position_group has
+--   other_positions    rows that count positions other than position_group's
 --   missing_deviation  ranked neurons without a row of neuron_deviation at the same rank
 --   fits               rows of power_law_fit
---   bad_fit            κ is there but first_rank, last_rank and ranks are not in order; r2 is above
---                      1; or neither κ nor a reason is there
+--   bad_fit            κ is present but first_rank, last_rank and ranks are not in order; r2 is
+--                      above 1; or both κ and a reason are missing
 --   unbalanced         |mean difference| of log influence from the line with its head and tail over
 --                      the fitted ranks, which least squares makes 0
 --   unknown_regimes    deviations whose regime is none of the four, or that have one without a fit

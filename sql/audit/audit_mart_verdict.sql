@@ -1,14 +1,14 @@
--- audit_mart_verdict: the second audit: what must hold of what publishing computes from the parts.
+-- audit_mart_verdict: the second audit: what must hold for what publishing computes from the parts.
 -- One row per run × relation × expectation.
 --   run_id        the run
---   suite         marts; or drift, where there is an earlier step of the same model
+--   suite         marts; or drift, if there is an earlier step of the same model
 --   relation      the relation it is about
 --   expectation   what must hold
---   observed      how many rows do not keep to it, or the value that must lie between the bounds
+--   observed      how many rows violate it, or the value that must lie between the bounds
 --   least         observed must be at least this; NULL: no bound
 --   most          observed must be at most this; NULL: no bound
---   failures      how many rows, neurons or values do not keep to it; 0 where it holds
---   is_integrity  the relation is wrong, so that no reason given lets the run through
+--   failures      how many rows, neurons or values violate it; 0 if it holds
+--   is_integrity  the relation is wrong, so no reason can let the run through
 --
 -- The bounds of drift are wide: they catch a checkpoint that is another's copy, another tokenizer
 -- or a broken file, not training itself.

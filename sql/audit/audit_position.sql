@@ -6,15 +6,15 @@
 --   position_hash        sum of the hashes of position_id (see audit_effect)
 --   greatest_position    largest position_id
 --   misplaced            position_id is not window_id × window_length + window_offset
---   null_values          NULL in a column that has none
+--   null_values          NULL in a column that must have none
 --   unknown_tokens       input or target token that dim_token does not have
---   uncounted_tokens     target that token_frequency has no row of
+--   uncounted_tokens     target without a row in token_frequency
 --   unknown_documents    document that dim_document does not have
 --   not_finite           loss or entropy that is not finite
 --   negative             loss or entropy below −0.001
 --   documents            rows of dim_document
 --   distinct_documents   different document_id
---   outside_documents    first_position that is no position of the run
+--   outside_documents    first_position that is not a position of the run
 
 create or replace view audit_position as
 with position as (

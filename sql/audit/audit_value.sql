@@ -3,13 +3,13 @@
 --   run_id        the run
 --   relation      the relation it is about
 --   expectation   what must hold
---   observed      the value; infinite where it is missing
+--   observed      the value; infinite if it is missing
 --   least         observed must be at least this; NULL: no bound
 --   most          observed must be at most this; NULL: no bound
---   is_integrity  no reason given lets the run through (see audit_verdict)
+--   is_integrity  no reason can let the run through (see audit_verdict)
 --
 -- Tokens of text fall with rank about as 1/rank (Zipf): the published counts at hand have slopes
--- from -0.99 to -0.92. Counts that do not fall, or are of something else than text, lie outside.
+-- from -0.99 to -0.92. Counts that do not fall, or are not of text, lie outside.
 
 create or replace view audit_value as
 with run as (

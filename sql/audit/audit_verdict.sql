@@ -1,15 +1,15 @@
--- audit_verdict: the first audit: what must hold of a run's parts before any of them is loaded.
+-- audit_verdict: the first audit: what must hold for a run's parts before any of them is loaded.
 -- One row per run × relation × expectation.
 --   run_id        the run
 --   suite         parts
 --   relation      the relation it is about
 --   expectation   what must hold
---   observed      how many rows, neurons or values do not keep to it; or the value of audit_value
+--   observed      how many rows, neurons or values violate it; or the value of audit_value
 --   least         observed must be at least this; NULL: no bound
 --   most          observed must be at most this; NULL: no bound
---   failures      how many rows, neurons or values do not keep to it; 0 where it holds
---   is_integrity  without it the relations computed at publishing would be wrong or fail, so that
---                 no reason given lets the run through
+--   failures      how many rows, neurons or values violate it; 0 if it holds
+--   is_integrity  without it the relations computed at publishing would be wrong or fail, so no
+--                 reason can let the run through
 
 create or replace view audit_verdict as
 with run as (

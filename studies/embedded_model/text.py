@@ -1,7 +1,7 @@
 """The training text of the embedded model: the docstrings of the project's installed dependencies.
 
-A document is one module: its docstrings in source order. Paragraphs that are not mostly words, and long paragraphs
-that were seen before, are left out, and so is every docstring that shares a run of words with the held-out text.
+A document is one module: its docstrings in source order. Left out are paragraphs that are not mostly words, long
+paragraphs seen before, and every docstring that shares a run of words with the held-out text.
 """
 
 import ast
@@ -30,7 +30,7 @@ _PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
 
 @dataclass
 class Source:
-    """One distribution that the text is from, and how much of it was kept."""
+    """One distribution that text was taken from, and how much of it was kept."""
 
     name: str
     version: str
@@ -41,7 +41,7 @@ class Source:
 
 @dataclass
 class TrainingText:
-    """Documents with what the card says about them."""
+    """Documents, with the facts that the card states about them."""
 
     documents: list[str]
     sources: list[Source]
@@ -56,7 +56,7 @@ class TrainingText:
         self.sha256 = digest.hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """What the training log records of the text."""
+        """What the training log records about the text."""
         return {
             "sha256": self.sha256,
             "documents": len(self.documents),
@@ -72,7 +72,7 @@ def training_text(pyproject: Path, held_out: Iterable[str], workers: int = 3) ->
 
     Args:
         pyproject: the project's `pyproject.toml`, whose `project.dependencies` begin the closure.
-        held_out: texts of which nothing may be in the result.
+        held_out: texts of which no part may be in the result.
         workers: processes that parse files.
     """
     requirements = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
@@ -100,7 +100,7 @@ def training_text(pyproject: Path, held_out: Iterable[str], workers: int = 3) ->
 
 
 def dependency_closure(requirements: Iterable[str]) -> list[metadata.Distribution]:
-    """Every installed distribution that the requirements lead to, extras left out, in the order of their names."""
+    """Every installed distribution that the requirements lead to, without extras, sorted by name."""
     found: dict[str, metadata.Distribution] = {}
     open_ends = [Requirement(requirement) for requirement in requirements]
     while open_ends:
@@ -127,7 +127,7 @@ def licence_of(distribution: metadata.Distribution) -> str:
 
 
 def docstrings(path: str) -> list[str]:
-    """Docstrings of a module, its classes and functions, in source order; none where the file is not Python."""
+    """Docstrings of a module, its classes and functions, in source order; none if the file is not Python."""
     try:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
@@ -139,7 +139,7 @@ def docstrings(path: str) -> list[str]:
 
 
 def new_prose(strings: Iterable[str], seen: set[str]) -> Iterator[str]:
-    """Paragraphs that are mostly words and, where long, not in `seen`, to which they are added."""
+    """Paragraphs that are mostly words and, if long, not yet in `seen`, to which they are added."""
     for string in strings:
         for paragraph in _PARAGRAPH_BREAK.split(string.replace("\0", "")):
             key = " ".join(paragraph.split())
@@ -161,6 +161,6 @@ def is_prose(text: str) -> bool:
 
 
 def word_runs(text: str) -> Iterator[tuple[str, ...]]:
-    """Every run of OVERLAP_WORDS words in a row, lower-case, punctuation and spacing aside."""
+    """Every run of OVERLAP_WORDS words in a row, in lower case, ignoring punctuation and spacing."""
     words = _WORD.findall(text.lower())
     return zip(*(words[start:] for start in range(OVERLAP_WORDS)), strict=False)

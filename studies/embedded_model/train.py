@@ -1,8 +1,8 @@
-"""Train the embedded model from nothing: `python -m studies.embedded_model.train --out FOLDER [--workers 3]`.
+"""Train the embedded model from scratch: `python -m studies.embedded_model.train --out FOLDER [--workers 3]`.
 
-Run it from a checkout, in an environment that holds the project's dependencies, then copy what it leaves in FOLDER
-(`step*/`, `frequencies.npy`, `training_log.json`) beside this file. It took 48 minutes on a busy machine of four cores.
-Every checkpoint is written as soon as it is reached. The result depends on the versions of the installed
+Run it from a checkout, in an environment with the project's dependencies, then copy what it leaves in FOLDER
+(`step*/`, `frequencies.npy`, `training_log.json`) next to this file. It took 48 minutes on a busy machine with four
+cores. Every checkpoint is written as soon as it is reached. The result depends on the versions of the installed
 dependencies, since their docstrings are the text (`text.py`), and, in the last bits, on the machine.
 """
 
@@ -56,7 +56,7 @@ class Recipe:
 
     @property
     def tokens_per_step(self) -> int:
-        """Predicted tokens in one optimiser step."""
+        """Predicted tokens per optimiser step."""
         return self.windows_per_step * self.context
 
     def learning_rate(self, step: int) -> float:
@@ -68,7 +68,7 @@ class Recipe:
 
 
 def train_tokenizer(documents: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `vocabulary` types, the separator among them, that is also begin and end token."""
+    """A byte-level BPE of `vocabulary` types, including the separator, which is also begin and end token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -83,19 +83,19 @@ def train_tokenizer(documents: list[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def with_separator(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers knows it, the separator as begin and end token."""
+    """The tokenizer as transformers uses it, with the separator as begin and end token."""
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=SEPARATOR, eos_token=SEPARATOR)
 
 
 def pack(tokenizer: PreTrainedTokenizerFast, documents: list[str]) -> np.ndarray:
-    """Token ids of the documents in one row, the separator after each: int64 (tokens,)."""
+    """Token ids of the documents in one row, with the separator after each: int64 (tokens,)."""
     encoded = tokenizer.backend_tokenizer.encode_batch(documents, add_special_tokens=False)
     separator = np.array([tokenizer.eos_token_id])
     return np.concatenate([piece for item in encoded for piece in (np.array(item.ids, dtype=np.int64), separator)])
 
 
 def unigram_entropy(tokens: np.ndarray) -> float:
-    """Entropy of a text's own unigram distribution, nats a token."""
+    """Entropy of a text's own unigram distribution, nats per token."""
     counts = np.unique(tokens, return_counts=True)[1]
     shares = counts / counts.sum()
     return float(-(shares * np.log(shares)).sum())
@@ -138,7 +138,7 @@ def new_model(recipe: Recipe, separator: int) -> GPTNeoXForCausalLM:
 
 
 def optimizer_of(model: GPTNeoXForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with weight decay on the matrices alone."""
+    """AdamW with weight decay on matrices only."""
     parameters = list(model.parameters())
     groups = [
         {"params": [item for item in parameters if item.ndim >= 2], "weight_decay": recipe.weight_decay},
@@ -169,7 +169,7 @@ class Batches:
 def train_step(
     model: torch.nn.Module, optimizer: torch.optim.AdamW, batch: torch.Tensor, rate: float, recipe: Recipe
 ) -> float:
-    """One optimiser step at learning rate `rate`; the batch's mean loss before it, nats."""
+    """Take one optimiser step at learning rate `rate`; return the batch's mean loss before it, nats."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast("cpu", getattr(torch, recipe.autocast)):
@@ -189,7 +189,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
 
 def save_checkpoint(model: GPTNeoXForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> GPTNeoXForCausalLM:
-    """Write a complete float16 Hugging Face folder; what it reads back as, in float32, is returned."""
+    """Write a complete float16 Hugging Face folder; return what it reads back as, in float32."""
     weights = {name: value.to(torch.float16) for name, value in model.state_dict().items()}
     half = GPTNeoXForCausalLM(model.config).to(torch.float16)
     half.load_state_dict(weights)
@@ -199,7 +199,7 @@ def save_checkpoint(model: GPTNeoXForCausalLM, tokenizer: PreTrainedTokenizerFas
 
 
 def prepare(recipe: Recipe, out: Path) -> None:
-    """Collect the text, train the tokenizer, and write counts, packed tokens and the head of the log into `out`."""
+    """Collect the text, train the tokenizer, and write counts, packed tokens and the start of the log into `out`."""
     began = time.monotonic()
     reference = reference_documents()
     text = training_text(PYPROJECT, reference)
@@ -217,7 +217,7 @@ def prepare(recipe: Recipe, out: Path) -> None:
         "training_text": text.facts()
         | {
             "tokens": len(tokens),
-            # Some docstrings name the separator, and there it is encoded as one.
+            # Some docstrings mention the separator, which is encoded as one there.
             "separators_within_documents": int(counts[tokenizer.eos_token_id]) - len(documents),
         },
         "reference_text": {
@@ -236,8 +236,8 @@ def prepare(recipe: Recipe, out: Path) -> None:
 def train_worker(rank: int, workers: int, recipe: Recipe, out: Path) -> None:
     """One of `workers` processes that each take their share of every step's windows on one thread.
 
-    Processes, not threads: on a shared machine a thread that waits at every matrix product costs far more than one
-    exchange of gradients a step. The first process writes checkpoints and log.
+    Processes, not threads: on a shared machine, waiting for threads at every matrix product costs far more than
+    exchanging gradients once per step. The first process writes checkpoints and log.
     """
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{out / 'rendezvous'}", rank=rank, world_size=workers)

@@ -1,12 +1,12 @@
-"""κ of the line beside other ways to find it, on curves whose κ is known.
+"""Compares κ of the line with other ways to find it, on curves whose κ is known.
 
     python -m studies.plateau.alternatives
 
-Truths of `studies.synthetic.heads` and two whose second half falls off as no tail of the line does; 1,536 fixed
-neurons, 200 seeds, an error of 0.07 in log influence. Each way fits the line's model at every end of the head and takes
-the smallest (weighted) residual sum of squares, but for one change; the middle piece is a straight line on the middle
-of a continuous fit of three pieces. Prints median κ; then how many curves leave the power law no room between head and
-tail, with the line's head and with that of the smallest residual sum of squares alone.
+Truths are those of `studies.synthetic.heads` and two whose second half falls off unlike any tail of the line; 1,536
+fixed neurons, 200 seeds, an error of 0.07 in log influence. Each way fits the line's model at every end of the head and
+takes the smallest (weighted) residual sum of squares, with one change; the middle piece is a straight line on the
+middle of a continuous three-piece fit. Prints median κ, then how many curves leave the power law no room between head
+and tail, with the line's head and with the head of the smallest residual sum of squares.
 """
 
 from collections.abc import Callable
@@ -46,12 +46,12 @@ def main() -> None:
 
 
 def line(curves: FloatArray) -> FloatArray:
-    """κ of the line, whether its power law holds or not."""
+    """κ of the line, even where its power law does not hold."""
     return power_laws(curves).fit.kappa
 
 
 def narrow_alone(curves: FloatArray) -> BoolArray:
-    """Whether the head of the smallest residual sum of squares leaves less than a factor of e to its tail."""
+    """Whether the head with the smallest residual sum of squares leaves less than a factor of e before the tail."""
     fit = HeadFits(curves).best(step=True)
     last = window_end(fit.tail, curves.shape[1])
     return np.asarray(np.log(np.maximum(last, 1) / (fit.head_rank + 1)) < LEAST_LOG_WIDTH)
@@ -69,7 +69,7 @@ def fitted(curves: FloatArray, *, ranks: int, weighted: bool = False, slope: boo
     Args:
         curves: log influence in descending order, shape (B, n).
         ranks: how many are fitted.
-        weighted: with weights 1/r instead of equal ones.
+        weighted: use weights 1/r instead of equal ones.
         slope: whether the head has a slope of its own.
     """
     n = curves.shape[1]

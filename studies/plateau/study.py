@@ -5,17 +5,17 @@
 Truths are those of `studies.synthetic.heads`, for N = 512 and 1,536, as a fixed layer and as scattered draws, every
 neuron measured with an error of 0.07 in log influence and sorted again.
 
-* `laws`: κ of the line, 400 seeds a cell.
+* `laws`: κ of the line, 400 seeds per cell.
 * `smooth`: curves without a plateau, 400 seeds: how often is p below 0.01 and 0.05? To save time the jump's null
   distribution is drawn in two stages: 99 curves, and 1,900 more unless at least 10 of the first are as extreme (p is
-  then above 0.1). `few_draws` is the same test with the first 499 of them, as for every threshold of a sensitivity.
+  then above 0.1). `few_draws` is the same test with the first 499, as for the thresholds of a sensitivity.
 * `plateaus`: the whole decision (999 draws, 400 resamples) on curves with a plateau, whose influence is measured in 98
-  windows of text, gamma-distributed so that a neuron's standard error is 0.07. An interval is asked to hold the value
-  of the line through the same neurons without error: that is what more text would give. In fixed layers that is the
-  truth; in scattered ones the neurons' own scatter is no part of it.
+  windows of text, gamma-distributed so that a neuron's standard error is 0.07. An interval should hold the value of the
+  line through the same neurons without error, which is what more text would give. In fixed layers that is the truth;
+  in scattered ones it does not include the neurons' own scatter.
 * `large`: the decision on a pure power law of 6,400 neurons: is a plateau called absent?
 
-Cells are written to studies/results/plateau.json one by one, and those already there are not computed again.
+Cells are written to studies/results/plateau.json one by one; those already there are not computed again.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def write(results: Row) -> None:
-    """Replace the results at once, so that stopping loses nothing."""
+    """Replace the results atomically, so that stopping loses nothing."""
     RESULTS.parent.mkdir(exist_ok=True)
     beside = RESULTS.with_suffix(".part")
     beside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -87,7 +87,7 @@ class Setting:
     scattered: bool
 
     def layer(self, seed: int) -> tuple[FloatArray, np.random.Generator]:
-        """The neurons of one seed without error, and the generator that goes on to measure them."""
+        """The neurons of one seed without error, and the generator that then measures them."""
         rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), self.n, self.scattered])
         return self.truth.layer(self.n, rng, scattered=self.scattered), rng
 
@@ -114,7 +114,7 @@ def law_cell(setting: Setting, seeds: int) -> Row:
 
 
 def smooth_cell(setting: Setting, seeds: int) -> Row:
-    """p where there is no plateau."""
+    """p without a plateau."""
     tests = []
     for seed in range(2 * seeds):
         layer, rng = setting.layer(seed)
@@ -152,7 +152,7 @@ def p_of(value: float, null: FloatArray) -> float:
 
 
 def plateau_cell(setting: Setting, seeds: int) -> Row:
-    """The decision, size, height and slopes where there is a plateau."""
+    """The decision, size, height and slopes with a plateau."""
     found, held = [], Counter[str]()
     widths: dict[str, list[float]] = {"size": [], "step": [], "kappa": [], "head_slope": []}
     for seed in range(seeds):
@@ -179,7 +179,7 @@ def plateau_cell(setting: Setting, seeds: int) -> Row:
 
 
 def intervals(decided: Plateau) -> dict[str, Interval]:
-    """Those that a decision gives."""
+    """The intervals of a decision."""
     given = {
         "size": decided.size, "step": decided.step, "kappa": decided.kappa, "head_slope": decided.head_slope
     }  # fmt: skip
@@ -229,7 +229,7 @@ def share(of: np.ndarray[Any, Any]) -> float:
 
 
 def median(values: np.ndarray[Any, Any]) -> float | None:
-    """Median, to three places; None of nothing."""
+    """Median, to three places; None if empty."""
     return round(float(np.median(values.astype(float))), 3) if len(values) else None
 
 

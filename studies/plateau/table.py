@@ -1,8 +1,8 @@
-"""The results of `study` beside what is asked of them, misses marked.
+"""The results of `study` next to their targets, with misses marked.
 
     python -m studies.plateau.table
 
-Asked: κ within 0.05 (the shelf: 0.08); p < 0.01 without a plateau in at most 1.5 % of curves at N = 1,536
+Targets: κ within 0.05 (the shelf: 0.08); p < 0.01 without a plateau in at most 1.5 % of curves at N = 1,536
 and 2 % at 512, p < 0.05 in 1 to 7 %; power at N = 1,536; size, height and κ inside their intervals in 90 of 100.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def mark(kept: bool) -> str:
-    """Whether what is asked is kept."""
+    """Whether the target is met."""
     return "kept" if kept else "MISSED"
 
 
@@ -56,7 +56,7 @@ def kappa_lines(cells: dict[str, Row]) -> list[str]:
 
 
 def smooth_lines(cells: dict[str, Row]) -> list[str]:
-    """False plateaus, each setting and together."""
+    """False plateaus, per setting and together."""
     lines = [
         "| setting | p < 0.01 | with 499 draws | p < 0.05 | asked: p < 0.01 | p < 0.05 in 1–7 % |",
         "|---|---:|---:|---:|---|---|",

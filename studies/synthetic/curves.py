@@ -14,8 +14,8 @@ Noise = Literal["draws", "draws+error", "error"]
 class Truth:
     """How a curve is made: −κ ln r up to ln r = `tail_at`, then a tail; the first `plateau` neurons raised by `step`.
 
-    `noise` is `draws` (neurons are independent draws of that distribution), `draws+error` (these, measured with a
-    log-normal error of their own and sorted again: as real influence is) or `error` (a fixed curve, so measured).
+    `noise` is `draws` (neurons are independent draws from that distribution), `draws+error` (these, measured with a
+    log-normal error of their own and sorted again, like real influence) or `error` (a fixed curve, measured likewise).
     """
 
     n: int
@@ -28,7 +28,7 @@ class Truth:
     error: float = 0.05  # median relative standard error of a neuron's influence
 
     def slopes(self) -> FloatArray:
-        """−slope in ln r after each rank, shape (n − 1,)."""
+        """Minus the slope in ln r after each rank, shape (n − 1,)."""
         x, end = np.log(np.arange(1, self.n)), np.log(self.n + 1)
         tail = (end - self.tail_at) / (end - x) if self.tail == "loglog" else np.full(self.n - 1, 3.0)
         return self.kappa * np.where(x > self.tail_at, tail, 1.0)

@@ -23,7 +23,7 @@ class Head:
     """A truth.
 
     Attributes:
-        curve: log influence at real ranks of a layer of n neurons.
+        curve: log influence at real ranks, in a layer of n neurons.
         kappa: κ of its power law; None without one.
         raised: how many neurons are raised, and by how much.
     """
@@ -64,7 +64,7 @@ def power_law(kappa: float = KAPPA, tail: float = TAIL) -> Curve:
 
 
 def loglog_after(at: float) -> Curve:
-    """−κ ln x up to ln x = `at`, then continuous and as steep there, s ln(ln(N+1) − ln x)."""
+    """−κ ln x up to ln x = `at`, then s ln(ln(N+1) − ln x), continuous and equally steep there."""
 
     def values(x: FloatArray, n: int) -> FloatArray:
         end, log = np.log(n + 1), np.log(x)
@@ -98,7 +98,7 @@ def hinge(head: float, kappa: float, at: float) -> Curve:
 
 
 def cliff(head: float, kappa: float, first: float, last: float, drop: float) -> Curve:
-    """Slope `head` up to rank `first`, from there to `last` a fall of `drop` beside κ, then κ and a tail."""
+    """Slope `head` up to rank `first`, from there to `last` a fall of `drop` besides κ, then κ and a tail."""
     smooth = hinge(head, kappa, first)
 
     def values(x: FloatArray, n: int) -> FloatArray:

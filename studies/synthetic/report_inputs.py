@@ -39,7 +39,7 @@ def make_inputs(
     rng = np.random.default_rng(seed)
     frames: dict[str, list[pl.DataFrame]] = {"influence": [], "fits": [], "deviations": [], "tokens": []}
     runs = []
-    talent = rng.normal(size=neurons)  # what a neuron's rank comes from, shared by the groups and growing over steps
+    talent = rng.normal(size=neurons)  # determines a neuron's rank; shared by the groups and growing over steps
     for step in steps:
         run_id = f"{model}-step{step}-{seed:08x}"
         runs.append(_run(run_id, model, f"step{step}", neurons, seed))
@@ -167,7 +167,7 @@ def _group(
 
 
 def _intervals(fits: pl.DataFrame) -> pl.DataFrame:
-    """Of the whole curve, and of a neuron: rows of `influence_interval`."""
+    """Rows of `influence_interval` for the whole curve and for a neuron."""
     key = ["run_id", "preset", "token_group"]
     widths = {"kappa": (0.05, 0.06), "share_within_0_1": (0.02, 0.03), "neurons_above_0_5": (2.0, 3.0)}
     middle = {"kappa": pl.col("kappa"), "share_within_0_1": pl.lit(0.4), "neurons_above_0_5": pl.lit(14.0)}

@@ -1,4 +1,4 @@
-"""What `analyze` and the warehouse add to a report, drawn for tests: values, training, slopes, sensitivity, cards."""
+"""What `analyze` and the warehouse add to a report, made up for tests: values, training, slopes, sensitivity, cards."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,7 @@ def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
 
 
 def _neuron_groups(runs: list[str]) -> pl.DataFrame:
-    """`neuron_group_summary`: of some runs the papers' groups, of which one is not formed, and a settled one."""
+    """`neuron_group_summary` of some runs: the papers' groups, one of them not formed, and a settled one."""
     key = {"preset": "es", "token_group": "rare", "k": 50}
     rows = []
     for run_id in runs:
@@ -47,8 +47,7 @@ def _neuron_groups(runs: list[str]) -> pl.DataFrame:
 
 
 def value(run_id: str, group: str, measured: float | None, **changes: Any) -> dict[str, Any]:
-    """A row of `measured_value`: what a paper prints and what was measured."""
-    """A row of `measured_value`: by default of ES table 1, with an interval of 0.01 each way."""
+    """A row of `measured_value`: by default from ES table 1, with an interval of 0.01 each way."""
     ends = {} if measured is None else {"low": measured - 0.01, "high": measured + 0.01}
     return (
         {"run_id": run_id, "preset": "es", "token_group": "rare", "paper": "ES", "place": "table 1", "k": 50}

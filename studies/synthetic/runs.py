@@ -41,11 +41,11 @@ def make_parts(
 ) -> parts.Manifest:
     """Write a run of `positions` × `neurons` pairs into `folder` (the run's own) and return its manifest.
 
-    The same arguments always give the same files. `staged=False` leaves the summary out, as an ingest that was cut
-    off does; `zipf_share` of the targets are drawn by their counts, as in a text, the others evenly over the types, so
-    that rare groups fill in a small run; with a `model_seed` neurons and effects are another model's on the same text;
-    `write_part` writes a part of the facts, given its path, first position, activations and Δ (N × B each), instead of
-    the writer here; further keywords replace fields of the manifest.
+    The same arguments always give the same files. `staged=False` leaves out the summary, like an interrupted ingest;
+    `zipf_share` of the targets are drawn by their counts, as in a text, the others evenly over the types, so that rare
+    groups fill in a small run; `model_seed` gives another model's neurons and effects on the same text; `write_part`
+    replaces the writer here for a part of the facts, given its path, first position, activations and Δ (N × B each);
+    further keywords replace fields of the manifest.
     """
     rng = np.random.default_rng(seed)
     fields: dict[str, Any] = {
@@ -136,7 +136,7 @@ def _word(number: int) -> str:
 def _write_positions(
     folder: Path, positions: int, window: int, counts: np.ndarray, zipf_share: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Positions and documents; returns the targets (T)."""
+    """Write positions and documents; return the targets (T)."""
     types = len(counts)
     chance = zipf_share * counts / counts.sum() + (1 - zipf_share) / types
     tokens = rng.choice(types, size=positions + 1, p=chance / chance.sum())
@@ -160,7 +160,7 @@ def _write_positions(
         "document_hash": [f"{d:064x}" for d in range(6)],
         "domain": ["synthetic"] * 6,
         "tokens": [positions // 5] * 6,
-        "first_position": [*first, None],  # the last document was drawn, but no position of it sampled
+        "first_position": [*first, None],  # the last document was drawn, but none of its positions sampled
     }
     write(folder, "dim_document", columns)
     return targets

@@ -147,7 +147,7 @@ def test_files_of_groups(tmp_path):
     ("name", "text", "message"),
     [
         ("a.json", "{", "is not JSON"),
-        ("a.json", '{"x": 3}', "JSON of another form"),
+        ("a.json", '{"x": 3}', "its JSON has another form"),
         ("a.json", "{}", "there is no group in it"),
         ("a.json", '{"x": []}', "x is empty"),
         ("a.json", '{"x": [1, 1]}', "x has neuron 1 twice"),
@@ -157,10 +157,10 @@ def test_files_of_groups(tmp_path):
         ("a.json", '{" ": [1]}', "a group has no name"),
         ("a.csv", "index\n3\n", "no column neuron"),
         ("a.csv", "group_name,neuron\n", "there is no group in it"),
-        ("a.csv", "group_name,neuron\nx\n", "x holds what is no index"),
+        ("a.csv", "group_name,neuron\nx\n", "x holds something other than indices"),
         ("a.txt", "", "a is empty"),
-        ("a.txt", "3 four", "a holds what is no index"),
-        ("a.parquet", "3", "a file of groups ends in .json, .csv, .txt"),
+        ("a.txt", "3 four", "a holds something other than indices"),
+        ("a.parquet", "3", "a file of groups must end in .json, .csv or .txt"),
     ],
 )
 def test_a_file_that_is_no_group_is_refused(name, text, message, tmp_path):

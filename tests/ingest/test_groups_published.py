@@ -172,7 +172,7 @@ def store_groups() -> str:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"far": [80]}', "there is no neuron 80 in the layer; it has 0 to 79"),
+        ('{"far": [80]}', "there is no neuron 80 in the layer. Use 0 to 79"),
         ('{"far": [-1]}', "there is no neuron -1 in the layer"),
         ('{"none": []}', "none is empty"),
     ],

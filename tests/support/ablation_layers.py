@@ -56,7 +56,7 @@ def worst(
     truth = reference_effects(*layer, pairs, unigram_counts=counts)
     errors = []
     for name in effects:
-        value = found.effects[name][pairs[:, 0], pairs[:, 1]].double()
+        value = found.values[name][pairs[:, 0], pairs[:, 1]].double()
         error = (value - truth[name]).abs() / (TOLERANCE + RELATIVE_TOLERANCE * truth[name].abs())
         assert error.isfinite().all(), name
         errors.append(float(error.max()))

@@ -171,8 +171,8 @@ def _rehashed(change: Callable[[pl.DataFrame], pl.DataFrame], name: str = FACTS)
 
 NEWEST = migrations.known()[-1][0]
 REFUSED = [
-    (shutil.rmtree, "is no export: it has no manifest.json"),
-    (lambda folder: (folder / "manifest.json").unlink(), "is no export: it has no manifest.json"),
+    (shutil.rmtree, "is not an export: it has no manifest.json"),
+    (lambda folder: (folder / "manifest.json").unlink(), "is not an export: it has no manifest.json"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is damaged"),
     (lambda folder: (folder / "manifest.json").write_text("[1]"), "manifest.json is damaged"),
     (_manifest(lambda manifest: manifest.update(schema=NEWEST - 1)), "exported by another version"),
@@ -182,7 +182,7 @@ REFUSED = [
     (_manifest(lambda manifest: manifest["runs"].pop("gap")), "its runs are not those of dim_run"),
     (_manifest(lambda manifest: manifest["files"].pop("dim_run/part.parquet")), "it lists no dim_run"),
     (_manifest(lambda manifest: manifest["files"].pop(FACTS)), "has no fct_effect of run run-a"),
-    (_manifest(lambda manifest: manifest["files"].update({"../x/part.parquet": {}})), "lists what no export has"),
+    (_manifest(lambda manifest: manifest["files"].update({"../x/part.parquet": {}})), "lists files that no export has"),
     (_manifest(lambda manifest: manifest["files"].update({FACTS: 3})), "is damaged"),
     (lambda folder: (folder / FACTS).unlink(), "run_id=run-a/part.parquet is missing"),
     (lambda folder: (folder / FACTS).write_bytes(b""), "run_id=run-a/part.parquet is damaged"),
@@ -260,7 +260,7 @@ def test_ingest_into_parquet_move_export_attach(commands: Any, tmp_path_factory:
     ("arguments", "message"),
     [
         (["attach"], "Missing argument"),
-        (["attach", "absent"], "is no export"),
+        (["attach", "absent"], "is not an export"),
         (["attach", "out", "--store", "csv"], "'csv' is not one of"),
         (["ingest", "--model", "m", "--store", "duckdb"], "'duckdb' is not one of"),
     ],

@@ -229,7 +229,7 @@ def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch) -> None:
 def test_results_do_not_depend_on_how_windows_and_edits_are_batched(tmp_path, monkeypatch) -> None:
     prepared = prepared_model(tmp_path / "model", tiny_model(SUPPORTED["qwen3"]))
     whole = measured_parts(prepared, tmp_path / "whole")
-    monkeypatch.setattr("rare_tokens.ingest.attention.edits.ROWS", 16)
+    monkeypatch.setattr("rare_tokens.ingest.attention.edits.POSITIONS_PER_BATCH", 16)
     monkeypatch.setattr("rare_tokens.ingest.attention.measure.POSITIONS_PER_PASS", 16)
     single = measured_parts(prepared, tmp_path / "single")
     monkeypatch.setattr("rare_tokens.ingest.attention.cells.MOST_SUMS", 1)

@@ -1,1 +1,1 @@
-"""Looking at the data of published runs again."""
+"""Checks the data of published runs again."""

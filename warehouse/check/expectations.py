@@ -1,7 +1,7 @@
-"""Great Expectations as the judge of what the audit views observed: its suites, its results, its pages (Data Docs).
+"""Great Expectations judges what the audit views observed: its suites, results and pages (Data Docs).
 
 One suite per kind of check and relation, one expectation per column, one row per run. Great Expectations reads small
-pandas frames of what SQL counted and measured: on DuckDB through SQLAlchemy it does not work, and a scan of millions of
+pandas frames of what SQL counted and measured: it does not work on DuckDB through SQLAlchemy, and scanning millions of
 facts is the engine's work anyway. It takes 3 s to import, so only `check` does.
 """
 
@@ -18,19 +18,19 @@ from rare_tokens.warehouse.publish.audit import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDER = "gx"  # of its file context, in the folder that is given
+FOLDER = "gx"  # its file context, in the given folder
 Observed = Mapping[str, Sequence[Verdict]]
 
 
 def judge(observed: Observed, folder: Path) -> tuple[dict[tuple[str, str, str, str], bool], Path]:
-    """Let Great Expectations set what was observed of runs against its expectations.
+    """Let Great Expectations compare what was observed about runs with its expectations.
 
     Args:
-        observed: run_id → what was observed of the run.
-        folder: where its context (suites, results) and its pages go; may hold those of an earlier check.
+        observed: run_id → what was observed about the run.
+        folder: for its context (suites, results) and pages; may hold those of an earlier check.
 
     Returns:
-        Whether each (run_id, suite, relation, expectation) holds, and the first of the pages.
+        Whether each (run_id, suite, relation, expectation) holds, and the first page.
     """
     with _quiet():
         import great_expectations as gx
@@ -55,7 +55,7 @@ def judge(observed: Observed, folder: Path) -> tuple[dict[tuple[str, str, str, s
     return held, Path(page.removeprefix("file://"))
 
 
-# Unlike a list of values, the index tells which run it was.
+# Unlike a list of values, the index tells which run it is.
 _FORMAT = {"result_format": "COMPLETE", "unexpected_index_column_names": ["run_id"]}
 
 
@@ -106,7 +106,7 @@ def _failing(result: Any) -> set[tuple[str, str]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No reports home, no bars, no advice."""
+    """Silence telemetry, progress bars and advice."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     level = logging.getLogger("great_expectations").level
     logging.getLogger("great_expectations").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The command `check`: every expectation of runs looked at again, judged by Great Expectations, and stored."""
+"""The command `check`: tests every expectation about runs again with Great Expectations, and stores the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ CHECK = "check"
 
 @dataclass(frozen=True)
 class Checked:
-    """A run and how each of its expectations came out.
+    """A run and the result of each of its expectations.
 
     Attributes:
-        held: beside each verdict, whether Great Expectations says that it holds.
+        held: per verdict, whether Great Expectations says that it holds.
     """
 
     run_id: str
@@ -38,7 +38,7 @@ class Checked:
         return [verdict for verdict, held in zip(self.verdicts, self.held, strict=True) if not held]
 
     def summary(self) -> dict[str, Any]:
-        """One row for people: how many expectations, how many fail."""
+        """One row to read: how many expectations, how many fail."""
         suites = ", ".join(sorted({verdict.suite for verdict in self.verdicts}))
         counts = {"expectations": len(self.verdicts), "failed": len(self.failed)}
         return {"run_id": self.run_id, "status": self.status, "suites": suites} | counts
@@ -59,13 +59,13 @@ class Checked:
 
 
 def check(path: Path, wanted: Sequence[str], folder: Path, *, wait: float = 0.0) -> tuple[list[Checked], Path]:
-    """Check runs: published ones as they are stored, refused and staged ones in their parts.
+    """Check runs: published ones as stored, refused and staged ones by their parts.
 
-    The results become the runs' rows of `quality_result`; the pages of Great Expectations go to `folder`.
+    The results become the runs' rows in `quality_result`; Great Expectations' pages go to `folder`.
 
     Args:
         path: the warehouse.
-        wanted: runs, or the starts of their ids; none: all that can be checked.
+        wanted: runs, or the starts of their ids; empty: all that can be checked.
         folder: for Great Expectations' context and pages.
         wait: seconds to wait for a process that has the warehouse open.
 
@@ -73,8 +73,8 @@ def check(path: Path, wanted: Sequence[str], folder: Path, *, wait: float = 0.0)
         The runs, and the first page.
 
     Raises:
-        UserError: there is no such run, it has neither facts nor finished parts, or a Parquet file of it is missing or
-            not byte for byte what was written.
+        UserError: there is no such run, it has neither facts nor finished parts, or one of its Parquet files is missing
+            or not byte for byte what was written.
         QualityError: a part of a run is missing or unreadable.
         LockedError: another process has the warehouse open.
     """
@@ -124,5 +124,5 @@ def _observe(con: duckdb.DuckDBPyConnection, path: Path, run_id: str, status: st
         views = (audit.part_verdicts, audit.mart_verdicts, audit.group_verdicts, audit.attention_verdicts)
         return [verdict for view in views for verdict in view(con, run_id)]
     verdicts = audit.audit_parts(staging.staged_run(parts.parts_root(path) / run_id))
-    # Its marts were rolled back with the refusal: what was found of them then still stands.
+    # Its marts were rolled back when it was refused; what was found about them then still holds.
     return verdicts + [verdict for verdict in audit.recorded(con, run_id) if verdict.suite != audit.PARTS]

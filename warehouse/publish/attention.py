@@ -1,4 +1,4 @@
-"""Adding attention, and what its heads do, to a published run."""
+"""Adds attention, and what its heads do, to a published run."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -20,7 +20,7 @@ _CHECKED = "attention_position"  # not kept
 
 @dataclass(frozen=True)
 class StoredAttention:
-    """Attention that a run has: what replaced a head's output, and of which layers."""
+    """Attention that a run has: what replaced a head's output, and in which layers."""
 
     head_ablation: str
     layers: tuple[int, ...]
@@ -28,7 +28,7 @@ class StoredAttention:
 
 
 def stored_attention(path: Path, run_id: str, *, wait: float = 0.0) -> list[StoredAttention]:
-    """The attention of a run, one for each ablation that it was measured with."""
+    """A run's attention, one entry per ablation that it was measured with."""
     with reading(path, wait=wait) as con:
         rows = con.execute(
             "select head_ablation, layers, code_version from dim_attention where run_id = $run_id order by 1",
@@ -38,16 +38,16 @@ def stored_attention(path: Path, run_id: str, *, wait: float = 0.0) -> list[Stor
 
 
 def require_same_model(path: Path, run_id: str, identity: Mapping[str, Any], *, wait: float = 0.0) -> None:
-    """Refuse to take a run that is not there for new where it is an old one whose weights have changed.
+    """Refuse a run that seems new but is a published one whose weights have changed.
 
     Args:
         path: the warehouse.
         run_id: the run asked for.
-        identity: the values that its id is a hash of.
+        identity: the values whose hash is in its id.
         wait: seconds to wait for a process that is writing.
 
     Raises:
-        UserError: a published run of the same name is the same in everything but the weights.
+        UserError: a published run of the same name differs only in its weights.
     """
     with reading(path, wait=wait) as con:
         query = "select run_id, model, identity from store.run where status = 'published' order by created_at"
@@ -66,20 +66,20 @@ def require_same_model(path: Path, run_id: str, identity: Mapping[str, Any], *, 
 
 
 def add_attention(path: Path, run_id: str, folder: Path, *, readers: Collection[str], wait: float = 0.0) -> int:
-    """Add the attention in a folder to a published run, all or nothing; returns how many rows. The folder is removed.
+    """Add the attention in a folder to a published run, all or nothing; return the number of rows; remove the folder.
 
-    What the run has of the same ablation is replaced.
+    What the run has for the same ablation is replaced.
 
     Args:
         path: the warehouse.
         run_id: the run.
-        folder: its parts.
-        readers: the analyses that read attention: those that are stored count as not computed, so that they are due.
+        folder: the attention's parts.
+        readers: the analyses that read attention; stored ones count as not computed, so that they are due.
         wait: seconds to wait for a process that has the warehouse open.
 
     Raises:
         UserError: the run is not published.
-        QualityError: the parts are damaged, are of other positions or token groups than the run's, or fail the audit.
+        QualityError: the parts are damaged, belong to other positions or token groups, or fail the audit.
         LockedError: another process has the warehouse open.
     """
     files = {relation: parts.relation_path(folder, relation) for relation in parts.ATTENTION_RELATIONS}
@@ -110,7 +110,7 @@ def add_attention(path: Path, run_id: str, folder: Path, *, readers: Collection[
 
 
 def _refuse_other_positions(con: duckdb.DuckDBPyConnection, key: int, run_id: str, files: dict[str, Path]) -> None:
-    """The tokens must be those of the run, and the positions of a cell in the token groups that it says."""
+    """Check that the tokens are the run's, and that each cell's positions are in its token groups."""
     part, cell = (f"read_parquet([{literals.file(files[name])}])" for name in (_CHECKED, "dim_attention_cell"))
     here = f"select preset, token_group, position_id from {part} join {cell} using (cell)"
     there = "select preset, token_group, position_id from store.position_group where run_key = $run_key"

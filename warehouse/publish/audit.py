@@ -1,7 +1,7 @@
-"""The audits: what must hold of a run's parts before anything is loaded, and of what publishing computes from them.
+"""The audits: what must hold for a run's parts before anything is loaded, and for what publishing computes from them.
 
-What is expected is written once, in `sql/audit`: small views count and measure, `audit_verdict` (parts) and
-`audit_mart_verdict` (marts, drift) set what was observed against bounds. Publishing goes by that verdict; the command
+Expectations are written once, in `sql/audit`: small views count and measure, `audit_verdict` (parts) and
+`audit_mart_verdict` (marts, drift) compare what was observed with bounds. Publishing follows that verdict; the command
 `check` lets Great Expectations judge the same observations (`warehouse.check.expectations`) and write its pages.
 """
 
@@ -16,7 +16,7 @@ from rare_tokens.warehouse.publish import staging
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store import run_records
 
-# Staged parts under the names and with the key columns of the public relations.
+# Staged parts, under the names and with the key columns of the public relations.
 _KEYS = {
     "dim_document": "run.run_id",
     "dim_token": "run.tokenizer_id",
@@ -28,7 +28,7 @@ _KEYS = {
     "neuron_token": "run.run_id, run.layer",
     "fct_effect": "run.run_id, run.layer",
 }
-# Errors of the engine that are not about what it reads.
+# Errors of the engine that are not about the data it reads.
 _NOT_THE_PARTS = (
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -43,15 +43,15 @@ ATTENTION = "attention"
 
 @dataclass(frozen=True)
 class Verdict:
-    """An expectation of a run, set against what was observed.
+    """An expectation about a run, compared with what was observed.
 
     Attributes:
         suite: `parts`, `marts`, `drift`, `groups` or `attention`.
-        observed: how much does not keep to it, or the value that must lie within the bounds.
+        observed: how much violates it, or the value that must lie within the bounds.
         least: smallest `observed` that is right; None: no bound.
-        most: largest that is.
-        failures: how many rows, neurons or values do not keep to it; 0 where it holds.
-        is_integrity: no reason given lets the run through.
+        most: largest that is right.
+        failures: how many rows, neurons or values violate it; 0 if it holds.
+        is_integrity: whether no reason can let the run through.
     """
 
     suite: str
@@ -65,7 +65,7 @@ class Verdict:
 
     @property
     def expected(self) -> str:
-        """The bounds in words, as `quality_result` has them."""
+        """The bounds in words, as in `quality_result`."""
         if self.least == self.most:
             return f"{self.least:g}"
         if self.least is None:
@@ -83,7 +83,7 @@ def audit_parts(staged: staging.Staged) -> list[Verdict]:
     """Check a run's parts through the audit views of the warehouse, in memory.
 
     Raises:
-        QualityError: a part is missing, unreadable, or has other columns than the contract says.
+        QualityError: a part is missing or unreadable, or its columns are not those of the contract.
     """
     staging.check_files(staged)
     run_id = staged.manifest.run_id
@@ -101,27 +101,27 @@ def audit_parts(staged: staging.Staged) -> list[Verdict]:
         except duckdb.Error as error:
             message = f"A part of run {run_id} cannot be read: {reason(error)}. Ingest it with --again."
             raise QualityError(message) from error
-        except ValueError as error:  # a time or a text of the manifest that cannot be read as one
+        except ValueError as error:  # a time or text in the manifest cannot be read
             raise QualityError(f"The manifest of run {run_id} is damaged ({error}). Ingest it with --again.") from error
 
 
 def part_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
-    """The first audit of a run, of its parts or of what was loaded from them."""
+    """A run's first audit, of its parts or of what was loaded from them."""
     return _verdicts(con, "audit_verdict", run_id)
 
 
 def mart_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
-    """The second audit of a run: its marts, and its drift from the step before."""
+    """A run's second audit: its marts, and its drift from the training step before."""
     return _verdicts(con, "audit_mart_verdict", run_id)
 
 
 def group_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
-    """The audit of the groups that were added to a run; none where it has no groups."""
+    """The audit of groups added to a run; empty if it has none."""
     return _verdicts(con, "audit_group_verdict", run_id)
 
 
 def attention_verdicts(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
-    """The audit of the attention that was added to a run; none where it has none."""
+    """The audit of attention added to a run; empty if it has none."""
     return _verdicts(con, "audit_attention_verdict", run_id)
 
 
@@ -132,16 +132,16 @@ def failed(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def note(verdicts: Iterable[Verdict], run_id: str, anyway: str | None, where: str) -> str | None:
-    """What to note beside a run that is published although checks fail; None where all hold.
+    """The note for a run that is published although checks fail; None if all hold.
 
     Args:
-        verdicts: of the run.
+        verdicts: the run's.
         run_id: the run.
         anyway: reason to publish it all the same.
-        where: what a refusal says of the run's parts.
+        where: what a refusal says about the run's parts.
 
     Raises:
-        QualityError: checks fail and there is no reason, or none that helps.
+        QualityError: checks fail, and no reason is given or none can help.
     """
     failures = failed(verdicts)
     if not failures:
@@ -171,11 +171,11 @@ def record_results(
     """Replace a run's rows of `quality_result`.
 
     Args:
-        con: the warehouse, to write.
-        key: of the run.
-        verdicts: of the run.
+        con: the warehouse, open to write.
+        key: the run's.
+        verdicts: the run's.
         checked_by: who judged.
-        held: what it said of each; None: the verdicts themselves.
+        held: that judgement of each; None: the verdicts themselves.
         suite: replace the rows of this suite only.
     """
     con.execute(
@@ -193,7 +193,7 @@ def record_results(
 
 
 def recorded(con: duckdb.DuckDBPyConnection, run_id: str) -> list[Verdict]:
-    """What was found of a run the last time."""
+    """What was last found about a run."""
     rows = con.execute(
         "select suite, relation, expectation, observed, least, most, (not success)::ubigint, is_integrity"
         " from store.quality_result join store.run using (run_key) where run_id = $run_id order by all",

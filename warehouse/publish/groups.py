@@ -1,4 +1,4 @@
-"""Groups of neurons ablated at once: reading who is in them, and adding their effects to a published run."""
+"""Groups of neurons ablated at once: reads their members, and adds their effects to a published run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,13 @@ from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import audit, staging
 from rare_tokens.warehouse.store import run_records
 
-PRESET = "es"  # of a group that is named without one
+PRESET = "es"  # for a group named without one
 RARE = "rare"
 
 
 @dataclass(frozen=True)
 class NamedGroup:
-    """Neurons that go by a name, ascending; `source` says where they are from."""
+    """Named neurons, ascending; `source` says where they come from."""
 
     name: str
     neurons: tuple[int, ...]
@@ -26,7 +26,7 @@ class NamedGroup:
 
 
 def stored_groups(path: Path, run_id: str, *, wait: float = 0.0) -> list[NamedGroup]:
-    """The groups whose effects a run has."""
+    """The groups whose effects a run holds."""
     with reading(path, wait=wait) as con:
         rows = con.execute(
             "select group_name, neurons, source from dim_group where run_id = $run_id order by group_name",
@@ -39,7 +39,7 @@ def analysed_group(path: Path, run_id: str, spelled: str, *, wait: float = 0.0) 
     """A group that `analyze` stored in `neuron_group`, as NAME (preset `es`) or PRESET:NAME; its draw 0.
 
     Raises:
-        UserError: the run is not published or not analysed, or has no such group; the message lists what it has.
+        UserError: the run is not published or not analysed, or has no such group; the message lists those it has.
     """
     preset, _, name = spelled.rpartition(":")
     preset = preset or PRESET
@@ -72,13 +72,13 @@ def analysed_group(path: Path, run_id: str, spelled: str, *, wait: float = 0.0) 
 
 
 def add_groups(path: Path, run_id: str, folder: Path, *, wait: float = 0.0) -> int:
-    """Add the groups in a folder to a published run, all or none; returns how many effects. The folder is removed.
+    """Add the groups in a folder to a published run, all or none; return the number of effects. The folder is removed.
 
-    A group of a name that the run has already is replaced.
+    A group whose name the run already has is replaced.
 
     Raises:
         UserError: the run is not published.
-        QualityError: the parts are damaged, are of other positions than the run's, or fail the audit.
+        QualityError: the parts are damaged, are about other positions than the run's, or fail the audit.
         LockedError: another process has the warehouse open.
     """
     files = {relation: parts.relation_path(folder, relation) for relation in parts.GROUP_RELATIONS}

@@ -1,4 +1,4 @@
-"""Putting the rows of a run's parts into the stored tables, and taking a run's rows out again."""
+"""Loads the rows of a run's parts into the stored tables, and removes a run's rows again."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from rare_tokens.common.progress import progress
 from rare_tokens.warehouse.schema import relations
 from rare_tokens.warehouse.store import parquet_facts, run_records
 
-# So many facts, about, are sorted or summed by one statement, however large the run is: 4 M take 0.5 GB of memory.
+# About so many facts are sorted or summed per statement, however large the run: 4 million take 0.5 GB of memory.
 FACTS_PER_STATEMENT = 4_000_000
 
-# Relations with one row per … of the run, in the order they are loaded, each with the order of its rows.
+# Relations with one row per … of the run, in loading order, each with the order of its rows.
 LOADED = {
     "dim_document": "document_id",
     "dim_position": "position_id",
@@ -26,10 +26,10 @@ LOADED = {
 
 
 def load_shared(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
-    """Load what runs share, tokens and frequencies, or compare it with what is there; remove what no run uses now.
+    """Load what runs share, tokens and frequencies, or compare it with what is there; remove what no run uses.
 
     Raises:
-        QualityError: the warehouse holds others under the same names.
+        QualityError: the warehouse holds different ones under the same names.
     """
     tokenizer_key = _load_tokens(con, manifest)
     source_key = _load_frequencies(con, manifest, tokenizer_key)
@@ -38,7 +38,7 @@ def load_shared(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
 
 
 def load_dimensions(con: duckdb.DuckDBPyConnection, key: int) -> None:
-    """Load what has a row per document, position, neuron … of the run."""
+    """Load relations with a row per document, position, neuron … of the run."""
     for relation, order in LOADED.items():
         con.execute(
             f"insert into store.{relation} by name"
@@ -58,16 +58,16 @@ def store_facts(
     source: str = "staging.fct_effect",
     quiet: bool,
 ) -> None:
-    """Put a run's facts where they are to be kept, and let `store.effect` read those of this run alone.
+    """Put a run's facts where they are to be kept, and let `store.effect` read only this run's.
 
-    What the files of another run are like is then nothing to it; `parquet_facts.define` shows all of them again.
+    The state of other runs' files then does not matter; `parquet_facts.define` shows all of them again.
 
     Args:
         con: the warehouse, in a transaction.
-        path: of the warehouse.
-        key: of the run.
-        manifest: its id, positions and neurons.
-        digest: of its parts; part of the files' names.
+        path: the warehouse's.
+        key: the run's.
+        manifest: says its id, positions and neurons.
+        digest: its parts' digest, which goes into the files' names.
         store: `native` or `parquet`.
         source: what to select the facts from.
         quiet: show no progress.
@@ -82,7 +82,7 @@ def store_facts(
 def write_facts(
     con: duckdb.DuckDBPyConnection, path: Path, key: int, manifest: Manifest, digest: str, source: str, *, quiet: bool
 ) -> None:
-    """Write the facts as Parquet beside the warehouse, one file per block of neurons (see `store_facts`)."""
+    """Write the facts as Parquet next to the warehouse, one file per block of neurons (see `store_facts`)."""
     blocks = [(block["first_neuron"], block["last_neuron"]) for block in neuron_blocks(manifest)]
     with progress("Publish", manifest.neurons, "neurons", quiet=quiet) as advance:
         for neurons in parquet_facts.write(con, path, (key, manifest.run_id), digest[:16], source, blocks):
@@ -90,7 +90,7 @@ def write_facts(
 
 
 def load_facts(con: duckdb.DuckDBPyConnection, key: int, manifest: Manifest, source: str, *, quiet: bool) -> None:
-    """Load the facts in the order of neuron and position, a block of neurons at a time from all parts."""
+    """Load the facts in order of neuron and position, one block of neurons at a time from all parts."""
     columns = ", ".join(parts.schema("fct_effect", tuple(manifest.effects)).names)
     statement = (
         f"insert into store.fct_effect by name select $run_key as run_key, {columns} from {source}"
@@ -103,7 +103,7 @@ def load_facts(con: duckdb.DuckDBPyConnection, key: int, manifest: Manifest, sou
 
 
 def neuron_blocks(manifest: Manifest) -> list[dict[str, int]]:
-    """First and last neuron of blocks that begin where the parts' row groups do."""
+    """First and last neuron of blocks, which begin where the parts' row groups do."""
     group = parts.NEURONS_PER_ROW_GROUP
     size = group * max(1, FACTS_PER_STATEMENT // (group * manifest.positions))
     starts = range(0, manifest.neurons, size)
@@ -111,7 +111,7 @@ def neuron_blocks(manifest: Manifest) -> list[dict[str, int]]:
 
 
 def _load_tokens(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> int:
-    """Load the vocabulary where the warehouse lacks it, else compare; returns the tokenizer's key."""
+    """Load the vocabulary if the warehouse lacks it, else compare; return the tokenizer's key."""
     name = {"tokenizer_id": manifest.tokenizer_id}
     found = con.execute("select tokenizer_key from store.tokenizer where tokenizer_id = $tokenizer_id", name).fetchall()
     columns = ", ".join(parts.schema("dim_token").names)
@@ -130,7 +130,7 @@ def _load_tokens(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> int:
 
 
 def _load_frequencies(con: duckdb.DuckDBPyConnection, manifest: Manifest, tokenizer_key: int) -> int:
-    """Load the counts where the warehouse lacks their source, else compare; returns the source's key."""
+    """Load the counts if the warehouse lacks their source, else compare; return the source's key."""
     name = {"tokenizer_key": tokenizer_key, "source_id": manifest.frequency_source_id}
     found = con.execute(
         "select source_key from store.frequency_source"
@@ -162,7 +162,7 @@ def _refuse_difference(con: duckdb.DuckDBPyConnection, relation: str, columns: s
 
 
 def clear(con: duckdb.DuckDBPyConnection, key: int, keep: tuple[str, ...] = ()) -> None:
-    """Remove every stored row of a run but its row in `store.run` and those of the tables in `keep`."""
+    """Remove every stored row of a run, except its row in `store.run` and rows of the tables in `keep`."""
     tables = con.execute(
         "select t.table_name from duckdb_tables() as t join duckdb_columns() as c using (schema_name, table_name)"
         " where t.schema_name = 'store' and c.column_name = 'run_key' and t.table_name <> 'run' order by 1"

@@ -1,7 +1,7 @@
-"""Computing the marts of a run from what is loaded, in an order in which each finds what it reads.
+"""Computes a run's marts from what is loaded, each after those it reads.
 
-Marts are the relations of `sql/marts` that say how they are filled for a run (`insert` statements with `$run_key`).
-Their order follows from what these statements read. One is fitted outside SQL, by a function that is handed in.
+Marts are the relations in `sql/marts` that say how they are filled for a run (`insert` statements with `$run_key`).
+Their order follows from what these statements read. One is fitted outside SQL, by a function that is passed in.
 """
 
 import re
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     import polars as pl
 
 Line = Callable[["pl.DataFrame"], "pl.DataFrame"]
-"""Fits the power law of a run's curves.
+"""Fits the power law to a run's curves.
 
-It is given rows of `neuron_influence` (preset, token_group, neuron, influence, abs_mean_delta_loss, role), group by
-group in the order of their ranks, and gives one row per group, statistic and role: these keys, and the columns of
-`power_law_fit` from rank_window on.
+It gets rows of `neuron_influence` (preset, token_group, neuron, influence, abs_mean_delta_loss, role), group by group
+in order of rank, and returns one row per group, statistic and role: these keys, and the columns of `power_law_fit`
+from rank_window on.
 """
-_FITTED = "power_law_fit"  # the mart that is made of a `Line`'s rows; its statement reads them as `line`
+_FITTED = "power_law_fit"  # the mart made from a `Line`'s rows; its statement reads them as `line`
 _FILLED = re.compile(r"insert into (store\.\w+)")
 
 
 @cache
 def of_run() -> tuple[str, ...]:
-    """The marts that publishing computes, each after those that it reads."""
+    """The marts that publishing computes, each after those it reads."""
     return tuple(mart for mart in _all() if mart not in of_attention())
 
 
 @cache
 def of_attention() -> tuple[str, ...]:
-    """The marts that read attention, and are computed when it is added to a run."""
+    """The marts that read attention, computed when it is added to a run."""
     added = {f"store.{relation}" for relation in parts.ATTENTION_RELATIONS}
     known = relations.relations()
     return tuple(mart for mart in _all() if added & relations.tables_read(known[mart].publish))
 
 
 def in_order(marts: Mapping[str, Relation]) -> list[str]:
-    """Names of marts, each after those that it reads.
+    """Names of marts, each after those it reads.
 
     Raises:
         ValueError: some read one another; the message names them.
@@ -61,14 +61,14 @@ def in_order(marts: Mapping[str, Relation]) -> list[str]:
 
 
 def fill(con: duckdb.DuckDBPyConnection, mart: str, key: int, manifest: Manifest, line: Line | None = None) -> None:
-    """Compute a mart for one run, in place of what is there; statements that name neurons take them block by block.
+    """Compute a mart for one run, replacing what is there; statements that name neurons take them block by block.
 
     Args:
         con: the warehouse, in a transaction.
         mart: its name.
-        key: of the run.
-        manifest: its positions and neurons.
-        line: fits the power law; of use to `power_law_fit` alone.
+        key: the run's.
+        manifest: says its positions and neurons.
+        line: fits the power law; only `power_law_fit` uses it.
     """
     relation = relations.relations()[mart]
     for table in _tables(relation):
@@ -85,11 +85,11 @@ def bring_up_to_date(con: duckdb.DuckDBPyConnection, path: Path, line: Line) -> 
 
     Args:
         con: the file.
-        path: of the file.
+        path: its path.
         line: fits the power law.
 
     Returns:
-        The names of the migrations that were applied; none where the file was up to date.
+        The names of the migrations that were applied; none if the file was up to date.
 
     Raises:
         UserError: as `migrations.migrate`.
@@ -100,7 +100,7 @@ def bring_up_to_date(con: duckdb.DuckDBPyConnection, path: Path, line: Line) -> 
 def complete(con: duckdb.DuckDBPyConnection, line: Line) -> None:
     """Compute the marts that published runs lack, and those that read them.
 
-    So a migration that changes how a mart is computed only has to remove its rows.
+    So a migration that changes how a mart is computed only needs to remove its rows.
     """
     known = relations.relations()
     published = "select run_id, run_key from store.run where status = 'published' order by run_key"
@@ -121,7 +121,7 @@ def _has_rows(con: duckdb.DuckDBPyConnection, table: str, key: int) -> bool:
 
 @contextmanager
 def fitted(con: duckdb.DuckDBPyConnection, key: int, line: Line | None) -> Iterator[None]:
-    """Show what a `Line` makes of a run's influence as `line`; nothing without one."""
+    """Show the rows that a `Line` fits to a run's influence as `line`; nothing without one."""
     if line is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Where the facts of a published run are kept: moving them between the warehouse and Parquet beside it."""
+"""Moves the facts of a published run between the warehouse and Parquet files next to it."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from rare_tokens.warehouse.store import parquet_facts, run_records
 
 
 def keep(path: Path, run: str, store: str, *, wait: float = 0.0, quiet: bool = False) -> bool:
-    """Move the facts of a published run to a store, in one transaction; returns whether they had to be moved.
+    """Move the facts of a published run to a store, in one transaction; return whether they had to be moved.
 
-    Everything else of the run stays as it is, and every relation holds the same rows afterwards.
+    The rest of the run stays as it is, and every relation holds the same rows afterwards.
 
     Args:
         path: the warehouse.
@@ -22,7 +22,7 @@ def keep(path: Path, run: str, store: str, *, wait: float = 0.0, quiet: bool = F
         quiet: show no progress.
 
     Raises:
-        UserError: there is no such run, it is not published, or a Parquet file of it is damaged.
+        UserError: there is no such run, it is not published, or one of its Parquet files is damaged.
         LockedError: another process has the warehouse open.
     """
     with reading(path, wait=wait) as con:

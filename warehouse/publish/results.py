@@ -1,6 +1,6 @@
-"""What `analyze` computes: storing it beside the run that it is of, and the activations that it reads.
+"""Stores what `analyze` computes with its run, and reads the activations that it needs.
 
-Result tables carry a run_key like every other table, so publishing a run again and deleting it clear them.
+Result tables have a run_key like every other table, so publishing a run again or deleting it clears them.
 """
 
 import json
@@ -25,11 +25,11 @@ FACTS_PER_READ = 8_000_000  # about 100 MB while they are sorted
 
 @dataclass(frozen=True)
 class Stored:
-    """An analysis of a run that is stored.
+    """A stored analysis of a run.
 
     Attributes:
-        code_version: of the program that computed it.
-        parameters: that it was computed with.
+        code_version: version of the program that computed it.
+        parameters: those it was computed with.
     """
 
     code_version: str
@@ -37,10 +37,10 @@ class Stored:
 
 
 def stored(path: Path, run_id: str, *, wait: float = 0.0) -> dict[str, Stored]:
-    """The analyses of a run that are stored, by name.
+    """A run's stored analyses, by name.
 
     Raises:
-        UserError: the path is no usable warehouse.
+        UserError: the path is not a usable warehouse.
         LockedError: another process is writing.
     """
     with reading(path, wait=wait) as con:
@@ -64,17 +64,17 @@ def store(
     published_at: Any = None,
     wait: float = 0.0,
 ) -> int:
-    """Replace what is stored of one analysis of a run, in one transaction; returns the number of rows.
+    """Replace the stored rows of one analysis of a run, in one transaction; return the number of rows.
 
     Args:
         path: the warehouse.
         run_id: the run.
         analysis: its name.
         frames: the rows of each relation that it fills; NaN and infinity are stored as NULL.
-        parameters: that it was computed with.
-        code_version: of the program that computed it.
-        seconds: that it took.
-        published_at: of the run that was analysed (`dim_run`); None: do not look.
+        parameters: those it was computed with.
+        code_version: version of the program that computed it.
+        seconds: how long it took.
+        published_at: publication time of the run that was analysed (`dim_run`); None: do not check.
         wait: seconds to wait for a process that has the warehouse open.
 
     Raises:
@@ -103,7 +103,7 @@ def store(
 
 
 def store_published_values(path: Path, frame: "pl.DataFrame", *, wait: float = 0.0) -> bool:
-    """Make `published_value` hold exactly these rows; returns whether it had to be changed."""
+    """Make `published_value` hold exactly these rows; return whether it had to be changed."""
     with reading(path, wait=wait) as con:
         here = con.sql("select * from published_value").pl()
     if here.equals(frame.select(here.columns)):
@@ -126,20 +126,20 @@ def read(
     group_names: Sequence[str] = (),
     wait: float = 0.0,
 ) -> "pl.DataFrame":
-    """Rows of a run's relation, in an order that repeats.
+    """Rows of a run's relation, in a fixed order.
 
     Args:
         path: the warehouse.
         run_id: the run.
         relation: a public relation.
-        preset: only its rows; None: of all.
+        preset: only its rows; None: all.
         token_group: likewise.
-        columns: only these; none: all.
-        group_names: only the rows of these groups of neurons; none: of all.
+        columns: only these; empty: all.
+        group_names: only the rows of these groups of neurons; empty: all.
         wait: seconds to wait for a process that is writing.
 
     Raises:
-        UserError: the path is no usable warehouse.
+        UserError: the path is not a usable warehouse.
         LockedError: another process is writing.
     """
     key = {"run_id": run_id, "preset": preset, "token_group": token_group}
@@ -161,7 +161,7 @@ def activations(
     Args:
         path: the warehouse.
         run_id: the run.
-        preset: of the token group (`position_group`); None: at all positions.
+        preset: the token group's (`position_group`); None: all positions.
         token_group: `rare` or `common`.
         wait: seconds to wait for a process that is writing.
 
@@ -169,7 +169,7 @@ def activations(
         Activations, shape (T, N), float32, and the window of each position, shape (T,); T = 0 for an empty group.
 
     Raises:
-        UserError: the path is no usable warehouse.
+        UserError: the path is not a usable warehouse.
         LockedError: another process is writing.
     """
     import numpy as np
@@ -199,7 +199,7 @@ _IN_GROUP = """ and position_id in (
 
 
 def _replace(con: duckdb.DuckDBPyConnection, relation: str, frame: "pl.DataFrame", key: int | None) -> None:
-    """Put a frame where the rows of a run, or without a key all rows, of a stored table were."""
+    """Replace a run's rows in a stored table, or without a key all its rows, with a frame."""
     con.execute(f"delete from store.{relation}" + (" where run_key = $key" if key is not None else ""), _bound(key))
     con.register("computed", _finite(frame).to_arrow())
     chosen = "$key as run_key, computed.*" if key is not None else "*"

@@ -2,7 +2,7 @@
 
 An ingest calls `begin`, writes its parts, and calls `publish`. Publishing checks the parts before it touches the
 warehouse, then loads them and computes the marts in one transaction: whatever happens, the warehouse holds either all
-of the run or none of it, and of a run published before, the old state or the new.
+of the run or none of it, and a run published before either in its old state or in the new.
 """
 
 import logging
@@ -24,7 +24,7 @@ from rare_tokens.warehouse.store import parquet_facts, run_records
 
 log = logging.getLogger("rare_tokens.publish")
 
-# Values that the audit did not meet: Parquet's own statistics, which answer it in part, may be damaged as well.
+# Values that the audit did not read: Parquet's own statistics, which partly answer it, may be damaged as well.
 _OF_DAMAGED_VALUES = (duckdb.InvalidInputException, duckdb.ConstraintException, duckdb.DataError)
 
 GROUP_TABLES = ("dim_group", "fct_group_effect")
@@ -36,12 +36,12 @@ def begin(path: Path, manifest: Manifest, *, wait: float = 0.0) -> None:
     A run published before stays visible as it is until its new parts are published.
 
     Args:
-        path: the warehouse; made where there is none.
+        path: the warehouse; made if there is none.
         wait: seconds to wait for a process that has the warehouse open or is writing the same run.
 
     Raises:
-        LockedError: that process is still at it; the message names its PID.
-        UserError: the path is no usable warehouse.
+        LockedError: that process is still running; the message gives its PID.
+        UserError: the path is not a usable warehouse.
     """
     deadline = time.monotonic() + wait
     while True:
@@ -67,10 +67,10 @@ def record_missing(
     known: Mapping[str, Any] | None = None,
     wait: float = 0.0,
 ) -> None:
-    """Record a run that cannot be: its revision has no weights, or its corpora hold no such positions.
+    """Record a run that cannot exist: its revision has no weights, or its corpora hold no such positions.
 
     So a series over training steps shows the gap, and an empty token group its reason. `known` has more columns of
-    `dim_run`, as far as they were asked for: they say which series the gap is in.
+    `dim_run`, those that were asked for; they say which series the gap is in.
     """
     with writing(path, wait=wait) as con:
         if run_records.column(con, run_id, "status") != "published":
@@ -90,22 +90,23 @@ def publish(
     store: str | None = None,
     quiet: bool = False,
 ) -> str:
-    """Check a finished run's parts, load them, compute the marts, remove the parts; returns the run's id.
+    """Check a finished run's parts, load them, compute the marts, remove the parts; return the run's id.
 
-    Publishing a run again replaces it. Parts that were published already (a crash kept them) are only removed.
+    Publishing a run again replaces it. Parts that were already published (left by a crash) are only removed.
 
     Args:
-        path: the warehouse; made where there is none.
+        path: the warehouse; made if there is none.
         folder: the run's parts.
         line: fits the power law of the run's curves.
         wait: seconds to wait for a process that has the warehouse open.
-        anyway: reason to publish although checks fail; stored. Not for what the marts would fail on or get wrong.
-        store: where the facts go, `native` (into the warehouse) or `parquet` (into files beside it); None: where those
-            of the run are that this one replaces, else into the warehouse.
+        anyway: reason to publish although checks fail; it is stored. It does not cover what the marts would fail on or
+            get wrong.
+        store: where the facts go, `native` (into the warehouse) or `parquet` (into files next to it); None: where
+            those of the run that this one replaces are, else into the warehouse.
         quiet: show no progress.
 
     Raises:
-        QualityError: the run fails an audit, of its parts or of what is computed from them; it is recorded as rejected
+        QualityError: the run fails an audit of its parts or of what is computed from them; it is recorded as rejected,
             and its parts are kept.
         UserError: there is no finished run in the folder, or the path is no usable warehouse.
         LockedError: another process has the warehouse open.
@@ -132,7 +133,7 @@ def publish(
 
 
 def remove_orphans(path: Path, *, wait: float = 0.0) -> None:
-    """Remove the Parquet files that a kill left beside a warehouse and no run lists."""
+    """Remove the Parquet files next to a warehouse that no run lists, left by a killed command."""
     with reading(path, wait=wait) as con:
         found = parquet_facts.orphans(con, path)
     if found:
@@ -156,12 +157,12 @@ def _published_digest(path: Path, run_id: str, wait: float) -> str | None:
 
 @contextmanager
 def _naming_damage(staged: staging.Staged) -> Iterator[None]:
-    """Refuse a run of which a part turns out unreadable where the audit did not look."""
+    """Refuse a run if a part turns out unreadable where the audit did not look."""
     try:
         yield
     except duckdb.Error as error:
         is_unreadable = isinstance(error, _OF_DAMAGED_VALUES)
-        if is_unreadable or type(error) is duckdb.Error:  # of the Parquet reader, without a class of its own
+        if is_unreadable or type(error) is duckdb.Error:  # from the Parquet reader, which has no error class of its own
             run_id = staged.manifest.run_id
             raise QualityError(
                 f"A part of run {run_id} is damaged: {reason(error)}. Ingest it with --again."
@@ -210,7 +211,7 @@ def _load(
     }
     key = run_records.record(con, values)
     with _timed("clear"):
-        # A group's neurons are known nowhere else, so an ingest cut off before it adds them again must not lose them
+        # Only the warehouse knows a group's neurons, so an ingest that is interrupted must not lose them
         clear(con, key, keep=GROUP_TABLES)
     with _timed("dimensions"):
         load_shared(con, staged.manifest)

@@ -1,4 +1,4 @@
-"""The parts of a run as relations that SQL can read, before anything of them is in the warehouse."""
+"""A run's parts as relations that SQL can read, before any of them is in the warehouse."""
 
 import hashlib
 import shutil
@@ -32,7 +32,7 @@ def staged_run(folder: Path) -> Staged:
     """The finished run in a folder.
 
     Raises:
-        UserError: there is no run in it, or it is not finished.
+        UserError: it holds no run, or the run is not finished.
     """
     manifest, summary = parts.read_manifest(folder), parts.read_summary(folder)
     if manifest is None:
@@ -53,7 +53,7 @@ def digest(folder: Path) -> str:
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder of a run's parts, or of parts added to it, and what a kill left of an earlier one."""
+    """Remove the folder of a run's parts, or of parts added to it, and what a killed removal left of an earlier one."""
     doomed = parts.removed_folder(folder)
     remove_half_removed(folder)
     folder.rename(doomed)
@@ -61,31 +61,31 @@ def remove(folder: Path) -> None:
 
 
 def remove_half_removed(folder: Path) -> None:
-    """Remove what a kill left of such a folder while it was removed."""
+    """Remove what is left of such a folder after its removal was killed."""
     shutil.rmtree(parts.removed_folder(folder), ignore_errors=True)
 
 
 def check_files(staged: Staged) -> None:
-    """Make sure that every part is there, can be read, and has the columns that the contract says.
+    """Check that every part is there, can be read, and has the columns of the contract.
 
     Raises:
-        QualityError: naming the part.
+        QualityError: one does not; the message names it.
     """
     check_part_files(_files(staged), staged.manifest.run_id, tuple(staged.manifest.effects))
 
 
 def check_part_files(files: dict[str, list[Path]], run_id: str, effects: tuple[str, ...] = ("loss",)) -> None:
-    """Make sure of the parts of each relation in `files`.
+    """Check the parts of each relation in `files`.
 
     Raises:
-        QualityError: naming the part.
+        QualityError: one is missing, unreadable or has other columns; the message names it.
     """
     for relation, paths in files.items():
         expected = parts.schema(relation, effects)
         for path in paths:
             try:
                 found = pq.read_schema(path)
-            except (OSError, ValueError, pa.ArrowException) as error:  # also names that are not UTF-8
+            except (OSError, ValueError, pa.ArrowException) as error:  # including names that are not UTF-8
                 what = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
                 message = f"Part {path} of run {run_id} {what}. Ingest the run again with --again."
                 raise QualityError(message) from error
@@ -94,9 +94,9 @@ def check_part_files(files: dict[str, list[Path]], run_id: str, effects: tuple[s
 
 
 def attach(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
-    """Show the parts as relations `staging.NAME`, columns as in the parts.
+    """Show the parts as relations `staging.NAME`, with the parts' columns.
 
-    Effects that were not asked for are NULL; relations that a run of its kind has no part of are empty.
+    Effects that were not asked for are NULL; relations for which this kind of run has no part are empty.
     """
     con.execute("attach ':memory:' as staging")
     for relation in set(parts.CONTEXT_RELATIONS) - set(_files(staged)):

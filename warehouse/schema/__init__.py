@@ -1,1 +1,1 @@
-"""The public relations and macros as their SQL files say, and the migrations that make their tables."""
+"""The public relations and macros, as defined by their SQL files, and the migrations that make their tables."""

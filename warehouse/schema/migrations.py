@@ -22,7 +22,7 @@ def known() -> list[tuple[int, str, str]]:
 
 
 def make_or_check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make a warehouse of a new, empty file; make sure that any other is one of this version.
+    """Turn a new, empty file into a warehouse; check that any other is one of this version.
 
     Raises:
         UserError: as `check` and `migrate`.
@@ -34,14 +34,14 @@ def make_or_check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make sure that an open file is a warehouse of this version.
+    """Check that an open file is a warehouse of this version.
 
     Raises:
-        UserError: it is no warehouse, or an older or newer version wrote it.
+        UserError: it is not a warehouse, or an older or newer version wrote it.
     """
     applied = _applied(con)
     if not applied:
-        raise UserError(f"{path} is a DuckDB file but no warehouse of rare-tokens. Name another file.")
+        raise UserError(f"{path} is a DuckDB file but not a rare-tokens warehouse. Name another file.")
     _refuse_newer(applied, path)
     if applied[-1] < known()[-1][0] or _digest(con) != relations.digest():
         raise UserError(f"{path} was written by another version of this program. Run `rare-tokens migrate` on it once.")
@@ -53,20 +53,20 @@ def migrate(
     *,
     then: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> list[str]:
-    """Bring an open, writable file to this version, in one transaction; returns the names of what was applied.
+    """Bring an open, writable file to this version, in one transaction; return the names of what was applied.
 
     Args:
         con: the file.
-        path: of the file.
-        then: what is to be computed anew of the runs that are there, within the same transaction.
+        path: its path.
+        then: computes what the runs in it need anew, within the same transaction.
 
     Raises:
-        UserError: the file holds something else than a warehouse, or a newer version wrote it.
+        UserError: the file holds something other than a warehouse, or a newer version wrote it.
     """
     applied = _applied(con)
     _refuse_newer(applied, path)
     if not applied and con.execute("select table_name from duckdb_tables()").fetchall():
-        raise UserError(f"{path} is a DuckDB file with tables of its own, no warehouse. Name another file.")
+        raise UserError(f"{path} is a DuckDB file with other tables, not a warehouse. Name another file.")
     pending = [migration for migration in known() if migration[0] not in applied]
     if not pending and _digest(con) == relations.digest():
         return []
@@ -82,9 +82,9 @@ def migrate(
 
 
 def make_views(con: duckdb.DuckDBPyConnection, *wanted: str) -> None:
-    """Make every stored table in an empty database, but only these views and macros and those that they read.
+    """Make every stored table in an empty database, but only these views and macros and those they read.
 
-    For what a moment's use needs: to make all of them takes many times as long.
+    For short use: making all of them takes many times as long.
     """
     _apply(con, known())
     for statement in relations.definitions(*wanted):
@@ -99,7 +99,7 @@ def _apply(con: duckdb.DuckDBPyConnection, pending: list[tuple[int, str, str]]) 
 
 
 def _define(con: duckdb.DuckDBPyConnection) -> None:
-    """Replace every view and macro by those of this version."""
+    """Replace every view and macro with those of this version."""
     views = "select format('drop view {}.{}', schema_name, view_name) from duckdb_views() where not internal"
     macros = (
         "select distinct format('drop {} {}', replace(function_type, 'table_macro', 'macro table'), function_name)"

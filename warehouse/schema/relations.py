@@ -8,8 +8,8 @@ Every file below `sql/marts` (and `sql/audit`) is one relation or macro. Its hea
     --
     -- anything else, kept out of the catalogue
 
-Its ``create`` statements are run when a warehouse is made or brought up to date; its ``insert`` statements, if any, are
-run for each run inside the transaction that publishes it.
+Its ``create`` statements run when a warehouse is made or brought up to date; its ``insert`` statements, if any, run for
+each run inside the transaction that publishes it.
 """
 
 import hashlib
@@ -45,8 +45,8 @@ class Relation:
 
     Attributes:
         summary: what it is, one sentence.
-        grain: what a row is one of; for a macro, its parameters.
-        columns: description of each column, in order; empty for a macro that gives a value.
+        grain: what there is one row per; for a macro, its parameters.
+        columns: description of each column, in order; empty for a macro that returns a value.
         create: statements that define it.
         publish: statements that fill its stored table for one run.
     """
@@ -74,16 +74,16 @@ def audit_relations() -> dict[str, Relation]:
 
 @cache
 def digest() -> str:
-    """SHA-256 over all that views and macros are made from."""
+    """SHA-256 over everything that views and macros are made from."""
     texts = [*(text for folder in ("marts", "audit") for _, text in _sources(folder)), *_tables()]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def definitions(*wanted: str) -> list[str]:
-    """The statements that define views and macros, in an order in which they can be run.
+    """The statements that define views and macros, in an order in which they can run.
 
     Args:
-        wanted: only these and what they read; none: every one.
+        wanted: only these and what they read; empty: all.
     """
     statements = _statements()
     kept = _read_by(wanted) if wanted else statements.keys()
@@ -92,20 +92,20 @@ def definitions(*wanted: str) -> list[str]:
 
 @cache
 def named(statement: str) -> frozenset[str]:
-    """The relations and macros that a statement names, itself left out; stored ones as `store.NAME`."""
+    """The relations and macros that a statement names, except itself; stored ones as `store.NAME`."""
     text = re.sub(r"'[^']*'|--.*", "", statement)
     found = {relation or macro for relation, macro in _NAMED.findall(text)}
     return frozenset(found - set(_COMMON_TABLE.findall(text)) - set(_DEFINED.findall(text)))
 
 
 def tables_read(statements: Iterable[str]) -> set[str]:
-    """The stored tables that statements read, themselves or through views and macros, as `store.NAME`."""
+    """The stored tables that statements read, directly or through views and macros, as `store.NAME`."""
     read = _read_by(set[str]().union(*map(named, statements)))
     return {name for name in read if name.startswith("store.") and name not in _statements()}
 
 
 def _read_by(names: Iterable[str]) -> set[str]:
-    """These relations and macros, and those that they read, themselves or through others."""
+    """These relations and macros, and those they read, directly or through others."""
     statements, read, left = _statements(), set[str](), set(names)
     while new := left - read:
         read |= new
@@ -114,7 +114,7 @@ def _read_by(names: Iterable[str]) -> set[str]:
 
 
 def in_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
-    """The keys of `needs`, each after those of them that it needs.
+    """The keys of `needs`, each after those it needs.
 
     Raises:
         ValueError: some need one another; the message names them.
@@ -143,7 +143,7 @@ def comments() -> list[str]:
 
 
 def markdown() -> str:
-    """The documentation of every public relation as Markdown: what the pages of the docs are made from."""
+    """The documentation of every public relation as Markdown, from which the docs' pages are made."""
     lines = []
     for relation in relations().values():
         lines += [f"### `{relation.name}`", "", f"{relation.summary} {relation.grain}", ""]
@@ -156,19 +156,19 @@ def markdown() -> str:
 
 @cache
 def _statements() -> dict[str, str]:
-    """By what each defines, the `create` statements of every view and macro."""
+    """The `create` statements of every view and macro, by the name each defines."""
     known = [*relations().values(), *audit_relations().values()]
     texts = [*_tables(), *(text for relation in known for text in relation.create)]
     return {match[1]: text for text in texts if (match := _DEFINED.match(text))}
 
 
 def _tables() -> list[str]:
-    """The statements that show the tables of `common` which SQL computes from: presets, rules of warnings."""
+    """The statements that show SQL the tables of `common` it needs: presets, rules of warnings."""
     return [_table("store.preset", PRESETS.values()), _table("store.warning_rule", RULES)]
 
 
 def _table(name: str, rows: "Iterable[DataclassInstance]") -> str:
-    """The statement that shows dataclass instances of one kind as a view, a column per field."""
+    """The statement that shows instances of one dataclass as a view, a column per field."""
     every = list(rows)
     values = ",\n".join(f"({', '.join(map(literals.value, astuple(row)))})" for row in every)
     names = ", ".join(item.name for item in fields(every[0]))

@@ -1,8 +1,8 @@
-"""Taking runs from a folder that `export` wrote into a warehouse.
+"""Takes runs from a folder that `export` wrote into a warehouse.
 
-Runs are copied: the warehouse then needs nothing of the folder, and never removes anything from it. What an analysis or
-an audit computed is taken as it is; `agg_effect`, of which an export holds the sums but not the whole numbers behind
-them, is computed again from the facts, as publishing does.
+Runs are copied: the warehouse then does not need the folder, and never removes anything from it. What an analysis or an
+audit computed is taken as it is; `agg_effect` is computed again from the facts, as in publishing, because an export
+holds its sums but not the whole numbers behind them.
 """
 
 import re
@@ -28,7 +28,7 @@ from rare_tokens.warehouse.share.export import FORMAT, MANIFEST
 from rare_tokens.warehouse.store import parquet_facts, run_records
 
 _FILE = re.compile(r"(\w+)/(?:run_id=([^/\\]+)/)?part\.parquet")
-# Tables with a run_key that an export has no relation of the same rows for.
+# Tables with a run_key for which an export has no relation with the same rows.
 _MADE_HERE = {"run", "fct_effect", "fact_file", "effect_cell", "agg_effect", "analysis"}
 _OF_OTHER_CONTENTS = (
     duckdb.BinderException,
@@ -44,8 +44,8 @@ class Exported:
     """A folder that `export` wrote.
 
     Attributes:
-        files: by name within the folder: rows, bytes and SHA-256.
-        runs: by run_id: what no relation shows.
+        files: rows, bytes and SHA-256 of each file, by name within the folder.
+        runs: what no relation shows, by run_id.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Exported:
     runs: dict[str, dict[str, Any]]
 
     def literal(self, relation: str, run_id: str | None = None) -> str | None:
-        """The file of a relation, or of a run in it, as a SQL text; None where the export has none."""
+        """The file of a relation, or of a run in it, as a SQL text; None if the export has none."""
         return next(
             (literals.file(self.folder / name) for name in self.files if _owner(name) == (relation, run_id)), None
         )
@@ -68,17 +68,17 @@ def attach(
     wait: float = 0.0,
     quiet: bool = False,
 ) -> dict[str, str]:
-    """Copy the runs of an export into a warehouse, each in one transaction; the warehouse is made where there is none.
+    """Copy the runs of an export into a warehouse, each in one transaction; the warehouse is made if there is none.
 
     A warehouse of an earlier version is brought up to date first. A run that is there already with the same facts is
-    passed over; so a command that was killed can be given again. What is wrong with the export or with a run that is
-    there is found before the first run is attached, but for what only the audit sees of a run: those before it then
-    stay, each whole.
+    skipped, so a killed command can be given again. Faults in the export, or conflicts with runs that are there, are
+    found before the first run is attached, except what only a run's audit sees: the runs before it then stay, each
+    whole.
 
     Args:
         path: the warehouse.
-        folder: of the export.
-        line: fits the power law, where a run that is there needs it anew.
+        folder: the export's.
+        line: fits the power law, if a run that is there needs it anew.
         store: where the facts go, `native` or `parquet`.
         wait: seconds to wait for a process that has the warehouse open.
         quiet: show no progress.
@@ -87,8 +87,8 @@ def attach(
         What became of each run of the export: `attached`, `already there`, or `left out` (it is not published).
 
     Raises:
-        UserError: the folder is no export of this version, a file of it is missing or damaged, or a run is there
-            already with other facts.
+        UserError: the folder is not an export of this version, one of its files is missing or damaged, or a run is
+            there already with other facts.
         QualityError: the warehouse holds other tokens or frequencies under the same names, or the facts of a run do
             not pass the audit.
         LockedError: another process has the warehouse open, or is writing one of the runs.
@@ -121,11 +121,11 @@ def read_export(folder: Path) -> Exported:
     """The manifest of an export.
 
     Raises:
-        UserError: there is none, it is damaged, or it is of another version.
+        UserError: there is none, it is damaged, or another version wrote it.
     """
     file = folder / MANIFEST
     if not file.is_file():
-        raise UserError(f"{folder} is no export: it has no {MANIFEST}. Name a folder that `export` wrote.")
+        raise UserError(f"{folder} is not an export: it has no {MANIFEST}. Name a folder that `export` wrote.")
     try:
         found = read_json(file)
         number, schema, newest = found["format"], found["schema"], migrations.known()[-1][0]
@@ -142,15 +142,15 @@ def read_export(folder: Path) -> Exported:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({str(error).splitlines()[0][:200]}). Export again.") from error
     if not is_whole:
-        raise UserError(f"{file} is damaged: it lists what no export has. Export again.")
+        raise UserError(f"{file} is damaged: it lists files that no export has. Export again.")
     return exported
 
 
 def verify(exported: Exported) -> None:
-    """Make sure that every file of an export is there and byte for byte what was exported.
+    """Check that every file of an export is there and byte for byte what was exported.
 
     Raises:
-        UserError: naming the file.
+        UserError: one is not; the message names it.
     """
     for name, described in exported.files.items():
         file = exported.folder / name
@@ -162,25 +162,25 @@ def verify(exported: Exported) -> None:
 
 @contextmanager
 def _naming(exported: Exported) -> Iterator[None]:
-    """Refuse an export of which a relation is not what its manifest says."""
+    """Refuse an export in which a relation is not what its manifest says."""
     try:
         yield
     except duckdb.Error as error:
-        if isinstance(error, _OF_OTHER_CONTENTS) or type(error) is duckdb.Error:  # of the Parquet reader
+        if isinstance(error, _OF_OTHER_CONTENTS) or type(error) is duckdb.Error:  # from the Parquet reader
             message = f"{exported.folder} does not hold what its manifest says ({reason(error)}). Export again."
             raise UserError(message) from error
         raise
 
 
 def _owner(name: str) -> tuple[str, str | None]:
-    """Relation and run of a file of an export."""
+    """Relation and run of an export's file."""
     match = _FILE.fullmatch(name)
     assert match is not None
     return match[1], None if match[2] is None else unquote(match[2])
 
 
 def _run_rows(con: duckdb.DuckDBPyConnection, exported: Exported) -> dict[str, dict[str, Any]]:
-    """By run_id, the row of `dim_run` and what else `store.run` has."""
+    """The row of `dim_run` and what else `store.run` has, by run_id."""
     literal = exported.literal("dim_run")
     if literal is None:
         raise UserError(f"{exported.folder / MANIFEST} is damaged: it lists no dim_run. Export again.")
@@ -206,7 +206,7 @@ def _check_facts(exported: Exported, runs: Iterable[str]) -> None:
 
 
 def _compared(con: duckdb.DuckDBPyConnection, path: Path, exported: Exported, run_id: str) -> str:
-    """Whether a published run is to be attached, or is there with the same facts."""
+    """Whether a published run is to be attached, or is there already with the same facts."""
     pid = locks.other_holder(run_records.column(con, run_id, "process"))
     if pid is not None:
         raise LockedError(f"Process {pid} is writing run {run_id}. Wait for it to end, or stop it.")
@@ -281,7 +281,7 @@ def _stage(con: duckdb.DuckDBPyConnection, exported: Exported, row: Mapping[str,
 
 
 def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """By stored table of runs that an export has the rows of, its columns but the key."""
+    """The columns, except the key, of each stored table of runs whose rows an export has."""
     tables: dict[str, list[str]] = {}
     for table, column in con.execute(
         "select table_name, column_name from duckdb_columns() where schema_name = 'store' and table_name in"
@@ -294,7 +294,7 @@ def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
 
 
 def _audit(con: duckdb.DuckDBPyConnection, exported: Exported, run_id: str) -> None:
-    """Refuse a run whose relations do not belong together, whatever its manifest says of the files."""
+    """Refuse a run whose relations do not belong together, whatever its manifest says about the files."""
     verdicts = audit.part_verdicts(con, run_id) + audit.mart_verdicts(con, run_id)
     broken = [verdict for verdict in audit.failed(verdicts) if verdict.is_integrity]
     if broken:
@@ -303,7 +303,7 @@ def _audit(con: duckdb.DuckDBPyConnection, exported: Exported, run_id: str) -> N
 
 
 def _attach_gap(con: duckdb.DuckDBPyConnection, row: Mapping[str, Any]) -> str:
-    """Record a run that cannot be, as a series over training steps shows it; leave out what is no run yet."""
+    """Record a run that cannot exist, which a series over training steps shows as a gap; leave out unfinished runs."""
     if row["status"] != "missing":
         return LEFT
     if run_records.run_key(con, row["run_id"]) is not None:

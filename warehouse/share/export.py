@@ -1,4 +1,4 @@
-"""Writing a warehouse out as Parquet: for other tools, for sharing, for keeping."""
+"""Writes a warehouse as Parquet, for other tools, for sharing, for archiving."""
 
 import errno
 import os
@@ -27,17 +27,17 @@ _ROWS_PER_BATCH = 122_880
 
 
 def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
-    """Write every public relation as Parquet into a new folder; returns the number of rows of each.
+    """Write every public relation as Parquet into a new folder; return each one's number of rows.
 
-    Relations with a row per something of a run are partitioned in the Hive way, ``NAME/run_id=RUN/part.parquet``; the
+    Relations about runs are partitioned in Hive style, ``NAME/run_id=RUN/part.parquet``; the
     others, and those without rows, are ``NAME/part.parquet``. ``manifest.json`` lists files with rows and hashes, and
-    what `attach` needs beside them. The folder appears whole or not at all.
+    what else `attach` needs. The folder appears whole or not at all.
 
     Raises:
-        UserError: the folder exists and is not empty, the disk is full, or a Parquet file of a run is damaged.
+        UserError: the folder exists and is not empty, the disk is full, or a run's Parquet file is damaged.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already and not empty. Name a new folder.")
+        raise UserError(f"{folder} already exists and is not empty. Name a new folder.")
     _remove_leftovers(folder)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
@@ -62,7 +62,7 @@ def export(path: Path, folder: Path, *, wait: float = 0.0) -> dict[str, int]:
 
 
 def _runs(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """By run, what no relation shows: columns of `store.run`, and which analyses are stored."""
+    """What no relation shows, by run: columns of `store.run`, and which analyses are stored."""
     runs = {}
     for run_id, key, digest, pairs in con.execute(
         "select run_id, run_key, parts_digest, self_check_pairs from store.run order by run_key"
@@ -81,7 +81,7 @@ def _described(file: Path, rows: int) -> dict[str, Any]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what exports to the same place left when they were killed."""
+    """Remove what killed exports to the same place left behind."""
     for partial in folder.parent.glob(f"{escape(folder.name)}.*.partial"):
         pid = partial.name.removeprefix(f"{folder.name}.").removesuffix(".partial")
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
@@ -95,7 +95,7 @@ def _write_relations(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[t
             continue
         is_of_runs = "run_id" in relation.columns and relation.name != "dim_run"
         written = list(_write_runs(con, relation.name, runs, folder)) if is_of_runs else []
-        if not written:  # also where no run has rows: an empty part tells the columns
+        if not written:  # also if no run has rows: an empty part tells the columns
             name = f"{relation.name}/part.parquet"
             written = [(name, _write(con, [f"select * from {relation.name}"], {}, folder / name))]
         yield from written
@@ -108,7 +108,7 @@ def _write_runs(
         name = f"{relation}/run_id={quote(run, safe='')}/part.parquet"
         query = f"select * exclude (run_id) from {relation} where run_id = $run"
         queries = [query]
-        if relation == "fct_effect":  # in order, so that a reader can skip what it does not ask for
+        if relation == "fct_effect":  # sorted, so that readers can skip what they do not need
             blocks = neuron_blocks(run_records.manifest(con, run)) if run_records.column(con, run, "neurons") else []
             queries = [
                 f"{query} and neuron between {block['first_neuron']} and {block['last_neuron']}"
@@ -122,7 +122,7 @@ def _write_runs(
 
 
 def _write(con: duckdb.DuckDBPyConnection, queries: list[str], values: dict[str, str], path: Path) -> int:
-    """Write the results of queries of the same columns, one after the other, into one file."""
+    """Write the results of queries with the same columns, one after the other, into one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     schema: pa.Schema = con.sql(queries[0], params=values).to_arrow_reader(_ROWS_PER_BATCH).schema
     rows = 0

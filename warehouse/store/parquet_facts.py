@@ -1,12 +1,12 @@
-"""Facts that are kept as Parquet beside the warehouse: their files, and the view that reads them.
+"""Facts kept as Parquet next to the warehouse: their files, and the view that reads them.
 
-The files of a run are ``<warehouse>.facts/run_id=…/run_key=…/block=…/TAG.parquet``, one a block of neurons, sorted by
-neuron, then position. `store.fact_file` lists them with counts and hashes; a file that it does not list is of no run.
-They are written under temporary names, renamed, and only then named in the transaction that publishes the run, so
+A run's files are ``<warehouse>.facts/run_id=…/run_key=…/block=…/TAG.parquet``, one per block of neurons, sorted by
+neuron, then position. `store.fact_file` lists them with counts and hashes; a file that it does not list belongs to no
+run. They are written under temporary names, renamed, and only then listed in the transaction that publishes the run, so
 whatever happens the warehouse holds all of a run or none of it. A file is never written again: the TAG tells one
-publication of a run from the next. What a kill leaves unlisted is removed by the next command that writes.
+publication of a run from the next. Unlisted files left by a killed command are removed by the next command that writes.
 
-The view gets the folder from a variable of the connection, so that a warehouse and its folder can be moved together.
+The view takes the folder from a variable of the connection, so a warehouse and its folder can be moved together.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ from rare_tokens.common.files import write_atomically
 from rare_tokens.warehouse import literals
 
 STORES = NATIVE, PARQUET = "native", "parquet"
-# Long enough that a file's statistics and pages cost little, short enough that one neuron reads little beside itself.
+# Long enough that a file's statistics and pages cost little, short enough that reading one neuron reads little else.
 ROWS_PER_ROW_GROUP = 122_880
 FOLDER, FAULT, _TEMPLATE = "rare_tokens_facts", "rare_tokens_fault", "rare_tokens_template"
-NAMED = "Facts in Parquet: file"  # how the message about a file that is not the one that was written begins
+NAMED = "Facts in Parquet: file"  # begins the message about a file that is not the one written
 _MAGIC = b"PAR1"
 _HIVE = "hive_partitioning = true, hive_types = {'run_id': varchar, 'run_key': usmallint, 'block': usmallint}"
 _READ_BYTES = 2**20
-# A file that would lie elsewhere must not become readable.
+# A file elsewhere must not become readable.
 _NAME = re.compile(r"run_id=[^/\\]+/run_key=\d+/block=\d{5}/[\w-]+\.parquet")
 
 
@@ -48,8 +48,8 @@ class FactFile:
 
     Attributes:
         path: within the folder.
-        footer_sha256: of what Parquet keeps at the end of the file: columns, places and statistics of its pages.
-        column_names: those that it has; none in a warehouse of an earlier schema.
+        footer_sha256: hash of the footer, with columns and the pages' places and statistics.
+        column_names: its columns; none in a warehouse of an earlier schema.
     """
 
     run_key: int
@@ -69,12 +69,12 @@ def columns() -> tuple[str, ...]:
 
 
 def folder(path: Path) -> Path:
-    """The folder beside a warehouse for the facts of its Parquet-backed runs; it may be a link to another disk."""
+    """The folder next to a warehouse for the facts of its Parquet-backed runs; it may be a link to another disk."""
     return path.absolute().with_name(path.name + ".facts")
 
 
 def files(con: duckdb.DuckDBPyConnection, key: int | None = None) -> list[FactFile]:
-    """The files of a run, or of all, in the order of their neurons; none in a warehouse of an earlier schema."""
+    """The files of a run, or of all runs, in order of neurons; none in a warehouse of an earlier schema."""
     table = "select 1 from duckdb_tables() where schema_name = 'store' and table_name = 'fact_file'"
     if not con.execute(table).fetchall():
         return []
@@ -100,11 +100,11 @@ def write(
     source: str,
     blocks: Iterable[tuple[int, int]],
 ) -> Iterator[int]:
-    """Write a run's facts and list them, within the transaction of `con`; gives the number of neurons after each file.
+    """Write a run's facts and list them, in the transaction of `con`; yield the number of neurons after each file.
 
     Args:
-        con: the warehouse, to write.
-        path: of the warehouse.
+        con: the warehouse, open to write.
+        path: the warehouse's.
         run: its run_key and run_id.
         tag: tells this publication of the run from others.
         source: what to select the columns of facts from.
@@ -125,9 +125,9 @@ def write(
 
 
 def define(con: duckdb.DuckDBPyConnection, key: int | None = None) -> None:
-    """Let `store.parquet_effect` read the listed files, or for a while only those of one run; no file is opened.
+    """Let `store.parquet_effect` read the listed files, or for a while only one run's; no file is opened.
 
-    Reading only its own, a run can be published although a file of another is gone.
+    A run that reads only its own files can be published even if another run's file is gone.
     """
     kinds: dict[tuple[str, ...], list[str]] = {}
     for file in files(con, key):
@@ -151,7 +151,7 @@ def define(con: duckdb.DuckDBPyConnection, key: int | None = None) -> None:
 
 
 def _select(names: tuple[str, ...], paths: list[str], number: int, *, or_fault: bool) -> str:
-    """The facts in files that have the same columns; an effect that was added since is NULL."""
+    """The facts in files with the same columns; an effect added since is NULL."""
     template = f"getvariable('{_TEMPLATE}_{number}')"
     fault = f"when getvariable('{FAULT}') is not null then [error(getvariable('{FAULT}'))] " if or_fault else ""
     unset = f"Set the variable {FOLDER} to the folder WAREHOUSE.facts first, or open the warehouse with rare-tokens."
@@ -166,9 +166,9 @@ def _select(names: tuple[str, ...], paths: list[str], number: int, *, or_fault: 
 
 
 def bind(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
-    """Tell a connection where the files are; returns them.
+    """Tell a connection where the files are; return them.
 
-    Where one is missing or is not the one that was written, reading facts will fail and name it; the rest works.
+    If one is missing or is not the one written, reading facts fails and names it; everything else works.
     """
     con.execute(f"set variable {FOLDER} = {literals.text(literals.unpatterned(folder(path)))}")
     listed = files(con)
@@ -179,10 +179,10 @@ def bind(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
 
 
 def verify(con: duckdb.DuckDBPyConnection, path: Path, run_id: str) -> None:
-    """Make sure that every file of a run is byte for byte the one that was written.
+    """Check that every file of a run is byte for byte the one written.
 
     Raises:
-        UserError: one is not, naming it.
+        UserError: one is not; the message names it.
     """
     keys = con.execute("select run_key from store.run where run_id = $run_id", {"run_id": run_id}).fetchall()
     for key, *_ in keys:
@@ -196,13 +196,13 @@ def verify(con: duckdb.DuckDBPyConnection, path: Path, run_id: str) -> None:
 
 @contextmanager
 def swept(con: duckdb.DuckDBPyConnection, path: Path) -> Iterator[None]:
-    """Remove, when the block has committed or failed, every file that the warehouse does not list."""
+    """Remove, once the context has committed or failed, every file that the warehouse does not list."""
     try:
         yield
     except BaseException:
-        with suppress(duckdb.Error):  # no transaction, or an engine that a failing disk has stopped
+        with suppress(duckdb.Error):  # no transaction, or a failing disk has stopped the engine
             con.execute("rollback")
-        with suppress(duckdb.Error, OSError):  # what stopped the block is what to tell
+        with suppress(duckdb.Error, OSError):  # report what stopped the context instead
             sweep(con, path)
         raise
     sweep(con, path)
@@ -211,7 +211,7 @@ def swept(con: duckdb.DuckDBPyConnection, path: Path) -> Iterator[None]:
 def sweep(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Remove every file of the folder that the warehouse does not list, and folders left empty."""
     for orphan in orphans(con, path):
-        orphan.chmod(0o644)  # or Windows would refuse
+        orphan.chmod(0o644)  # else Windows would refuse
         orphan.unlink()
         for above in orphan.relative_to(folder(path)).parents:
             with suppress(OSError):  # not empty; or the folder itself is a link
@@ -219,7 +219,7 @@ def sweep(con: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def orphans(con: duckdb.DuckDBPyConnection, path: Path) -> list[Path]:
-    """The files of the folder that the warehouse does not list, of those that it could have written."""
+    """The files in the folder that the warehouse could have written but does not list."""
     listed = {folder(path) / file.path for file in files(con)}
     found = folder(path).glob("run_id=*/run_key=*/block=*/*.parquet*")
     return sorted(file for file in found if file not in listed)
@@ -235,8 +235,8 @@ def sha256(file: Path) -> str:
 
 
 def _copy(con: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
-    # Version 2 has the encodings that fit: differences of positions, floats split by byte. Level 1 is quicker to write
-    # than the default, and what floats leave to compress gets no smaller above it.
+    # Version 2 has suitable encodings: differences of positions, floats split by byte. Level 1 is quicker to write than
+    # the default, and higher levels compress floats no further.
     options = "format parquet, parquet_version v2, compression zstd, compression_level 1"
     con.execute(f"copy ({query}) to {literals.text(file)} ({options}, row_group_size {ROWS_PER_ROW_GROUP})")
     file.chmod(0o444)
@@ -249,7 +249,7 @@ def _described(file: Path, entry: FactFile) -> FactFile:
 
 
 def _fault(con: duckdb.DuckDBPyConnection, path: Path, file: FactFile) -> str | None:
-    """What is wrong with a file as far as a glance tells: its size, and the end that says where everything is."""
+    """What is wrong with a file at first sight: its size, or its footer."""
     try:
         size = (folder(path) / file.path).stat().st_size
         footer = _footer_sha256(folder(path) / file.path) if size == file.bytes else None
@@ -273,7 +273,7 @@ def _names(con: duckdb.DuckDBPyConnection, path: Path, file: FactFile, what: str
 
 
 def _footer_sha256(file: Path) -> str:
-    """SHA-256 of a Parquet file's footer, or of as much of its end as its last bytes claim."""
+    """SHA-256 of a Parquet file's footer, or of as much of its end as its last bytes claim to be one."""
     with file.open("rb") as opened:
         size = opened.seek(0, os.SEEK_END)
         opened.seek(max(0, size - 8))
@@ -285,12 +285,12 @@ def _footer_sha256(file: Path) -> str:
 
 @contextmanager
 def _template(names: tuple[str, ...]) -> Iterator[Path]:
-    """A file without rows that tells the view its columns."""
+    """A file without rows, from which the view takes its columns."""
     schema = parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS))
     schema = pa.schema([schema.field(name) for name in names])
     try:
         root = Path(tempfile.mkdtemp(prefix="rare-tokens-"))
-    except FileNotFoundError as error:  # it tried to write in each folder there is for temporary files
+    except FileNotFoundError as error:  # no folder for temporary files can be written to
         raise UserError("No temporary file can be written: the disk is full or fails. Free some space.") from error
     try:
         file = root / "run_id=none" / "run_key=0" / "block=0" / "none.parquet"

@@ -1,4 +1,4 @@
-"""The rows of `store.run`: what is known of each run, whatever became of it."""
+"""The rows of `store.run`: what is known about each run, whatever became of it."""
 
 import json
 from dataclasses import asdict, fields
@@ -9,13 +9,13 @@ import duckdb
 
 from rare_tokens.common.parts import Manifest, Summary
 
-# Fields of a manifest that are of no use once the run is published.
+# Fields of a manifest that are not needed once the run is published.
 _NOT_KEPT = {"position_block", "format"}
 _JSON = {"identity", "options", "facts", "packages", "stage_seconds"}
 
 
 def described(manifest: Manifest, summary: Summary | None = None) -> dict[str, Any]:
-    """The columns of `store.run` that a manifest, and the summary where there is one, fill."""
+    """The columns of `store.run` filled from a manifest, and from the summary if there is one."""
     values = {name: value for name, value in asdict(manifest).items() if name not in _NOT_KEPT}
     if summary is not None:
         values |= asdict(summary)
@@ -25,7 +25,7 @@ def described(manifest: Manifest, summary: Summary | None = None) -> dict[str, A
 
 
 def record(con: duckdb.DuckDBPyConnection, values: dict[str, Any]) -> int:
-    """Write columns of the run named by ``values["run_id"]``, making its row where there is none; returns its key."""
+    """Write columns of the run named by ``values["run_id"]``, making its row if there is none; return its key."""
     if (key := run_key(con, values["run_id"])) is not None:
         assignments = ", ".join(f"{name} = ${name}" for name in values if name != "run_id")
         con.execute(f"update store.run set {assignments} where run_id = $run_id", values)
@@ -38,19 +38,19 @@ def record(con: duckdb.DuckDBPyConnection, values: dict[str, Any]) -> int:
 
 
 def run_key(con: duckdb.DuckDBPyConnection, run_id: str) -> int | None:
-    """Key of a run, or None where it has no row."""
+    """Key of a run, or None if it has no row."""
     rows = con.execute("select run_key from store.run where run_id = $run_id", {"run_id": run_id}).fetchall()
     return int(rows[0][0]) if rows else None
 
 
 def column(con: duckdb.DuckDBPyConnection, run_id: str, name: str) -> Any:
-    """One column of a run's row, or None where it has no row."""
+    """One column of a run's row, or None if it has no row."""
     rows = con.execute(f"select {name} from store.run where run_id = $run_id", {"run_id": run_id}).fetchall()
     return rows[0][0] if rows else None
 
 
 def manifest(con: duckdb.DuckDBPyConnection, run_id: str) -> Manifest:
-    """The manifest of a run that is published, from its row; without what was of use to its parts only."""
+    """The manifest of a published run, from its row; without what only its parts needed."""
     names = [item.name for item in fields(Manifest) if item.name not in _NOT_KEPT]
     (row,) = con.execute(
         f"select {', '.join(names)} from store.run where run_id = $run_id", {"run_id": run_id}

@@ -1,1 +1,1 @@
-"""What the report shows, as values: nothing here draws."""
+"""What the report shows, as values; nothing here draws."""

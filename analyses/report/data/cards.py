@@ -1,4 +1,4 @@
-"""Neuron cards: what a page tells of each of the first neurons, for the run that a series shows first."""
+"""Neuron cards: what a page says about each of the first neurons, for the run that a series shows first."""
 
 import math
 from collections import defaultdict
@@ -11,15 +11,15 @@ from rare_tokens.analyses.report.data.roles import MIXED, mean_with_interval, ro
 from rare_tokens.analyses.report.data.series import Series, group_runs
 from rare_tokens.analyses.report.data.text import shortened, visible_token
 
-CARDS = 8  # neurons of a series
+CARDS = 8  # neurons per series
 PRESET = "es"
-CONTEXT_LENGTH = 90  # characters of a context that are shown, its end: what stands before the target
+CONTEXT_LENGTH = 90  # characters shown of a context: its end, just before the target
 
 Row = dict[str, Any]
 
 
 def card_neurons(runs: pl.DataFrame, influence: pl.DataFrame, count: int = CARDS) -> dict[str, list[int]]:
-    """The neurons that get a card: the first on rare tokens (or on common ones) of the run each series shows first."""
+    """The neurons that get a card: the first on rare (else common) tokens, in the run that each series shows first."""
     chosen = {}
     for one in group_runs(runs, influence):
         if not one.measured:
@@ -35,12 +35,12 @@ def card_neurons(runs: pl.DataFrame, influence: pl.DataFrame, count: int = CARDS
 
 
 def cards(one: Series, inputs: ReportInputs, top: list[Row]) -> list[Row]:
-    """The cards of a series, in the order of the neurons' ranks; none where no context was read.
+    """The cards of a series, in order of the neurons' ranks; none if no context was read.
 
     Args:
         one: the series.
-        inputs: of the report.
-        top: its rows of the table of the first neurons (`tables.top_neurons`), which a card repeats.
+        inputs: the report's inputs.
+        top: its rows in the table of the first neurons (`tables.top_neurons`), which a card repeats.
     """
     run_id = one.shown.run_id
     described = {row["neuron"]: row for row in top}
@@ -67,7 +67,7 @@ def cards(one: Series, inputs: ReportInputs, top: list[Row]) -> list[Row]:
 
 
 def bars(bins: list[Row]) -> Row | None:
-    """A histogram as what its picture needs: for each bin the heights of all and of rare positions, between 0 and 1.
+    """What a histogram's picture needs: per bin the heights of all and of rare positions, between 0 and 1.
 
     Heights are logarithmic, log(1 + n) over the largest: most neurons are near 0 nearly everywhere.
     """
@@ -86,7 +86,7 @@ def bars(bins: list[Row]) -> Row | None:
 
 
 def _share_below_zero(bins: list[Row]) -> float | None:
-    """Where 0 lies between the ends, as a share of the width; None where it does not."""
+    """Where 0 lies between the ends, as a share of the width; None if it does not."""
     low, high = bins[0]["low"], bins[-1]["high"]
     return -low / (high - low) if low < 0 < high else None
 
@@ -111,7 +111,7 @@ def _contexts(rows: list[Row], side: str) -> list[Row]:
 
 
 def _ending(context: str) -> str:
-    """The last characters of a context, each of them visible."""
+    """The last characters of a context, all made visible."""
     cut = context[-CONTEXT_LENGTH:]
     return ("…" if len(context) > CONTEXT_LENGTH else "") + shortened(cut, 10 * CONTEXT_LENGTH)
 

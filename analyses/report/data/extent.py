@@ -9,8 +9,8 @@ from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.series import Series
 from rare_tokens.analyses.report.data.summary import LARGE_DEVIATION
 
-DEEPEST_TAIL = -3.0  # of the axis of δ: the tail falls far below, and would flatten the head
-DECADES = 8  # most that the axis of influence spans
+DEEPEST_TAIL = -3.0  # lowest δ on its axis: the tail falls far below, and would flatten the head
+DECADES = 8  # the most that the axis of influence spans
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Extent:
     """What the axes of a series span, over all of its runs and presets.
 
     Attributes:
-        neurons: of the largest run.
+        neurons: neurons in the largest run.
         influence: nats, lowest and highest.
-        deviation: of δ, lowest and highest.
+        deviation: δ, lowest and highest.
     """
 
     neurons: int
@@ -29,7 +29,7 @@ class Extent:
 
 
 def extent_of(series: Series, inputs: ReportInputs) -> Extent:
-    """The axes of a series: influence over `DECADES` at most, and all of δ but a tail deeper than `DEEPEST_TAIL`."""
+    """The axes of a series: influence over at most `DECADES`, and all of δ except a tail deeper than `DEEPEST_TAIL`."""
     runs = pl.col("run_id").is_in([run.run_id for run in series.runs])
     neurons = max(int(run.row["neurons"]) for run in series.runs)  # type: ignore[call-overload]
     influence = inputs.influence.filter(runs, pl.col("influence") > 0)["influence"]
@@ -44,5 +44,5 @@ def extent_of(series: Series, inputs: ReportInputs) -> Extent:
 
 
 def _largest(values: pl.Series, otherwise: float) -> float:
-    """The largest value, or `otherwise` where there is none."""
+    """The largest value, or `otherwise` if there is none."""
     return float(values.max()) if len(values) else otherwise  # type: ignore[arg-type]

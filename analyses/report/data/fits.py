@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 
 def lines(fits: Mapping[str, Row], neurons: int) -> pl.DataFrame:
-    """The line of each token group in three parts, two ends each: before, on and after the ranks it was fitted to.
+    """Each token group's line in three parts, two ends each: before, on and after the ranks it was fitted to.
 
     Args:
         fits: by token group: kappa, beta, first_rank, last_rank.

@@ -16,15 +16,15 @@ _NEURON: dict[str, type[pl.DataType]] = {"run_id": pl.String, "neuron": pl.Int64
 
 @dataclass(frozen=True)
 class Input:
-    """A frame of a report: every other column of the relation is left out of the page.
+    """A frame of a report; other columns of its relation are left out of the page.
 
     Attributes:
-        name: what the report calls it, and its file beside the page.
-        relation: the public relation that it is, whole for the runs of the report; None: it is read in a way of its
-            own (`commands.report`, `warehouse.report_inputs`).
-        columns: without which it cannot be read.
-        optional: columns that are filled with NULL where the frame has none.
-        beside: whether it is written beside the page as it is.
+        name: its name in the report, and of its file next to the page.
+        relation: the public relation behind it, read whole for the report's runs; None: it is read in its own way
+            (`commands.report`, `warehouse.report_inputs`).
+        columns: columns that it must have.
+        optional: columns filled with NULL if the frame lacks them.
+        beside: whether it is written next to the page as it is.
     """
 
     name: str
@@ -123,7 +123,7 @@ _VALUES = Input(
     | {"random_mean": pl.Float64, "random_sd": pl.Float64, "p_value": pl.Float64, "reason": pl.String},
 )
 
-# Every frame that the page itself speaks of; those that only a figure draws stand with the figure.
+# Every frame that the page itself uses; those that only a figure draws are defined with the figure.
 INPUTS = (
     _RUNS,
     Input(
@@ -231,14 +231,14 @@ class ReportInputs:
     """The frames of one report, one row per … as in the relations that `INPUTS` names.
 
     `runs`: `dim_run`, in any order; `options` and `packages` are JSON texts, `warnings` is a list. `influence`:
-    `neuron_influence`, with what `neuron_sign` says of each sign. `fits`: one that could not be made has NULL numbers
-    and its `reason`. `tokens`: `neuron_token` with the text of each token.
-    `published`: what papers print (`analyses.reference.published_values`). `intervals`: `influence_interval`, where
+    `neuron_influence`, with what `neuron_sign` says about each sign. `fits`: one that could not be made has NULL
+    numbers and its `reason`. `tokens`: `neuron_token` with the text of each token.
+    `published`: what papers print (`analyses.reference.published_values`). `intervals`: `influence_interval`, if
     `analyze` made it. `warnings`: what to know before reading (`run_warning`), besides the `warnings` of `runs`, which
-    the ingest gave. `quality`: one row per run and check. `contexts`, `targets`, `activations`: `neuron_context`,
-    `neuron_target`, `neuron_activation` of the neurons that have a card (`analyses.report.data.cards.card_neurons`).
+    ingest gave. `quality`: one row per run and check. `contexts`, `targets`, `activations`: `neuron_context`,
+    `neuron_target`, `neuron_activation` for the neurons that have a card (`analyses.report.data.cards.card_neurons`).
     `neuron_groups`: how many signs of each group are settled (`neuron_group_summary`).
-    `coactivation`: `analyses.across_runs.comparison`. `of_figures`: by name, those that only a figure reads
+    `coactivation`: `analyses.across_runs.comparison`. `of_figures`: those that only a figure reads, by name
     (`analyses.report.figures`).
     """
 
@@ -260,12 +260,12 @@ class ReportInputs:
     activations: pl.DataFrame = field(default_factory=lambda: empty("activations"))
     coactivation: pl.DataFrame = field(default_factory=lambda: empty("coactivation"))
     of_figures: Mapping[str, pl.DataFrame] = field(default_factory=dict)
-    command: str = ""  # that makes this report again
+    command: str = ""  # makes this report again
     created_at: str = ""  # ISO 8601, UTC
 
     @classmethod
     def of(cls, frames: Mapping[str, pl.DataFrame], **others: Any) -> "ReportInputs":
-        """The inputs from frames by name; those that have no field are a figure's."""
+        """The inputs from frames by name; frames without a field are a figure's."""
         own = {one.name for one in fields(cls)}
         named: dict[str, Any] = {name: frame for name, frame in frames.items() if name in own}
         rest = {name: frame for name, frame in frames.items() if name not in own}
@@ -286,7 +286,7 @@ class ReportInputs:
 
 
 def _column(found: pl.DataType | None, name: str, kind: type[pl.DataType]) -> pl.Expr:
-    """A column as `kind`: NULL where the frame has none, and text where it holds lists (as JSON) or times."""
+    """A column as `kind`: NULL if the frame lacks it; lists (as JSON) and times become text."""
     if found is None:
         return pl.lit(None, dtype=kind).alias(name)
     if isinstance(found, pl.List) and kind == pl.String:

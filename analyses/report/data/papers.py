@@ -1,4 +1,4 @@
-"""The papers' tables as a page shows them: one row per group, what was measured, one column per printed model."""
+"""The papers' tables as a page shows them: a row per group, with what was measured and a column per printed model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from rare_tokens.analyses.report.data import verdicts
 
 Row = dict[str, Any]
 
-# Tables in the order of the page: paper, place, quantity, what it says.
+# Tables in the page's order: paper, place, quantity, what the table says.
 TABLES = (
     ("ES", "table 1", "activation_correlation", "Correlation of activations, within and between groups"),
     ("ES", "table 2", "effective_dimension_percent", "Effective dimension, % of the group’s size"),
@@ -34,8 +34,8 @@ def paper_tables(compared: pl.DataFrame, run_id: str) -> list[Row]:
     """The tables of one run: title, paper, place, preset, printed models, and rows.
 
     A row has what was measured (`measured`, `low`, `high`, `random_mean`, `random_sd`, `p_value`, `reason`), `printed`
-    (a row of `verdicts.comparisons` by model), and one verdict: of the same model where the paper has it, else of the
-    range that its other models span, which `same_model` says.
+    (a row of `verdicts.comparisons` by model), and one verdict: against the same model if the paper has it, else
+    against the range of its other models; `same_model` says which.
     """
     of_run = compared.filter(run_id=run_id)
     made = []
@@ -53,13 +53,13 @@ def paper_tables(compared: pl.DataFrame, run_id: str) -> list[Row]:
 
 
 def in_the_text(compared: pl.DataFrame, run_id: str, preset: str) -> list[Row]:
-    """What papers print outside their tables beside what one run gives under one preset."""
+    """What papers print outside their tables, next to what one run gives under one preset."""
     in_tables = pl.col("place").str.starts_with("table")
     return compared.filter(~in_tables, pl.col("run_id") == run_id, pl.col("preset") == preset).to_dicts()
 
 
 def counts(tables: list[Row]) -> Row:
-    """How many rows of the tables of one run agree, differ and cannot be told, and how many are of the run's model."""
+    """How many rows of one run's tables agree, differ or cannot be decided, and how many are about the run's model."""
     rows = [row for table in tables for row in table["rows"] if row["verdict"] != verdicts.NOT_MEASURED]
     found = {name: sum(row["verdict"] == name for row in rows) for name in _COUNTED}
     return {"rows": len(rows), "same_model": sum(row["same_model"] for row in rows), "verdicts": found}
@@ -79,7 +79,7 @@ def table_row(rows: list[Row]) -> Row:
 
 
 def _range(rows: list[Row]) -> tuple[Row, float | None]:
-    """What several models span, as one printed statement, and the median of their effects."""
+    """The range of several models as one printed statement, and the median of their effects."""
     ends = [verdicts.printed_interval(row) for row in rows]
     effects = sorted(row["effect"] for row in rows if row["effect"])
     span = {"printed": min(low for low, _ in ends), "printed_to": max(high for _, high in ends)}

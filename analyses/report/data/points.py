@@ -1,7 +1,7 @@
 """The points that the figures draw, thinned so that a page stays small, and packed for the page's script.
 
-Every figure says what was thinned; the tables beside the page hold every neuron. Each number that the page writes out
-comes with its text, so that the script formats none.
+Every figure says what was thinned; the tables next to the page hold every neuron. Each number that the page writes out
+comes with its text, so the script formats none.
 """
 
 from collections.abc import Callable
@@ -17,28 +17,28 @@ from rare_tokens.analyses.report.data.series import Series
 from rare_tokens.analyses.report.data.summary import GROUPS
 from rare_tokens.analyses.report.data.text import milli, signed, visible_token
 
-BYTES = 3_000_000  # of packed points in a page: the figures' library takes 0.9 MB of the 5 MB a page may have
+BYTES = 3_000_000  # packed points per page: the figures' library takes 0.9 MB of the 5 MB that a page may have
 TOKENS_EACH_WAY = 5
 BEYOND_HEAD = 150  # log-spaced ranks kept after the head
-CURVE_POINTS = 90  # of a curve in a figure of many curves
+CURVE_POINTS = 90  # per curve in a figure of many curves
 SAMPLE_POINTS = 16
 _HEADS = (500, 300, 200, 100, 50, 25)
 _IN_ORDER = ("rank", "log10", "deviation", "influence_text", "deviation_text")
-_ROW_BYTES, _NEURON_BYTES = 28, 64  # measured, at most: a point with its share of the tables; the tokens of a neuron
+_ROW_BYTES, _NEURON_BYTES = 28, 64  # measured, at most: a point with its share of the tables; a neuron's tokens
 
 
 @dataclass(frozen=True)
 class Points:
-    """The packed points: `packed` is JSON-ready, `head` the rank up to which none is left out (None: no rank is)."""
+    """The packed points: `packed` is JSON-ready, `head` the rank up to which none is left out (None: none at all)."""
 
     packed: dict[str, Any]
     head: int | None
 
 
 def pack_points(inputs: ReportInputs, series: list[Series], presets: list[str], limit: int = BYTES) -> Points:
-    """Pack the points of every measured run, thinned to the largest head of ranks that takes about `limit` bytes.
+    """Pack the points of every measured run, thinned beyond the largest head that fits in about `limit` bytes.
 
-    A neuron that is kept for one token group is kept for the other, so that a neuron lit in one curve is in both.
+    A neuron kept for one token group is kept for the other, so one highlighted in one curve is in both.
     """
     kept, head = _thinned(_joined(inputs), limit)
     kept, influences = _with_texts(kept, "influence", milli)
@@ -56,12 +56,12 @@ def pack_points(inputs: ReportInputs, series: list[Series], presets: list[str], 
 
 
 def curve_ranks(neurons: int) -> list[int]:
-    """The ranks that stand for a whole curve where many are drawn: all of the first few, then log-spaced."""
+    """The ranks that represent a whole curve if many are drawn: all of the first few, then log-spaced."""
     return _log_ranks(1, max(neurons, 1), CURVE_POINTS)
 
 
 def sample_ranks(neurons: int) -> list[int]:
-    """The ranks at which a curve is written out as a table, for those who cannot see it drawn."""
+    """The ranks at which a curve is written out as a table, for readers who cannot see it drawn."""
     return _log_ranks(1, max(neurons, 1), SAMPLE_POINTS)
 
 
@@ -79,7 +79,7 @@ def _joined(inputs: ReportInputs) -> pl.DataFrame:
 
 
 def _thinned(joined: pl.DataFrame, limit: int) -> tuple[pl.DataFrame, int | None]:
-    """The rows to draw and the head kept whole: all (None) where that fits, else the first of `_HEADS` that does."""
+    """The rows to draw and the head kept whole: all (None) if that fits, else the first of `_HEADS` that does."""
     largest = int(joined["rank"].max() or 1)  # type: ignore[arg-type]
     kept, head = joined, None
     for smaller in (head for head in _HEADS if head < largest):
@@ -94,9 +94,9 @@ def _thinned(joined: pl.DataFrame, limit: int) -> tuple[pl.DataFrame, int | None
 
 
 def _with_texts(kept: pl.DataFrame, column: str, text: Callable[[float | None], str]) -> tuple[pl.DataFrame, list[str]]:
-    """The frame with `<column>_text`, indices into the texts of the column's values; and these, of large values first.
+    """The frame with `<column>_text`, indices into the column's texts; and these texts, large values first.
 
-    Along a curve such indices change little, so that their differences pack small.
+    Along a curve such indices change little, so their differences pack small.
     """
     values = kept.select(pl.col(column).unique()).sort(column, descending=True, nulls_last=True)
     shown = values.with_columns(shown=pl.Series([text(value) for value in values[column]], dtype=pl.String))
@@ -106,7 +106,7 @@ def _with_texts(kept: pl.DataFrame, column: str, text: Callable[[float | None], 
 
 
 def _tokens(tokens: pl.DataFrame, kept: pl.DataFrame) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """For each run its neurons and, aligned with them, indices into the shown token texts; and those texts."""
+    """Per run its neurons and, aligned with them, indices into the shown token texts; and those texts."""
     used = tokens.filter(pl.col("rank") <= TOKENS_EACH_WAY).join(kept, on=["run_id", "neuron"], how="semi")
     codes = used.select(pl.col("text").unique(maintain_order=True)).with_row_index("code")
     texts = [visible_token(text) for text in codes["text"]]
@@ -129,10 +129,9 @@ def _pack_run(kept: pl.DataFrame | None, presets: list[str], regimes: list[str])
 
 
 def _pack_curve(frame: pl.DataFrame, regimes: list[str]) -> dict[str, Any]:
-    """Columns of one curve by rank: log10 of influence in units of 1e-5 (0.002 %), NULL where it is not above zero;
-    δ in units of 1e-5; the texts of both; role and regime a letter each, of a mixed role B or S, after the sign of its
-    mean. All but neurons, whose numbers are in no
-    order, as differences from the row before (`_differences`).
+    """Columns of one curve by rank: log10 of influence in units of 1e-5 (0.002 %), NULL if it is not above zero; δ in
+    units of 1e-5; the texts of both; role and regime as a letter each, for a mixed role B or S after the sign of its
+    mean. All but neurons, whose numbers have no order, are differences from the row before (`_differences`).
     """
     letters = {"boost": "b", "suppress": "s"}
     letter = pl.col("role").replace_strict(letters, default="-", return_dtype=pl.String)

@@ -41,7 +41,7 @@ _LABELS = {
     "seconds": "Seconds",
     "warnings": "Warnings",
 }
-HASH_LENGTH = 16  # characters of a hash that a page shows; runs.csv holds them whole
+HASH_LENGTH = 16  # characters shown of a hash; runs.csv has all of it
 _ALWAYS_BY_RUN = ("revision", "run_id", "status")
 _COMMA_SEPARATED = ("effects",)  # options; other lists are options given several times
 _COUNTS = ("layer", "positions", "neurons", "window_length", "self_check_pairs")
@@ -49,7 +49,7 @@ _COUNTS = ("layer", "positions", "neurons", "window_length", "self_check_pairs")
 
 @dataclass(frozen=True)
 class Facts:
-    """Provenance of one series: `shared` label → text, and for each run the columns in which runs differ."""
+    """Provenance of one series: `shared` label → text, and per run the columns in which runs differ."""
 
     shared: dict[str, str]
     columns: list[str]
@@ -72,8 +72,8 @@ def series_facts(series: Series) -> Facts:
 def command(run: Run) -> str:
     """The command that makes a run again, from the options it was made with (`dim_run.options`).
 
-    The options are named as the command names them. A folder of the machine it was made on is shortened to its last
-    part, for a page is passed on.
+    Options have the command's own names. A folder on the machine that made it is shortened to its last part, because a
+    page is passed on.
     """
     options = parsed(run.row["options"])
     if not isinstance(options, Mapping):
@@ -93,7 +93,7 @@ def command(run: Run) -> str:
 
 
 def parsed(text: object) -> Any:
-    """The value of a JSON column of `dim_run`; None where there is none or it does not parse."""
+    """The value of a JSON column of `dim_run`; None if it is absent or does not parse."""
     try:
         return json.loads(str(text)) if text else None
     except json.JSONDecodeError:

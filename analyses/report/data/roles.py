@@ -12,20 +12,20 @@ SIGN = ("role", "settled_role", "mean_delta_loss", "mean_delta_low", "mean_delta
 
 
 def shown_role() -> pl.Expr:
-    """The settled role; the sign alone where the run has no interval."""
+    """The settled role; only the sign if the run has no interval."""
     return pl.coalesce("settled_role", "role")
 
 
 def role_group(row: Mapping[str, Any]) -> str:
-    """The token group whose role is shown of a row of `tables.ranked_pairs`: rare, or common where rare has none."""
+    """The token group whose role a row of `tables.ranked_pairs` shows: rare, or common if rare has none."""
     return "rare" if row["shown_role_rare"] else "common"
 
 
 def mean_with_interval(row: Mapping[str, Any], group: str) -> str | None:
-    """Mean Δ of a neuron on a token group with its interval, in words; None where there is no interval.
+    """A neuron's mean Δ on a token group with its interval, in words; None if there is no interval.
 
     Args:
-        row: of `tables.ranked_pairs`.
+        row: a row of `tables.ranked_pairs`.
         group: `rare` or `common`.
     """
     mean, low, high = (row[f"mean_delta_{name}_{group}"] for name in ("loss", "low", "high"))
@@ -35,7 +35,7 @@ def mean_with_interval(row: Mapping[str, Any], group: str) -> str | None:
 
 
 def why_mixed(row: Mapping[str, Any], group: str) -> str | None:
-    """What is behind a `mixed`: the sign of the mean, and its interval. None where the sign is settled or unknown."""
+    """Why a role is `mixed`: the sign of the mean, and its interval. None if the sign is settled or unknown."""
     if row[f"settled_role_{group}"] != MIXED:
         return None
     return f"mean Δ on {group} tokens {mean_with_interval(row, group)}: {row[f'role_{group}']} by its sign alone"

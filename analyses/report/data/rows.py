@@ -1,7 +1,7 @@
-"""The rows of the tables that follow the checkpoint a reader chooses, as texts: the page only draws them.
+"""Rows, as texts, of the tables that follow the checkpoint a reader chooses; the page only draws them.
 
-A cell is its text; of a number also `[text, value]`, where the text does not tell what to sort by, and `[text, value,
-note]` with what is said where it is pointed at; of tokens a list of texts. What a cell looks like, its column says.
+A cell is its text; for a number also `[text, value]` if the text does not tell what to sort by, and `[text, value,
+note]` with a note shown on pointing at it; for tokens a list of texts. The column says how a cell looks.
 """
 
 import math
@@ -23,8 +23,8 @@ class Column:
     """How the cells of a column are drawn.
 
     Attributes:
-        kind: `text`, `number`, `tokens`, or `pin`: a neuron's number, to be chosen.
-        heads: whether they are the headings of their rows.
+        kind: `text`, `number`, `tokens`, or `pin`: a neuron's number that can be chosen.
+        heads: whether they are their rows' headings.
     """
 
     kind: str = "number"
@@ -59,7 +59,7 @@ def top_row(row: Row) -> list[Cell]:
 
 
 def sample_row(row: Row) -> list[Cell]:
-    """A rank of both curves (`tables.curve_sample`)."""
+    """A rank on both curves (`tables.curve_sample`)."""
     cells: list[Cell] = [integer(row["rank"])]
     for group in ("rare", "common"):
         neuron = row[f"neuron_{group}"]
@@ -72,7 +72,7 @@ def sample_row(row: Row) -> list[Cell]:
 
 
 def _role(row: Row) -> Cell:
-    """The role as it is shown; of a mixed one with the mean and its interval."""
+    """The role as shown; a mixed one comes with the mean and its interval."""
     group = role_group(row)
     shown, note = row[f"shown_role_{group}"] or NOTHING, why_mixed(row, group)
     return shown if note is None else [shown, shown, note]

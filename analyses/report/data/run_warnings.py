@@ -1,4 +1,4 @@
-"""What to know before reading: the warnings of a report's runs, each said once."""
+"""What to know before reading: the warnings of a report's runs, each given once."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rare_tokens.analyses.report.data.series import Series
 
 
 def run_warnings(warnings: pl.DataFrame, series: Sequence[Series]) -> list[dict[str, Any]]:
-    """Each warning of the runs of `series` once: its `message`, and `of`, the series that give it, none where all do.
+    """Each warning of the runs of `series` once: its `message`, and `of`, the series that give it (empty if all do).
 
     The checkpoints of a series are read at the same positions, so they give the same warnings. Those about every
     preset come first. A series is named by its model and corpus.

@@ -15,7 +15,7 @@ _PRESET_ORDER = ("es", "nc", "ds", "nc-matched")
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its row of `ReportInputs.runs`, and whether there is anything to draw."""
+    """One run: its row of `ReportInputs.runs`, and whether it has anything to draw."""
 
     index: int  # among all runs of the report
     row: dict[str, object]
@@ -46,19 +46,19 @@ class Series:
 
     @property
     def measured(self) -> list[Run]:
-        """The runs with effects: what figures step through."""
+        """The runs with effects, which figures step through."""
         return [run for run in self.runs if run.measured]
 
     @property
     def shown(self) -> Run:
-        """The run a reader sees first: the last that has effects, else the last."""
+        """The run a reader sees first: the last one with effects, else the last."""
         return (self.measured or self.runs)[-1]
 
 
 def group_runs(runs: pl.DataFrame, influence: pl.DataFrame) -> list[Series]:
-    """Order the runs of `runs` (`dim_run` rows) into series; series stand in order of their first run's row.
+    """Order `runs` (`dim_run` rows) into series; series are in order of their first run's row.
 
-    Two runs of the same revision and settings (one that was repeated) stay in one series, by creation time.
+    Two runs of the same revision and settings (one repeated) stay in one series, ordered by creation time.
     """
     with_effects = set(influence["run_id"].unique()) if influence.height else set()
     groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
@@ -75,7 +75,7 @@ def group_runs(runs: pl.DataFrame, influence: pl.DataFrame) -> list[Series]:
 
 
 def presets(influence: pl.DataFrame, fits: pl.DataFrame) -> list[str]:
-    """The presets there is anything to say about, `es` first."""
+    """The presets that have anything to show, `es` first."""
     found = set(influence["preset"].unique()) | set(fits["preset"].unique())
     known = [name for name in _PRESET_ORDER if name in found]
     return known + sorted(found - set(known))

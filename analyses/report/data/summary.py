@@ -42,9 +42,9 @@ def top_count(neurons: int) -> int:
 def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
     """One row per run with effects × preset × token group, whether or not the group holds a position.
 
-    Influence in nats; shares between 0 and 1; `top_percent_share` is the share of the summed influence that the most
-    influential 1 % of the neurons hold; `boost_in_top` and `suppress_in_top` go by the sign of the mean, and
-    `mixed_in_top` of these are mixed (NULL without intervals); `top_deviation` is the most influential neuron's δ;
+    Influence in nats; shares between 0 and 1; `top_percent_share` is the most influential 1 % of
+    neurons' share of all influence; `boost_in_top` and `suppress_in_top` go by the sign of the mean, and `mixed_in_top`
+    of these are mixed (NULL without intervals); `top_deviation` is the most influential neuron's δ;
     `empty_reason` says why a group has no numbers. Definitions: docs/definitions.md, "Influence and the power law".
     """
     influence = inputs.influence.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
@@ -85,7 +85,7 @@ def group_summaries(inputs: ReportInputs) -> pl.DataFrame:
 
 
 def pair_summaries(inputs: ReportInputs) -> pl.DataFrame:
-    """One row per run × preset where both groups hold positions: how far the two rankings agree.
+    """How far the two rankings agree: one row per run × preset if both groups hold positions.
 
     `shared` of the `k` most influential neurons for rare tokens are among the k for common ones; `by_chance` is what
     two independent rankings would share (k²/N); `rank_correlation` is Spearman's, over all neurons.
@@ -106,7 +106,7 @@ def pair_summaries(inputs: ReportInputs) -> pl.DataFrame:
 
 
 def _all_groups(inputs: ReportInputs) -> pl.DataFrame:
-    """Every run that has effects × preset × token group that is spoken of: what is missing must show as missing."""
+    """Every run with effects × preset × token group of the report: what is missing must show as missing."""
     found = pl.concat([inputs.influence.select(KEY), inputs.fits.select(KEY)]).unique()
     runs = inputs.influence.select("run_id").unique()
     pairs = runs.join(found.select("preset").unique(), how="cross")

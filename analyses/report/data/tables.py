@@ -1,4 +1,4 @@
-"""The report's tables: what stands in the page, and what lies beside it as CSV and Parquet."""
+"""The report's tables: those in the page, and those next to it as CSV and Parquet."""
 
 import json
 
@@ -15,11 +15,11 @@ _MEASURES = ("rank", "influence", "shown_role", *SIGN, "deviation", "regime")
 
 
 def ranked_pairs(inputs: ReportInputs) -> pl.DataFrame:
-    """One row per run × preset × neuron, its rank, influence (nats), role, δ and regime for both token groups.
+    """One row per run × preset × neuron: its rank, influence (nats), role, δ and regime for both token groups.
 
-    `shown_role` says `mixed` where the sign is not settled, and `role` is the sign. Columns are `<measure>_rare` and
-    `<measure>_common`; NULL where the group holds no position. `place` orders the neurons: by rank on rare tokens, or
-    on common ones where no position is rare.
+    `shown_role` says `mixed` where the sign is not settled; `role` is the sign. Columns are `<measure>_rare` and
+    `<measure>_common`; NULL if the group holds no position. `place` orders the neurons: by rank on rare tokens, or on
+    common ones if no position is rare.
     """
     key = [*_PAIR, "token_group"]
     used = inputs.influence.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
@@ -53,9 +53,9 @@ def top_neurons(inputs: ReportInputs, count: int = TOP) -> pl.DataFrame:
 
 
 def all_neurons(inputs: ReportInputs) -> pl.DataFrame:
-    """Every row of `neuron_influence` with what is known of its sign, its δ, local slope and regime.
+    """Every row of `neuron_influence` with what is known about its sign, its δ, local slope and regime.
 
-    It is what the figures were thinned from. `role` is the sign of the mean, and `settled_role` says `mixed`.
+    The figures are thinned from this. `role` is the sign of the mean, and `settled_role` says `mixed`.
     """
     key = [*_PAIR, "token_group"]
     deviations = inputs.deviations.select(*key, "deviation", "local_slope", "regime")
@@ -64,7 +64,7 @@ def all_neurons(inputs: ReportInputs) -> pl.DataFrame:
 
 
 def curve_sample(inputs: ReportInputs) -> pl.DataFrame:
-    """Influence and δ of both groups at a few log-spaced ranks: a figure's data for those who cannot see it.
+    """Influence and δ of both groups at a few log-spaced ranks: a figure's data for readers who cannot see it.
 
     One row per run × preset × rank.
     """
@@ -86,7 +86,7 @@ def curve_sample(inputs: ReportInputs) -> pl.DataFrame:
 def for_csv(frame: pl.DataFrame) -> pl.DataFrame:
     """`frame` as CSV can hold it: a list of token texts becomes one JSON text, pure ASCII.
 
-    A spreadsheet takes a cell that begins with ``=`` for a formula; a JSON list begins with a bracket.
+    A spreadsheet takes a cell that begins with ``=`` as a formula; a JSON list begins with a bracket.
     """
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
     return frame.with_columns(

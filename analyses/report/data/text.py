@@ -8,18 +8,18 @@ from markupsafe import Markup
 
 from rare_tokens.common.text import visible
 
-TOKEN_LENGTH = 32  # characters of a token that are shown
+TOKEN_LENGTH = 32  # characters shown of a token
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def shortened(text: str, limit: int = TOKEN_LENGTH) -> str:
-    """`text` made visible; what is beyond `limit` characters is cut, and the cut says how much is gone."""
+    """`text` made visible; anything beyond `limit` characters is cut, and the cut says how much is missing."""
     shown = visible(text[:limit])
     return shown if len(text) <= limit else f"{shown}… (+{len(text) - limit:,} characters)"
 
 
 def visible_token(text: str | None) -> str:
-    """A vocabulary entry for reading: as `shortened`, with its outer spaces drawn (␣), which is where words start."""
+    """A vocabulary entry for reading: as `shortened`, with outer spaces, where words start, drawn as ␣."""
     if text is None:
         return "?"
     head = text[: TOKEN_LENGTH + 1]  # a token may be megabytes long: never copy it whole
@@ -31,7 +31,7 @@ def visible_token(text: str | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`value` to so many significant digits, with a true minus sign, and 10ⁿ where it is tiny or huge; – for none."""
+    """`value` to so many significant digits, with a true minus sign, and 10ⁿ if it is tiny or huge; – for none."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
@@ -45,12 +45,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def milli(value: float | None, digits: int = 3) -> str:
-    """`value` in thousandths, for tables of influence: one exponent for all rows reads better than one a row."""
+    """`value` in thousandths, for tables of influence: one exponent for all rows reads better than one per row."""
     return number(None if value is None else 1000 * value, digits)
 
 
 def plain(value: float | None) -> str:
-    """`value` as a paper prints it: no zeros that say nothing."""
+    """`value` as a paper prints it, without needless zeros."""
     return "–" if value is None else f"{value:g}".replace("-", "−")
 
 
@@ -74,7 +74,7 @@ def percent(share: float | None) -> str:
 
 
 def integer(value: float | None) -> str:
-    """A count with thousands separated; – for none."""
+    """A count with thousands separators; – for none."""
     return "–" if value is None else f"{value:,.0f}"
 
 

@@ -1,4 +1,4 @@
-"""Measured beside printed, each with a verdict, and never across different models without saying so."""
+"""Measured values next to printed ones, each with a verdict that says so if the models differ."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ NORMAL = 1.96  # standard deviations each way that hold 95 % of random groups
 
 ROUNDING = 1e-12  # a statistic of correlations this near to 0 is 0
 
-# How a published quantity is spelled -> the column of `group_summaries` that measures the same, and its factor.
+# A published quantity -> the column of `group_summaries` that measures the same, and a factor.
 MEASURES = {
     "kappa": ("kappa", 1.0),
     "r2": ("r2", 1.0),
@@ -35,18 +35,18 @@ SCHEMA: dict[str, Any] = {
 
 
 def comparisons(inputs: ReportInputs, summaries: pl.DataFrame) -> pl.DataFrame:
-    """Measured beside printed: one row per run × preset × measured value × published value of the same quantity.
+    """One row per run × preset × measured value × published value of the same quantity.
 
-    `same_model` is whether the paper states the value for the run's model; where it does not, the two numbers are
-    about different models, and the verdict says only whether they lie together. `relation`, `printed`, `printed_to`
-    and `plus_minus` are the paper's; a measured value is in the unit of the printed one. `effect` is how far the paper
-    prints the group from its random groups, or else from 0.
+    `same_model` says whether the paper states the value for the run's model; if not, the two numbers are about
+    different models, and the verdict only says whether they lie together. `relation`, `printed`, `printed_to` and
+    `plus_minus` are the paper's; a measured value is in the printed value's unit. `effect` is the distance that the
+    paper prints between the group and its random groups, or else 0.
     """
     models = dict(inputs.runs.select("run_id", "model").iter_rows())
     printed = inputs.published.filter(pl.col("group_name").is_not_null(), ~pl.col("quantity").str.ends_with("p_value"))
     printed = _with_effects(printed).rename({"value": "printed", "value_to": "printed_to", "model": "printed_model"})
     both = _measured(inputs, summaries).join(printed, on=["group_name", "quantity"], how="inner")
-    # A table's number is beside what was measured for that table, where both say which.
+    # A table's number is compared with what was measured for that table, if both say which.
     both = both.filter(pl.col("measured_place").is_null() | _same_kind())
     rows = []
     for row in both.sort("run_id", "preset", "paper", "place", "quantity", "group_name", "definition").to_dicts():
@@ -57,10 +57,10 @@ def comparisons(inputs: ReportInputs, summaries: pl.DataFrame) -> pl.DataFrame:
 
 
 def verdict(row: Mapping[str, Any], effect: float | None) -> tuple[str, str]:
-    """What one measured value (`measured`, `low`, `high`) says of a printed one, and why.
+    """What one measured value (`measured`, `low`, `high`) says about a printed one, and why.
 
-    Agrees: printed inside our 95 % interval, or the intervals overlap where the paper prints ±. Cannot tell: we have
-    no interval, or it is wider than `effect`, what the paper finds.
+    Agrees: the printed value is in our 95 % interval, or the intervals overlap if the paper prints ±. Cannot tell: we
+    have no interval, or it is wider than `effect`, what the paper finds.
     """
     if row["measured"] is None:
         return NOT_MEASURED, row.get("reason") or "no value is stored"
@@ -91,7 +91,7 @@ def same_model(model: str, printed: str | None) -> bool:
 
 
 def _measured(inputs: ReportInputs, summaries: pl.DataFrame) -> pl.DataFrame:
-    """Every measured value that a paper may print: `measured_value`, and the numbers of the curves."""
+    """Every measured value that a paper may print: `measured_value`, and the curves' numbers."""
     stored = inputs.values.filter(pl.col("token_group").is_in(["rare", "common"])).rename(
         {"value": "measured", "place": "measured_place"}
     )
@@ -116,7 +116,7 @@ def _measured(inputs: ReportInputs, summaries: pl.DataFrame) -> pl.DataFrame:
 
 
 def _same_kind() -> pl.Expr:
-    """Rows whose measured and printed place fit: a table with that table, the text with anything."""
+    """Rows whose measured and printed places match: a table with that table, the text with anything."""
     table = pl.col("place").str.starts_with("table")
     return ~table | (pl.col("place") == pl.col("measured_place"))
 

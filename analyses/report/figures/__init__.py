@@ -1,4 +1,4 @@
-"""The report's figures: every module here that has a `FIGURES` adds them to the page."""
+"""The report's figures: every module here with `FIGURES` adds them to the page."""
 
 from functools import cache
 from importlib import import_module

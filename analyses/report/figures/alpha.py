@@ -1,4 +1,4 @@
-"""Hill's α of the output weights of each group over checkpoints, beside random groups (ES fig. 5)."""
+"""Hill's α of each group's output weights over checkpoints, with random groups (ES fig. 5)."""
 
 import altair as alt
 import polars as pl
@@ -29,7 +29,7 @@ def _rows(subject: Subject) -> Rows:
 
 
 def alpha_figure(subject: Subject, _drawn: Rows) -> alt.LayerChart:
-    """A line per group, its random groups' middle 95 % shaded; a panel per rule for the tail."""
+    """A line per group, with the middle 95 % of its random groups shaded; a panel per rule for the tail."""
     domain = list(GROUPS)
     colours = alt.Scale(domain=domain, range=["var(--step9)", RARE, MUTED])
     dashes = alt.Scale(domain=domain, range=[[1, 0], [6, 3], [1, 3]])

@@ -1,4 +1,4 @@
-"""What the figures share: colours, axes, and the specification for Vega-Lite, whose named data sets the page fills.
+"""What figures share: colours, axes, and the Vega-Lite specification, whose named data sets the page fills.
 
 Colours are after Okabe and Ito's, which people with any colour vision can tell apart; shapes and dashes repeat what a
 colour says.
@@ -11,11 +11,11 @@ import altair as alt
 from rare_tokens.analyses.report.data.extent import Extent
 from rare_tokens.analyses.report.data.summary import GROUPS
 
-VEGA_LITE = "6.4"  # of the bundle, the one Altair 6 writes for
-HEIGHT = 230  # of a small figure
+VEGA_LITE = "6.4"  # version of the bundle, the one that Altair 6 targets
+HEIGHT = 230  # pixels of a small figure
 MAIN_HEIGHT = 360
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif"
-AXIS_WIDTH = 52  # room left of a panel, the same in each so that ranks line up
+AXIS_WIDTH = 52  # room left of each panel, equal so that ranks line up
 _IS_POWER = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 0.001"
 POWER_LABEL = (
     f"!({_IS_POWER}) ? '' : '10' + (datum.value < 0.999 ? '⁻' : '') + "
@@ -29,11 +29,11 @@ _ZOOMED_RANK_LABEL = (
 )
 
 
-# Colours: variables of the page's style sheet, which knows light, dark and paper.
+# Colours: variables of the page's style sheet, which defines them for light, dark and paper.
 INK, MUTED, GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 RARE, COMMON = "var(--rare)", "var(--common)"
 STEPS = tuple(f"var(--step{i})" for i in range(10))
-LIGHT = {  # what the variables are on paper, for a figure that is saved by itself
+LIGHT = {  # the variables' values on paper, for a figure saved by itself
     "--paper": "#ffffff", "--ink": "#1b1b1a", "--muted": "#5d5b57", "--grid": "#e9e6de", "--rare": "#c24e00",
     "--common": "#0072b2", "--step0": "#cfc9a4", "--step1": "#b9bc9f", "--step2": "#a3ae9d", "--step3": "#8da09c",
     "--step4": "#77919b", "--step5": "#61819a", "--step6": "#4a7098", "--step7": "#335f94", "--step8": "#1c4b8c",
@@ -42,7 +42,7 @@ LIGHT = {  # what the variables are on paper, for a figure that is saved by itse
 
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """The Vega-Lite specification of a figure, without the address of its schema (a page names no address)."""
+    """A figure's Vega-Lite specification, without its schema's address (a page names no address)."""
     spec: dict[str, Any] = chart.to_dict()
     spec.pop("$schema", None)
     return spec
@@ -61,7 +61,7 @@ def rank_axis(extent: Extent, title: str | None = None, *, zoomed: bool = False)
 
 
 def rank_scale(extent: Extent) -> alt.Scale:
-    """Of ranks, logarithmic."""
+    """The scale of ranks, logarithmic."""
     return alt.Scale(type="log", domain=[0.9, max(extent.neurons, 2) * 1.1], nice=False)
 
 
@@ -84,13 +84,13 @@ def influence_axis(extent: Extent) -> alt.Y:
 
 
 def deviation_axis(extent: Extent) -> alt.Y:
-    """δ."""
+    """The axis of δ."""
     axis = alt.Axis(minExtent=AXIS_WIDTH, maxExtent=AXIS_WIDTH, tickCount=5, labelExpr=SIGNED_LABEL)
     return alt.Y("deviation:Q", title="δ", scale=deviation_scale(extent), axis=axis)
 
 
 def deviation_scale(extent: Extent) -> alt.Scale:
-    """Of δ."""
+    """The scale of δ."""
     return alt.Scale(domain=list(extent.deviation), nice=False)
 
 
@@ -105,7 +105,7 @@ def group_colour(channel: type[alt.Color] | type[alt.Fill] = alt.Color) -> Any:
 
 
 def group_shape() -> alt.Shape:
-    """The shape that says the same as its colour."""
+    """The shape of a token group, which says the same as its colour."""
     return alt.Shape("group:N", scale=alt.Scale(domain=list(GROUPS), range=["circle", "diamond"]), legend=None)
 
 

@@ -1,8 +1,8 @@
 """What a figure of the report is, and how its rows are made.
 
-A figure has one data set, `rows`; what it holds is given by preset (`EVERY`: whatever the preset), with `run` where a
-row belongs to one checkpoint and `group` where it belongs to one panel. The figures of all neurons have none: the page
-draws them from the points that it holds anyway (`data.points`).
+A figure has one data set, `rows`, given by preset (`EVERY`: for any preset), with `run` if a row belongs to one
+checkpoint and `group` if it belongs to one panel. The figures of all neurons have none: the page draws them from the
+points that it holds anyway (`data.points`).
 """
 
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ EVERY = "*"  # in place of a preset
 
 @dataclass(frozen=True)
 class Subject:
-    """What a figure is about: one series, and all that may be drawn of it.
+    """What a figure is about: one series, and all that may be drawn from it.
 
     Attributes:
         series: the runs.
-        inputs: of the report.
+        inputs: the report's inputs.
         extent: what its axes span.
-        summaries: `data.summary.group_summaries` of the report.
+        summaries: the report's `data.summary.group_summaries`.
     """
 
     series: Series
@@ -55,13 +55,13 @@ class Figure:
     """A figure of every series.
 
     Attributes:
-        name: in the page (`data-figure`) and of its files.
-        chart: draws it, from the subject and the rows (none: the page fills named data sets of its own).
-        rows: what it draws, by preset; None: the points of the page. Without rows there is no figure.
+        name: its name in the page (`data-figure`) and of its files.
+        chart: draws it, from the subject and the rows (none: the page fills its own named data sets).
+        rows: what it draws, by preset; None: the page's points. Without rows there is no figure.
         reads: frames that only figures read.
-        panels: values of `group`, a panel each; none: one panel.
-        over_training: whether it is of several checkpoints only.
-        heights: pixels of charts that stand one below the other, in a narrow place and in a wide one.
+        panels: values of `group`, one panel each; empty: one panel.
+        over_training: whether it needs several checkpoints.
+        heights: pixels of charts stacked one below the other, in a narrow place and in a wide one.
     """
 
     name: str
@@ -74,18 +74,18 @@ class Figure:
 
 
 def by_preset(found: pl.DataFrame, *names: str, **renamed: str) -> Rows:
-    """The columns of these names, and others under new ones, by preset."""
+    """The named columns, and others under new names, by preset."""
     kept = [*names, *(pl.col(source).alias(name) for name, source in renamed.items())]
     return {str(preset): rows.select(kept) for (preset,), rows in found.group_by("preset", maintain_order=True)}
 
 
 def columns(frame: pl.DataFrame, digits: int = 4) -> dict[str, list[Any]]:
-    """A frame as columns of few significant digits: what a page carries."""
+    """A frame as columns with few significant digits, as a page carries them."""
     rounded = frame.with_columns(pl.selectors.float().round_sig_figs(digits))
     return {name: rounded[name].to_list() for name in rounded.columns}
 
 
 def shown_rows(rows: Rows, preset: str, run: int) -> pl.DataFrame:
-    """The rows that a figure shows first: of `preset`, and of the checkpoint `run` where a row belongs to one."""
+    """The rows that a figure shows first: those of `preset`, and of checkpoint `run` if a row belongs to one."""
     found = rows.get(preset, rows.get(EVERY, pl.DataFrame()))
     return found.filter(pl.col("run") == run) if "run" in found.columns else found

@@ -37,9 +37,9 @@ def influence_figure(subject: Subject, _rows: Rows) -> alt.VConcatChart:
 
 
 def _influence_panel(extent: Extent) -> alt.LayerChart:
-    """Upper panel: points, windows of the fits, fitted lines, and what is lit.
+    """Upper panel: points, windows of the fits, fitted lines, and highlights.
 
-    The points are the first layer, for that is the one whose events Vega-Lite gives to the selections.
+    The points are the first layer, because Vega-Lite passes that layer's events to the selections.
     """
     colour = group_colour()
     points = alt.Chart(alt.NamedData(name="points")).encode(
@@ -61,7 +61,7 @@ def _influence_panel(extent: Extent) -> alt.LayerChart:
 
 
 def _brush() -> alt.Parameter:
-    """Dragging: a range of ranks."""
+    """Dragging selects a range of ranks."""
     return alt.selection_interval(
         name="brush",
         encodings=["x"],
@@ -80,7 +80,7 @@ def _zoom() -> alt.Parameter:
 
 
 def _lines(extent: Extent, colour: alt.Color) -> list[alt.Chart]:
-    """The fitted lines: dotted outside the ranks that they were fitted to, whole inside."""
+    """The fitted lines: solid on the ranks they were fitted to, dotted elsewhere."""
     fits = alt.Chart(alt.NamedData(name="fits")).mark_line(clip=True)
     fits = fits.encode(
         x=rank_axis(extent, zoomed=True),
@@ -121,13 +121,13 @@ def _windows(extent: Extent, colour: alt.Color) -> alt.Chart:
 
 
 def _dimmed() -> Any:
-    """Full where nothing is brushed, else only the neurons whose rank on rare tokens is inside the brush."""
+    """Full opacity if nothing is brushed, else only for neurons whose rank on rare tokens is inside the brush."""
     inside = "!isValid(brush.rank) || inrange(datum.rare_rank, brush.rank)"
     return alt.condition(inside, alt.value(0.85), alt.value(0.04))
 
 
 def _size() -> Any:
-    """The few neurons at the head are what is looked for: larger dots there."""
+    """Larger dots at the head, whose few neurons are of most interest."""
     return alt.condition("datum.rank <= 50", alt.value(34), alt.value(14))
 
 

@@ -1,4 +1,4 @@
-"""κ of rare and common tokens over checkpoints, with 95 % intervals where there are any (ES fig. 6)."""
+"""κ of rare and common tokens over checkpoints, with 95 % intervals if there are any (ES fig. 6)."""
 
 import altair as alt
 import polars as pl

@@ -1,4 +1,4 @@
-"""What the figures of all neurons share: how a neuron is lit in each of them, and what it says."""
+"""What the figures of all neurons share: how they highlight a neuron, and what its tooltip says."""
 
 import altair as alt
 
@@ -6,7 +6,7 @@ from rare_tokens.analyses.report.figures.charts import INK
 
 
 def highlighted(points: alt.Chart) -> list[alt.Chart]:
-    """Rings and a number on the neuron that is hovered over or pinned, wherever it stands."""
+    """Rings and a number on the neuron that is hovered over or pinned, wherever it is."""
     lit = points.transform_filter(_lit())
     rings = lit.mark_point(filled=False, size=150, strokeWidth=2.2, clip=True, opacity=1)
     numbers = lit.mark_text(dy=-14, fontSize=12, fontWeight="bold", clip=True)
@@ -25,11 +25,11 @@ def hover() -> alt.Parameter:
 
 
 def pinned() -> alt.Parameter:
-    """The number of the neuron that was chosen; −1 for none."""
+    """The number of the chosen neuron; −1 for none."""
     return alt.param(name="pinned", value=-1)
 
 
 def tooltip(*numbers: alt.Tooltip) -> list[alt.Tooltip]:
-    """What a neuron's point says: its number, these, and what it does."""
+    """The tooltip of a neuron's point: its number, these, and what it does."""
     tokens = [alt.Tooltip("up:N", title="raises"), alt.Tooltip("down:N", title="lowers")]
     return [alt.Tooltip("neuron:N", title="neuron"), *numbers, *tokens]

@@ -1,4 +1,4 @@
-"""κ against the percentile at which rare and common part, and what is decided of a plateau there."""
+"""κ against the percentile that divides rare from common, and the decision about a plateau there."""
 
 import altair as alt
 import polars as pl
@@ -29,7 +29,7 @@ def _rows(subject: Subject) -> Rows:
 
 
 def sensitivity_figure(_subject: Subject, _drawn: Rows) -> alt.LayerChart:
-    """A line per token group; filled where a plateau is called present."""
+    """A line per token group; filled points where a plateau is called present."""
     x = alt.X("percentile:Q", title="percentile where the line is drawn", scale=alt.Scale(domain=[0, 52], nice=False))
     y = alt.Y("kappa:Q", title="κ", scale=alt.Scale(zero=False, nice=True))
     base = rows_chart().encode(x=x, y=y, color=group_colour())

@@ -1,4 +1,4 @@
-"""Local slope and second derivative of log influence against ln rank; a line at ln rank 5 (ES fig. 3)."""
+"""Local slope and second derivative of log influence against ln rank, with a line at ln rank 5 (ES fig. 3)."""
 
 import altair as alt
 import polars as pl

@@ -1,4 +1,4 @@
-"""How a few neurons part from the rest over checkpoints (ES fig. 1)."""
+"""How a few neurons separate from the rest over checkpoints (ES fig. 1)."""
 
 import altair as alt
 import polars as pl

@@ -1,4 +1,4 @@
-"""Every checkpoint at once: influence and δ against rank, later ones stronger (ES fig. 2 and 4)."""
+"""All checkpoints at once: influence and δ against rank, later ones in stronger colours (ES fig. 2 and 4)."""
 
 from functools import partial
 

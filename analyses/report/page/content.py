@@ -44,10 +44,10 @@ class Content:
     warnings: list[Row]
     checks: list[Row]
     facts: list[provenance.Facts]
-    sets: list[dict[str, Rows]]  # what the figures of each series draw, by the figure's name
-    cards: list[list[Row]]  # of each series
-    papers: Mapping[str, list[Row]]  # tables of each run with effects
-    figures: list[Mapping[str, Row]]  # specifications of each series, by the figure's name
+    sets: list[dict[str, Rows]]  # per series, what its figures draw, by the figure's name
+    cards: list[list[Row]]  # per series
+    papers: Mapping[str, list[Row]]  # tables, per run with effects
+    figures: list[Mapping[str, Row]]  # specifications per series, by the figure's name
 
     @property
     def top_count(self) -> int:
@@ -56,22 +56,22 @@ class Content:
 
     @property
     def has_intervals(self) -> bool:
-        """Whether there is any interval to draw."""
+        """Whether any interval can be drawn."""
         return self.inputs.intervals.height > 0
 
     @property
     def has_signs(self) -> bool:
-        """Whether it was measured how far the text settles the sign of a neuron."""
+        """Whether it is known which signs the text settles."""
         return self.inputs.influence["settled_role"].count() > 0
 
     @property
     def runs(self) -> list[Row]:
-        """Rows of all runs, as the series order them."""
+        """Rows of all runs, in the order of the series."""
         return [run.row for one in self.series for run in one.runs]
 
     @property
     def has_decisions(self) -> bool:
-        """Whether it was tested that there are plateaus."""
+        """Whether plateaus were tested for."""
         return self.inputs.decisions.height > 0
 
     def revisions(self, run_id: str) -> str:
@@ -80,11 +80,11 @@ class Content:
         return f"{row['model']} {row['revision']} on {row['corpus']}"
 
     def verdicts(self, series: Series) -> Row:
-        """How many rows of the papers' tables agree, differ and cannot be told."""
+        """How many rows of the papers' tables agree, differ or cannot be decided."""
         return papers.counts(self.papers[series.shown.run_id])
 
     def in_the_text(self, run_id: str, preset: str) -> list[Row]:
-        """What papers print outside their tables, beside what a run gives."""
+        """What papers print outside their tables, next to what a run gives."""
         return papers.in_the_text(self.tables["measured_beside_printed"], run_id, preset)
 
     def group_signs(self, run_id: str) -> dict[str, list[Row]]:
@@ -95,22 +95,22 @@ class Content:
         return {preset: rows for preset in self.presets if (rows := found.filter(preset=preset).to_dicts())}
 
     def of_figure(self, name: str, run_id: str, preset: str) -> list[Row]:
-        """Rows of a frame that only a figure reads, of one run and preset."""
+        """Rows of a frame that only a figure reads, for one run and preset."""
         return self.inputs.of_figures[name].filter(run_id=run_id, preset=preset).to_dicts()
 
     def k(self, series: Series) -> int:
-        """How many neurons of a series count as the most influential."""
+        """How many of a series' neurons count as the most influential."""
         return summary.top_count(self.extents[series.index].neurons)
 
     def lines(self, series: Series, run_id: str, preset: str) -> dict[str, pl.DataFrame]:
-        """The fits of a run that have numbers, as the figures draw them: lines, and the ranks they were fitted to."""
+        """A run's fits that have numbers, as figures draw them: lines, and the ranks they were fitted to."""
         found = {group: self.groups.get((run_id, preset, group)) for group in ("common", "rare")}  # the last on top
         known = {group: row for group, row in found.items() if row and row["kappa"] is not None}
         return {"fits": fits.lines(known, self.extents[series.index].neurons), "windows": fits.windows(known)}
 
 
 def build_content(inputs: ReportInputs) -> Content:
-    """Compute all that a page of `inputs` says. Raises UserError where there is no run to speak of."""
+    """Compute all that a page of `inputs` says. Raises UserError if there is no run."""
     inputs = inputs.conformed(inputs_of_figures())
     if not inputs.runs.height:
         raise UserError("There is no run to report on. Make one first: python cli.py ingest --model ID_OR_FOLDER.")
@@ -154,7 +154,7 @@ def build_content(inputs: ReportInputs) -> Content:
 
 
 def _rows_of_figures(subject: Subject) -> dict[str, Rows]:
-    """The rows of every figure of a series that has any."""
+    """The rows of every figure of a series, for figures that have rows."""
     drawn: dict[str, Rows] = {}
     for figure in _possible(subject):
         rows = figure.rows(subject) if figure.rows else {}
@@ -164,19 +164,19 @@ def _rows_of_figures(subject: Subject) -> dict[str, Rows]:
 
 
 def _specifications(subject: Subject, drawn: Mapping[str, Rows]) -> dict[str, Row]:
-    """The specification of every figure of a series that there is anything to draw in."""
+    """The specification of every figure of a series that has something to draw."""
     chosen = [figure for figure in _possible(subject) if figure.rows is None or figure.name in drawn]
     return {figure.name: specification(figure.chart(subject, drawn.get(figure.name, {}))) for figure in chosen}
 
 
 def _possible(subject: Subject) -> list[Figure]:
-    """The figures that are of a series with so many checkpoints."""
+    """The figures for a series with so many checkpoints."""
     steps = len(subject.series.measured)
     return [figure for figure in figures() if steps > int(figure.over_training)]
 
 
 def _beside(inputs: ReportInputs) -> dict[str, pl.DataFrame]:
-    """The inputs that are written beside the page as they are."""
+    """The inputs that are written next to the page as they are."""
     frames = {one.name: getattr(inputs, one.name) for one in INPUTS if one.beside}
     return frames | {one.name: inputs.of_figures[one.name] for one in inputs_of_figures() if one.beside}
 
@@ -193,7 +193,7 @@ def _rows(frame: pl.DataFrame) -> dict[tuple[str, str], list[Row]]:
 
 
 def _checks(quality: pl.DataFrame, series: list[Series]) -> list[Row]:
-    """The checks of the runs of this report, failed ones first, then in the order of the runs."""
+    """The checks on this report's runs, failed ones first, then in the order of the runs."""
     place = {run.run_id: run.index for one in series for run in one.runs}
     rows = [row for row in quality.iter_rows(named=True) if row["run_id"] in place]
     return sorted(rows, key=lambda row: (row["success"] is not False, place[row["run_id"]]))

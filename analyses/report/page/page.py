@@ -1,4 +1,4 @@
-"""The page: one HTML text that needs nothing but itself."""
+"""The page: one self-contained HTML text."""
 
 import base64
 import hashlib
@@ -22,7 +22,7 @@ from rare_tokens.analyses.report.page.content import Content
 
 
 def render_page(content: Content) -> str:
-    """The page of `content`: HTML that loads nothing, runs only its own two scripts, and holds every token inert."""
+    """The page of `content`: HTML that loads nothing, runs only its own two scripts, and keeps every token inert."""
     library, script = _library(), _script()
     return _template().render(
         content=content,
@@ -72,7 +72,7 @@ class _Texts:
 
 
 def _run_data(one: Series, run: Run, content: Content, texts: _Texts) -> dict[str, Any]:
-    """What the script reads of a run besides its points; tables and fits by preset."""
+    """What the script reads about a run besides its points; tables and fits by preset."""
     tables = {
         name: {
             preset: [
@@ -126,18 +126,18 @@ def _template() -> jinja2.Template:
 
 @cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert: no address is asked."""
+    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert: nothing is downloaded."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", charts.VEGA_LITE)
 
 
 def _script() -> str:
-    """The page's own script: its parts share one scope, and none of their names is global."""
+    """The page's own script: its parts share one scope, and no name is global."""
     parts = "\n".join(_resource(name) for name in ("points.js", "tables.js", "page.js"))
     return f'(function () {{\n"use strict";\n{parts}}})();\n'
 
 
 def _policy(*scripts: str) -> str:
-    """A content security policy under which only these scripts run and nothing at all is fetched."""
+    """A content security policy under which only these scripts run and nothing is fetched."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{value}'" for value in hashes)
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"

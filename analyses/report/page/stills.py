@@ -1,4 +1,4 @@
-"""The figures as files: SVG and PNG of what a page shows first, drawn by vl-convert, in the colours of paper."""
+"""The figures as files: SVG and PNG of what a page shows first, drawn by vl-convert, in colours for paper."""
 
 import json
 import re
@@ -15,9 +15,9 @@ from rare_tokens.analyses.report.figures import charts, figures
 from rare_tokens.analyses.report.figures.figure import Figure, shown_rows
 from rare_tokens.analyses.report.page.content import Content
 
-WIDTH = 640  # pixels of a figure that takes the width of its place in a page
-SCALE = 2.0  # of a PNG
-FONT = "Open Sans, sans-serif"  # vl-convert has it in itself, so that a figure looks alike on every machine
+WIDTH = 640  # pixels of a figure that takes its place's full width in a page
+SCALE = 2.0  # for PNG
+FONT = "Open Sans, sans-serif"  # vl-convert ships it, so a figure looks alike on every machine
 Data = dict[str, pl.DataFrame]  # by the data set's name
 _COLUMNS = {"neuron": "neuron", "rank": "rank", "influence": "influence", "deviation": "deviation", "role": "role"}
 
@@ -33,7 +33,7 @@ def stills(content: Content) -> Iterator[tuple[str, str, bytes]]:
 
 
 def drawings(one: Series, content: Content, preset: str) -> dict[str, tuple[Mapping[str, Any], Data]]:
-    """Every figure of a series with its data sets; a figure of several panels is one drawing a panel."""
+    """Every figure of a series with its data sets; a figure with several panels is one drawing per panel."""
     specifications = content.figures[one.index]
     return {
         name: (specifications[figure.name], data)
@@ -98,12 +98,12 @@ def _with_data(spec: Mapping[str, Any], data: Data) -> dict[str, Any]:
     """A specification with its data sets, a width, legends, and colours instead of the page's variables."""
     text = re.sub(r"var\((--\w+)\)", lambda found: charts.LIGHT[found[1]], json.dumps(spec))
     text = text.replace('"width": "container"', f'"width": {WIDTH}').replace(json.dumps(charts.FONT), json.dumps(FONT))
-    text = re.sub(r', "legend": null|"legend": null, ', "", text)  # in a page its own words are the legend
+    text = re.sub(r', "legend": null|"legend": null, ', "", text)  # in a page, the page's own words are the legend
     whole: dict[str, Any] = json.loads(text)
     whole["config"]["background"] = "white"
     return whole | {"datasets": {name: rows.to_dicts() for name, rows in data.items()}}
 
 
 def _plain(text: str) -> str:
-    """A name that is a file's everywhere."""
+    """A name that is valid for a file everywhere."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)

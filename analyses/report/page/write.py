@@ -1,4 +1,4 @@
-"""The one function of the report that writes: a page, its numbers as JSON, and its tables, or nothing half-made."""
+"""Writes the report: a page, its numbers as JSON, and its tables, never half-made."""
 
 import os
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from rare_tokens.analyses.report.page.stills import stills
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import write_atomically, write_json
 
-FORMAT = 1  # of report.json
+FORMAT = 1  # version of report.json
 
 
 def write_report(inputs: ReportInputs, folder: Path) -> Path:
     """Write ``index.html``, ``report.json``, ``tables/`` (CSV, Parquet) and ``figures/`` (SVG, PNG) into `folder`.
 
-    Everything is computed before the first file is written, every file appears whole, and the page last. Returns the
-    page's path. Raises UserError where there is no run, or the folder cannot be written.
+    Everything is computed before the first file is written, every file appears whole, and the page comes last. Returns
+    the page's path. Raises UserError if there is no run, or the folder cannot be written to.
     """
     content = build_content(inputs)
     index, tables = folder / "index.html", folder / "tables"
@@ -45,7 +45,7 @@ def write_report(inputs: ReportInputs, folder: Path) -> Path:
 def require_writable(folder: Path) -> None:
     """Refuse a folder that a report cannot be written to, before anything is computed.
 
-    Raises UserError where it, or the nearest folder above it that is there, cannot be written.
+    Raises UserError if it, or the nearest existing folder above it, cannot be written to.
     """
     there = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -54,7 +54,7 @@ def require_writable(folder: Path) -> None:
 
 
 def report_json(content: Content) -> dict[str, Any]:
-    """The numbers of the page for a program: runs, what was found for each group, and measured beside printed."""
+    """The numbers of the page for a program: runs, findings per group, and measured next to printed values."""
     rows = {name: content.tables[name].to_dicts() for name in ("runs", "summary", "agreement", "quality")}
     beside = {name: content.tables[name].to_dicts() for name in ("coactivation", "warnings") if name in content.tables}
     return (

@@ -2,15 +2,15 @@
 -- One row per run × preset × token_group × group_name × k × target × attention_layer × head.
 --   run_id              the run
 --   preset              definition of rare and common (see position_group)
---   token_group         rare or common: the positions that means are over, of the subsample
+--   token_group         rare or common: the subsample's positions that means are taken over
 --   layer               layer of the neurons
 --   group_name          group of neurons, chosen on rare tokens (see neuron_group)
 --   k                   neurons in the group
 --   target              head, or layer: all heads of it
 --   attention_layer     layer that was edited, from 0
---   head                which one, from 0
---   positions           that means are over
---   units               of windows, which are resampled
+--   head                index of the head, from 0
+--   positions           positions that means are taken over
+--   units               units of windows, which are resampled
 --   activation_change   mean over the group's neurons of (mean with the edit − mean without) /
 --                       |mean without|
 --   change_low          lower end of its 95 % interval over units
@@ -18,20 +18,20 @@
 --   impact              mean over the group's neurons of the same without sign (NC eq. 3)
 --   pooled_change       sum over the neurons of the change / sum of |mean without|: not moved by a
 --                       neuron whose mean is near 0
---   effect_size         Cohen's d of the group's activation with the edit against without, over
+--   effect_size         Cohen's d between the group's activations with and without the edit, over
 --                       units
 --   p_value             permutation test of the two, paired within units
 --   versus_common       activation_change at rare − at common targets; NULL in rows of common ones
 --   versus_common_low   lower end of its 95 % interval over units
 --   versus_common_high  upper end of the same
---   loss_positions      of the token group in the subsample
+--   loss_positions      positions of the token group in the subsample
 --   delta_loss          mean over these of loss with the edit − without, nats
 --   delta_loss_low      lower end of its 95 % interval over windows
 --   delta_loss_high     upper end of the same
---   reason              why a value is NULL; NULL where there is nothing to say
+--   reason              why a value is NULL; NULL if none is
 --
--- See docs/definitions.md, "Attention"; NC A.5. A head's output at each position of a window is
--- replaced by that at the same place of another window.
+-- See docs/definitions.md, "Attention"; NC A.5. At each position of a window, a head's output is
+-- replaced by that at the same place in another window.
 
 create or replace view activation_patching as
 select

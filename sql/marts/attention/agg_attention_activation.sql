@@ -3,12 +3,13 @@
 --   run_id          the run
 --   layer           layer of the neurons
 --   head_ablation   what replaced a head's output: zero, mean or uniform
---   edit            see dim_attention_edit; 0 is none
+--   edit            see dim_attention_edit; 0 means unedited
 --   cell            see dim_attention_cell
 --   neuron          its index in the layer
---   activation_sum  of edit 0 the activation, of any other its change; summed over positions
+--   activation_sum  for edit 0 the activation, for others its change, summed over positions
 --
--- No rows where there is no path to the neurons; patches only in cells of the subsample.
+-- An edit without a path to the neurons has no rows; patches have rows only in the subsample's
+-- cells.
 
 create or replace view agg_attention_activation as
 select

@@ -2,13 +2,13 @@
 -- One row per run × head_ablation × attention_layer × head × cell × distance.
 --   run_id           the run
 --   head_ablation    what replaced a head's output: zero, mean or uniform
---   attention_layer  layer whose attention it is about, from 0
---   head             which one, from 0
+--   attention_layer  layer of the attention, from 0
+--   head             index of the head, from 0
 --   cell             see dim_attention_cell
 --   distance         tokens back; 0 is the position itself
 --   weight_sum       attention weight on that token, summed over positions
 --
--- Over all distances the weights of a position sum to 1.
+-- The weights of a position sum to 1 over all distances.
 
 create or replace view agg_attention_distance as
 select

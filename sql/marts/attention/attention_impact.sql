@@ -7,12 +7,12 @@
 --   layer            layer of the neurons
 --   edit             see dim_attention_edit
 --   neuron           its index in the layer
---   positions        that the means are over
---   mean_activation  without the edit
---   mean_change      of the activation by the edit
+--   positions        positions that the means are taken over
+--   mean_activation  mean activation without the edit
+--   mean_change      mean change of the activation by the edit
 --
--- NC eq. 3: impact is |mean_change| / |mean_activation|. Patches are over the subsample, so are
--- their means.
+-- NC eq. 3: impact is |mean_change| / |mean_activation|. Patches, and so their means, cover only
+-- the subsample.
 
 create or replace view attention_impact as
 select

@@ -1,4 +1,4 @@
--- attention_unit: what an edit does to the neurons of a group, unit by unit of windows.
+-- attention_unit: what an edit does to a group's neurons, per unit of windows.
 -- One row per run × head_ablation × preset × token_group × group × edit × window_id × neuron.
 --   run_id          the run
 --   head_ablation   what replaced a head's output: zero, mean or uniform
@@ -7,14 +7,14 @@
 --   layer           layer of the neurons
 --   group_name      group of neurons, chosen on rare tokens (see neuron_group)
 --   k               neurons in the group
---   edit            see dim_attention_edit; 0 is none
+--   edit            see dim_attention_edit; 0 means unedited
 --   window_id       first window of the unit
---   neuron          of the group
---   positions       of the token group in the unit
---   activation_sum  of edit 0 the activation, of any other its change; summed over the positions
---   has_loss        whether the unit is of the subsample whose loss was measured
+--   neuron          neuron of the group
+--   positions       positions of the token group in the unit
+--   activation_sum  for edit 0 the activation, for others its change, summed over the positions
+--   has_loss        whether the unit is in the subsample whose loss was measured
 --
--- What windows are resampled from (docs/definitions.md, "Attention").
+-- Units are resampled from this (docs/definitions.md, "Attention").
 
 create or replace view attention_unit as
 with member as (

@@ -3,14 +3,14 @@
 --   run_id                  the run
 --   head_ablation           what replaced a head's output: zero; mean, its mean over the sampled
 --                           positions; uniform, what even attention gives (NC eq. 8)
---   layers                  whose heads were edited
---   heads                   how many each of them has
+--   layers                  layers whose heads were edited
+--   heads                   number of heads in each of them
 --   loss_positions          positions at which the loss was measured, in whole windows drawn by
 --                           the run's seed
---   windows_per_unit        windows whose activations are summed together, at most; units are what
---                           is resampled
+--   windows_per_unit        the most windows whose activations are summed together; units are
+--                           resampled
 --   structural_check_error  largest error against the hooked model, in units of its tolerance
---   seconds                 time that the measurement took, from its last interruption on
+--   seconds                 duration of the measurement since its last interruption
 --   code_version            version of this package that measured it
 --
 -- Added by `ingest --attention`.

@@ -1,16 +1,16 @@
 -- dim_attention_cell: positions of a run whose activations and attention are summed together.
--- One row per run × head_ablation × cell × token group that it is in.
+-- One row per run × head_ablation × cell × token group that holds it.
 --   run_id         the run
 --   head_ablation  what replaced a head's output: zero, mean or uniform
 --   cell           number of the cell, from 0
 --   preset         definition of rare and common (see position_group)
 --   token_group    rare or common
---   window_id      first window of the unit that the cell is of
---   positions      in the cell
---   has_loss       whether the unit is of the subsample whose loss was measured
+--   window_id      first window of the cell's unit
+--   positions      positions in the cell
+--   has_loss       whether the unit is in the subsample whose loss was measured
 --
--- A cell is what a unit of windows has of positions that are in the same token groups. The cells of
--- a token group make it up whole.
+-- A cell holds the positions of a unit of windows that are in the same token groups. A token group
+-- is the union of its cells.
 
 create or replace view dim_attention_cell as
 select

@@ -6,7 +6,7 @@
 --   position_id    the position
 --   delta_loss     loss with the edit − loss without, nats
 --
--- The edit is at every position of the window.
+-- The edit acts at every position of the window.
 
 create or replace view fct_attention_effect as
 select

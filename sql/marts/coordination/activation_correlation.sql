@@ -2,30 +2,29 @@
 -- One row per run × preset × token_group × space × group × draw × comparison × other group.
 --   run_id             the run
 --   preset             definition of rare and common (see position_group)
---   token_group        positions that it is measured over, and the influence that ranks the
---                      neurons: rare
+--   token_group        rare: the positions measured, and the influence that ranks the neurons
 --   layer              layer of the neurons
 --   space              activation, which ES prints, or abs_activation, the absolute values
 --   group_name         group of neurons (see neuron_group)
 --   k                  neurons in the group
 --   draw               0 the group itself; 1, 2 … the random groups (control)
---   pool               where the random groups beside it are drawn: disjoint, or layer where the
---                      tested groups hold too much of it (see neuron_group)
---   comparison         within a group, between two groups of a kind, or of a group with all random
+--   pool               where its random groups are drawn: disjoint, or layer if the tested groups
+--                      hold too much of it (see neuron_group)
+--   comparison         within a group, between two groups of a kind, or a group with all random
 --                      ones
 --   other_group        group that it is compared with
 --   other_k            neurons in the other group
 --   other_draw         NULL for random: the mean is over all draws
 --   positions          number of positions
---   pairs              of neurons that have a value
---   undefined_neurons  of the group, constant over these positions
+--   pairs              pairs of neurons that have a value
+--   undefined_neurons  neurons of the group that are constant over these positions
 --   mean_correlation   mean over the pairs
 --   low                lower end of the 95 % interval over windows; NULL for random groups
 --   high               upper end of the same
---   reason             why a value is NULL; NULL where there is nothing to say
+--   reason             why a value is NULL; NULL if none is
 --
 -- See docs/definitions.md, "Coordination"; ES §3.3, table 1. In a gated MLP the up projection gives
--- an activation its sign; abs_activation shows what acts together whatever the sign.
+-- an activation its sign; abs_activation shows which neurons act together whatever the sign.
 
 create or replace view activation_correlation as
 select

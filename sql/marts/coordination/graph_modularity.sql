@@ -1,27 +1,26 @@
--- graph_modularity: how well the signed correlation graph of a group divides into communities.
+-- graph_modularity: how well a group's signed correlation graph divides into communities.
 -- One row per run × preset × token_group × group_name × k × draw × method × communities_asked.
 --   run_id                  the run
 --   preset                  definition of rare and common (see position_group)
---   token_group             positions that it is measured over, and the influence that ranks the
---                           neurons: rare
+--   token_group             rare: the positions measured, and the influence that ranks the neurons
 --   layer                   layer of the neurons
 --   group_name              group of neurons (see neuron_group)
 --   k                       neurons in the group
 --   draw                    0 the group itself; 1, 2 … the random groups (control)
---   pool                    where the random groups beside it are drawn: layer (see neuron_group)
+--   pool                    where its random groups are drawn: layer (see neuron_group)
 --   method                  louvain on |w|, leiden on the signed graph, spectral on |w|
---   communities_asked       of spectral clustering; NULL for the others
+--   communities_asked       number that spectral clustering is asked for; NULL for the others
 --   threshold               edges are |correlation| above it
 --   positions               number of positions
---   undefined_neurons       of the group: constant, so isolated
+--   undefined_neurons       neurons of the group that are constant, so isolated
 --   edges                   pairs above the threshold
 --   negative_edges          those with a negative correlation
 --   isolated                neurons without an edge; in no community
---   components              connected, of the other neurons
+--   components              connected components of the other neurons
 --   runs                    seeds of Louvain and Leiden, starts of k-means
---   modularity              NC eq. 6 on |w|, of the best partition
---   signed_modularity       NC eq. 7, of the same partition
---   communities             of the same partition: how many
+--   modularity              NC eq. 6 on |w|, for the best partition
+--   signed_modularity       NC eq. 7, for the same partition
+--   communities             number of communities in the same partition
 --   signed_modularity_low   lower end of its 95 % interval over windows; NULL for random groups and
 --                           spectral
 --   signed_modularity_high  upper end of the same
@@ -29,10 +28,10 @@
 --   signed_modularity_sd    over the runs
 --   communities_mean        over the runs
 --   communities_sd          over the runs
---   run_signed_modularity   of each run
+--   run_signed_modularity   signed modularity of each run
 --   neurons                 those that have an edge
 --   labels                  the community of each in the best partition, from 1
---   reason                  why a value is NULL; NULL where there is nothing to say
+--   reason                  why a value is NULL; NULL if none is
 --
 -- See docs/definitions.md, "Graph"; NC §2, 3, A.1 to A.4, table 1.
 

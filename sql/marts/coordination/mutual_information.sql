@@ -1,28 +1,27 @@
--- mutual_information: mean mutual information of the pairs within and between groups.
+-- mutual_information: mean mutual information of pairs within and between groups.
 -- One row per run × preset × token_group × estimator × group × draw × comparison × other group.
 --   run_id             the run
 --   preset             definition of rare and common (see position_group)
---   token_group        positions that it is measured over, and the influence that ranks the
---                      neurons: rare
+--   token_group        rare: the positions measured, and the influence that ranks the neurons
 --   layer              layer of the neurons
 --   estimator          binned (16 bins of equal frequency) or ksg (3 neighbours)
 --   group_name         group of neurons (see neuron_group)
 --   k                  neurons in the group
 --   draw               0 the group itself; 1, 2 … the random groups (control)
---   pool               where the random groups beside it are drawn: layer (see neuron_group)
---   comparison         within a group, between two groups of a kind, or of a group with all random
+--   pool               where its random groups are drawn: layer (see neuron_group)
+--   comparison         within a group, between two groups of a kind, or a group with all random
 --                      ones
 --   other_group        group that it is compared with
 --   other_k            neurons in the other group
 --   other_draw         NULL for random: the mean is over all draws
 --   positions          number of positions
---   pairs              of neurons that have a value
---   undefined_neurons  of the group, constant over these positions
+--   pairs              pairs of neurons that have a value
+--   undefined_neurons  neurons of the group that are constant over these positions
 --   mean_information   mean over the pairs, nats
---   reason             why a value is NULL; NULL where there is nothing to say
+--   reason             why a value is NULL; NULL if none is
 --
--- See docs/definitions.md, "Coordination"; ksg is for the tested groups and a few random ones, over
--- 1,000 positions.
+-- See docs/definitions.md, "Coordination"; ksg covers only the tested groups and a few random ones,
+-- over 1,000 positions.
 
 create or replace view mutual_information as
 select

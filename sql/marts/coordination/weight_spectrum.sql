@@ -2,26 +2,27 @@
 -- One row per run × preset × token_group × matrix × standardised × group_name × k × draw × rule.
 --   run_id              the run
 --   preset              definition of rare and common (see position_group)
---   token_group         influence that ranks the neurons: rare
+--   token_group         rare: the influence that ranks the neurons
 --   layer               layer of the neurons
 --   matrix              w_out or w_in
---   standardised        each row to mean 0 and variance 1 first
+--   standardised        whether each row is first scaled to mean 0 and variance 1
 --   group_name          layer: all neurons
 --   k                   neurons
 --   draw                0 the group itself; 1, 2 … the random groups (control)
---   pool                where the random groups beside it are drawn: disjoint, or layer where the
---                       tested groups hold too much of it (see neuron_group)
+--   pool                where its random groups are drawn: disjoint, or layer if the tested groups
+--                       hold too much of it (see neuron_group)
 --   rule                how tail_size is chosen: fix_finger, mid or tenth
---   eigenvalues         that are not zero
+--   eigenvalues         number of non-zero eigenvalues
 --   largest_eigenvalue  the largest
 --   alpha               Hill's estimate (eq. 11)
---   alpha_low           95 % interval if the tail were independent Pareto draws; NULL for controls
+--   alpha_low           lower end of the 95 % interval, as if the tail were independent Pareto
+--                       draws; NULL for controls
 --   alpha_high          upper end of the same
 --   density_exponent    α + 1, which WeightWatcher and powerlaw print as alpha
 --   tail_size           k of eq. 11
 --   lambda_min          smallest eigenvalue of the tail
---   distance            D, Kolmogorov–Smirnov, of the tail from the power law
---   reason              why a value is NULL; NULL where there is nothing to say
+--   distance            D, Kolmogorov–Smirnov distance between the tail and the power law
+--   reason              why a value is NULL; NULL if none is
 --
 -- See docs/definitions.md, "Spectra"; ES §2.2, 3.4, 4.3, table 4: eigenvalues of W Wᵀ / d.
 

@@ -3,9 +3,9 @@
 --   run_id          the run
 --   document_id     number of the document within the run, from 0
 --   document_hash   SHA-256 of its text
---   domain          label of the corpus it is from
+--   domain          label of its corpus
 --   tokens          its length in tokens
---   first_position  first position whose target lies in it; NULL where none was sampled
+--   first_position  first position whose target lies in it; NULL if none was sampled
 
 create or replace view dim_document as
 select

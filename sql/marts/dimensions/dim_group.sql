@@ -2,12 +2,12 @@
 -- One row per run × group_name.
 --   run_id                  the run
 --   layer                   layer of the neurons
---   group_name              as the file named it; PRESET:NAME of a group of neuron_group
+--   group_name              its name in the file, or PRESET:NAME for a group of neuron_group
 --   k                       neurons in the group
 --   neurons                 their indices in the layer, ascending
---   source                  the file, or the rows of neuron_group, that the group was read from
---   structural_check_error  largest error of its effects at the positions that were compared with
---                           the hooked model, in units of its tolerance
+--   source                  the file, or the rows of neuron_group, it was read from
+--   structural_check_error  largest error of its effects, at the positions compared with the hooked
+--                           model, in units of its tolerance
 
 create or replace view dim_group as
 select

@@ -3,7 +3,7 @@
 --   run_id                 the run
 --   layer                  layer of the neuron, counted from 0
 --   neuron                 its index in the layer, from 0
---   mean_activation        mean over the run's positions, which a mean ablation puts in its place
+--   mean_activation        mean over the run's positions, which replaces it in a mean ablation
 --   w_out_norm             length of its row of the output projection
 --   null_space_share       share of that row in the least singular directions of the unembedding
 --   logit_variance         variance over the vocabulary of its effect on the logits

@@ -2,13 +2,13 @@
 -- One row per run × position.
 --   run_id           the run
 --   position_id      0 … T − 1, in reading order
---   window_id        window it lies in: position_id // window_length
+--   window_id        its window: position_id // window_length
 --   window_offset    place in the window, from 0
---   document_id      document of the target; NULL where the target is a separator
+--   document_id      document of the target; NULL if the target is a separator
 --   input_token_id   token at the position
 --   target_token_id  token that follows it, whose loss is measured
 --   loss             cross-entropy of the target without ablation, nats
---   entropy          of the model's prediction without ablation, nats
+--   entropy          entropy of the model's prediction without ablation, nats
 
 create or replace view dim_position as
 select

@@ -1,4 +1,4 @@
--- dim_run: what was ingested, from which model and text, how, and how far it got.
+-- dim_run: what was ingested: from which model and text, how, and how far it got.
 -- One row per run.
 --   run_id                  the run: model, revision and a hash over what identifies it
 --   run_key                 small integer that stands for run_id in the stored facts
@@ -6,9 +6,9 @@
 --   revision                branch, tag, commit or checkpoint of the model
 --   layer                   layer whose MLP neurons were ablated, counted from 0
 --   status                  running, published, rejected (failed its checks; no facts here) or
---                           missing (the revision has no weights, or the corpora no positions of
---                           the kind asked for); the command `runs` also tells
---                           interrupted and staged runs, which it sees from the parts folder
+--                           missing (the revision has no weights, or the corpora lack the positions
+--                           asked for); the command `runs` also shows interrupted and staged runs,
+--                           which it sees in the parts folder
 --   positions               T, sampled positions
 --   neurons                 N, neurons of the layer
 --   window_length           predicted positions in a window
@@ -18,30 +18,31 @@
 --   model_hash              hash of the weights
 --   corpus_hash             hash of the documents drawn
 --   ablation                what replaces an activation: mean or zero
---   seed                    of the sample
+--   seed                    seed of the sample
 --   dtype                   number format of the forward pass
---   device                  what it ran on
+--   device                  device that it ran on
 --   tolerance               absolute tolerance on delta_loss, nats
---   exact_pairs             pairs recomputed exactly because their error bound was over tolerance
+--   exact_pairs             pairs recomputed exactly because their error bound exceeded the
+--                           tolerance
 --   self_check_error        largest error of the numeric self-check, in units of its tolerance
 --   structural_check_error  largest error against the hooked model, in units of its tolerance
---   options                 what the command was given, by option, defaults included, JSON; folders
---                           of a path are left out
---   facts                   what was found or chosen for it instead, JSON: path (moments or dense)
---                           and what makes it dense (between), device, offloaded_bytes; of matched
+--   options                 the command's options, defaults included, JSON; folders of a path are
+--                           left out
+--   facts                   what was found or chosen for the run, JSON: path (moments or dense) and
+--                           what makes it dense (between), device, offloaded_bytes; for matched
 --                           contexts also tagger, rare_tokens, rare_tokens_met, pairs and
 --                           matched_contexts
 --   created_at              start of the ingest, UTC
---   seconds                 time that the ingest took
+--   seconds                 duration of the ingest
 --   code_version            version of this package that wrote the run
 --   separator_token_id      token between packed documents; its positions are in no token group
 --   effects                 which effects fct_effect holds for the run
 --   packages                versions of the packages that the numbers depend on, JSON
 --   frequency_source        the frequency source in words
 --   status_reason           why the run was rejected, is missing, or was published all the same
---   stage_seconds           time by stage of the ingest, JSON
---   warnings                what the ingest warned of
---   identity                the values that run_id is a hash of, JSON
+--   stage_seconds           duration of each stage of the ingest, JSON
+--   warnings                what the ingest warned about
+--   identity                the values whose hash is in run_id, JSON
 --   published_at            when its facts became visible here, UTC
 --   contexts                what its positions are: a sample of the corpus, or nc-matched
 --   store                   where its facts are: native (in the warehouse) or parquet (fact_file)

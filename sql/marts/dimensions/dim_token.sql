@@ -2,8 +2,8 @@
 -- One row per tokenizer × token.
 --   tokenizer_id  the tokenizer
 --   token_id      number of the token
---   text          the decoded token, with its leading space where it has one
---   is_word       stripped, it is alphabetic, of two letters or more, and in the dictionary
+--   text          the decoded token, with its leading space if it has one
+--   is_word       stripped, it is alphabetic, has two letters or more, and is in the dictionary
 --   starts_word   it begins a new word
 --   is_special    a separator, begin or other special token
 

@@ -3,7 +3,7 @@
 --   run_id     the run
 --   layer      layer of the neuron
 --   neuron     its index in the layer
---   direction  up: a larger activation raises the logit; down: it lowers it
+--   direction  up: a larger activation raises the logit; down: lowers it
 --   rank       1 = moved most
 --   token_id   the token
 --   logit      change of the centred logit per unit of activation, before the final norm's scale

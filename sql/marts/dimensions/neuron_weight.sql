@@ -4,7 +4,7 @@
 --   layer   layer of the neuron
 --   neuron  its index in the layer
 --   w_out   its row of the output projection, of the residual width
---   w_in    its row of the input projection; of the gate's where the MLP is gated
+--   w_in    its row of the input projection, or of the gate's if the MLP is gated
 --   w_up    its row of the up projection of a gated MLP; else NULL
 
 create or replace view neuron_weight as

@@ -1,20 +1,23 @@
--- position_context: which pair of a rare and a common token each matched position belongs to.
--- One row per run × position; only of runs with --contexts nc-matched.
+-- position_context: the pair of rare and common token that each matched position belongs to.
+-- One row per run × position; only in runs with --contexts nc-matched.
 --   run_id          the run
---   position_id     the position; its target is the token that is matched
---   pair_id         the pair: one rare token and the common one it is matched to
---   context_id      context of the pair: an occurrence of each, alike in all the columns below
+--   position_id     the position; its target is the matched token
+--   pair_id         the pair: one rare token and the common one it is matched with
+--   context_id      context within the pair: one occurrence of each token, alike in all the columns
+--                   below
 --   token_group     rare or common: which of the two the target is
 --   token_id        the target
---   domain          label of the corpus that it is from
---   part_of_speech  of the word that the target is or is in, a universal part of speech
---   sentence_place  of that word in its sentence: beginning, middle or end, by thirds of the words
+--   domain          label of its corpus
+--   part_of_speech  universal part of speech of the word that the target is, or is in
+--   sentence_place  place of that word in its sentence: beginning, middle or end, by thirds of the
+--                   words
 --   is_whole_word   the target is the whole word
---   syntactic_role  of that word, alike where possible; NULL where the tagger knows none
---   document_id     document that it is from
+--   syntactic_role  syntactic role of that word, alike where possible; NULL if the tagger gives
+--                   none
+--   document_id     its document
 --
--- See docs/definitions.md, "Tokens"; NC A.6. Which tagger was used, and how many rare tokens were
--- met, is in dim_run.facts.
+-- See docs/definitions.md, "Tokens"; NC A.6. dim_run.facts says which tagger was used and how many
+-- rare tokens were met.
 
 create or replace view position_context as
 select

@@ -1,16 +1,16 @@
--- position_frequency: how frequent the target of each position is, by the run's own source.
--- One row per run × position whose target has a count and is no separator.
+-- position_frequency: how frequent each position's target is in the run's own source.
+-- One row per run × position whose target has a count and is not a separator.
 --   run_id                 the run
 --   position_id            the position
---   window_id              window it lies in
+--   window_id              its window
 --   token_id               its target
---   frequency              of the target in the run's frequency source
+--   frequency              frequency of the target in the run's frequency source
 --   percentile             type percentile of the target
 --   occurrence_percentile  occurrence percentile of the target
 --   is_word                the target is a correctly spelled word
 --   is_elbow               the target lies at the elbow of the frequency curve
 --
--- What every token group is made from. A position that is not here belongs to no group.
+-- Every token group is made from this. A position that is not here belongs to no group.
 
 create or replace view store.position_frequency as
 select

@@ -2,19 +2,19 @@
 -- One row per preset.
 --   preset        its name
 --   in_words      which tokens are rare, in words
---   percentile    where the line is drawn: rare below it, common at or above it; NULL: no line,
---                 rare tokens are matched with common ones (see position_context)
+--   percentile    the line: rare below it, common at or above it; NULL: no line, rare tokens are
+--                 matched with common ones (see position_context)
 --   occurrences   the line is drawn by occurrence percentile, not by type percentile
 --   words         only words are rare
 --   elbow         tokens at the elbow of the frequency curve are in a group too
 --   strict        common tokens lie above the line: one exactly on it is in neither group
---   rare_below    frequency that rare tokens stay below; NULL: no bound
---   common_above  frequency that common tokens exceed; NULL: no bound
+--   rare_below    frequency below which tokens are rare; NULL: no bound
+--   common_above  frequency above which tokens are common; NULL: no bound
 --   least_source  tokens that the frequency source must have; NULL: any number
---   paper         where the definition is from
+--   paper         source of the definition
 --
--- percentile to strict are the parameters of group_where and influence_where that draw the same
--- line. The rows are those of common/presets.py, which `store.preset` shows.
+-- The columns percentile to strict are the parameters of group_where and influence_where that draw
+-- the same line. `store.preset` shows the rows of common/presets.py.
 
 create or replace view preset as
 select

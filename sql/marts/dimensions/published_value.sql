@@ -3,13 +3,14 @@
 --   paper       ES, DS, NC
 --   place       section, table or appendix
 --   model       NULL: stated for all models
---   group_name  neurons or tokens it is about; a pair of groups as `boost_random`; NULL: about none
+--   group_name  neurons or tokens it is about; a pair of groups is spelled `boost_random`; NULL:
+--               none
 --   quantity    what is printed
 --   relation    `=`, `<`, `>`, `≤`, `≈`: how the paper states it
---   value       lower end where a range is printed
+--   value       the value, or the lower end of a printed range
 --   value_to    upper end of a printed range, else NULL
---   plus_minus  as printed; the papers do not say of what kind
---   unit        of the value
+--   plus_minus  as printed; the papers do not say what kind of error it is
+--   unit        unit of the value
 --   kind        `result`, `setting` of the method, or `claim` about what a value means
 --   note        what to know about it
 

@@ -1,22 +1,22 @@
--- quality_result: what the checks of each run found, the refused runs' too.
+-- quality_result: what the checks of each run found, refused runs included.
 -- One row per run × suite × relation × expectation.
 --   run_id        the run
 --   suite         parts: what ingest wrote; marts: what publishing computed from it; drift: against
 --                 the previous training step of the same model; groups: groups ablated at once
 --   relation      the relation it is about
 --   expectation   what must hold
---   observed      how many rows, neurons or values do not keep to it; or the value that must lie
---                 within what is expected
+--   observed      how many rows, neurons or values violate it; or the value that must lie within
+--                 the bounds
 --   expected      bounds of observed, both included
 --   success       observed is as expected
---   is_integrity  without it other relations would be wrong or fail: no reason given publishes such
+--   is_integrity  without it other relations would be wrong or fail, so no reason can publish such
 --                 a run
 --   checked_by    publish, or the command check (Great Expectations)
 --   checked_at    UTC
 --   least         lower bound of observed; NULL: none
 --   most          upper bound of observed; NULL: none
 --
--- A run that was published for a reason although a check failed has the reason in dim_run.
+-- For a run that was published although a check failed, dim_run has the reason.
 
 create or replace view quality_result as
 select

@@ -1,17 +1,16 @@
 -- run_warning: what to know about a run's token groups before reading its results.
 -- One row per run × kind × preset, of published runs that exceed a limit.
 --   run_id     the run
---   kind       few_tokens: its frequency source has few tokens; large_elbow: the preset leaves many
---              positions out with the elbow
---   preset     the preset that it is about; NULL: every preset
+--   kind       few_tokens: its frequency source has few tokens; large_elbow: the preset's elbow
+--              leaves out many positions
+--   preset     the preset concerned; NULL: every preset
 --   message    the warning in words, with its numbers
---   observed   few_tokens: tokens counted in the source; large_elbow: share of the positions that
---              are left out, 0 to 1
+--   observed   few_tokens: tokens counted in the source; large_elbow: share of positions left out,
+--              0 to 1
 --   threshold  limit of observed: the fewest tokens, or the largest share, without a warning
 --
--- The limits are those of common/run_warnings.py, which `store.warning_rule` shows. Positions are
--- those in position_frequency. All is computed from what is stored; what the ingest warned of
--- besides is in dim_run.
+-- `store.warning_rule` shows the limits of common/run_warnings.py. Positions are those in
+-- position_frequency. All is computed from what is stored; dim_run has the ingest's own warnings.
 
 create or replace view run_warning as
 with run as (

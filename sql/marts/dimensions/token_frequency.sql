@@ -1,14 +1,14 @@
--- token_frequency: how often each token occurs in a frequency source, and where that places it.
+-- token_frequency: how often each token occurs in a frequency source, and its rank there.
 -- One row per tokenizer × frequency source × token.
 --   tokenizer_id           the tokenizer
---   frequency_source_id    the frequency source; stored once, however many runs share it
+--   frequency_source_id    the frequency source; stored once for all runs that share it
 --   token_id               number of the token
 --   count                  occurrences in the source
 --   frequency              count / all counts
---   percentile             100 · types with a smaller count / (types − 1); NULL where count is 0
+--   percentile             100 · types with a smaller count / (types − 1); NULL if count is 0
 --   occurrence_percentile  100 · occurrences of types with a smaller count / (occurrences − 1);
---                          NULL where count is 0
---   rank                   1 = most frequent, ties to the lower token_id; NULL where count is 0
+--                          NULL if count is 0
+--   rank                   1 = most frequent, ties to the lower token_id; NULL if count is 0
 --   is_elbow               within one percentile point of the elbow of the log-rank/log-count curve
 --
 -- See docs/definitions.md, "Tokens". Types are tokens with a count above 0; tied counts share the

@@ -1,22 +1,23 @@
--- agg_effect: effects summed over positions that no threshold on a multiple of 5 tells apart.
+-- agg_effect: effects summed over positions that no threshold at a multiple of 5 tells apart.
 -- One row per run × neuron × window × buckets × is_word × is_elbow × matched_group.
 --   run_id             the run
 --   layer              layer of the neuron
 --   neuron             its index in the layer
---   window_id          the window; of matched contexts the pair, whose contexts are not independent
+--   window_id          the window; in matched contexts the pair, whose contexts are not independent
 --   percentile_bucket  stands for the type percentile: comparing it (<, <=, =, >=, >) with 0, 5, …
 --                      50 gives what the percentile itself would give
 --   occurrence_bucket  the same for the occurrence percentile
 --   is_word            the targets are correctly spelled words
 --   is_elbow           the targets lie at the elbow of the frequency curve
---   matched_group      the targets are their pairs' rare or common tokens; NULL in a sample
+--   matched_group      rare or common: what the targets are in their pairs; NULL in a sample
 --   positions          number of positions
 --   abs_delta_sum      Σ |delta_loss|, nats
 --   delta_sum          Σ delta_loss, nats
 --   square_sum         Σ delta_loss², nats²
 --
--- What sensitivity to thresholds and the bootstrap over windows read instead of the facts. Both
--- percentiles rise with the count, so few pairs of buckets occur. Sums are exact (see exact_avg).
+-- The sensitivity to thresholds and the bootstrap over windows read this instead of the facts. Both
+-- percentiles rise with the count, so only few pairs of buckets occur. Sums are exact (see
+-- exact_avg).
 
 create or replace view agg_effect as
 select

@@ -1,14 +1,15 @@
--- fact_file: the Parquet files that hold the facts of runs of the Parquet store.
+-- fact_file: the Parquet files that hold the facts of runs in the Parquet store.
 -- One row per run × block of neurons.
 --   run_id        the run
 --   first_neuron  first neuron whose facts are in the file
---   last_neuron   last one
---   path          of the file, within the folder WAREHOUSE.facts beside the warehouse
+--   last_neuron   last neuron whose facts are in the file
+--   path          its path within the folder WAREHOUSE.facts next to the warehouse
 --   rows          facts in it
 --   bytes         its size
---   sha256        of its bytes, hex
+--   sha256        SHA-256 of its bytes, hex
 --
--- What other engines are to read: a file in that folder that is not listed here is of no run.
+-- Other engines should read these files: a file in that folder that is not listed here belongs to
+-- no run.
 
 create or replace view fact_file as
 select

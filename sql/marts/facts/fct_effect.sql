@@ -4,7 +4,8 @@
 --   layer                        layer of the neuron
 --   neuron                       its index in the layer
 --   position_id                  the position
---   activation                   of the neuron at the position (input of the output projection)
+--   activation                   activation of the neuron at the position (input of the output
+--                                projection)
 --   delta_loss                   loss with the neuron ablated − loss without, nats
 --   direct_delta_loss            the same with the final norm's scale frozen; NULL unless asked for
 --   delta_entropy                change of the prediction's entropy, nats; NULL unless asked for
@@ -12,7 +13,7 @@
 --   frozen_frequency_delta_loss  delta_loss with the logits' part along log unigram frequency
 --                                frozen; NULL unless asked for
 --
--- Any part of a run is quick: the rows are sorted, a filter on run_id or neuron skips the rest.
+-- Reading part of a run is quick: rows are sorted, and a filter on run_id or neuron skips the rest.
 
 -- Where runs have their facts as Parquet, `parquet_facts` puts a view over the files here.
 create or replace view store.parquet_effect as

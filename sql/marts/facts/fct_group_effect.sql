@@ -6,8 +6,8 @@
 --   position_id  the position
 --   delta_loss   loss with all neurons of the group ablated at once − loss without, nats
 --
--- Not the sum of the neurons' own effects, which fct_effect has: what one compensates for is gone
--- too.
+-- This is not the sum of the neurons' own effects in fct_effect: neurons that would compensate for
+-- one another are gone too.
 
 create or replace view fct_group_effect as
 select

@@ -1,14 +1,14 @@
 -- group_activation: how active a group of neurons is at each position, as one number.
 -- Macro group_activation(run, preset_name, draws := 20).
 --   run_id       the run
---   preset       whose rare positions, and whose groups (see neuron_group)
+--   preset       preset of the rare positions and of the groups (see neuron_group)
 --   group_name   boost, suppress, or control: random groups of the same size
---   draw         0 the group itself; 1, 2 … the random groups, up to `draws`, of the pool disjoint
---                where the run has it, else layer
+--   draw         0 the group itself; 1, 2 … the random groups, up to `draws`, from the pool
+--                disjoint if the run has it, else layer
 --   position_id  a position with a rare target
 --   window_id    its window
---   activation   mean over the group's neurons of the activation, each neuron to mean 0 and
---                variance 1 over the rare positions first
+--   activation   mean activation of the group's neurons, each first scaled to mean 0 and variance 1
+--                over the rare positions
 --
 -- ES §6: do influential neurons of several models co-activate? Runs that share their positions can
 -- be joined on position_id.

@@ -6,9 +6,10 @@
 --   bin         from 1, of equal width from the smallest to the largest activation
 --   low         its lower edge
 --   high        its upper edge
---   positions   in the bin
---   rare        of these, with a rare target in preset es
---   delta_loss  mean change of the loss at these positions by ablating the neuron, nats; NULL: none
+--   positions   positions in the bin
+--   rare        how many of these have a rare target in preset es
+--   delta_loss  mean change of the loss at these positions when the neuron is ablated, nats; NULL:
+--               none
 
 create or replace macro neuron_activation(run, neuron_index, bins := 40) as table
 with chosen as (

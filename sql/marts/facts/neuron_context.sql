@@ -1,19 +1,19 @@
--- neuron_context: where a neuron helps and hurts most, and the text that stands there.
+-- neuron_context: where a neuron helps and hurts most, and the text there.
 -- Macro neuron_context(run, neuron_index, contexts := 5, before := 12).
 --   run_id       the run
 --   layer        layer of the neuron
 --   neuron       its index in the layer
 --   direction    helps: ablating it raises the loss; hurts: ablating it lowers it
 --   place        1 = the largest change in that direction
---   position_id  where
+--   position_id  the position
 --   token_group  rare or common in preset es; NULL: neither
---   context      the tokens up to the position, of the same window, decoded and joined
+--   context      the tokens up to the position in the same window, decoded and joined
 --   target       the token that follows, whose loss changes
---   loss         of the target without ablation, nats
---   delta_loss   change by the ablation, nats
---   activation   of the neuron at the position
+--   loss         loss of the target without ablation, nats
+--   delta_loss   change when the neuron is ablated, nats
+--   activation   activation of the neuron at the position
 --
--- The texts are as the tokenizer has them: a page or a terminal must make them harmless.
+-- The texts are the tokenizer's own: a page or a terminal must make them harmless.
 
 create or replace macro neuron_context(run, neuron_index, contexts := 5, before := 12) as table
 with chosen as (

@@ -1,18 +1,18 @@
--- neuron_mediation: by which way each neuron moves the loss of a token group.
+-- neuron_mediation: how each neuron moves the loss of a token group.
 -- One row per run × preset × token_group × neuron.
 --   run_id                  the run
 --   preset                  definition of rare and common (see position_group)
 --   token_group             rare or common
 --   layer                   layer of the neuron
 --   neuron                  its index in the layer
---   direct_share            mean |direct_delta_loss| / mean |delta_loss|: what is left with the
+--   direct_share            mean |direct_delta_loss| / mean |delta_loss|: what remains with the
 --                           final norm's scale frozen; it can exceed 1
 --   frequency_mediation     1 − mean |frozen_frequency_delta_loss| / mean |delta_loss|: what goes
 --                           through the logits' part along log unigram frequency
 --   mean_direct_delta_loss  nats
 --   mean_delta_entropy      change of the prediction's entropy, nats
 --   mean_delta_kl           change of KL(unigram ‖ prediction), nats
---   reason                  why a value is NULL; NULL where there is nothing to say
+--   reason                  why a value is NULL; NULL if none is
 --
 -- See docs/definitions.md, "Neuron effect", as Stolfo et al. measure it: ratios of means, never
 -- means of ratios; NULL where mean |delta_loss| is below 1e-6. The values need `ingest --effects

@@ -1,14 +1,15 @@
--- neuron_target: what a neuron does to each token that is to be predicted.
+-- neuron_target: what a neuron does to each token to be predicted.
 -- Macro neuron_target(run, neuron_index, fewest := 5).
 --   run_id           the run
 --   layer            layer of the neuron
 --   neuron           its index in the layer
 --   token_id         the target
---   text             decoded
---   positions        where it is the target; at least `fewest`
---   mean_delta_loss  mean change of its loss by ablating the neuron, nats: above 0 the neuron helps
+--   text             the decoded token
+--   positions        positions where it is the target; at least `fewest`
+--   mean_delta_loss  mean change of its loss when the neuron is ablated, nats: above 0 the neuron
+--                    helps
 --   sd_delta_loss    standard deviation of the change over these positions
---   mean_activation  of the neuron where it is the target
+--   mean_activation  mean activation of the neuron at these positions
 
 create or replace macro neuron_target(run, neuron_index, fewest := 5) as table
 with chosen as (

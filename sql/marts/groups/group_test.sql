@@ -2,14 +2,13 @@
 -- One row per run × preset × token_group × analysis × statistic × setting × group × test.
 --   run_id          the run
 --   preset          definition of rare and common (see position_group)
---   token_group     positions that it is measured over, and the influence that ranks the neurons:
---                   rare
+--   token_group     rare: the positions measured, and the influence that ranks the neurons
 --   layer           layer of the neurons
 --   analysis        the relation that holds the value
 --   statistic       its column
 --   setting         the values of its other keys: space=activation, comparison=within
 --   group_name      the tested group (see neuron_group)
---   other_group     the other group, where the value is one between two
+--   other_group     the other group, if the value is between two
 --   k               neurons in the group
 --   pool            where the random groups are drawn: disjoint or layer (see neuron_group)
 --   test            control (primary) or mann_whitney (as the papers print it)
@@ -20,20 +19,20 @@
 --   exchangeable    may the two samples be shuffled into each other under the null?
 --   alternative     two-sided, greater or less
 --   value           the group's statistic, or the mean of the sample
---   low             95 % bootstrap interval of the value, over windows
+--   low             lower end of the value's 95 % bootstrap interval over windows
 --   high            upper end of the same
 --   reference_mean  mean of the reference
 --   reference_sd    its standard deviation
---   test_statistic  Mann–Whitney's U; of a control test the value itself
+--   test_statistic  Mann–Whitney's U; in a control test the value itself
 --   cohens_d        difference of means in standard deviations
---   p_value         before correction
---   tests           in the family that the correction is over
+--   p_value         p-value before correction
+--   tests           tests in the family over which p is corrected
 --   p_bonferroni    corrected over the family
 --   p_holm          corrected over the family
---   reason          why a value is NULL; NULL where there is nothing to say
+--   reason          why a value is NULL; NULL if none is
 --
--- See docs/definitions.md, "Tests of significance". The primary p of a control test is (1 + number
--- as extreme) / (1 + C).
+-- See docs/definitions.md, "Tests of significance". The primary p, of a control test, is (1 +
+-- number as extreme) / (1 + C).
 
 create or replace view group_test as
 select

@@ -2,18 +2,18 @@
 -- One row per run × preset × token_group × group_name × k.
 --   run_id            the run
 --   preset            definition of rare and common (see position_group)
---   token_group       the influence that ranks the neurons, and the mean of its signs: rare
+--   token_group       rare: the influence that ranks the neurons, and the mean behind the signs
 --   layer             layer of the neurons
---   group_name        as in neuron_group, random groups left out
---   k                 neurons that it is asked for
---   members           neurons that it has; 0 where it cannot be formed
---   settled_boost     of these, settled_role in neuron_sign is boost; NULL without intervals
---   settled_suppress  of these, it is suppress
---   mixed             of these, it is mixed: the 95 % interval of mean_delta_loss holds 0
---   reason            why a value is NULL, or there is no neuron; NULL where there is none
+--   group_name        as in neuron_group, without random groups
+--   k                 neurons asked for
+--   members           neurons it has; 0 if it cannot be formed
+--   settled_boost     how many have settled_role boost in neuron_sign; NULL without intervals
+--   settled_suppress  how many have settled_role suppress
+--   mixed             how many are mixed: the 95 % interval of mean_delta_loss holds 0
+--   reason            why a value is NULL or there is no neuron; else NULL
 --
--- boost and suppress follow the papers, so they hold every sign that is large enough, mixed ones
--- too; boost_settled and suppress_settled hold none.
+-- boost and suppress follow the papers, so they also hold mixed neurons; boost_settled and
+-- suppress_settled hold none.
 
 create or replace view neuron_group_summary as
 with member as (

@@ -4,19 +4,19 @@
 --   preset       definition of rare and common (see position_group)
 --   token_group  rare or common
 --   layer        layer of the neurons
---   quantity     a column of power_law_fit or regime_fit; or influence, mean_delta_loss, rank,
---                deviation of a neuron
---   neuron       NULL where it is about the whole curve
---   estimate     the value on the windows in hand
+--   quantity     a column of power_law_fit or regime_fit; or, for a neuron, influence,
+--                mean_delta_loss, rank, deviation
+--   neuron       NULL: about the whole curve
+--   estimate     the value on the sampled windows
 --   low          2.5 % point over the samples
 --   high         97.5 % point over the samples
---   determined   false: the interval spans (nearly) all values that are possible
+--   determined   false: the interval spans (nearly) all possible values
 --   windows      number of windows resampled
 --   draws        samples of each bootstrap
---   reason       why a value is NULL; NULL where there is nothing to say
+--   reason       why a value is NULL; NULL if none is
 --
--- Bootstrap over windows, because tokens of one window are not independent. Where the interval of
--- mean_delta_loss holds 0, the sign of a neuron is not settled (mixed).
+-- Windows are resampled, because tokens of one window are not independent. If the interval of
+-- mean_delta_loss holds 0, the neuron's sign is not settled (mixed).
 
 create or replace view influence_interval as
 select

@@ -8,11 +8,11 @@
 --   log_rank           its natural logarithm
 --   local_slope        least-squares slope of log influence over the ranks within ± 0.25 in log
 --                      rank; NULL with fewer than 5 of them
---   second_derivative  the same of the local slopes
---   reason             why a value is NULL; NULL where there is nothing to say
+--   second_derivative  the same, taken of the local slopes
+--   reason             why a value is NULL; NULL if none is
 --
--- See docs/definitions.md, "Influence and the power law"; ES §4.1 and fig. 3. Whether the slope
--- breaks near log rank 5 is regime_decision's slope_break columns.
+-- See docs/definitions.md, "Influence and the power law"; ES §4.1 and fig. 3. The slope_break
+-- columns of regime_decision say whether the slope breaks near log rank 5.
 
 create or replace view influence_slope as
 select

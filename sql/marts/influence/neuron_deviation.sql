@@ -1,4 +1,4 @@
--- neuron_deviation: how far each neuron stands above or below the power law, and on which piece.
+-- neuron_deviation: how far each neuron is above or below the power law, and on which piece.
 -- One row per run × preset × token_group × neuron.
 --   run_id       the run
 --   preset       definition of rare and common (see position_group)
@@ -6,16 +6,16 @@
 --   layer        layer of the neuron
 --   neuron       its index in the layer
 --   rank         its rank by influence
---   deviation    δ = log influence − (β − κ log rank), with power_law_fit's κ and β; NULL where
+--   deviation    δ = log influence − (β − κ log rank), with power_law_fit's κ and β; NULL if
 --                influence is 0 or there is no power law
 --   local_slope  least-squares slope of log influence over the ranks within ± 0.25 in log rank;
 --                NULL with fewer than 5 of them
---   regime       power law or rapid decay: in or after power_law_fit's window; before it plateau
---                where the neuron stands above the power law, else head; NULL where influence
---                is 0 or there is no power law
+--   regime       power law or rapid decay: in or after power_law_fit's window; before it plateau if
+--                the neuron is above the power law, else head; NULL if influence is 0 or there is
+--                no power law
 --
--- The regime here is a label by the fit's breaks; whether there is a plateau at all is decided in
--- regime_decision. A head below the line is no plateau: the papers' plateau is influence that the
+-- The regime here is a label by the fit's breaks; regime_decision decides whether there is a
+-- plateau at all. A head below the line is not a plateau: the papers' plateau is influence that the
 -- power law underestimates (δ > 0). In the head δ is measured against an extrapolation.
 
 create or replace view neuron_deviation as

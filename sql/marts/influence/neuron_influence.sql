@@ -1,4 +1,4 @@
--- neuron_influence: how much each neuron matters to the rare and to the common targets.
+-- neuron_influence: how much each neuron matters to rare and to common targets.
 -- One row per run × preset × token_group × neuron.
 --   run_id               the run
 --   preset               definition of rare and common (see position_group)
@@ -13,8 +13,8 @@
 --   positions            number of positions in the group
 --   role                 boost: ablation raises the group's loss; suppress: lowers it; NULL at 0
 --
--- See docs/definitions.md, "Neuron effect". Sums are of whole units of 2^-40 nats, exact in any
--- order (see exact_avg).
+-- See docs/definitions.md, "Neuron effect". Sums are taken in whole units of 2^-40 nats, so they
+-- are exact in any order (see exact_avg).
 
 create or replace view neuron_influence as
 select

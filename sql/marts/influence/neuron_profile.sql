@@ -1,4 +1,4 @@
--- neuron_profile: the ranking, and beside each neuron what is known of why it stands there.
+-- neuron_profile: the ranking, and what is known about why each neuron has its place.
 -- One row per run × preset × token_group × neuron.
 --   run_id                 the run
 --   preset                 definition of rare and common (see position_group)
@@ -7,7 +7,7 @@
 --   neuron                 its index in the layer
 --   rank                   1 = largest influence
 --   role                   boost or suppress: the sign of mean_delta_loss
---   settled_role           the same where the text settles it, else mixed (see neuron_sign)
+--   settled_role           the same if the text settles it, else mixed (see neuron_sign)
 --   influence              mean |delta_loss| over the group's positions, nats
 --   mean_delta_loss        mean delta_loss over them, nats
 --   mean_delta_low         lower end of its 95 % interval over windows of text
@@ -22,11 +22,11 @@
 --   direct_share           see neuron_mediation
 --   frequency_mediation    see neuron_mediation
 --   raises                 the five tokens whose logits its activation raises most
---   lowers                 the five that it lowers most
+--   lowers                 the five it lowers most
 --
--- See docs/definitions.md, "Entropy and frequency neurons", joined to the ranking. An entropy
--- neuron has a large null_space_share, a small logit_variance and a small direct_share, a frequency
--- neuron a large |frequency_correlation|.
+-- Joins the measures of docs/definitions.md, "Entropy and frequency neurons", to the ranking. An
+-- entropy neuron has a large null_space_share, a small logit_variance and a small direct_share, a
+-- frequency neuron a large |frequency_correlation|.
 
 create or replace view neuron_profile as
 with moved as (

@@ -9,12 +9,12 @@
 --   mean_delta_low   lower end of its 95 % interval over windows of text
 --   mean_delta_high  upper end of the same
 --   role             the sign of mean_delta_loss: boost or suppress; NULL at 0
---   settled_role     role, where the whole interval is on its side of 0; mixed where the interval
---                    holds 0; NULL without an interval or a role
---   reason           why settled_role is NULL; NULL where it is not
+--   settled_role     role if the whole interval is on its side of 0; mixed if the interval holds 0;
+--                    NULL without an interval or a role
+--   reason           why settled_role is NULL; NULL if it is not
 --
--- The one rule of mixed: what shows a role to a reader, and the groups of settled signs, read it
--- here. The intervals are those of influence_interval.
+-- This is the only rule for mixed: whatever shows a role to a reader, and the groups of settled
+-- signs, read it here. The intervals are those of influence_interval.
 
 create or replace view neuron_sign as
 with measured as (

@@ -4,23 +4,23 @@
 --   preset      definition of rare and common (see position_group)
 --   layer       layer of the neurons
 --   step        step of the rare group minus that of the common group (see power_law_fit)
---   step_low    lower end of its 95 % interval: the same windows resampled for both groups
+--   step_low    lower end of its 95 % interval, with the same windows resampled for both groups
 --   step_high   upper end of the same
 --   size        head_rank of the rare group minus that of the common group
 --   size_low    lower end of its interval
 --   size_high   upper end of the same
---   determined  false: the end of one of the heads is not determined, so neither are step and size
+--   determined  false: the end of a head is not determined, so neither are step and size
 --   kappa       κ of the rare group minus κ of the common group
 --   kappa_low   lower end of its interval
 --   kappa_high  upper end of the same
 --   first       head_rank of the rare group
---   shared      of the rare group's first neurons, so many are among as many of the common group's
+--   shared      how many of these neurons are among as many of the common group's
 --   windows     number of windows resampled
 --   draws       bootstrap samples
---   reason      why a value is NULL; NULL where there is nothing to say
+--   reason      why a value is NULL; NULL if none is
 --
--- Whether the plateau is one of rare tokens is this one question. Two verdicts of regime_decision
--- can differ merely because one group has few positions.
+-- This single question tells whether the plateau is one of rare tokens. Two verdicts of
+-- regime_decision can differ merely because one group has few positions.
 
 create or replace view plateau_difference as
 select

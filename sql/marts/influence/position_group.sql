@@ -1,5 +1,5 @@
 -- position_group: which positions each preset calls rare and common.
--- One row per run × preset × position that is in one of the preset's groups.
+-- One row per run × preset × position in one of the preset's groups.
 --   run_id       the run
 --   preset       definition of rare and common (see the relation preset)
 --   token_group  rare or common

@@ -8,23 +8,23 @@
 --   role            which neurons are in the curve: all, or those of one sign, boost or suppress
 --   rank_window     auto: the window follows from the fit
 --   kappa           κ of log influence = β − κ log rank on the window; NULL: no power law
---   beta            β of the same
---   r2              1 − Σ δ² / Σ (y − mean)² on the window; below 0 where a constant is nearer
+--   beta            its β
+--   r2              1 − Σ δ² / Σ (y − mean)² on the window; below 0 if a constant fits better
 --   tail            τ ≥ 0, how much the curve falls below the power law towards its end
 --   head_rank       b, the last rank of the head
 --   step            s, how far the head stands above the power law at its end, log influence
---   head_slope      κ + h, the −slope of the head
+--   head_slope      κ + h, minus the head's slope
 --   first_rank      first rank of the window, b + 1
 --   last_rank       last rank of the window: where the tail takes 0.1 off, at most half the ranks
 --   straight_share  share of the window's ranks within 0.1 of the line
 --   ranks           ranks with an influence above 0, the only ones in the curve
---   reason          why there is no power law; NULL where there is one
+--   reason          why there is no power law; NULL if there is one
 --
 -- ES eq. 6 and 12, NC eq. 4, in natural logarithms; one least-squares fit of head, power law and
--- tail: docs/definitions.md, "Influence and the power law". Here is the curve of mean |delta_loss|
--- of all neurons; power_law_fit_of(statistic, role) has the others. Publishing hands the run's rows
--- of neuron_influence to a function (`Line` in warehouse/publish/marts.py), and finds here as
--- `line` what that gives back.
+-- tail: docs/definitions.md, "Influence and the power law". This is the curve of mean |delta_loss|
+-- over all neurons; power_law_fit_of(statistic, role) has the others. Publishing passes the run's
+-- rows of neuron_influence to a function (`Line` in warehouse/publish/marts.py), and reads here as
+-- `line` what it returns.
 
 create or replace view power_law_fit as
 select

@@ -11,23 +11,23 @@
 --   tail               none, linear or loglog: a + s·ln(ln(N+1) − log rank); NULL for a window
 --   pieces             straight pieces; NULL for auto, whose tail is curved
 --   kappa              log influence = −κ log rank + β between first_rank and last_rank
---   beta               β of the same
---   r2                 on the window; of a model on the whole curve
---   first_rank         of the power law: the head is all ranks before it
---   last_rank          of the power law: the tail is all ranks after it
+--   beta               its β
+--   r2                 on the window; for a model, on the whole curve
+--   first_rank         first rank of the power law: the head is all ranks before it
+--   last_rank          last rank of the power law: the tail is all ranks after it
 --   share_within_0_1   of all ranks: |deviation from the power law| < 0.1
 --   neurons_above_0_5  deviation from the power law > 0.5
---   head_kappa         −slope of the head, where it has its own
---   step               how far the head stands above the power law where it ends, log influence
+--   head_kappa         minus the head's slope, if it has its own
+--   step               how far the head stands above the power law at its end, log influence
 --   tail_slope         slope of a linear tail, or s
---   bic                for the reader; sorted values are not independent, and BIC finds breaks
---                      where there are none
---   parameters         breaks included
+--   bic                for reference; sorted values are not independent, and BIC finds breaks that
+--                      are not there
+--   parameters         number of parameters, breaks included
 --   ranks              neurons with an influence above 0
---   reason             why a value is NULL; NULL where there is nothing to say
+--   reason             why a value is NULL; NULL if none is
 --
--- See docs/definitions.md, "Influence and the power law"; ES eq. 6 and 12, NC eq. 4. What is beside
--- `auto` is for comparison: every other figure rests on power_law_fit.
+-- See docs/definitions.md, "Influence and the power law"; ES eq. 6 and 12, NC eq. 4. All but `auto`
+-- is for comparison: everything else rests on power_law_fit.
 
 create or replace view regime_fit as
 select

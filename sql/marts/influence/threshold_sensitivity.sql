@@ -4,11 +4,11 @@
 --   preset              definition of rare and common (see position_group)
 --   token_group         rare or common
 --   layer               layer of the neurons
---   percentile          where the line is drawn: of types, or of occurrences in preset nc
+--   percentile          the line: a percentile of types, or of occurrences in preset nc
 --   positions           number of positions
 --   distinct_threshold  false: the next lower percentile asked for selects the same positions
 --   same_as_percentile  the lowest percentile asked for that selects the same positions
---   kappa               as in power_law_fit, and so beta, r2 and the ranks
+--   kappa               κ, as in power_law_fit; likewise beta, r2 and the ranks
 --   kappa_low           lower end of its 95 % interval over windows of text
 --   kappa_high          upper end of the same
 --   beta                β
@@ -18,9 +18,9 @@
 --   straight_share      as in power_law_fit
 --   share_within_0_1    of all ranks: |deviation from the power law| < 0.1
 --   neurons_above_0_5   deviation from the power law > 0.5
---   decision            as in regime_decision, on fewer draws, and so what follows
+--   decision            as in regime_decision, with fewer draws; likewise the columns that follow
 --   p_value             of a step at the head
---   power               of finding 1 % of the neurons raised by 0.5 at p < 0.01
+--   power               probability of finding 1 % of the neurons raised by 0.5 at p < 0.01
 --   break_rank          last rank of the head
 --   break_low           lower end of its 95 % interval over windows
 --   break_high          upper end of the same
@@ -29,15 +29,15 @@
 --   step_low            lower end of its 95 % interval over windows
 --   step_high           upper end of the same
 --   head                raised, shelf or steep
---   head_slope          −slope of the head
---   top_overlap         share of the 50 most influential neurons that are so at the preset's own
---                       percentile
---   rank_correlation    Spearman's, of influence, with that at the preset's own percentile
+--   head_slope          minus the head's slope
+--   top_overlap         share of the 50 most influential neurons that are also so at the preset's
+--                       own percentile
+--   rank_correlation    Spearman's, between influence here and at the preset's own percentile
 --   ranks               neurons with an influence above 0
---   reason              why a value is NULL; NULL where there is nothing to say
+--   reason              why a value is NULL; NULL if none is
 --
--- Percentiles that select the same positions share one computation: read those with
--- distinct_threshold alone.
+-- Percentiles that select the same positions share one computation: read only those with
+-- distinct_threshold.
 
 create or replace view threshold_sensitivity as
 select

@@ -1,12 +1,12 @@
--- token_group_size: how many positions each token group has, and why one has none.
+-- token_group_size: how many positions each token group has, or why it has none.
 -- One row per run × preset × token_group.
---   run_id       the run; published, or missing because its corpora hold no positions asked for
---   preset       definition of rare and common (see position_group); of a missing run the one asked
---                for
+--   run_id       the run; published, or missing because its corpora lack the positions asked for
+--   preset       definition of rare and common (see position_group); for a missing run, the one
+--                asked for
 --   token_group  rare or common
 --   positions    number of positions in the group
 --   tokens       number of different targets
---   reason       why there is no position; NULL where there is one
+--   reason       why there is no position; NULL if there is one
 
 create or replace view token_group_size as
 with run as (

@@ -1,4 +1,4 @@
--- exact_avg: mean of a column in nats that repeats bit for bit on any number of threads.
+-- exact_avg: mean of a column in nats, equal to the last bit on any number of threads.
 -- Macro exact_avg(nats).
 --
 -- Whole units of 2^-40 nats are summed (see units); avg() gives a different last digit each time.

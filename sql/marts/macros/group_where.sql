@@ -1,16 +1,16 @@
--- group_where: which positions are rare and common when the line is drawn as you say.
+-- group_where: which positions are rare and common for a line that you choose.
 -- Macro group_where(run, percentile, occurrences, words, of_input, elbow, strict).
 --   run_id       the run
 --   token_group  rare: the token lies below the percentile; common: at or above it
 --   position_id  the position
 --
 -- occurrences := true draws the line by occurrence percentile, not by type percentile. words :=
--- true leaves rare tokens out that are no words, elbow := false those at the elbow of the frequency
--- curve, strict := true the common ones that lie exactly at the percentile. of_input := true looks
+-- true leaves out rare tokens that are not words, elbow := false tokens at the elbow of the
+-- frequency curve, strict := true common tokens exactly at the percentile. of_input := true looks
 -- at the token at the position, as the papers' code does, not at its target. The relation preset
 -- has the parameters that draw each preset's line: es is (run, 50, words := true). As everywhere, a
--- position whose target is a separator or has no count is in no group; nor is one whose input is,
--- where that decides.
+-- position whose target is a separator or has no count is in no group; with of_input, the same
+-- holds for the input.
 
 create or replace macro group_where(
     run, percentile,
@@ -24,7 +24,8 @@ with chosen as (
         and case
             when coalesce(percentile between 0 and 100, false) then true
             else error(
-                coalesce(percentile::varchar, 'NULL') || ' is no percentile; they go from 0 to 100'
+                coalesce(percentile::varchar, 'NULL')
+                    || ' is not a percentile. Give one between 0 and 100.'
             )
         end
 ),

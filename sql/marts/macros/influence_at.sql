@@ -9,10 +9,9 @@
 --   mean_delta_loss  mean delta_loss over them, nats
 --   positions        number of positions in the group
 --
--- By type percentile, or by occurrence percentile where occurrences is true; words leaves rare
--- targets out that are no words (so percentile 50 with words is preset es, with occurrences nc).
--- For input tokens, the elbow, how it is computed and the reason of an empty group see
--- influence_where.
+-- By type percentile, or by occurrence percentile where occurrences is true; words leaves out rare
+-- targets that are not words (so percentile 50 with words is preset es, with occurrences nc). See
+-- influence_where for input tokens, the elbow, how it is computed and why a group is empty.
 
 create or replace macro influence_at(run, percentile, occurrences := false, words := false) as table
 select run_id, token_group, layer, neuron, rank, influence, mean_delta_loss, positions

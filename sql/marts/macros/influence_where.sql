@@ -1,18 +1,18 @@
--- influence_where: influence with rare and common drawn as you say, variants of the presets.
+-- influence_where: influence for a line between rare and common that you choose.
 -- Macro influence_where(run, percentile, occurrences, words, of_input, elbow, strict).
 --   run_id           the run
 --   token_group      rare or common; the parameters are those of group_where
 --   layer            layer of the neuron
---   neuron           its index in the layer; NULL in the one row of a group without a position
+--   neuron           its index in the layer; NULL in the single row of a group without a position
 --   rank             1 = largest influence, ties to the lower index
 --   influence        mean |delta_loss| over the group's positions, nats
 --   mean_delta_loss  mean delta_loss over them, nats
 --   positions        number of positions in the group
---   reason           why there is no influence; NULL where there is one
+--   reason           why there is no influence; NULL if there is one
 --
--- The sums of agg_effect give the answer for every cell that lies on one side of the line; of those
--- that it cuts (all of them, where input tokens decide) the facts of what is not common are read
--- and taken from the cell's sum. Both ways are exact (see exact_avg).
+-- The sums of agg_effect answer for every cell on one side of the line. For cells that the line
+-- cuts (all of them, if input tokens decide), the facts of what is not common are read and
+-- subtracted from the cell's sum. Both ways are exact (see exact_avg).
 
 create or replace macro influence_where(
     run, percentile,
@@ -26,7 +26,8 @@ with chosen as (
         and case
             when coalesce(percentile between 0 and 100, false) then true
             else error(
-                coalesce(percentile::varchar, 'NULL') || ' is no percentile; they go from 0 to 100'
+                coalesce(percentile::varchar, 'NULL')
+                    || ' is not a percentile. Give one between 0 and 100.'
             )
         end
 ),

@@ -1,4 +1,4 @@
--- nats: the nats that a whole number of 2^-40 nats stands for (see units).
+-- nats: the nats in a whole number of units of 2^-40 nats (see units).
 -- Macro nats(units).
 
 create or replace macro nats(units) as units::double / 1099511627776;

@@ -1,4 +1,4 @@
--- neuron_deviation_of: how far each neuron of a curve stands above or below its power law.
+-- neuron_deviation_of: how far each neuron of a curve is above or below its power law.
 -- Macro neuron_deviation_of(of_statistic, of_role).
 --   run_id       the run
 --   preset       definition of rare and common (see position_group)
@@ -9,11 +9,12 @@
 --   neuron       its index in the layer
 --   rank         its rank in this curve
 --   influence    by this statistic, nats
---   deviation    δ = log influence − (β − κ log rank), with κ and β of power_law_fit_of; NULL where
+--   deviation    δ = log influence − (β − κ log rank), with κ and β of power_law_fit_of; NULL if
 --                influence is 0 or there is no power law
 --   regime       piece of this curve, as in neuron_deviation
 --
--- For mean_abs and all it is neuron_deviation. In the head δ is measured against an extrapolation.
+-- For mean_abs and all it equals neuron_deviation. In the head δ is measured against an
+-- extrapolation.
 
 create or replace macro neuron_deviation_of(of_statistic, of_role) as table
 with chosen as (

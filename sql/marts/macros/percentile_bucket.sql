@@ -2,8 +2,8 @@
 -- Macro percentile_bucket(percentile).
 --
 -- A multiple of 5 up to 50 is its own bucket, the open intervals between them are 2.5, 7.5 …, all
--- above 50 is 75. So <, <=, =, >=, > against a multiple of 5 up to 50 give what the percentile
--- itself gives.
+-- above 50 is 75. So <, <=, =, >=, > against a multiple of 5 up to 50 give the same as the
+-- percentile itself.
 
 create or replace macro percentile_bucket(percentile) as case
     when percentile > 50 then 75

@@ -6,13 +6,13 @@
 --   layer              layer of the neurons
 --   first_rank         the window asked for
 --   last_rank          the same
---   kappa              log influence = −κ log rank + β: least squares, one point a rank
---   beta               β of the same
+--   kappa              log influence = −κ log rank + β: least squares, one point per rank
+--   beta               its β
 --   r2                 share of the variance of log influence on the window that the line explains
 --   share_within_0_1   of all ranks: |deviation from the power law| < 0.1
 --   neurons_above_0_5  deviation from the power law > 0.5
 --   ranks              neurons with an influence above 0
---   reason             why there is no fit; NULL where there is one
+--   reason             why there is no fit; NULL if there is one
 --
 -- A straight line on a given window; power_law_fit finds the window together with head and tail.
 

@@ -1,4 +1,4 @@
--- regime_decision_of: whether another curve of influence than regime_decision's has a plateau.
+-- regime_decision_of: whether a curve of influence other than regime_decision's has a plateau.
 -- Macro regime_decision_of(of_statistic, of_role).
 --   run_id                the run
 --   preset                definition of rare and common (see position_group)
@@ -6,13 +6,13 @@
 --   layer                 layer of the neurons
 --   statistic             mean_abs or abs_mean (see power_law_fit)
 --   role                  all, boost or suppress (see power_law_fit)
---   decision              plateau present, absent or undecided; NULL where nothing can be decided
+--   decision              plateau present, absent or undecided; NULL if nothing can be decided
 --   p_value               of a step at the head: min(1, 2 min(scan_p_value, jump_p_value))
---   scan_p_value          of the run of spacings that stands out most, allowing for the search
+--   scan_p_value          of the run of spacings that stands out most, corrected for the search
 --   jump_p_value          of what a step explains beyond the best curve without one
 --   power                 probability that 1 % of the neurons, raised by 0.5, would be found at
 --                         p < 0.01
---   break_rank            b, last rank of the head: the plateau's size where it is present
+--   break_rank            b, last rank of the head: the plateau's size if there is one
 --   break_low             lower end of its 95 % interval over windows of text
 --   break_high            upper end of the same
 --   break_determined      false: the interval spans (nearly) every rank at which a head may end
@@ -20,13 +20,13 @@
 --   step_low              lower end of its 95 % interval over windows
 --   step_high             upper end of the same
 --   head                  raised: as steep as the power law; shelf: flatter; steep: steeper
---   head_slope            κ + h, −slope of the head
+--   head_slope            κ + h, minus the head's slope
 --   head_slope_low        lower end of its 95 % interval over windows
 --   head_slope_high       upper end of the same
 --   slope_ratio           mean spacing of the head over that of the power law
 --   slope_ratio_low       lower end of its 95 % interval, neurons as independent draws
 --   slope_ratio_high      upper end of the same
---   equal_slope_p_value   of head and power law having one slope
+--   equal_slope_p_value   of the hypothesis that head and power law have the same slope
 --   kappa                 κ of power_law_fit
 --   kappa_low             lower end of its 95 % interval over windows
 --   kappa_high            upper end of the same
@@ -43,10 +43,10 @@
 --   draws                 samples of the null distribution
 --   resamples             bootstrap samples of windows, for the intervals
 --   ranks                 neurons with an influence above 0
---   reason                why undecided, or why a value is NULL; NULL where there is nothing to say
+--   reason                why undecided, or why a value is NULL; NULL if none is
 --
--- of_statistic is mean_abs or abs_mean, of_role all, boost or suppress (see power_law_fit_of). The
--- break of the slope is looked for in the curve of regime_decision alone.
+-- of_statistic is mean_abs or abs_mean, of_role all, boost or suppress (see power_law_fit_of). Only
+-- the curve of regime_decision is searched for a break of the slope.
 
 create or replace macro regime_decision_of(of_statistic, of_role) as table
 select

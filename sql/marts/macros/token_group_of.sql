@@ -1,8 +1,8 @@
--- token_group_of: rare, common, or NULL for neither, as a line between them says of a token.
+-- token_group_of: rare, common or NULL (neither): a token's side of the line between them.
 -- Macro token_group_of(place, is_word, is_elbow, percentile, words, elbow, strict).
 --
--- place is the token's percentile, or the bucket that stands for it (see percentile_bucket); what
--- draws the line is as in preset. Marts and macros all ask here.
+-- place is the token's percentile, or the bucket that stands for it (see percentile_bucket); the
+-- parameters of the line are as in preset. All marts and macros use this rule.
 
 create or replace macro token_group_of(
     place, is_word, is_elbow, percentile, words, elbow, strict

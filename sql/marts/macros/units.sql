@@ -1,4 +1,4 @@
--- units: a number of nats as a whole number of 2^-40 nats, to be summed exactly.
+-- units: nats as a whole number of units of 2^-40 nats, which can be summed exactly.
 -- Macro units(nats).
 --
 -- A parallel sum of floats depends on the order in which threads finish; whole numbers add up to

@@ -1,24 +1,24 @@
 -- emergence: a series of checkpoints followed over its training steps.
 -- One row per run × preset × token_group × group_name × chosen_at × quantity × rank.
 --   run_id         the checkpoint's run
---   training_step  of the checkpoint; NULL where its revision names none
+--   training_step  of the checkpoint; NULL if its revision names none
 --   preset         definition of rare and common (see position_group)
 --   token_group    rare or common
 --   layer          layer of the neurons
 --   group_name     boost, suppress, top (1 %) or control; NULL: about the whole curve
---   chosen_at      last: the group of the last checkpoint; each: of this one; NULL: no group
+--   chosen_at      last: the last checkpoint's group; each: this one's; NULL: no group
 --   quantity       kappa, r2, plateau_neurons, plateau_step, plateau_p_value, top_share,
 --                  log_influence, deviation, local_slope (these at a rank), group_log_influence,
 --                  group_median_rank, group_overlap_with_last, alpha_fix_finger, alpha_mid
---   rank           of a point of the curve; NULL: about the whole curve or group
---   value          of the quantity
---   low            95 % interval, where there is one; of control the middle 95 % of random groups
+--   rank           of a point on the curve; NULL: about the whole curve or group
+--   value          value of the quantity
+--   low            lower end of the 95 % interval, if there is one; for control, of the middle 95 %
+--                  of random groups
 --   high           upper end of the same
 --   reason         why the value is NULL; NULL where there is nothing to say
 --
 -- See docs/definitions.md, "Emergence"; ES fig. 1, 2, 4, 5 and 6. A series is the runs of one model
--- that differ in nothing but the revision. A checkpoint that is missing has one row, with the
--- reason.
+-- that differ only in revision. A missing checkpoint has one row, with the reason.
 
 create or replace view emergence as
 select

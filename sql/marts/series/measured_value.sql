@@ -2,25 +2,25 @@
 -- One row per run × preset × token_group × place × group_name × quantity × definition.
 --   run_id          the run
 --   preset          definition of rare and common (see position_group)
---   token_group     positions that it is measured over, and the influence that ranks the neurons
+--   token_group     the positions measured, and the influence that ranks the neurons
 --   layer           layer of the neurons
 --   paper           ES, NC
 --   place           table or section of the paper, as in published_value
 --   group_name      as in published_value: boost, suppress, random, a pair of them: boost_random
 --   quantity        as in published_value
---   definition      which of several, where the paper's text leaves it open; else empty
---   measured_group  the group of neurons here (see neuron_group) that the row is of
+--   definition      which of several definitions, if the paper leaves it open; else empty
+--   measured_group  the group of neurons here (see neuron_group) that was measured
 --   k               neurons in the group
 --   value           the measured number, in the unit of the printed one
---   low             95 % interval, where there is one
+--   low             lower end of the 95 % interval, if there is one
 --   high            upper end of the same
 --   spread          standard deviation over random groups, or over runs of a community detection
---   random_mean     mean over random groups of the same size, where the group was tested
+--   random_mean     mean over random groups of the same size, if the group was tested
 --   random_sd       its standard deviation
---   p_value         against the random groups, after Holm
---   reason          why a value is NULL; NULL where there is nothing to say
+--   p_value         p-value against the random groups, after Holm
+--   reason          why a value is NULL; NULL if none is
 --
--- ES tables 1 to 4 and §4.1, NC tables 1 and 2 and §3. A report sets it beside published_value.
+-- ES tables 1 to 4 and §4.1, NC tables 1 and 2 and §3. The report compares it with published_value.
 
 create or replace view measured_value as
 with correlation as (

@@ -112,13 +112,13 @@ def test_what_is_no_percentile_is_refused(
     published: tuple[warehouse.Warehouse, np.ndarray], macro: str, percentile: str
 ) -> None:
     opened, _ = published
-    with pytest.raises(UserError, match="is no percentile; they go from 0 to 100"):
+    with pytest.raises(UserError, match=r"is not a percentile\. Give one between 0 and 100"):
         opened.sql(f"from {macro}('run', {percentile})")
 
 
 def test_groups_of_no_percentile_and_of_no_run(published: tuple[warehouse.Warehouse, np.ndarray]) -> None:
     opened, _ = published
-    with pytest.raises(UserError, match="200 is no percentile"):
+    with pytest.raises(UserError, match="200 is not a percentile"):
         opened.sql("from group_where('run', 200)")
     assert opened.sql("from influence_where('no such run', 15)").is_empty()
 

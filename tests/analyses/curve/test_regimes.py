@@ -304,8 +304,8 @@ def test_cells_make_the_groups_of_the_presets() -> None:
 @pytest.mark.parametrize(
     ("preset", "group", "percentile", "said"),
     [
-        ("es", "rare", 101.0, "no percentile"),
-        ("es", "rare", -5.0, "no percentile"),
+        ("es", "rare", 101.0, "not a percentile"),
+        ("es", "rare", -5.0, "not a percentile"),
         ("nc", "rare", 7.0, "multiple of 5"),
         ("nc", "rare", 60.0, "influence_at"),
         ("xx", "rare", 5.0, "No token group xx rare"),

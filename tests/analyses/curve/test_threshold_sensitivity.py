@@ -137,5 +137,5 @@ def test_all_equal_influence_is_null_with_its_reason(value: float) -> None:
 def test_thresholds_between_the_sums_are_refused(frame: pl.DataFrame) -> None:
     with pytest.raises(UserError, match="12 cannot be answered"):
         threshold_sensitivity(frame, percentiles=[12])
-    with pytest.raises(UserError, match="no percentile"):
+    with pytest.raises(UserError, match="not a percentile"):
         threshold_sensitivity(frame, percentiles=[-5])

@@ -71,7 +71,7 @@ def test_the_bound_holds_on_every_step_of_novella(real_inputs: Path, step: str) 
     """40,000 pairs a step, half of them those of largest effect."""
     layer = trained(real_inputs, f"novella/{step}", 512)
     estimate, _ = series_of_all_pairs(layer, torch.bfloat16, 0.95)
-    found = Ablation(*layer[:3], sample=layer[3][::4]).block(*layer[3:])
+    found = Ablation(*layer[:3], sample=layer[3][::4]).ablate(*layer[3:])
     assert share_of_bound(layer, estimate, chosen_pairs(found, 40_000)).max() <= 1
 
 

@@ -82,6 +82,6 @@ def test_the_dense_path_computes_one_precision_above_the_models(own, wide):
     assert copy.dtype == projection.weight.dtype == getattr(torch, wide)
     assert model.dtype == getattr(torch, own), "the model itself is as it was"
     assert projection is copy.transformer.h[0].mlp.c_proj
-    effects = ablation.DenseAblation(model, structure, torch.zeros(80)).window(np.arange(9)).effects["loss"]
+    effects = ablation.DenseAblation(model, structure, torch.zeros(80)).window(np.arange(9)).values["loss"]
     assert effects.dtype == np.float32
     assert np.abs(effects).max() > 1e-3

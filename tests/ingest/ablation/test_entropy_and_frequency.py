@@ -39,7 +39,7 @@ def test_every_effect_of_every_pair_agrees_with_the_hooked_model(name: str) -> N
     mean = seen["n"].mean(0)
     scale = norm_scale(seen["x"], found.head)
     ablation = Ablation(found.head, found.w_out.float(), mean.float(), effects=tuple(EFFECTS), unigram_counts=counts)
-    ours = ablation.block(seen["x"].float(), seen["n"].float(), targets)
+    ours = ablation.ablate(seen["x"].float(), seen["n"].float(), targets)
     unigram = (counts.double() + 1) / (counts.double() + 1).sum()
     axis = unigram.log() - unigram.log().mean()
     axis = axis / axis.norm()
@@ -66,7 +66,7 @@ def test_every_effect_of_every_pair_agrees_with_the_hooked_model(name: str) -> N
             - cross_entropy(before, targets),
         }
         for effect, wanted in truth.items():
-            got = ours.effects[effect][:, neuron].double()
+            got = ours.values[effect][:, neuron].double()
             worst = float(((got - wanted).abs() / (1e-6 + 1e-4 * wanted.abs())).max())
             assert worst <= 1.25, f"{name}, neuron {neuron}: {effect} is off by {worst:.3g} of its tolerance"
     assert float(np.abs(ours.delta_loss.numpy()).max()) > 1e-3

@@ -195,7 +195,7 @@ def test_heads_of_novella_replaced_by_their_means(real_inputs, commands):
     model, structure, layers = of_folder(step)
     plain = hooked_pass(model, structure, tokens)
     for row in edits.filter(head_ablation="mean", kind="layer").iter_rows(named=True):
-        (layer,) = (item for item in layers if item.layer == row["attention_layer"])
+        (layer,) = (item for item in layers if item.index == row["attention_layer"])
         own = heads_outputs(model, layer, tokens)
         truth = hooked_pass(model, structure, tokens, layer, None, own.mean((0, 1)).expand_as(own))
         ours = losses.filter(head_ablation="mean", edit=row["edit"]).sort("position_id")["delta_loss"].to_numpy()

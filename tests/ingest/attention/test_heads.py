@@ -24,7 +24,7 @@ def even(model, layer) -> torch.Tensor:
     """What the heads give when each weighs all that it may look at alike, from the weights that the model gives."""
     with torch.inference_mode():
         inputs = torch.from_numpy(TOKENS[:, :-1])
-        weights = model(input_ids=inputs, use_cache=False, output_attentions=True).attentions[layer.layer]
+        weights = model(input_ids=inputs, use_cache=False, output_attentions=True).attentions[layer.index]
         seen = []
         real = torch.nn.functional.softmax
 
@@ -32,7 +32,7 @@ def even(model, layer) -> torch.Tensor:
             result = real(scores, *args, **kwargs)
             if scores.dim() == 4:
                 seen.append(scores)
-                if len(seen) == layer.layer + 1:
+                if len(seen) == layer.index + 1:
                     mask = weights > 0
                     return (mask / mask.sum(-1, keepdim=True)).to(result.dtype)
             return result
@@ -70,7 +70,7 @@ def test_every_head_and_layer_is_within_1e_5_of_the_hooked_model(name: str, abla
         for layer in layers:
             own = heads_outputs(model, layer, TOKENS)
             values = {"zero": torch.zeros_like(own), "mean": own.mean((0, 1)).expand_as(own)}
-            instead[layer.layer] = even(model, layer) if ablation == "uniform" else values[ablation]
+            instead[layer.index] = even(model, layer) if ablation == "uniform" else values[ablation]
         compared, largest = set(), 0.0
         for found in edits.edited(loss=True, patched=patched):
             for place, edit in enumerate(found.edits):
@@ -130,7 +130,7 @@ def test_the_last_layer_feeds_the_last_mlp_unless_they_stand_side_by_side(name: 
         plain = hooked_pass(model, structure, TOKENS)
         assert torch.equal(silenced.activations, plain.activations) == (name in PARALLEL)
         assert not torch.equal(silenced.loss, plain.loss)
-        chosen = [layer.layer for layer in find_heads(model, structure)]
+        chosen = [layer.index for layer in find_heads(model, structure)]
     assert chosen == ([0] if name in PARALLEL else [0, 1]), "L - 3 and L - 2 side by side, else L - 2 and L - 1"
 
 
@@ -242,7 +242,7 @@ def test_a_layer_without_attention_weights_is_refused() -> None:
     with eager(model):
         with pytest.raises(UserError, match=r"layer 0 of LlamaForCausalLM has no attention weights"):
             find_heads(model, structure)
-        assert [layer.layer for layer in find_heads(model, structure, [1])] == [1]
+        assert [layer.index for layer in find_heads(model, structure, [1])] == [1]
 
 
 def test_no_attention_upstream_is_refused() -> None:

@@ -164,11 +164,11 @@ def test_windows_one_after_the_other_with_and_without_the_loss(name: str) -> Non
         clean, weights = edits.record(tokens, loss=loss)
         plain = hooked_pass(model, structure, tokens)
         assert torch.allclose(clean, plain.activations, atol=1e-5)
-        assert set(weights) == {layer.layer for layer in edits.layers}
+        assert set(weights) == {layer.index for layer in edits.layers}
         for one in edits.edited(loss=loss):
             for place, edit in enumerate(one.edits):
                 if edit.kind == HEAD:
-                    layer = next(layer for layer in edits.layers if layer.layer == edit.layer)
+                    layer = next(layer for layer in edits.layers if layer.index == edit.layer)
                     truth = hooked_pass(model, structure, tokens, layer, [edit.head])
                     assert torch.allclose(one.change[place], truth.activations - plain.activations, atol=1e-5)
                     if loss:

@@ -160,7 +160,7 @@ def test_all_effects_of_the_dense_path_are_those_of_the_ablation_by_moments(name
     )
     found.at_once = scope == "window"
     for window, tokens in enumerate(sample.tokens):
-        effects = found.window(tokens).effects
+        effects = found.window(tokens).values
         rows = fast.filter(pl.col("position_id") // WINDOW == window)
         for effect, column in EFFECT_COLUMNS.items():
             assert worst(effects[effect], rows[column].to_numpy().reshape(WINDOW, -1)) <= 1.5, effect
@@ -178,7 +178,7 @@ def test_results_do_not_depend_on_the_batch(scope):
     seen = []
     for memory in (1 << 18, 1 << 31):
         ablation = dense.DenseAblation(model, structure, torch.zeros(80), edit_scope=scope, memory=memory)
-        seen.append(ablation.window(tokens).effects["loss"])
+        seen.append(ablation.window(tokens).values["loss"])
     np.testing.assert_allclose(seen[0], seen[1], rtol=0, atol=1e-7)
 
 
@@ -188,7 +188,7 @@ def test_only_the_predicted_positions_of_a_window_are_given():
     for scope in ("window", "position"):
         ablation = dense.DenseAblation(model, find_structure(model, 0), torch.zeros(80), edit_scope=scope)
         whole, last = ablation.window(tokens), ablation.window(tokens, predicted=3)
-        np.testing.assert_allclose(last.effects["loss"], whole.effects["loss"][-3:], rtol=0, atol=1e-7)
+        np.testing.assert_allclose(last.values["loss"], whole.values["loss"][-3:], rtol=0, atol=1e-7)
         np.testing.assert_allclose(last.loss, whole.loss[-3:], rtol=0, atol=1e-7)
 
 
@@ -197,7 +197,7 @@ def test_an_edit_of_nothing_and_a_neuron_of_zero_weights_change_nothing():
     structure = find_structure(model)
     structure.out_projection.weight.data[:, 5] = 0
     tokens = np.arange(17) * 13 % 300
-    effects = dense.DenseAblation(model, structure, torch.zeros(80)).window(tokens).effects["loss"]
+    effects = dense.DenseAblation(model, structure, torch.zeros(80)).window(tokens).values["loss"]
     assert np.abs(effects[:, 5]).max() == 0
     assert np.abs(effects[:, 4]).max() > 1e-3
 
@@ -216,7 +216,7 @@ def test_the_cost_is_said_before_the_work_starts(tmp_path, caplog, monkeypatch):
     said = [text for text in started[0] if "Dense path" in text]
     assert len(said) == 1
     assert "layer 0 of 2 is below the last" in said[0]
-    assert "2,560 positions run again through 1 block and the unembedding, in float64 on cpu" in said[0]
+    assert "2,560 positions run again through 1 layer and the unembedding, in float64 on cpu" in said[0]
 
 
 def test_half_precision_is_computed_one_precision_above(tmp_path):
@@ -228,9 +228,9 @@ def test_half_precision_is_computed_one_precision_above(tmp_path):
 
 
 def test_a_wrong_effect_fails_the_self_check(tmp_path, monkeypatch):
-    measure = dense._Base.effects
+    measure = dense._Base.measure
     monkeypatch.setattr(
-        dense._Base, "effects", lambda *given: {name: 1.01 * value for name, value in measure(*given).items()}
+        dense._Base, "measure", lambda *given: {name: 1.01 * value for name, value in measure(*given).items()}
     )
     with pytest.raises(UserError, match="Self-check failed"):
         ingest(tmp_path, "gpt2", layer=0)

@@ -107,6 +107,6 @@ def test_activations_that_are_not_finite_end_the_capture(tmp_path):
     found = find_structure(model)
     model.transformer.h[1].mlp.c_proj.weight.data[:] = float("inf")
     capture = Capture(tmp_path, np.full((2, 9), 5), model, found)
-    with pytest.raises(UserError, match="residual stream of layer 1 hold NaN or infinity in windows 0"):
+    with pytest.raises(UserError, match="NaN or infinity in the residual stream of layer 1, windows 0"):
         capture.run(0)
     assert not capture.is_done(0)
