@@ -11,9 +11,11 @@ _RUN_COLUMNS = ("run_id", "status", "model", "revision", "layer", "positions", "
 
 
 def listed_runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataFrame:
-    """The runs, or those wanted: with --json all that is known of each, else what fits a screen."""
+    """The runs, or those wanted in their order: with --json all that is known of each, else what fits a screen."""
     found = warehouse.runs(settings.warehouse, wait=settings.wait)
-    found = found if wanted is None else found.filter(pl.col("run_id").is_in(wanted))
+    if wanted is not None:
+        places = pl.DataFrame({"run_id": list(dict.fromkeys(wanted))}, schema={"run_id": pl.String})
+        found = places.join(found, on="run_id", how="inner", maintain_order="left")
     return found if settings.json else found.select(_RUN_COLUMNS)
 
 

@@ -1,15 +1,17 @@
 """From what was asked for to published runs: the calls that `ingest` and `demo` make in turn."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rare_tokens import warehouse
 from rare_tokens.commands.support.executors import HERE, Spreading
+from rare_tokens.commands.support.ingested import Ingested
+from rare_tokens.commands.support.recorded import forget_gaps, record_failure, record_gap, record_nothing, recorded_twin
+from rare_tokens.commands.support.requests import Requests
 from rare_tokens.commands.support.settings import Settings
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError, QualityError, UserError
 from rare_tokens.common.parts import attention_folder, groups_folder, parts_root
 from rare_tokens.common.progress import working
 from rare_tokens.common.version import VERSION
@@ -17,23 +19,10 @@ from rare_tokens.common.version import VERSION
 if TYPE_CHECKING:
     from rare_tokens.ingest.attention.measure import AttentionOptions, AttentionRequest
     from rare_tokens.ingest.groups import Group
-    from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
     from rare_tokens.ingest.run.executors import Executor
     from rare_tokens.ingest.run.pipeline import Prepared
-    from rare_tokens.ingest.run.request import Options, Request
+    from rare_tokens.ingest.run.request import Request
     from rare_tokens.ingest.run.shared_storage import Place
-
-
-def requested(options: "Options", series: str | None) -> "Iterator[Request | MissingCheckpoint]":
-    """The runs asked for: at each --revision, or over a range of checkpoints, the next found while one is computed."""
-    from rare_tokens.ingest.run.checkpoints import checkpoints, one_ahead
-    from rare_tokens.ingest.run.request import identify
-
-    if series is None:
-        return iter(identify(options))
-    if options.revisions:
-        raise UserError("--revision and --revisions: give one of the two.")
-    return one_ahead(checkpoints(options, series))
 
 
 @dataclass(frozen=True)
@@ -57,25 +46,35 @@ class Asked:
     spreading: Spreading = HERE
 
 
-def ingest_all(
-    requests: "Iterator[Request | MissingCheckpoint]", settings: Settings, asked: Asked | None = None
-) -> list[str]:
-    """Compute and publish what is not there yet; returns the ids of the runs asked for."""
+def ingest_all(requests: Requests, settings: Settings, asked: Asked | None = None) -> Ingested:
+    """Compute and publish what is not there yet; of several runs, one that fails is recorded and passed over.
+
+    Raises:
+        RareTokensError: the only run fails, or what would fail every run of the only model.
+    """
     from rare_tokens.analyses.curve.power_law import power_law_line
-    from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
+    from rare_tokens.ingest.run.checkpoints import Gap
 
     warehouse.require_writable(settings.warehouse, line=power_law_line, wait=settings.wait)
-    ids = []
+    ingested = Ingested()
     with ExitStack() as running:
         ingest = _Ingest(settings, asked or Asked(), running)
-        for request in requests:
-            ids.append(request.run_id)
-            if isinstance(request, MissingCheckpoint):
-                settings.say(f"{request.run_id} is missing. {request.why}")
-                warehouse.record_missing(settings.warehouse, **asdict(request), wait=settings.wait)
-            else:
+        for request in requests.each():
+            ingested.run_ids.append(request.run_id)
+            if isinstance(request, Gap):
+                record_gap(request, settings)
+                if request.is_failure:
+                    ingested.fail(request.run_id, UserError(request.why))
+                continue
+            try:
                 ingest.answer(request)
-    return ids
+            except (UserError, QualityError) as error:
+                is_of_all = isinstance(error, OptionError) and requests.is_of_one_model
+                if is_of_all or not requests.goes_on:
+                    raise
+                record_failure(request, error, settings)
+                ingested.fail(request.run_id, error)
+    return ingested
 
 
 class _Ingest:
@@ -90,9 +89,15 @@ class _Ingest:
         self._executor: Executor | None = None  # not started where nothing is to be computed
 
     def answer(self, request: "Request") -> None:
-        """Compute, extend or keep the run that a request asks for."""
+        """Compute, extend or keep the run that a request asks for, or record whose twin it is."""
         settings, asked = self.settings, self.asked
         there = not asked.again and _is_there(request, settings)
+        if there or recorded_twin(request, settings) is None:
+            self._measure(request, there=there)
+        forget_gaps(request, settings)
+
+    def _measure(self, request: "Request", *, there: bool) -> None:
+        settings, asked = self.settings, self.asked
         if there and asked.store is not None:
             _keep(request.run_id, asked.store, settings)
         groups = _groups(request, asked.groups, settings, recomputed=not there)
@@ -126,7 +131,7 @@ class _Ingest:
             with working(f"Prepare {request.run_id}", quiet=self.settings.quiet):
                 prepared = self.workbench.prepare(request, whole=whole, units=executor.least_units)
         except NothingToMeasureError as reason:
-            _record_missing(request, self.settings, str(reason))
+            record_nothing(request, self.settings, str(reason))
             return None
         check_groups(groups, prepared.structure.neurons)
         return prepared
@@ -230,15 +235,6 @@ def _add_attention(
     measure_attention(prepared, groups, folder, wanted, executor)
     warehouse.add_attention(settings.warehouse, run_id, folder, readers=readers("dim_attention"), wait=settings.wait)
     settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
-
-
-def _record_missing(request: "Request", settings: Settings, why: str) -> None:
-    """Store that there is no position to measure at, and why: the run's token groups are empty with this reason."""
-    settings.say(f"{request.run_id}: nothing to measure. {why}")
-    warehouse.record_missing(
-        settings.warehouse, run_id=request.run_id, model=request.folder.name, revision=request.folder.revision,
-        contexts=request.options.contexts, why=why, wait=settings.wait,
-    )  # fmt: skip
 
 
 def _is_there(request: "Request", settings: Settings) -> bool:

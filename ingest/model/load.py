@@ -23,7 +23,7 @@ def load_tokenizer(found: ModelFolder, trust: Trust) -> PreTrainedTokenizerBase:
     _quiet()
     try:
         return AutoTokenizer.from_pretrained(
-            found.path, local_files_only=True, trust_remote_code=trust.remote_code, use_fast=True
+            found.tokenizer_path, local_files_only=True, trust_remote_code=trust.remote_code, use_fast=True
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise UserError(f"--model {found.name}: its tokenizer cannot be loaded ({_first_line(error)}).") from error

@@ -1,6 +1,6 @@
-"""Finding a model: a local folder, a folder of `step*/` checkpoints, or a hub id."""
+"""Finding a model: a local folder, a folder of checkpoints, or a hub id."""
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -16,36 +16,37 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from rare_tokens.common.checkpoint_names import parse
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.model.checkpoint_folders import NoCheckpointError, checkpoint_folders, last, named
 from rare_tokens.ingest.model.files import PICKLES, SAFETENSORS, ModelFolder, Trust, weight_files
 
 HUB_TIMEOUT_SECONDS = 8.0
-_STEP = re.compile(r"step(\d+)")
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _TOKENIZER_AND_CONFIG = ("*.json", "*.model", "*.txt", "*.tiktoken")
-
-
-class NoCheckpointError(UserError):
-    """A revision that is not there, or has no weights; of a range of checkpoints, a gap."""
 
 
 def shown_name(model: str) -> str:
     """What `--model` is called: the hub id, or the folder's name (never its path)."""
     path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model
+    return path.resolve().name if path.exists() or _is_path(model) else model
 
 
 def available_revisions(model: str) -> list[str]:
-    """The revisions of a model: its step*/ folders, or its branches and tags on the hub (else those in the cache).
+    """The revisions of a model: its folders of checkpoints, or its branches and tags on the hub (else in the cache).
 
     Raises:
-        UserError: a folder without steps, no such model, or no hub and nothing in the cache.
+        UserError: a folder without checkpoints, no such model, or no hub and nothing in the cache.
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        steps = sorted(item.name for item in path.iterdir() if item.is_dir() and _STEP.fullmatch(item.name))
-        if not steps:
-            raise UserError(f"--revisions: {path.resolve().name} is one model, not a series of step*/ folders.")
-        return steps
+        found = [name.listed for name in checkpoint_folders(path)]
+        if not found:
+            raise UserError(
+                f"--revisions: {path.resolve().name} is one model, not a series: it has no folders that are named as "
+                "checkpoints are (step1000, checkpoint-1000). Leave --revisions out."
+            )
+        return found
     try:
         validate_repo_id(model)
         refs = HfApi().list_repo_refs(model)
@@ -74,7 +75,7 @@ def locate(model: str, revision: str | None, trust: Trust) -> ModelFolder:
     path = Path(model).expanduser()
     if path.is_dir():
         found = _local(path, revision)
-    elif path.exists() or model.startswith((".", "/", "~")) or "\\" in model:
+    elif path.exists() or _is_path(model):
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise UserError(f"--model {model}: {what}. Give a folder with config.json and weights, or a hub id.")
     else:
@@ -83,27 +84,32 @@ def locate(model: str, revision: str | None, trust: Trust) -> ModelFolder:
     return found
 
 
+def _is_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or "\\" in model
+
+
 def _local(path: Path, revision: str | None) -> ModelFolder:
-    name = path.resolve().name
-    if (path / "config.json").is_file():
-        if revision not in (None, "main"):
-            raise UserError(
-                f"--revision {revision}: {name} is one model, not a series of step*/ folders. Leave it out."
-            )
+    """A folder with a model, with checkpoints, or with both: a revision other than `main` is one of the checkpoints."""
+    name, found = path.resolve().name, checkpoint_folders(path)
+    is_model = (path / "config.json").is_file()
+    if is_model and revision in (None, "main"):
         return ModelFolder(path, name, "main")
-    steps = {item.name: int(match[1]) for item in path.iterdir() if (match := _STEP.fullmatch(item.name))}
-    if not steps:
+    if not found and is_model:
+        raise UserError(f"--revision {revision}: {name} is one model, it has no folders of checkpoints. Leave it out.")
+    if not found:
         raise UserError(
-            f"--model {path}: no config.json and no step*/ folders in it. Give a Hugging Face model folder."
+            f"--model {path}: no config.json and no folders of checkpoints (step1000, checkpoint-1000) in it. Give a "
+            "Hugging Face model folder."
         )
-    wanted = max(steps, key=lambda step: steps[step]) if revision is None else revision
-    wanted = f"step{wanted}" if wanted.isdigit() else wanted
-    if wanted not in steps:
-        known = ", ".join(sorted(steps, key=lambda step: steps[step]))
-        raise NoCheckpointError(f"--revision {revision}: {name} has no such step. It has {known}.")
+    wanted = last(found) if revision is None else named(found, revision)
     if not (path / wanted / "config.json").is_file():
         raise NoCheckpointError(f"--model {path}: {wanted} has no config.json.")
-    return ModelFolder(path / wanted, name, wanted)
+    above = path if not _has_tokenizer(path / wanted) and _has_tokenizer(path) else None
+    return ModelFolder(path / wanted, name, wanted, above)
+
+
+def _has_tokenizer(path: Path) -> bool:
+    return any((path / name).is_file() for name in _TOKENIZERS)
 
 
 def _from_hub(model: str, revision: str | None, trust: Trust) -> ModelFolder:
@@ -152,5 +158,21 @@ def _require_files(found: ModelFolder, trust: Trust) -> None:
                 "Convert them to safetensors, or say --allow-pickle if you trust them."
             )
         raise NoCheckpointError(f"--model {found.name} ({found.revision}): no weights (*.safetensors) in its folder.")
-    if not any((found.path / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
-        raise UserError(f"--model {found.name} ({found.revision}): no tokenizer (tokenizer.json) in its folder.")
+    if not _has_tokenizer(found.tokenizer_path):
+        above = found.path.resolve().parent
+        hint = ""
+        if parse(found.path.resolve().name) and _has_tokenizer(above):
+            hint = f" Give the folder above it as --model, and --revision {found.path.resolve().name}: it has one."
+        raise UserError(f"--model {found.name} ({found.revision}): no tokenizer (tokenizer.json) in its folder.{hint}")
+
+
+def require_folders(model: str, revisions: Sequence[str]) -> None:
+    """Make sure that a folder has the checkpoints that are named, before the first of them is worked on.
+
+    Raises:
+        UserError: it lacks one. What a hub has is seen only in its turn.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        for revision in revisions:
+            _local(path, revision)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError
 from rare_tokens.ingest.dense.ablation import confirm_replay
 from rare_tokens.ingest.model.load import load_model
 from rare_tokens.ingest.model.structure import Structure, find_structure
@@ -55,7 +55,7 @@ def choose_device(wanted: str) -> str:
     kind, _, index = wanted.partition(":")
     fits = not index or (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())
     if not available.get(kind, False) or not fits:
-        raise UserError(
+        raise OptionError(
             f"--device {wanted}: not available here. Use auto, or {', '.join(k for k, v in available.items() if v)}."
         )
     return wanted

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError, UserError
 from rare_tokens.common.parts import MANIFEST, Manifest, Summary, read_summary, write_manifest, write_summary
 from rare_tokens.common.version import VERSION
 from rare_tokens.ingest.ablation.capture import Capture, Captured, mean_activations
@@ -40,7 +40,7 @@ from rare_tokens.ingest.run.resources import require_space
 from rare_tokens.ingest.run.resuming import agree, resumable
 from rare_tokens.ingest.run.shared_storage import Place
 from rare_tokens.ingest.run.stages import AblationStage, ForwardStage, Loaded, Recipe, effect_units, rows_of
-from rare_tokens.ingest.text.matched import NC_MATCHED
+from rare_tokens.ingest.text.matched import NC_MATCHED, NothingToMeasureError
 from rare_tokens.ingest.text.material import Material, draw_material
 from rare_tokens.ingest.text.parts_of_speech import tagger_name
 
@@ -128,17 +128,22 @@ class Workbench:
 
 def _draw(request: Request, vocabulary_size: int) -> Material:
     options = request.options
-    found = draw_material(
-        request.corpus,
-        request.tokenizer,
-        vocabulary_size=vocabulary_size,
-        contexts=options.contexts,
-        frequencies=options.frequencies,
-        positions=options.tokens,
-        window=options.window,
-        seed=options.seed,
-        begin_token=options.begin_token,
-    )
+    try:
+        found = draw_material(
+            request.corpus,
+            request.tokenizer,
+            vocabulary_size=vocabulary_size,
+            contexts=options.contexts,
+            frequencies=options.frequencies,
+            positions=options.tokens,
+            window=options.window,
+            seed=options.seed,
+            begin_token=options.begin_token,
+        )
+    except NothingToMeasureError:
+        raise
+    except UserError as error:  # about the text, and so the same at every checkpoint
+        raise OptionError(str(error)) from error
     if (largest := int(found.sample.tokens.max())) >= vocabulary_size:
         raise UserError(
             f"The tokenizer of {request.folder.name} gave token {largest}, but its unembedding has {vocabulary_size} "
@@ -157,7 +162,10 @@ def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[st
         "between": list(between),
         "device": loaded.device,
         "offloaded_bytes": loaded.offloaded,
+        "weights_hash": request.weights_hash,
     }
+    if request.folder.above is not None:
+        facts["tokenizer"] = "of the folder above"
     if request.options.contexts == NC_MATCHED:
         facts |= {"tagger": tagger_name(), **material.sample.notes}
     return facts
@@ -191,6 +199,7 @@ def _manifest(request: Request, loaded: LoadedModel, material: Material, units: 
         position_block=block,
         code_version=VERSION,
         contexts=options.contexts,
+        quantisation=getattr(request, "quantisation", None),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=request.identity,
         options=options.given(request.folder.revision),

@@ -10,10 +10,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.effects import LOSS, chosen_effects
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError, UserError
 from rare_tokens.ingest.ablation.rounding import require_tolerance
 from rare_tokens.ingest.model import load, locate
-from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash
+from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash, short_name
+from rare_tokens.ingest.model.likeness import weights_hash
 from rare_tokens.ingest.model.structure import layer_index
 from rare_tokens.ingest.text.corpus import Corpus, open_corpus, parse_sources
 from rare_tokens.ingest.text.matched import NC_MATCHED
@@ -114,9 +115,19 @@ class Request:
     @property
     def run_id(self) -> str:
         """`<short model name>-<revision>-<8 hex>`."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        revision = "".join(c if c.isalnum() or c in "._" else "-" for c in self.folder.revision)
-        return f"{self.folder.short_name}-{revision}-{digest[:8]}"
+        return run_id(self.folder.name, self.folder.revision, self.identity)
+
+    @property
+    def weights_hash(self) -> str:
+        """The same for two checkpoints that are the same model, under whatever names."""
+        return weights_hash(self.folder, self.options.trust)
+
+
+def run_id(model: str, revision: str, identity: Any) -> str:
+    """`<short model name>-<revision>-<8 hex>`, the last a hash over what identifies it."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    plain = "".join(c if c.isalnum() or c in "._" else "-" for c in revision)
+    return f"{short_name(model)}-{plain}-{digest[:8]}"
 
 
 def identify(options: Options) -> list[Request]:
@@ -137,7 +148,7 @@ def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
     config = load.load_config(folder, options.trust)
     longest = load.context_length(config)
     if longest is not None and options.window > longest:
-        raise UserError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
+        raise OptionError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
     tokenizer = load.load_tokenizer(folder, options.trust)
     tokenizer_id = load.tokenizer_id(tokenizer, int(config.vocab_size))
     weights = model_hash(folder, options.trust)
@@ -169,7 +180,7 @@ def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tu
     if options.frequencies != FROM_CORPUS:
         path = Path(options.frequencies).expanduser()
         if not path.is_file():
-            raise UserError(f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, or `corpus`.")
+            raise OptionError(f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, or `corpus`.")
         with path.open("rb") as stream:
             return "counts-" + hashlib.file_digest(stream, "sha256").hexdigest()[:12], path.name
     parts = [corpus.identity, tokenizer_id]
