@@ -1,4 +1,4 @@
-"""The command `delete`: a run and what only it uses."""
+"""The command `delete`: removes a run and what only it uses."""
 
 import click
 import polars as pl

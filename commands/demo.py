@@ -61,7 +61,7 @@ def demo(settings: Settings, out: Path) -> None:
 
 
 def _analyze(settings: Settings, published: list[str]) -> None:
-    """The cheap analyses of every checkpoint, the dear ones of the last, and the series they make."""
+    """Run the cheap analyses for every checkpoint and all of them for the last, then follow the series."""
     from rare_tokens.analyses.reference import published_values
 
     warehouse.store_published_values(settings.warehouse, published_values(), wait=settings.wait)

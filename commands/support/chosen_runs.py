@@ -1,4 +1,4 @@
-"""Which runs a command is about."""
+"""The runs that a command is about."""
 
 import polars as pl
 
@@ -20,7 +20,7 @@ def listed_runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataF
 
 
 def say_warnings(settings: Settings, wanted: list[str]) -> None:
-    """Say what to know about runs before reading their results, each warning once (`run_warning`)."""
+    """Say the warnings about runs (`run_warning`), each once."""
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         found = opened.run_warning(run_id=wanted).sort("kind", "preset", "run_id")
     for message, of in found.group_by("message", maintain_order=True).agg("run_id").iter_rows():
@@ -29,7 +29,7 @@ def say_warnings(settings: Settings, wanted: list[str]) -> None:
 
 
 def published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
-    """The published runs, or those named, of which every one must be published (`dim_run`)."""
+    """The published runs (`dim_run`), or those named, each of which must be published."""
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         chosen = opened.dim_run(run=list(wanted)) if wanted else opened.dim_run(status="published")
     if chosen.is_empty():

@@ -1,4 +1,4 @@
-"""From what was asked for to published runs: the calls that `ingest` and `demo` make in turn."""
+"""From requests to published runs: what `ingest` and `demo` call, in order."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command asks for beside the runs themselves.
+    """What a command asks for besides the runs themselves.
 
     Attributes:
         again: compute published runs again.
-        publish_anyway: why a run that fails its checks is published all the same; None: it is not.
-        groups: to ablate at once, as `--group` spells them.
-        attention: the options about attention; None: none is measured.
-        store: where the facts go; None: where they are, or into the warehouse.
+        publish_anyway: the reason to publish a run that fails its checks; None: refuse it.
+        groups: groups to ablate at once, as given to `--group`.
+        attention: what to measure of attention; None: nothing.
+        store: where the facts go; None: where they are already, else into the warehouse.
         spreading: who computes.
     """
 
@@ -81,7 +81,7 @@ class _Ingest:
     """Answers the requests of one command, one after the other."""
 
     def __init__(self, settings: Settings, asked: Asked, running: ExitStack) -> None:
-        """What is started to compute runs as long as `running`."""
+        """Executors that are started end with `running`."""
         from rare_tokens.ingest.run.pipeline import Workbench
 
         self.settings, self.asked, self.running = settings, asked, running
@@ -123,7 +123,7 @@ class _Ingest:
     def _prepared(
         self, request: "Request", groups: list["Group"], executor: "Executor", *, whole: bool
     ) -> "Prepared | None":
-        """The run, ready to begin; None, with the reason recorded, where there is nothing to measure."""
+        """The run, ready to begin; None if there is nothing to measure, with the reason recorded."""
         from rare_tokens.ingest.groups import check_groups
         from rare_tokens.ingest.text.matched import NothingToMeasureError
 
@@ -157,13 +157,13 @@ class _Ingest:
 
 
 def _clear(place: "Place | None", folder: Path) -> None:
-    """Remove what units left elsewhere; what is in the run's own folder goes with that."""
+    """Remove what units left elsewhere. What is in the folder of the run goes with that folder."""
     if place is not None and not place.is_at(folder):
         place.remove()
 
 
 def _keep(run_id: str, store: str, settings: Settings) -> None:
-    """Have the facts of a published run where they are asked for."""
+    """Move the facts of a published run to where they are asked for."""
     with working(f"Move the facts of {run_id}", quiet=settings.quiet):
         is_moved = warehouse.keep(settings.warehouse, run_id, store, wait=settings.wait, quiet=settings.quiet)
     if is_moved:
@@ -171,7 +171,7 @@ def _keep(run_id: str, store: str, settings: Settings) -> None:
 
 
 def _extended(request: "Request", settings: Settings) -> "Request":
-    """The request with the effects that its published run has: computed again, it keeps them."""
+    """The request with the effects of its published run added, so that computing it again keeps them."""
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         found = opened.dim_run(run_id=request.run_id, status="published")
     if found.is_empty():
@@ -181,7 +181,7 @@ def _extended(request: "Request", settings: Settings) -> "Request":
 
 
 def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *, recomputed: bool) -> list["Group"]:
-    """The groups to ablate at once: those asked for, and where the run is computed again those that it has."""
+    """The groups to ablate at once: those asked for, and those the run has if it is computed again."""
     from rare_tokens.ingest.groups import Group, groups_due, is_group_file, read_groups
 
     asked: list[Group] = []
@@ -199,7 +199,7 @@ def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *,
 def _attention(
     request: "Request", heads: "AttentionOptions | None", settings: Settings, *, recomputed: bool
 ) -> list["AttentionRequest"]:
-    """The attention to measure: what is asked for, and where the run is computed again what it has."""
+    """The attention to measure: what is asked for, and what the run has if it is computed again."""
     from rare_tokens.ingest.attention.measure import AttentionRequest, attention_due
 
     known = warehouse.stored_attention(settings.warehouse, request.run_id, wait=settings.wait)
@@ -238,7 +238,7 @@ def _add_attention(
 
 
 def _is_there(request: "Request", settings: Settings) -> bool:
-    """Whether a published run already answers the request; says so, and says what would change it."""
+    """Whether a published run already answers the request. Says so, and says what would change it."""
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         found = opened.dim_run(run_id=request.run_id, status="published")
     if found.is_empty():

@@ -1,4 +1,4 @@
-"""A model on the device that computes, its structure confirmed: here, or on a worker of a cluster."""
+"""Loading a model onto the device that computes and confirming its structure, here or on a worker of a cluster."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from rare_tokens.ingest.run.resources import planned
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, its structure, the device that computes, and the bytes of its weights that wait elsewhere."""
+    """A model, its structure, the device that computes, and the bytes of weights that wait off it."""
 
     model: PreTrainedModel
     structure: Structure
@@ -24,11 +24,11 @@ class LoadedModel:
 
 
 def load(request: Request, *, whole: bool = False) -> LoadedModel:
-    """The model of a run; `whole`: none of it may wait off the device.
+    """Load the model of a run; with `whole`, none of it may wait off the device.
 
     Raises:
-        UserError: the device is not there, the memory does not hold it, the weights cannot be used, there is no such
-            layer, or the architecture is not supported.
+        UserError: the device is not available, there is too little memory, the weights cannot be used, the layer does
+            not exist, or the architecture is not supported.
     """
     options = request.options
     device = choose_device(options.device)
@@ -43,10 +43,10 @@ def load(request: Request, *, whole: bool = False) -> LoadedModel:
 
 
 def choose_device(wanted: str) -> str:
-    """The device of `--device`; `auto` takes CUDA, then MPS, then the CPU. On all of them float32 is float32, not TF32.
+    """The device for `--device`; `auto` takes CUDA, then MPS, then the CPU. On each, float32 is float32 and never TF32.
 
     Raises:
-        UserError: the device is not known here, or not there.
+        UserError: the device is not known or not available.
     """
     torch.set_float32_matmul_precision("highest")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

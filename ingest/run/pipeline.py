@@ -1,4 +1,4 @@
-"""The whole of an ingest, in order: sample, load, capture, means, effects, self-check. It ends with a staged run.
+"""A whole ingest, in order: sample, load, capture, means, effects, self-check. It ends with a staged run.
 
 `Workbench.prepare` does everything that can refuse a request; only then does `execute` write.
 """
@@ -61,7 +61,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can begin: its model fits, its sample is drawn."""
+    """A run that is ready to begin: its model fits and its sample is drawn."""
 
     manifest: Manifest
     material: Material
@@ -79,7 +79,7 @@ class Prepared:
 
     @property
     def device(self) -> str:
-        """Where it is."""
+        """The device that it is on."""
         return self.loaded.device
 
 
@@ -95,7 +95,7 @@ class _Clock:
 
 
 class Workbench:
-    """Prepares the runs of one command; what several revisions share is made once."""
+    """Prepares the runs of one command, and makes only once what several revisions share."""
 
     def __init__(self) -> None:
         self._materials: dict[tuple[Any, ...], Material] = {}
@@ -105,12 +105,12 @@ class Workbench:
 
         Args:
             request: what is asked for.
-            whole: none of the model may wait off the device.
-            units: how many the ablation is divided into at least, about.
+            whole: whether the whole model must be on the device.
+            units: about how many units the ablation is divided into, at least.
 
         Raises:
-            UserError: the memory does not hold it, the corpus is too short, the count file does not fit, there is no
-                such layer, or the architecture is not supported.
+            UserError: there is too little memory, the corpus is too short, the count file does not fit, the layer does
+                not exist, or the architecture is not supported.
         """
         found = load(request, whole=whole)
         material = self._material(request, found.structure.vocabulary_size)
@@ -155,7 +155,7 @@ def _draw(request: Request, vocabulary_size: int) -> Material:
 
 
 def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[str, Any]:
-    """What was found or chosen for a run, as against what it was asked for with."""
+    """What was found or chosen for a run, as opposed to what was asked for."""
     between = loaded.structure.between
     facts: dict[str, Any] = {
         "path": "dense" if between else "moments",
@@ -209,20 +209,20 @@ def _manifest(request: Request, loaded: LoadedModel, material: Material, units: 
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers of a run depend on."""
+    """Versions of the packages that the numbers of a run depend on."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def execute(
     prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False, place: Place | None = None
 ) -> Manifest:
-    """Compute a run into its folder, resuming an interrupted one; returns its manifest.
+    """Compute a run into its folder, or resume an interrupted one; returns its manifest.
 
-    A run that is staged already is left as it is; `afresh` computes everything again. With a `place`, that is where
-    units leave their files and where an interrupted run is resumed from; the folder gets them from there.
+    A run that is already staged stays as it is; `afresh` computes everything again. With a `place`, units leave their
+    files there, an interrupted run resumes from there, and the folder gets its files from there.
 
     Raises:
-        UserError: not enough disk, values that are not finite, the place cannot be used, or the self-check fails.
+        UserError: the disk is too small, a value is not finite, the place cannot be used, or the self-check fails.
     """
     start, clock = time.perf_counter(), _Clock()
     if place is not None:
@@ -309,7 +309,7 @@ def _effects(
     executor: Executor,
     place: Place | None,
 ) -> int:
-    """Every pair's effect, then the positions' own part; returns how many pairs took the exact path."""
+    """Compute the effect of every pair, then write the positions; returns how many pairs took the exact path."""
     sample = prepared.material.sample
     if place is None:
         units = effect_units(prepared.loaded, manifest, folder, captured, torch.from_numpy(reference), say=True)

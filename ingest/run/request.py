@@ -1,4 +1,4 @@
-"""What a user asks of ingest, checked, and the identity of the run that answers it."""
+"""What a user asks `ingest` for, checked, and the identity of the run that answers it."""
 
 import hashlib
 import json
@@ -30,12 +30,12 @@ OFFLOAD = AUTO, NEVER, ALWAYS = "auto", "never", "always"
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `ingest` that decide or shape a run; paths and names as the user gave them.
+    """The options of `ingest` that decide or shape a run, with paths and names as the user gave them.
 
-    `tokens` is T, the number of predicted positions (the largest, of matched contexts); `window` the positions of one
-    window, or the tokens before the one position of a matched context. `layer` counts from 0, or from the last where
-    it is negative; `edit_scope` says where a neuron below the last layer is replaced: at every position of the
-    `window`, or at one `position` at a time.
+    `tokens` is T, the number of predicted positions (for matched contexts, the most there may be). `window` is the
+    number of positions in a window, or of tokens before the one position of a matched context. `layer` counts from 0,
+    or from the last if it is negative. `edit_scope` says where a neuron below the last layer is replaced: at every
+    position of the `window`, or at one `position` at a time.
     """
 
     model: str
@@ -79,9 +79,9 @@ class Options:
         object.__setattr__(self, "effects", chosen_effects(self.effects))
 
     def given(self, revision: str) -> dict[str, Any]:
-        """The options by the names that the command has for them, of a run at one revision; no folder of this machine.
+        """The options of a run at one revision, under the names that the command uses.
 
-        A path is shortened to its last part, for what is stored is passed on.
+        A path is shortened to its last part: what is stored is passed on, and must not name folders of this machine.
         """
         trust = {"allow_pickle": self.trust.pickle, "trust_remote_code": self.trust.remote_code}
         plain = {
@@ -99,7 +99,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Request:
-    """One run that was asked for: a model at one revision, identified, nothing heavy done yet."""
+    """One run that was asked for: a model at one revision, identified, before any heavy work."""
 
     options: Options
     folder: ModelFolder
@@ -133,7 +133,7 @@ def run_id(model: str, revision: str, identity: Any) -> str:
 def identify(options: Options) -> list[Request]:
     """Find the model at each revision and the corpus, and say which runs they make.
 
-    Reads files and hashes them; loads no weights, draws no sample.
+    Reads and hashes files, but loads no weights and draws no sample.
 
     Raises:
         UserError: something named cannot be found or used.
@@ -168,7 +168,7 @@ def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
         "begin_token": options.begin_token,
         "seed": options.seed,
         "ablation": options.ablation,
-        # Nothing in the last layer reaches another position's loss, so there the two are one
+        # Nothing in the last layer reaches the loss at another position, so both scopes are the same there
         "edit_scope": "position" if layer == depth - 1 else options.edit_scope,
         "dtype": options.dtype,
     }
@@ -176,7 +176,7 @@ def _request(options: Options, revision: str | None, corpus: Corpus) -> Request:
 
 
 def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:
-    """(id, description) of where token counts come from: by content, so that it is known before counting."""
+    """(id, description) of the source of token counts. The id is by content, so it is known before counting."""
     if options.frequencies != FROM_CORPUS:
         path = Path(options.frequencies).expanduser()
         if not path.is_file():
