@@ -1,1 +1,1 @@
-"""The commands, a module for each family; with cli.py the only code that sees all layers."""
+"""The commands, one module each. Only they and cli.py see all layers."""

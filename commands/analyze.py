@@ -1,4 +1,4 @@
-"""The command `analyze`: what runs and their series lack is computed and stored."""
+"""The command `analyze`: computes and stores what runs and their series lack."""
 
 import time
 from collections.abc import Collection
@@ -62,8 +62,8 @@ def analyze_all(
         chosen: rows of `dim_run`.
         settings: which warehouse.
         positions: where coordination is measured.
-        again: also what they have.
-        only: of the analyses of a run, those of these names; none: all.
+        again: compute also what they have.
+        only: names of the analyses of a run to compute; None: all.
     """
     runs = chosen.iter_rows(named=True)
     done = [row for run_row in runs for row in _analyze(run_row, settings, positions, again, only)]
@@ -77,7 +77,7 @@ def _analyze(
     again: bool,
     only: Collection[str] | None,
 ) -> list[dict[str, Any]]:
-    """Compute and store what one run lacks; returns a row per analysis that was computed."""
+    """Compute and store what a run lacks; returns a row per analysis that was computed."""
     from rare_tokens.analyses.registry import due, processes
 
     run_id = run_row["run_id"]
@@ -108,7 +108,7 @@ def _analyze(
 
 
 def _analyze_series(chosen: list[str], settings: Settings, again: bool) -> list[dict[str, Any]]:
-    """Follow the series that the chosen runs belong to; returns a row per run that something was stored of."""
+    """Follow the series that the chosen runs belong to; returns a row per run with new results."""
     from rare_tokens.analyses.across_runs.series import every_series
     from rare_tokens.analyses.registry import OF_SERIES, needed
 
@@ -149,7 +149,7 @@ def _analyze_one_series(analysis: "SeriesAnalysis", members: pl.DataFrame, setti
 
 
 def _ask(settings: Settings, run_id: str, source: "Source") -> Any:
-    """What an analysis reads of a run."""
+    """Read what an analysis needs from a run."""
     from rare_tokens.analyses.analysis import ACTIVATIONS
 
     path, wait = settings.warehouse, settings.wait

@@ -1,4 +1,4 @@
-"""The command `attach`: runs that `export` wrote, into this warehouse."""
+"""The command `attach`: copies runs that `export` wrote into this warehouse."""
 
 from pathlib import Path
 

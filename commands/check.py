@@ -1,4 +1,4 @@
-"""The command `check`."""
+"""The command `check`: looks at the stored data of runs again."""
 
 from pathlib import Path
 

@@ -9,7 +9,8 @@ from rare_tokens import warehouse
 from rare_tokens.commands.analyze import analyze_all
 from rare_tokens.commands.report import REPORT_FOLDER, build_report
 from rare_tokens.commands.support.chosen_runs import published_runs
-from rare_tokens.commands.support.ingest_runs import ingest_all, requested
+from rare_tokens.commands.support.ingest_runs import ingest_all
+from rare_tokens.commands.support.requests import requested
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.progress import working
@@ -49,7 +50,9 @@ def demo(settings: Settings, out: Path) -> None:
         frequencies=str(FREQUENCIES),
         tokens=DEMO_TOKENS,
     )
-    published = ingest_all(requested(options, None), settings)
+    ingested = ingest_all(requested([options], None), settings)
+    ingested.require_all()
+    published = ingested.run_ids
     _analyze(settings, published)
     index = build_report(settings, tuple(published), out)
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
@@ -58,7 +61,7 @@ def demo(settings: Settings, out: Path) -> None:
 
 
 def _analyze(settings: Settings, published: list[str]) -> None:
-    """The cheap analyses of every checkpoint, the dear ones of the last, and the series they make."""
+    """Run the cheap analyses for every checkpoint and all of them for the last, then follow the series."""
     from rare_tokens.analyses.reference import published_values
 
     warehouse.store_published_values(settings.warehouse, published_values(), wait=settings.wait)

@@ -1,4 +1,4 @@
-"""The command `explore`: the warehouse as a notebook in the browser, or as a page."""
+"""The command `explore`: shows the warehouse as a notebook in the browser, or as a page."""
 
 import importlib.util
 import os
@@ -57,12 +57,12 @@ def explore(settings: Settings, port: int | None, no_browser: bool, copy: Path |
     place = ["--port", str(port)] if port else []
     marimo = ["edit" if copy else "run", str(notebook), "--no-sandbox", "--token", *place]
     sys.stdout.flush()
-    # This process becomes marimo: a Ctrl-C, or the end of the terminal, ends the server and leaves nothing behind.
+    # This process becomes marimo, so Ctrl-C or closing the terminal ends the server and leaves nothing behind.
     os.execve(sys.executable, _command([*marimo, *(["--headless"] if no_browser else []), *given]), _environment())  # noqa: S606
 
 
 def _export(settings: Settings, html: Path, given: list[str]) -> None:
-    """Write the page under another name first: one with a failed cell, or half of one, is never left."""
+    """Write the page, under another name first, so that a failed or half-written page is never left."""
     if not html.parent.is_dir():
         raise UserError(f"--html {html}: the folder {html.parent} does not exist.")
     partial = html.with_name(f"{html.name}.partial")
@@ -94,7 +94,7 @@ def _run(arguments: list[str]) -> None:
     """Run marimo's own command line in silence.
 
     Raises:
-        UserError: it failed; the message holds the first line that it wrote.
+        UserError: it failed; the message has its first line.
     """
     command, environment = _command(arguments), _environment()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
@@ -108,6 +108,6 @@ def _command(arguments: list[str]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """The notebook imports what this program imports, also where that is a folder and not installed."""
+    """The environment in which the notebook imports this package, even if it is a checkout and not installed."""
     modules = [str(IMPORT_ROOT), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, modules))}

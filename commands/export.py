@@ -1,4 +1,4 @@
-"""The command `export`: every relation as Parquet."""
+"""The command `export`: writes every relation as Parquet."""
 
 from pathlib import Path
 

@@ -1,6 +1,5 @@
 """The command `ingest`: its options, and what a dry run says."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +8,18 @@ import polars as pl
 
 from rare_tokens.commands.support.chosen_runs import listed_runs, say_warnings
 from rare_tokens.commands.support.executors import Spreading
-from rare_tokens.commands.support.ingest_runs import Asked, ingest_all, requested
+from rare_tokens.commands.support.ingest_runs import Asked, ingest_all
+from rare_tokens.commands.support.ingested import Ingested
+from rare_tokens.commands.support.requests import Requests, requested
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.effects import EFFECTS, LOSS
+from rare_tokens.common.errors import UserError
 from rare_tokens.common.progress import working
 from rare_tokens.warehouse import STORES
 
 if TYPE_CHECKING:
     from rare_tokens.ingest.attention.measure import AttentionOptions
-    from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
-    from rare_tokens.ingest.run.request import Request
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -28,14 +28,21 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 
 @click.command()
 @click.option(
-    "--model", required=True, metavar="ID_OR_FOLDER_OR_FILE.gguf", help="Hub id, folder of a model, or GGUF file."
+    "--model",
+    multiple=True,
+    required=True,
+    metavar="ID_OR_FOLDER_OR_FILE.gguf",
+    help="Hub id, folder of a model or its checkpoints, or GGUF file. Repeatable: each model with the same options.",
 )
-@click.option("--revision", "revisions", multiple=True, metavar="R", help="Branch, tag or step; repeatable.")
+@click.option(
+    "--revision", "revisions", multiple=True, metavar="R", help="Branch, tag, checkpoint or its step; repeatable."
+)
 @click.option(
     "--revisions",
     "series",
     metavar="FIRST..LAST[:STRIDE|log]",
-    help="Range of checkpoints, for example step0..step143000:log. A missing one is recorded and skipped.",
+    help="Range of checkpoints: step0..step143000:log, stage1-step0..stage2-step1000, 0..500:100. One that is missing "
+    "or fails is recorded and skipped.",
 )
 @click.option(
     "--corpus",
@@ -185,7 +192,8 @@ def ingest(
     """Ablate every neuron of a model's last MLP, or of another layer's.
 
     Checks the effects and publishes them as a run. The same command again resumes an interrupted run; a finished one
-    stays as it is, or gains what is newly asked for.
+    stays as it is, or gains what is newly asked for. Of several runs, one that fails does not stop the others: the exit
+    code is then 3 if checks refused one, else 2.
     """
     with working("Find the model and the text", quiet=settings.quiet):
         from rare_tokens.ingest.attention.measure import AttentionOptions
@@ -195,24 +203,28 @@ def ingest(
         spreading = Spreading(executor, ray_address, workers, parts)
         heads = AttentionOptions(attention, attention_layers, head_ablation)
         given["corpus"] = given["corpus"] or ("c4",)
-        options = Options(**given, trust=Trust(allow_pickle, trust_remote_code))
-        requests = requested(options, series)
+        models, trust = given.pop("model"), Trust(allow_pickle, trust_remote_code)
+        requests = requested([Options(model=model, **given, trust=trust) for model in models], series)
     if dry_run:
         _show_estimates(requests, heads, settings)
         return
-    published = ingest_all(requests, settings, Asked(again, publish_anyway, groups, heads, store, spreading))
-    show(listed_runs(settings, published), settings.form)
-    say_warnings(settings, published)
+    ingested = ingest_all(requests, settings, Asked(again, publish_anyway, groups, heads, store, spreading))
+    show(listed_runs(settings, ingested.run_ids), settings.form)
+    say_warnings(settings, ingested.run_ids)
+    ingested.require_all()
 
 
-def _show_estimates(
-    requests: "Iterator[Request | MissingCheckpoint]", heads: "AttentionOptions", settings: Settings
-) -> None:
+def _show_estimates(requests: Requests, heads: "AttentionOptions", settings: Settings) -> None:
     from rare_tokens.ingest.estimate import UNKNOWN, estimate
-    from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
+    from rare_tokens.ingest.run.checkpoints import Gap
 
-    there = [request for request in requests if not isinstance(request, MissingCheckpoint)]
-    estimates = [estimate(request, heads.request(int(request.config.num_hidden_layers))) for request in there]
+    estimates, ingested = [], Ingested()
+    for request in requests.each():
+        ingested.run_ids.append(request.run_id)
+        if not isinstance(request, Gap):
+            estimates.append(estimate(request, heads.request(int(request.config.num_hidden_layers))))
+        elif request.is_failure:
+            ingested.fail(request.run_id, UserError(request.why))
     show(pl.DataFrame([asdict(one) for one in estimates]), settings.form)
     for one in estimates:
         if one.path == UNKNOWN:
@@ -220,3 +232,4 @@ def _show_estimates(
                 f"{one.run_id}: whether the dense path is needed cannot be told without the weights. The figures are "
                 "those of the dense path, the most it can take; the ingest says which it is before it starts."
             )
+    ingested.require_all()

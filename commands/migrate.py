@@ -1,4 +1,4 @@
-"""The command `migrate`: the warehouse to this version's schema."""
+"""The command `migrate`: brings the warehouse to the schema of this version."""
 
 import click
 import polars as pl

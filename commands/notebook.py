@@ -21,7 +21,7 @@ def _():
     wait = float(arguments.get("wait") or 10)
 
     def ask(query, **values):
-        """One query; the file is open only while it runs, so that others can write to it in between."""
+        """Run a query; the file is open only meanwhile, so that others can write to it in between."""
         with warehouse.open(path, wait=wait) as opened:
             return opened.sql(query, **values)
 

@@ -1,4 +1,4 @@
-"""The command `report`: what the warehouse holds of runs, as one page."""
+"""The command `report`: a page about the runs of the warehouse."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -50,7 +50,7 @@ def report(settings: Settings, wanted: tuple[str, ...], out: Path, no_analyze: b
 
 
 def build_report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path:
-    """Write the page on the wanted runs to a folder, from what is stored; returns its index.html."""
+    """Write the page about the wanted runs to a folder, from what is stored; returns its index.html."""
     from rare_tokens.analyses.report import write_report
 
     with working("Read what the report shows", quiet=settings.quiet):
@@ -63,7 +63,7 @@ def build_report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path
 
 
 def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs":
-    """Everything that a page on the wanted runs shows."""
+    """Everything that a page about the wanted runs shows."""
     from rare_tokens.analyses.across_runs.comparison import COACTIVATION, coactivation, compared_runs
     from rare_tokens.analyses.reference import published_values
     from rare_tokens.analyses.report import CARD_PRESET, ReportInputs, card_neurons, relations
@@ -87,7 +87,7 @@ def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs
 
 
 def _group_activity(settings: Settings, run_id: str, preset: str) -> pl.DataFrame:
-    """How active the groups of a run's neurons are at each of its rare positions."""
+    """How active each group of neurons of a run is at each of its rare positions."""
     from rare_tokens.analyses.across_runs.comparison import group_activity
     from rare_tokens.analyses.curve.effect_cells import RARE
 

@@ -1,4 +1,4 @@
-"""The command `runs`: which runs there are, and how far each got."""
+"""The command `runs`: lists the runs and how far each got."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""The command `sql`: one query, read-only."""
+"""The command `sql`: runs one read-only query."""
 
 import sys
 from pathlib import Path

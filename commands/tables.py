@@ -1,4 +1,4 @@
-"""The command `tables`: which relations there are, or the columns of one."""
+"""The command `tables`: lists the relations, or the columns of one."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""The command `vacuum`: the space of deleted runs."""
+"""The command `vacuum`: frees the space of deleted runs."""
 
 import click
 import polars as pl

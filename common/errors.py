@@ -17,6 +17,10 @@ class UserError(RareTokensError):
     exit_code = 2
 
 
+class OptionError(UserError):
+    """An option's value that no checkpoint of the model can have: a series does not go on after it."""
+
+
 class QualityError(RareTokensError):
     """Data that failed its checks was refused and is not visible to any query (exit code 3)."""
 

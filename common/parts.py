@@ -275,6 +275,7 @@ class Manifest:
     code_version: str
     created_at: str  # ISO 8601, UTC
     contexts: str = "sample"  # what the positions are: `sample` or `nc-matched`
+    quantisation: str | None = None  # of the weights as they are stored; None: none
     identity: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)

@@ -9,10 +9,11 @@ from rare_tokens.warehouse.client import Warehouse
 from rare_tokens.warehouse.locks import claim
 from rare_tokens.warehouse.maintenance import Space, delete, migrate, remove_parts, require_writable, vacuum
 from rare_tokens.warehouse.publish.attention import StoredAttention, add_attention, require_same_model, stored_attention
+from rare_tokens.warehouse.publish.gaps import find_twin, forget_gaps, record_gap, record_twin
 from rare_tokens.warehouse.publish.groups import NamedGroup, add_groups, analysed_group, stored_groups
 from rare_tokens.warehouse.publish.moving import keep
 from rare_tokens.warehouse.publish.results import Stored, activations, read, store, store_published_values, stored
-from rare_tokens.warehouse.publish.runs import begin, publish, record_missing
+from rare_tokens.warehouse.publish.runs import begin, publish
 from rare_tokens.warehouse.report_inputs import card_frames, report_frames, same_positions
 from rare_tokens.warehouse.runs import find, runs, status
 from rare_tokens.warehouse.sandbox import run_sql
@@ -42,12 +43,15 @@ __all__ = [
     "delete",
     "export",
     "find",
+    "find_twin",
+    "forget_gaps",
     "keep",
     "migrate",
     "open",
     "publish",
     "read",
-    "record_missing",
+    "record_gap",
+    "record_twin",
     "remove_parts",
     "report_frames",
     "require_same_model",

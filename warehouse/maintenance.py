@@ -14,6 +14,7 @@ from rare_tokens.common.files import write_atomically
 from rare_tokens.warehouse import literals, locks
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import staging
+from rare_tokens.warehouse.publish.gaps import twins_of
 from rare_tokens.warehouse.publish.loading import clear, clear_unused
 from rare_tokens.warehouse.publish.marts import Line, bring_up_to_date
 from rare_tokens.warehouse.publish.runs import remove_orphans
@@ -62,14 +63,18 @@ def migrate(path: Path, *, line: Line, wait: float = 0.0) -> list[str]:
         return bring_up_to_date(con, path, line)
 
 
-def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
+def delete(path: Path, run: str, *, wait: float = 0.0) -> list[str]:
     """Remove a run with its facts, marts and parts, and the tokens and frequencies that no other run uses.
 
+    The records of its twins go with it: without the run they say nothing.
+
     Args:
+        path: the warehouse.
         run: a run_id, or the start of one.
+        wait: seconds to wait for a process that has the warehouse open.
 
     Returns:
-        The id of the run that was removed.
+        The ids of what was removed: the run, then its twins.
 
     Raises:
         UserError: there is no such run, or more than one.
@@ -87,9 +92,12 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
             raise LockedError(f"Process {pid} is writing run {run_id}. Wait for it to end, or stop it.")
         con.execute("begin")
         key = run_records.run_key(con, run_id)
+        twins = twins_of(con, run_id)
         if key is not None:
             clear(con, key)
-            con.execute("delete from store.run where run_key = $key", {"key": key})
+            con.execute(
+                "delete from store.run where run_key = $key or twin_of = $run_id", {"key": key, "run_id": run_id}
+            )
             clear_unused(con)
             parquet_facts.define(con)
         con.execute("commit")
@@ -98,7 +106,7 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> str:
         staging.remove_half_removed(folder)
         if folder.is_dir():
             _try_to_remove(folder)
-    return run_id
+    return [run_id, *twins]
 
 
 def vacuum(path: Path, *, wait: float = 0.0) -> Space:

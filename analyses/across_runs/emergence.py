@@ -1,11 +1,11 @@
 """How the curve of influence comes about over training: relation `emergence` (ES fig. 1, 2, 4 and 6).
 
-A *series* is the runs of one model on the same positions, one run per checkpoint. Each number of the curve is set
-against its training step: κ, R² and the step of the head (δ) with their intervals, the curve itself, its deviation from
-the power law and its local slope at log-spaced ranks, and the history of the neurons that end up on top.
+A *series* is the runs of one model and branch on the same positions, one run per checkpoint. Each number of the curve
+is put beside its training step: κ, R² and the step of the head (δ) with their intervals, the curve itself, its
+deviation from the power law and its local slope at log-spaced ranks, and what becomes of the neurons that end up on
+top.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -19,8 +19,8 @@ from rare_tokens.analyses.result_table import FloatArray, IntArray, table
 from rare_tokens.analyses.statistics import CONTROL
 
 SERIES = (
-    "model", "layer", "corpus", "contexts", "frequency_source_id", "positions", "window_length", "seed",
-    "ablation", "dtype",
+    "model", "training_branch", "layer", "corpus", "contexts", "frequency_source_id", "positions", "window_length",
+    "seed", "ablation", "dtype",
 )  # fmt: skip
 MISSING = "missing"  # status of a checkpoint that is absent or has no weights
 POINTS = 30  # ranks at which curves are kept
@@ -40,12 +40,6 @@ EMERGENCE: dict[str, Any] = {
     "high": pl.Float64,
     "reason": pl.String,
 }
-
-
-def training_step(revision: str) -> int | None:
-    """The training step that a revision names: `step143000`, `step_512`, `checkpoint-1000`, `64`; None for `main`."""
-    found = re.fullmatch(r"(?:.*(?:step|checkpoint))?[-_ ]?(\d+)", revision.strip(), flags=re.IGNORECASE)
-    return int(found.group(1)) if found else None
 
 
 def with_gaps_placed(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
@@ -71,15 +65,23 @@ def with_gaps_placed(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=runs.schema)
 
 
+def with_branch(runs: pl.DataFrame) -> pl.DataFrame:
+    """The runs (`dim_run`) with an empty branch where none is named: NULL would mean that it is not known."""
+    if "training_branch" not in runs.columns:
+        return runs
+    return runs.with_columns(pl.col("training_branch").fill_null(""))
+
+
 def series(runs: pl.DataFrame) -> list[pl.DataFrame]:
-    """The runs (`dim_run`) divided into series, each in order of training steps; runs without a step come last.
+    """The runs (`dim_run`) divided into series, each in order of stages and steps; runs without a step come last.
 
     A missing checkpoint is in the series it would have belonged to, if that is known.
     """
     keys = [column for column in SERIES if column in runs.columns]
-    steps = pl.col("revision").map_elements(training_step, return_dtype=pl.Int64)
-    placed = with_gaps_placed(runs, keys).with_columns(training_step=steps)
-    ordered = placed.sort("training_step", nulls_last=True, maintain_order=True)
+    placed = with_gaps_placed(with_branch(runs), keys)
+    stage = pl.col("training_stage").fill_null(0) if "training_stage" in runs.columns else pl.lit(0)
+    place = pl.when(pl.col("training_step").is_not_null()).then(stage), pl.col("training_step")
+    ordered = placed.sort(*place, nulls_last=True, maintain_order=True)
     return ordered.partition_by(keys, maintain_order=True) if keys else [ordered]
 
 

@@ -1,1 +1,1 @@
-"""What several commands need: settings, tables on a terminal, which runs are meant, executors."""
+"""What several commands share: settings, tables on a terminal, choosing runs, executors."""

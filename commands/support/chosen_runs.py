@@ -1,4 +1,4 @@
-"""Which runs a command is about."""
+"""The runs that a command is about."""
 
 import polars as pl
 
@@ -11,14 +11,16 @@ _RUN_COLUMNS = ("run_id", "status", "model", "revision", "layer", "positions", "
 
 
 def listed_runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataFrame:
-    """The runs, or those wanted: with --json all that is known of each, else what fits a screen."""
+    """The runs, or those wanted in their order: with --json all that is known of each, else what fits a screen."""
     found = warehouse.runs(settings.warehouse, wait=settings.wait)
-    found = found if wanted is None else found.filter(pl.col("run_id").is_in(wanted))
+    if wanted is not None:
+        places = pl.DataFrame({"run_id": list(dict.fromkeys(wanted))}, schema={"run_id": pl.String})
+        found = places.join(found, on="run_id", how="inner", maintain_order="left")
     return found if settings.json else found.select(_RUN_COLUMNS)
 
 
 def say_warnings(settings: Settings, wanted: list[str]) -> None:
-    """Say what to know about runs before reading their results, each warning once (`run_warning`)."""
+    """Say the warnings about runs (`run_warning`), each once."""
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         found = opened.run_warning(run_id=wanted).sort("kind", "preset", "run_id")
     for message, of in found.group_by("message", maintain_order=True).agg("run_id").iter_rows():
@@ -27,7 +29,7 @@ def say_warnings(settings: Settings, wanted: list[str]) -> None:
 
 
 def published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
-    """The published runs, or those named, of which every one must be published (`dim_run`)."""
+    """The published runs (`dim_run`), or those named, each of which must be published."""
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         chosen = opened.dim_run(run=list(wanted)) if wanted else opened.dim_run(status="published")
     if chosen.is_empty():

@@ -1,4 +1,4 @@
-"""Who computes the units of a run, and where they leave their parts: what `ingest` is told, and what it starts."""
+"""Who computes the units of a run and where the parts go: the options of `ingest`, and starting the executor."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spreading:
-    """Who computes the units of a run, and where they leave their parts; None: beside the warehouse."""
+    """Who computes the units of a run, and where the parts go (None: beside the warehouse)."""
 
     executor: str = "local"
     address: str | None = None
@@ -25,17 +25,17 @@ class Spreading:
     parts: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse options that would do nothing."""
+        """Refuse options that would have no effect."""
         for name, value in (("--ray-address", self.address), ("--workers", self.workers)):
             if value is not None and self.executor != "ray":
                 raise UserError(f"{name} {value} is about Ray's workers. Give --executor ray too, or leave it out.")
 
     @contextmanager
     def started(self, settings: Settings) -> "Iterator[Executor]":
-        """The executor for the block, its workers asked what they have before anything is written.
+        """The executor while the block runs; its workers are checked before anything is written.
 
         Raises:
-            UserError: there is no Ray, it does not answer, or its workers differ; the place cannot be used.
+            UserError: Ray is not installed or does not answer, its workers differ, or the place cannot be used.
         """
         from rare_tokens.ingest.run.executors import LocalExecutor
         from rare_tokens.ingest.run.pipeline import versions
@@ -59,8 +59,9 @@ class Spreading:
             executor.close()
 
     def place(self, folder: Path) -> "Place | None":
-        """Where the units of a run leave their parts, given its folder beside the warehouse; None: only this process
-        makes any, and in that folder.
+        """Where units leave the parts of a run, given its folder beside the warehouse.
+
+        None if only this process makes parts, in that folder.
         """
         from rare_tokens.ingest.run.shared_storage import Place
 

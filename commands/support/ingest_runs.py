@@ -1,15 +1,17 @@
-"""From what was asked for to published runs: the calls that `ingest` and `demo` make in turn."""
+"""From requests to published runs: what `ingest` and `demo` call, in order."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rare_tokens import warehouse
 from rare_tokens.commands.support.executors import HERE, Spreading
+from rare_tokens.commands.support.ingested import Ingested
+from rare_tokens.commands.support.recorded import forget_gaps, record_failure, record_gap, record_nothing, recorded_twin
+from rare_tokens.commands.support.requests import Requests
 from rare_tokens.commands.support.settings import Settings
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError, QualityError, UserError
 from rare_tokens.common.parts import attention_folder, groups_folder, parts_root
 from rare_tokens.common.progress import working
 from rare_tokens.common.version import VERSION
@@ -17,35 +19,22 @@ from rare_tokens.common.version import VERSION
 if TYPE_CHECKING:
     from rare_tokens.ingest.attention.measure import AttentionOptions, AttentionRequest
     from rare_tokens.ingest.groups import Group
-    from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
     from rare_tokens.ingest.run.executors import Executor
     from rare_tokens.ingest.run.pipeline import Prepared
-    from rare_tokens.ingest.run.request import Options, Request
+    from rare_tokens.ingest.run.request import Request
     from rare_tokens.ingest.run.shared_storage import Place
-
-
-def requested(options: "Options", series: str | None) -> "Iterator[Request | MissingCheckpoint]":
-    """The runs asked for: at each --revision, or over a range of checkpoints, the next found while one is computed."""
-    from rare_tokens.ingest.run.checkpoints import checkpoints, one_ahead
-    from rare_tokens.ingest.run.request import identify
-
-    if series is None:
-        return iter(identify(options))
-    if options.revisions:
-        raise UserError("--revision and --revisions: give one of the two.")
-    return one_ahead(checkpoints(options, series))
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command asks for beside the runs themselves.
+    """What a command asks for besides the runs themselves.
 
     Attributes:
         again: compute published runs again.
-        publish_anyway: why a run that fails its checks is published all the same; None: it is not.
-        groups: to ablate at once, as `--group` spells them.
-        attention: the options about attention; None: none is measured.
-        store: where the facts go; None: where they are, or into the warehouse.
+        publish_anyway: the reason to publish a run that fails its checks; None: refuse it.
+        groups: groups to ablate at once, as given to `--group`.
+        attention: what to measure of attention; None: nothing.
+        store: where the facts go; None: where they are already, else into the warehouse.
         spreading: who computes.
     """
 
@@ -57,32 +46,42 @@ class Asked:
     spreading: Spreading = HERE
 
 
-def ingest_all(
-    requests: "Iterator[Request | MissingCheckpoint]", settings: Settings, asked: Asked | None = None
-) -> list[str]:
-    """Compute and publish what is not there yet; returns the ids of the runs asked for."""
+def ingest_all(requests: Requests, settings: Settings, asked: Asked | None = None) -> Ingested:
+    """Compute and publish what is not there yet; of several runs, one that fails is recorded and passed over.
+
+    Raises:
+        RareTokensError: the only run fails, or what would fail every run of the only model.
+    """
     from rare_tokens.analyses.curve.power_law import power_law_line
-    from rare_tokens.ingest.run.checkpoints import MissingCheckpoint
+    from rare_tokens.ingest.run.checkpoints import Gap
 
     warehouse.require_writable(settings.warehouse, line=power_law_line, wait=settings.wait)
-    ids = []
+    ingested = Ingested()
     with ExitStack() as running:
         ingest = _Ingest(settings, asked or Asked(), running)
-        for request in requests:
-            ids.append(request.run_id)
-            if isinstance(request, MissingCheckpoint):
-                settings.say(f"{request.run_id} is missing. {request.why}")
-                warehouse.record_missing(settings.warehouse, **asdict(request), wait=settings.wait)
-            else:
+        for request in requests.each():
+            ingested.run_ids.append(request.run_id)
+            if isinstance(request, Gap):
+                record_gap(request, settings)
+                if request.is_failure:
+                    ingested.fail(request.run_id, UserError(request.why))
+                continue
+            try:
                 ingest.answer(request)
-    return ids
+            except (UserError, QualityError) as error:
+                is_of_all = isinstance(error, OptionError) and requests.is_of_one_model
+                if is_of_all or not requests.goes_on:
+                    raise
+                record_failure(request, error, settings)
+                ingested.fail(request.run_id, error)
+    return ingested
 
 
 class _Ingest:
     """Answers the requests of one command, one after the other."""
 
     def __init__(self, settings: Settings, asked: Asked, running: ExitStack) -> None:
-        """What is started to compute runs as long as `running`."""
+        """Executors that are started end with `running`."""
         from rare_tokens.ingest.run.pipeline import Workbench
 
         self.settings, self.asked, self.running = settings, asked, running
@@ -90,9 +89,15 @@ class _Ingest:
         self._executor: Executor | None = None  # not started where nothing is to be computed
 
     def answer(self, request: "Request") -> None:
-        """Compute, extend or keep the run that a request asks for."""
+        """Compute, extend or keep the run that a request asks for, or record whose twin it is."""
         settings, asked = self.settings, self.asked
         there = not asked.again and _is_there(request, settings)
+        if there or recorded_twin(request, settings) is None:
+            self._measure(request, there=there)
+        forget_gaps(request, settings)
+
+    def _measure(self, request: "Request", *, there: bool) -> None:
+        settings, asked = self.settings, self.asked
         if there and asked.store is not None:
             _keep(request.run_id, asked.store, settings)
         groups = _groups(request, asked.groups, settings, recomputed=not there)
@@ -118,7 +123,7 @@ class _Ingest:
     def _prepared(
         self, request: "Request", groups: list["Group"], executor: "Executor", *, whole: bool
     ) -> "Prepared | None":
-        """The run, ready to begin; None, with the reason recorded, where there is nothing to measure."""
+        """The run, ready to begin; None if there is nothing to measure, with the reason recorded."""
         from rare_tokens.ingest.groups import check_groups
         from rare_tokens.ingest.text.matched import NothingToMeasureError
 
@@ -126,7 +131,7 @@ class _Ingest:
             with working(f"Prepare {request.run_id}", quiet=self.settings.quiet):
                 prepared = self.workbench.prepare(request, whole=whole, units=executor.least_units)
         except NothingToMeasureError as reason:
-            _record_missing(request, self.settings, str(reason))
+            record_nothing(request, self.settings, str(reason))
             return None
         check_groups(groups, prepared.structure.neurons)
         return prepared
@@ -152,13 +157,13 @@ class _Ingest:
 
 
 def _clear(place: "Place | None", folder: Path) -> None:
-    """Remove what units left elsewhere; what is in the run's own folder goes with that."""
+    """Remove what units left elsewhere. What is in the folder of the run goes with that folder."""
     if place is not None and not place.is_at(folder):
         place.remove()
 
 
 def _keep(run_id: str, store: str, settings: Settings) -> None:
-    """Have the facts of a published run where they are asked for."""
+    """Move the facts of a published run to where they are asked for."""
     with working(f"Move the facts of {run_id}", quiet=settings.quiet):
         is_moved = warehouse.keep(settings.warehouse, run_id, store, wait=settings.wait, quiet=settings.quiet)
     if is_moved:
@@ -166,7 +171,7 @@ def _keep(run_id: str, store: str, settings: Settings) -> None:
 
 
 def _extended(request: "Request", settings: Settings) -> "Request":
-    """The request with the effects that its published run has: computed again, it keeps them."""
+    """The request with the effects of its published run added, so that computing it again keeps them."""
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         found = opened.dim_run(run_id=request.run_id, status="published")
     if found.is_empty():
@@ -176,7 +181,7 @@ def _extended(request: "Request", settings: Settings) -> "Request":
 
 
 def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *, recomputed: bool) -> list["Group"]:
-    """The groups to ablate at once: those asked for, and where the run is computed again those that it has."""
+    """The groups to ablate at once: those asked for, and those the run has if it is computed again."""
     from rare_tokens.ingest.groups import Group, groups_due, is_group_file, read_groups
 
     asked: list[Group] = []
@@ -194,7 +199,7 @@ def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *,
 def _attention(
     request: "Request", heads: "AttentionOptions | None", settings: Settings, *, recomputed: bool
 ) -> list["AttentionRequest"]:
-    """The attention to measure: what is asked for, and where the run is computed again what it has."""
+    """The attention to measure: what is asked for, and what the run has if it is computed again."""
     from rare_tokens.ingest.attention.measure import AttentionRequest, attention_due
 
     known = warehouse.stored_attention(settings.warehouse, request.run_id, wait=settings.wait)
@@ -232,17 +237,8 @@ def _add_attention(
     settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
 
 
-def _record_missing(request: "Request", settings: Settings, why: str) -> None:
-    """Store that there is no position to measure at, and why: the run's token groups are empty with this reason."""
-    settings.say(f"{request.run_id}: nothing to measure. {why}")
-    warehouse.record_missing(
-        settings.warehouse, run_id=request.run_id, model=request.folder.name, revision=request.folder.revision,
-        contexts=request.options.contexts, why=why, wait=settings.wait,
-    )  # fmt: skip
-
-
 def _is_there(request: "Request", settings: Settings) -> bool:
-    """Whether a published run already answers the request; says so, and says what would change it."""
+    """Whether a published run already answers the request. Says so, and says what would change it."""
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
         found = opened.dim_run(run_id=request.run_id, status="published")
     if found.is_empty():

@@ -1,4 +1,4 @@
-"""What a command that changes the warehouse says when it is done, and what it needs before it begins."""
+"""What commands that change the warehouse check before they begin, and say when they are done."""
 
 import polars as pl
 
@@ -8,7 +8,7 @@ from rare_tokens.common.errors import UserError
 
 
 def show_outcome(settings: Settings, said: str, rows: pl.DataFrame) -> None:
-    """What was done: a remark for a person, rows for a program."""
+    """Report what was done: a remark for people, rows for programs."""
     if settings.json:
         show(rows, settings.form)
     else:
@@ -16,6 +16,6 @@ def show_outcome(settings: Settings, said: str, rows: pl.DataFrame) -> None:
 
 
 def require_file(settings: Settings) -> None:
-    """Refuse where the warehouse is not there; UserError."""
+    """Raise a UserError if there is no warehouse."""
     if not settings.warehouse.exists():
         raise UserError(f"There is no warehouse {settings.warehouse}. Name another with --warehouse.")

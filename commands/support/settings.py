@@ -26,7 +26,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_WAREHOUSE = "rare_tokens.duckdb"
 DEFAULT_CONFIG = "rare_tokens.toml"
 INTERRUPTED = 130
-_QUERY_STOPPED = "Query interrupted"  # what the database makes of Ctrl-C while it is at work
+_QUERY_STOPPED = "Query interrupted"  # how the database reports Ctrl-C during a query
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _UNUSABLE = {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 LONGEST_NAME = 100  # characters of a file's name in a message
@@ -35,7 +35,7 @@ _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
 
 @dataclass(frozen=True)
 class Settings:
-    """The global options as one command sees them."""
+    """The global options as a command sees them."""
 
     warehouse: Path = Path(DEFAULT_WAREHOUSE)
     json: bool = False
@@ -68,7 +68,7 @@ _OPTIONS = (
 
 
 def global_options(function: Function) -> Function:
-    """Give a command the global options; it receives them as `settings`, its own above the group's."""
+    """Give a command the global options. It receives them as `settings`; its own come before those of the group."""
 
     @click.pass_context
     @functools.wraps(function)
@@ -87,7 +87,7 @@ def global_options(function: Function) -> Function:
 
 
 def group_options(function: Function) -> Function:
-    """Give the group the same options, the environment's and the configuration file's below them."""
+    """Give the group the same options; they come before the environment and the configuration file."""
 
     @click.pass_context
     @functools.wraps(function)
@@ -143,7 +143,12 @@ def read_config(path: Path | None, context: click.Context) -> dict[str, Any]:
         command = group.commands.get(key)
         if command is not None and isinstance(value, dict):
             known = {option for parameter in command.params for option in [parameter.name]}
-            renamed[key] = {inner.replace("-", "_"): setting for inner, setting in value.items()}
+            several = {parameter.name for parameter in command.params if getattr(parameter, "multiple", False)}
+            settings = {inner.replace("-", "_"): setting for inner, setting in value.items()}
+            renamed[key] = {
+                inner: [setting] if inner in several and isinstance(setting, str) else setting
+                for inner, setting in settings.items()
+            }
             if unknown := sorted(set(renamed[key]) - known):
                 raise UserError(f"--config {path}: the command {key} has no option {unknown[0]}.")
         elif name in top:
@@ -173,7 +178,7 @@ def start_logging(settings: Settings) -> None:
 
 
 class _Inert(logging.Formatter):
-    """Remarks name models, files and tokens, which may hold what acts on a terminal."""
+    """Makes remarks safe to print: names of models, files and tokens may contain terminal commands."""
 
     def format(self, record: logging.LogRecord) -> str:
         return inert(super().format(record))
@@ -217,7 +222,7 @@ def run(group: click.Group, arguments: list[str] | None = None) -> NoReturn:
 
 
 def _refusal(error: OSError) -> str | None:
-    """What an error of the system means to a user, where it is the disk's or a path's and not ours."""
+    """What a system error means to a user, if a disk or a path causes it; None if it is a bug."""
     if error.errno in _NO_SPACE:
         return "The disk is full. Free some space and run the same command again: it resumes."
     name = str(error.filename or "A file")
@@ -230,7 +235,7 @@ def _refusal(error: OSError) -> str | None:
 
 
 def _require_text(values: list[Any], where: str) -> None:
-    """The system refuses a null character in a path or name, and what stores names refuses what is not UTF-8."""
+    """Refuse null characters, which no path may hold, and text that is not UTF-8, which cannot be stored."""
     for value in [value for value in values if isinstance(value, str)]:
         if "\0" in value:
             raise UserError(f"A value in {where} holds a null character. Remove it.")
@@ -239,7 +244,7 @@ def _require_text(values: list[Any], where: str) -> None:
 
 
 def _hoisted(arguments: list[str]) -> list[str]:
-    """The arguments with --config FILE and --version in front: both are read before the command's own options are."""
+    """The arguments with --config FILE and --version moved to the front: both are read before a command's options."""
     front: list[str] = []
     rest: list[str] = []
     place = 0
@@ -255,7 +260,7 @@ def _hoisted(arguments: list[str]) -> list[str]:
 
 
 def program() -> str:
-    """How the user calls us, for messages that say what to type."""
+    """How the user starts this program, for messages that say what to type."""
     return "python cli.py" if Path(sys.argv[0]).name == "cli.py" else "rare-tokens"
 
 
@@ -267,7 +272,7 @@ def _fail(message: str, code: int, debug: bool) -> NoReturn:
 
 
 def _report_bug(error: BaseException, debug: bool) -> NoReturn:
-    """A bug: its id is the same for the same fault, so that two reports of one can be told."""
+    """Report a bug, under an id that is the same whenever the same fault occurs."""
     text = "".join(traceback.format_exception(error))
     places = [f"{frame.name}:{frame.line}" for frame in traceback.extract_tb(error.__traceback__)]
     identity = hashlib.sha256("\n".join([type(error).__name__, *places]).encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""What people and programs read on stdout: aligned tables, or JSON, CSV, Markdown, Parquet of the same rows."""
+"""Output on stdout: aligned tables for people, or the same rows as JSON, CSV, Markdown or Parquet."""
 
 import io
 import json
@@ -20,7 +20,7 @@ ROWS_SHOWN = 200
 
 
 def show(frame: pl.DataFrame, form: str = "table", *, title: str | None = None) -> None:
-    """Print a frame on stdout in one of `FORMATS`; the table form is for people and says where it was cut.
+    """Print a frame on stdout in one of `FORMATS`; the table is for people and says if rows are left out.
 
     Raises:
         UserError: Parquet was asked for and stdout is a terminal.
@@ -44,7 +44,7 @@ def show(frame: pl.DataFrame, form: str = "table", *, title: str | None = None) 
 
 
 def to_json(frame: pl.DataFrame) -> str:
-    """The rows as a JSON list of objects; times as ISO text, bytes as hex, what JSON cannot say as null."""
+    """The rows as a JSON list of objects: times as ISO text, bytes as hex, and null for NaN and infinity."""
     finite = frame.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in _floats(frame))
     return json.dumps(finite.to_dicts(), default=_plain, ensure_ascii=False, allow_nan=False)
 
@@ -55,7 +55,7 @@ def _show_table(frame: pl.DataFrame, title: str | None) -> None:
         table.add_column(Text(fitted(name)), justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in frame.head(ROWS_SHOWN).iter_rows():
         table.add_row(*(Text(cell(value)) for value in row))
-    # A pipe has no width: give each line the room it needs instead of folding it at 80 columns.
+    # A pipe has no width, so lines are as long as they need to be instead of folding at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 100_000, highlight=False, file=sys.stdout)
     console.print(table)
     if frame.height > ROWS_SHOWN:
@@ -63,7 +63,7 @@ def _show_table(frame: pl.DataFrame, title: str | None) -> None:
 
 
 def cell(value: Any) -> str:
-    """One value as a person reads it: six significant digits, dashes for NULL."""
+    """A value for people: six significant digits, a dash for NULL."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -15,7 +15,7 @@ with quantity as (
 select
     run.model,
     run.corpus,
-    training_step,
+    run.training_step,
     max(shown) filter (name = 'kappa') as kappa,
     max(shown) filter (name = 'plateau_neurons') as plateau_neurons,
     max(shown) filter (name = 'top_share') as top_share,
@@ -26,5 +26,5 @@ select
     max(shown) filter (name = 'control_alpha_mid') as random_alpha
 from quantity
 join dim_run as run using (run_id)
-group by run.model, run.corpus, training_step
-order by run.model, run.corpus, training_step
+group by run.model, run.corpus, run.training_step
+order by run.model, run.corpus, run.training_step

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,21 @@ class ModelFolder:
     Attributes:
         path: folder with config.json, weights and tokenizer, or with the GGUF file that holds all three.
         name: as shown to people: the hub id, or the name of the folder or file (never its path).
-        revision: branch, tag or commit of a hub id; the step folder's name; `main` for a plain folder or file.
+        revision: branch, tag or commit of a hub id; the checkpoint folder's name; `main` for a plain folder or file.
         gguf: name of the GGUF file in `path`; None where the model is a folder in Hugging Face's layout.
+        above: the folder above, where a checkpoint has no tokenizer of its own and that one's is taken.
     """
 
     path: Path
     name: str
     revision: str
     gguf: str | None = None
+    above: Path | None = None
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Where its tokenizer is."""
+        return self.above or self.path
 
     @property
     def short_name(self) -> str:
@@ -159,5 +167,12 @@ def file_hash(file: Path) -> str:
     blob = file.resolve().name
     if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):
         return blob
+    state = file.stat()
+    return _content_hash(file.resolve(), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _content_hash(file: Path, _size: int, _changed: int) -> str:
+    """Read once: more than one identity is made of the same file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Finding a model: a local folder, a folder of `step*/` checkpoints, or a hub id."""
+"""Finding a model: a local folder, a folder of checkpoints, or a hub id."""
 
 import json
-import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from rare_tokens.common.checkpoint_names import parse
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.model.checkpoint_folders import NoCheckpointError, checkpoint_folders, last, named
 from rare_tokens.ingest.model.files import (
     ADAPTER,
     CONFIG,
@@ -32,12 +34,8 @@ from rare_tokens.ingest.model.files import (
 from rare_tokens.ingest.model.gguf import gguf_file, gguf_in, is_gguf
 
 HUB_TIMEOUT_SECONDS = 8.0
-_STEP = re.compile(r"step(\d+)")
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _TOKENIZER_AND_CONFIG = ("*.json", "*.model", "*.txt", "*.tiktoken")
-
-
-class NoCheckpointError(UserError):
-    """A revision that is not there, or has no weights; of a range of checkpoints, a gap."""
 
 
 def shown_name(model: str) -> str:
@@ -45,21 +43,26 @@ def shown_name(model: str) -> str:
     path = Path(model).expanduser()
     if path.is_dir():
         return folder_name(path)
-    return path.stem if is_gguf(path) else model
+    if is_gguf(path):
+        return path.stem
+    return path.resolve().name if path.exists() or _is_path(model) else model
 
 
 def available_revisions(model: str) -> list[str]:
-    """The revisions of a model: its step*/ folders, or its branches and tags on the hub (else those in the cache).
+    """The revisions of a model: its folders of checkpoints, or its branches and tags on the hub (else in the cache).
 
     Raises:
-        UserError: a folder without steps, no such model, or no hub and nothing in the cache.
+        UserError: a folder without checkpoints, no such model, or no hub and nothing in the cache.
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        steps = sorted(item.name for item in path.iterdir() if item.is_dir() and _STEP.fullmatch(item.name))
-        if not steps:
-            raise UserError(f"--revisions: {folder_name(path)} is one model, not a series of step*/ folders.")
-        return steps
+        found = [name.listed for name in checkpoint_folders(path)]
+        if not found:
+            raise UserError(
+                f"--revisions: {folder_name(path)} is one model, not a series: it has no folders that are named as "
+                "checkpoints are (step1000, checkpoint-1000). Leave --revisions out."
+            )
+        return found
     try:
         validate_repo_id(model)
         refs = HfApi().list_repo_refs(model)
@@ -90,7 +93,7 @@ def locate(model: str, revision: str | None, trust: Trust) -> ModelFolder:
         found = _local(path, revision)
     elif is_gguf(path):
         found = _whole(gguf_file(path), revision)
-    elif path.exists() or model.startswith((".", "/", "~")) or "\\" in model:
+    elif path.exists() or _is_path(model):
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise UserError(
             f"--model {model}: {what}. Give a folder with config.json and weights, a .gguf file, or a hub id."
@@ -101,27 +104,35 @@ def locate(model: str, revision: str | None, trust: Trust) -> ModelFolder:
     return found
 
 
+def _is_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or "\\" in model
+
+
 def _local(path: Path, revision: str | None) -> ModelFolder:
-    name = folder_name(path)
-    _refuse_adapter(path, name)
-    if (path / CONFIG).is_file():
+    """A folder with a model, with checkpoints, or with both: a revision other than `main` is one of the checkpoints."""
+    name, found = folder_name(path), checkpoint_folders(path)
+    is_model = (path / CONFIG).is_file()
+    if not found or (is_model and revision in (None, "main")):
+        _refuse_adapter(path, name)
+    if is_model and (not found or revision in (None, "main")):
         return _whole(ModelFolder(path, name, "main"), revision)
-    steps = {item.name: int(match[1]) for item in path.iterdir() if (match := _STEP.fullmatch(item.name))}
-    if not steps and (found := gguf_in(path)) is not None:
-        return _whole(replace(found, name=name), revision)
-    if not steps:
+    if not found and (file := gguf_in(path)) is not None:
+        return _whole(replace(file, name=name), revision)
+    if not found:
         raise UserError(
-            f"--model {path}: no config.json, no .gguf file and no step*/ folders in it. Give a Hugging Face model "
-            "folder."
+            f"--model {path}: no config.json, no .gguf file and no folders of checkpoints (step1000, checkpoint-1000) "
+            "in it. Give a Hugging Face model folder."
         )
-    wanted = max(steps, key=lambda step: steps[step]) if revision is None else revision
-    wanted = f"step{wanted}" if wanted.isdigit() else wanted
-    if wanted not in steps:
-        known = ", ".join(sorted(steps, key=lambda step: steps[step]))
-        raise NoCheckpointError(f"--revision {revision}: {name} has no such step. It has {known}.")
-    if not (path / wanted / "config.json").is_file():
+    wanted = last(found) if revision is None else named(found, revision)
+    _refuse_adapter(path / wanted, f"{name} ({wanted})")
+    if not (path / wanted / CONFIG).is_file():
         raise NoCheckpointError(f"--model {path}: {wanted} has no config.json.")
-    return ModelFolder(path / wanted, name, wanted)
+    above = path if not _has_tokenizer(path / wanted) and _has_tokenizer(path) else None
+    return ModelFolder(path / wanted, name, wanted, above=above)
+
+
+def _has_tokenizer(path: Path) -> bool:
+    return any((path / name).is_file() for name in _TOKENIZERS)
 
 
 def _whole(found: ModelFolder, revision: str | None) -> ModelFolder:
@@ -132,7 +143,7 @@ def _whole(found: ModelFolder, revision: str | None) -> ModelFolder:
     """
     if revision not in (None, "main"):
         raise UserError(
-            f"--revision {revision}: {found.name} is one model, not a series of step*/ folders. Leave it out."
+            f"--revision {revision}: {found.name} is one model, it has no folders of checkpoints. Leave it out."
         )
     return found
 
@@ -216,5 +227,21 @@ def _require_files(found: ModelFolder, trust: Trust) -> None:
             f"--model {found.name} ({found.revision}): no weights (model.safetensors, or an index of its parts) in its "
             f"folder{seen}."
         )
-    if not any((found.path / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
-        raise UserError(f"--model {found.name} ({found.revision}): no tokenizer (tokenizer.json) in its folder.")
+    if not _has_tokenizer(found.tokenizer_path):
+        above = found.path.resolve().parent
+        hint = ""
+        if parse(found.path.resolve().name) and _has_tokenizer(above):
+            hint = f" Give the folder above it as --model, and --revision {found.path.resolve().name}: it has one."
+        raise UserError(f"--model {found.name} ({found.revision}): no tokenizer (tokenizer.json) in its folder.{hint}")
+
+
+def require_folders(model: str, revisions: Sequence[str]) -> None:
+    """Make sure that a folder has the checkpoints that are named, before the first of them is worked on.
+
+    Raises:
+        UserError: it lacks one. What a hub has is seen only in its turn.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        for revision in revisions:
+            _local(path, revision)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError, UserError
 
 
 def layer_index(layer: int, depth: int) -> int:
@@ -21,7 +21,7 @@ def layer_index(layer: int, depth: int) -> int:
         UserError: there is no such layer.
     """
     if not -depth <= layer < depth:
-        raise UserError(
+        raise OptionError(
             f"--layer {layer}: the model has {depth} layers. Use 0 to {depth - 1}, or -1 (the last) to -{depth}."
         )
     return layer % depth

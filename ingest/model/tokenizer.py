@@ -51,21 +51,21 @@ def load_tokenizer(found: ModelFolder, trust: Trust, texts: Sequence[str] = ()) 
         UserError: it cannot be loaded, or no way of loading it gives the ids of its file.
     """
     for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json"):
-        refuse_pointer(found.path / name)
+        refuse_pointer(found.tokenizer_path / name)
     cannot = f"{found.shown('tokenizer')} cannot be loaded"
     if _has_file(found):  # what is wrong with the file is said by the library that reads it
         with reading(f"{found.shown(TOKENIZER)} cannot be read by tokenizers {tokenizers.__version__}"):
             _file_tokenizer(found)
     with reading(cannot), alone(found) as folder:
         tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust.remote_code, **found.file_options
+            found.above or folder, local_files_only=True, trust_remote_code=trust.remote_code, **found.file_options
         )
     if found.gguf is not None:
         Header.of(found).split_as_the_file(found, tokenizer)
     if _first_difference(found, tokenizer, [*HARD_STRINGS, *texts]) is None:
         return tokenizer
     with reading(cannot):
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(found.path, local_files_only=True)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(found.tokenizer_path, local_files_only=True)
     require_file_ids(found, tokenizer, [*HARD_STRINGS, *texts])
     return tokenizer
 
@@ -96,11 +96,11 @@ def _first_difference(found: ModelFolder, tokenizer: PreTrainedTokenizerBase, te
 
 
 def _has_file(found: ModelFolder) -> bool:
-    return found.gguf is None and (found.path / TOKENIZER).is_file()
+    return found.gguf is None and (found.tokenizer_path / TOKENIZER).is_file()
 
 
 def _file_tokenizer(found: ModelFolder) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(found.path / TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(found.tokenizer_path / TOKENIZER))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # as text

@@ -1,6 +1,6 @@
-"""How units of work are run. An executor knows nothing of what a unit does, a unit nothing of who runs it.
+"""How units of work are run. An executor does not know what a unit does, and a unit does not know who runs it.
 
-A unit whose output is on disk is done; running the same command again does the rest.
+A unit whose output is on disk is done. Running the same command again does the rest.
 """
 
 import itertools
@@ -13,18 +13,18 @@ from rare_tokens.ingest.run.stages import Loaded, Stage
 
 
 class Executor(Protocol):
-    """Runs the units of one stage that are not done yet.
+    """Runs the units of a stage that are not done yet.
 
     Attributes:
         quiet: show no progress.
-        least_units: how many units a stage should have, if it can, so that all who compute have enough to do.
+        least_units: how many units a stage should have where possible, so that every worker has enough to do.
     """
 
     quiet: bool
     least_units: int
 
     def ready(self, loaded: Loaded) -> None:
-        """Start what the units of a run will be computed by, before the first of them.
+        """Start the workers that will compute the units of a run, before the first unit.
 
         Raises:
             UserError: a worker cannot load the model.
@@ -34,24 +34,24 @@ class Executor(Protocol):
         """Call `work` for each unit for which `done` is false, in this process."""
 
     def spread(self, stage: Stage, loaded: Loaded, place: Place, units: Sequence[int]) -> Iterator[int]:
-        """Have units of a stage computed into a place, with what is loaded or by its recipe; yields those done.
+        """Compute units of a stage into a place, from what is loaded or from its recipe; yields each unit that is done.
 
         Raises:
-            UserError: what a unit says, or a worker is lost again and again.
+            UserError: a unit fails, or a worker is lost again and again.
         """
 
 
 class LocalExecutor:
-    """One unit after the other in this process; each uses every thread there is."""
+    """Runs one unit after the other in this process, each on all threads."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet, self.least_units = quiet, 1
 
     def ready(self, loaded: Loaded) -> None:
-        """Nothing: this process has everything loaded."""
+        """Do nothing: this process has everything loaded."""
 
     def run(self, title: str, units: Iterable[int], work: Callable[[int], None], done: Callable[[int], bool]) -> None:
-        """Run what is left, with progress on stderr."""
+        """Run the units that are left, with progress on stderr."""
         every = list(units)
         left = [unit for unit in every if not done(unit)]
         with progress(title, len(every), "units", quiet=self.quiet) as advance:
@@ -61,7 +61,7 @@ class LocalExecutor:
                 advance()
 
     def spread(self, stage: Stage, loaded: Loaded, place: Place, units: Sequence[int]) -> Iterator[int]:
-        """Compute them here, one after the other."""
+        """Compute the units here, one after the other."""
         work = stage.build(loaded, place)
         for unit in units:
             work(unit)
@@ -75,14 +75,14 @@ def gather(
     place: Place,
     take: Callable[[int], None],
 ) -> None:
-    """Have the units of a stage computed that are not at their place yet, and take in each as it comes.
+    """Compute the units of a stage that are not at their place yet, and take in each one as it arrives.
 
     Args:
         executor: computes them.
         stage: what to compute.
-        loaded: the model here.
+        loaded: the model as it is loaded here.
         place: where the units' files go.
-        take: called in this process with each unit whose files are at the place, once.
+        take: called in this process, once for each unit whose files are at the place.
 
     Raises:
         UserError: as `Executor.spread`, or the place cannot be used.

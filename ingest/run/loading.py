@@ -1,11 +1,11 @@
-"""A model on the device that computes, its structure confirmed: here, or on a worker of a cluster."""
+"""Loading a model onto the device that computes and confirming its structure, here or on a worker of a cluster."""
 
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError
 from rare_tokens.ingest.dense.ablation import confirm_replay
 from rare_tokens.ingest.model.load import load_model
 from rare_tokens.ingest.model.structure import Structure, find_structure
@@ -15,7 +15,7 @@ from rare_tokens.ingest.run.resources import planned
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, its structure, the device that computes, and the bytes of its weights that wait elsewhere."""
+    """A model, its structure, the device that computes, and the bytes of weights that wait off it."""
 
     model: PreTrainedModel
     structure: Structure
@@ -24,11 +24,11 @@ class LoadedModel:
 
 
 def load(request: Request, *, whole: bool = False) -> LoadedModel:
-    """The model of a run; `whole`: none of it may wait off the device.
+    """Load the model of a run; with `whole`, none of it may wait off the device.
 
     Raises:
-        UserError: the device is not there, the memory does not hold it, the weights cannot be used, there is no such
-            layer, or the architecture is not supported.
+        UserError: the device is not available, there is too little memory, the weights cannot be used, the layer does
+            not exist, or the architecture is not supported.
     """
     options = request.options
     device = choose_device(options.device)
@@ -48,10 +48,10 @@ def load(request: Request, *, whole: bool = False) -> LoadedModel:
 
 
 def choose_device(wanted: str) -> str:
-    """The device of `--device`; `auto` takes CUDA, then MPS, then the CPU. On all of them float32 is float32, not TF32.
+    """The device for `--device`; `auto` takes CUDA, then MPS, then the CPU. On each, float32 is float32 and never TF32.
 
     Raises:
-        UserError: the device is not known here, or not there.
+        UserError: the device is not known or not available.
     """
     torch.set_float32_matmul_precision("highest")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -60,7 +60,7 @@ def choose_device(wanted: str) -> str:
     kind, _, index = wanted.partition(":")
     fits = not index or (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())
     if not available.get(kind, False) or not fits:
-        raise UserError(
+        raise OptionError(
             f"--device {wanted}: not available here. Use auto, or {', '.join(k for k, v in available.items() if v)}."
         )
     return wanted

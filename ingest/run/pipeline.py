@@ -1,4 +1,4 @@
-"""The whole of an ingest, in order: sample, load, capture, means, effects, self-check. It ends with a staged run.
+"""A whole ingest, in order: sample, load, capture, means, effects, self-check. It ends with a staged run.
 
 `Workbench.prepare` does everything that can refuse a request; only then does `execute` write.
 """
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError, UserError
 from rare_tokens.common.parts import MANIFEST, Manifest, Summary, read_summary, write_manifest, write_summary
 from rare_tokens.common.version import VERSION
 from rare_tokens.ingest.ablation.capture import Capture, Captured, mean_activations
@@ -41,7 +41,7 @@ from rare_tokens.ingest.run.resources import require_space
 from rare_tokens.ingest.run.resuming import agree, resumable
 from rare_tokens.ingest.run.shared_storage import Place
 from rare_tokens.ingest.run.stages import AblationStage, ForwardStage, Loaded, Recipe, effect_units, rows_of
-from rare_tokens.ingest.text.matched import NC_MATCHED
+from rare_tokens.ingest.text.matched import NC_MATCHED, NothingToMeasureError
 from rare_tokens.ingest.text.material import Material, draw_material
 from rare_tokens.ingest.text.parts_of_speech import tagger_name
 from rare_tokens.ingest.text.reading import begin_token_note
@@ -63,7 +63,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can begin: its model fits, its sample is drawn."""
+    """A run that is ready to begin: its model fits and its sample is drawn."""
 
     manifest: Manifest
     material: Material
@@ -82,7 +82,7 @@ class Prepared:
 
     @property
     def device(self) -> str:
-        """Where it is."""
+        """The device that it is on."""
         return self.loaded.device
 
 
@@ -98,7 +98,7 @@ class _Clock:
 
 
 class Workbench:
-    """Prepares the runs of one command; what several revisions share is made once."""
+    """Prepares the runs of one command, and makes only once what several revisions share."""
 
     def __init__(self) -> None:
         self._materials: dict[tuple[Any, ...], Material] = {}
@@ -108,12 +108,12 @@ class Workbench:
 
         Args:
             request: what is asked for.
-            whole: none of the model may wait off the device.
-            units: how many the ablation is divided into at least, about.
+            whole: whether the whole model must be on the device.
+            units: about how many units the ablation is divided into, at least.
 
         Raises:
-            UserError: the memory does not hold it, the corpus is too short, the count file does not fit, there is no
-                such layer, or the architecture is not supported.
+            UserError: there is too little memory, the corpus is too short, the count file does not fit, the layer does
+                not exist, or the architecture is not supported.
         """
         found = load(request, whole=whole)
         material = self._material(request, found.structure.vocabulary_size)
@@ -138,17 +138,22 @@ def _notes(request: Request) -> tuple[str, ...]:
 
 def _draw(request: Request, vocabulary_size: int) -> Material:
     options = request.options
-    found = draw_material(
-        request.corpus,
-        request.tokenizer,
-        vocabulary_size=vocabulary_size,
-        contexts=options.contexts,
-        frequencies=options.frequencies,
-        positions=options.tokens,
-        window=options.window,
-        seed=options.seed,
-        begin_token=options.begin_token,
-    )
+    try:
+        found = draw_material(
+            request.corpus,
+            request.tokenizer,
+            vocabulary_size=vocabulary_size,
+            contexts=options.contexts,
+            frequencies=options.frequencies,
+            positions=options.tokens,
+            window=options.window,
+            seed=options.seed,
+            begin_token=options.begin_token,
+        )
+    except NothingToMeasureError:
+        raise
+    except UserError as error:  # about the text, and so the same at every checkpoint
+        raise OptionError(str(error)) from error
     if (largest := int(found.sample.tokens.max())) >= vocabulary_size:
         raise UserError(
             f"The tokenizer of {request.folder.name} gave token {largest}, but its unembedding has {vocabulary_size} "
@@ -161,16 +166,19 @@ def _draw(request: Request, vocabulary_size: int) -> Material:
 
 
 def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[str, Any]:
-    """What was found or chosen for a run, as against what it was asked for with."""
+    """What was found or chosen for a run, as opposed to what was asked for."""
     between = loaded.structure.between
     facts: dict[str, Any] = {
         "path": "dense" if between else "moments",
         "between": list(between),
         "device": loaded.device,
         "offloaded_bytes": loaded.offloaded,
+        "weights_hash": request.weights_hash,
     }
     if request.look.ignored_weights:
         facts["ignored_weights"] = list(request.look.ignored_weights)
+    if request.folder.above is not None:
+        facts["tokenizer"] = "of the folder above"
     if request.options.contexts == NC_MATCHED:
         facts |= {"tagger": tagger_name(), **material.sample.notes}
     if request.corpus.streamed:
@@ -206,6 +214,7 @@ def _manifest(request: Request, loaded: LoadedModel, material: Material, units: 
         position_block=block,
         code_version=VERSION,
         contexts=options.contexts,
+        quantisation=request.look.quantisation,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=request.identity,
         options=options.given(request.folder.revision),
@@ -215,20 +224,20 @@ def _manifest(request: Request, loaded: LoadedModel, material: Material, units: 
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers of a run depend on."""
+    """Versions of the packages that the numbers of a run depend on."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def execute(
     prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False, place: Place | None = None
 ) -> Manifest:
-    """Compute a run into its folder, resuming an interrupted one; returns its manifest.
+    """Compute a run into its folder, or resume an interrupted one; returns its manifest.
 
-    A run that is staged already is left as it is; `afresh` computes everything again. With a `place`, that is where
-    units leave their files and where an interrupted run is resumed from; the folder gets them from there.
+    A run that is already staged stays as it is; `afresh` computes everything again. With a `place`, units leave their
+    files there, an interrupted run resumes from there, and the folder gets its files from there.
 
     Raises:
-        UserError: not enough disk, values that are not finite, the place cannot be used, or the self-check fails.
+        UserError: the disk is too small, a value is not finite, the place cannot be used, or the self-check fails.
     """
     start, clock = time.perf_counter(), _Clock()
     if place is not None:
@@ -315,7 +324,7 @@ def _effects(
     executor: Executor,
     place: Place | None,
 ) -> int:
-    """Every pair's effect, then the positions' own part; returns how many pairs took the exact path."""
+    """Compute the effect of every pair, then write the positions; returns how many pairs took the exact path."""
     sample = prepared.material.sample
     if place is None:
         units = effect_units(prepared.loaded, manifest, folder, captured, torch.from_numpy(reference), say=True)

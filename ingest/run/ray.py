@@ -1,7 +1,7 @@
-"""Units computed by the actors of a Ray cluster; the one module that knows Ray, which is imported when it is asked for.
+"""Units computed by actors of a Ray cluster. Only this module knows Ray, and imports it only when it is asked for.
 
-Ray places the actors, starts a lost one again elsewhere, and hands it the unit that it was at once more. A worker opens
-no database: it loads the model by a `Recipe` and leaves files at a `Place`.
+Ray places the actors, restarts a lost one elsewhere, and gives it its unit again. A worker opens no database: it loads
+the model from a `Recipe` and leaves files at a `Place`.
 """
 
 import importlib.metadata
@@ -27,15 +27,15 @@ DISTRIBUTION = "rare-token-neurons"
 LOCAL = "local"
 REACHED_SECONDS = 5.0  # for an address to answer
 ANSWER_SECONDS = 120.0  # for every node to say what it has
-RESTARTS = 10  # of a worker, on whatever node
-UNITS_PER_WORKER = 8  # with fewer, the last one's time is a large share
-RETRIES = -1  # of a unit: as long as its worker is started again. Until a lost node is known as lost, each try fails
+RESTARTS = 10  # of a worker, on any node
+UNITS_PER_WORKER = 8  # with fewer, waiting for the last unit takes a large share of the time
+RETRIES = -1  # of a unit: while its worker is restarted. Until Ray knows that a node is lost, each try fails
 OBJECT_STORE = 128 << 20  # bytes: what is sent is small
 _ENVIRONMENT = "OMP_NUM_THREADS"
 
 
 class _Worker:
-    """What an actor does: it loads the model once and keeps what the units of a stage share."""
+    """An actor: it loads the model once, and keeps what the units of a stage share."""
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -43,7 +43,7 @@ class _Worker:
         self._works: dict[tuple[str, str], Work] = {}
 
     def load(self, recipe: Recipe) -> Loaded:
-        """Load the model, once."""
+        """Load the model, once only."""
         if self._loaded is None:
             self._loaded = recipe.load()
         return self._loaded
@@ -53,7 +53,7 @@ class _Worker:
         return self.load(recipe).device
 
     def run(self, recipe: Recipe, stage: Stage, place: Place, unit: int) -> int:
-        """Compute a unit. An actor that was started again has nothing loaded, which is why each call has the recipe."""
+        """Compute a unit. A restarted actor has nothing loaded, so each call brings the recipe."""
         loaded = self.load(recipe)
         key = (stage.title, place.url)
         if key not in self._works:
@@ -64,14 +64,14 @@ class _Worker:
 
 
 class RayExecutor(LocalExecutor):
-    """Units on a Ray that is started here, or on a cluster that is there: one actor a device, for one run at a time."""
+    """Runs units on a Ray started here or on an existing cluster: one actor per device, one run at a time."""
 
     def __init__(self, address: str | None = None, workers: int | None = None, *, quiet: bool = False) -> None:
         """Join the cluster at an address (`RAY_ADDRESS` where it is None), or start Ray on this machine.
 
         Args:
             address: host:port of a cluster's head, `auto` for the one on this machine, or `local`.
-            workers: how many; None: one a GPU, or where there are none, one a node.
+            workers: how many; None: one per GPU, or without GPUs one per node.
             quiet: show no progress.
 
         Raises:
@@ -97,10 +97,10 @@ class RayExecutor(LocalExecutor):
         self._pool: tuple[Recipe, Any, Any] | None = None
 
     def check(self, versions: Mapping[str, str], place: Place) -> None:
-        """Make sure that every node computes with what the run will be said to be computed with, and sees the place.
+        """Make sure that every node has the versions that the run will record, and sees the place.
 
         Args:
-            versions: packages here, and their versions; `python` among them.
+            versions: versions by package, as they are here; `python` is one of them.
             place: where units will leave their files.
 
         Raises:
@@ -123,7 +123,7 @@ class RayExecutor(LocalExecutor):
                 self._of_each_node(look)
 
     def ready(self, loaded: Loaded) -> None:
-        """Start a run's actors and have them load the model.
+        """Start the actors of a run and let them load the model.
 
         Raises:
             UserError: one of them cannot.
@@ -132,7 +132,7 @@ class RayExecutor(LocalExecutor):
             self._pool_of(loaded.recipe)
 
     def spread(self, stage: Stage, loaded: Loaded, place: Place, units: Sequence[int]) -> Iterator[int]:
-        """Have the units pulled by a run's actors, which `ready` has started."""
+        """Let the actors that `ready` started pull the units."""
         if not units:
             return
         with self._naming():
@@ -141,7 +141,7 @@ class RayExecutor(LocalExecutor):
             yield from pool.map_unordered(lambda actor, unit: actor.run.remote(recipe, sent, place, unit), list(units))
 
     def close(self) -> None:
-        """Leave the cluster; a Ray that was started here ends."""
+        """Leave the cluster, and end a Ray that was started here."""
         self._pool = None
         self.ray.shutdown()
 
@@ -160,13 +160,13 @@ class RayExecutor(LocalExecutor):
             raise UserError(f"--ray-address {address}: cannot be joined ({_first_line(error)}).") from error
 
     def _pool_of(self, recipe: Recipe) -> tuple[Any, Any]:
-        """The recipe as it is sent, and a run's actors; those of the run before make room."""
+        """The recipe as it is sent, and the actors of its run; those of the previous run end first."""
         from ray.util import ActorPool
 
         if self._pool is None or self._pool[0] is not recipe:
             self._pool = None
             sent = self.ray.put(recipe)
-            # With nothing said, an actor needs a core to be placed and holds none: there is room for one that is lost
+            # By default an actor needs a core to be placed but holds none, so a lost one finds room again
             held = {"num_gpus": 1, "num_cpus": 0} if self.gpus else {}
             actor = self.ray.remote(_Worker).options(
                 scheduling_strategy="SPREAD", max_restarts=RESTARTS, max_task_retries=RETRIES, **held
@@ -177,7 +177,7 @@ class RayExecutor(LocalExecutor):
         return self._pool[1:]
 
     def _of_each_node(self, function: Any) -> dict[str, Any]:
-        """What a function returns on each node, by the node's name."""
+        """What a function returns on each node, by node name."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         task = self.ray.remote(function)
@@ -190,7 +190,7 @@ class RayExecutor(LocalExecutor):
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """What goes wrong on a worker is said as if it went wrong here."""
+        """Raise an error of a worker as if it had happened here."""
         errors = self.ray.exceptions
         try:
             yield
@@ -210,7 +210,7 @@ class RayExecutor(LocalExecutor):
 
 
 def _answer(names: list[str]) -> Any:
-    """A function that is sent as it stands, so that it also runs where this package is not installed."""
+    """A function that is sent whole, so that it also runs where this package is not installed."""
     distribution = DISTRIBUTION
 
     def answer() -> dict[str, str | None]:
@@ -242,7 +242,7 @@ def _imported() -> Any:
 
 
 def _require_answer(address: str) -> None:
-    """Ray itself keeps trying for minutes.
+    """Make sure that something listens at an address, since Ray itself keeps trying for minutes.
 
     Raises:
         UserError: nothing listens there.

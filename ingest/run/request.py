@@ -1,4 +1,4 @@
-"""What a user asks of ingest, checked, and the identity of the run that answers it."""
+"""What a user asks `ingest` for, checked, and the identity of the run that answers it."""
 
 import hashlib
 import itertools
@@ -11,10 +11,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.effects import LOSS, chosen_effects
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.errors import OptionError, UserError
 from rare_tokens.ingest.ablation.rounding import require_tolerance
 from rare_tokens.ingest.model import locate
-from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash
+from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash, short_name
+from rare_tokens.ingest.model.likeness import weights_hash
 from rare_tokens.ingest.model.load import context_length
 from rare_tokens.ingest.model.look import Look, look
 from rare_tokens.ingest.model.mlp import layer_index
@@ -35,12 +36,12 @@ OFFLOAD = AUTO, NEVER, ALWAYS = "auto", "never", "always"
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `ingest` that decide or shape a run; paths and names as the user gave them.
+    """The options of `ingest` that decide or shape a run, with paths and names as the user gave them.
 
-    `tokens` is T, the number of predicted positions (the largest, of matched contexts); `window` the positions of one
-    window, or the tokens before the one position of a matched context. `layer` counts from 0, or from the last where
-    it is negative; `edit_scope` says where a neuron below the last layer is replaced: at every position of the
-    `window`, or at one `position` at a time.
+    `tokens` is T, the number of predicted positions (for matched contexts, the most there may be). `window` is the
+    number of positions in a window, or of tokens before the one position of a matched context. `layer` counts from 0,
+    or from the last if it is negative. `edit_scope` says where a neuron below the last layer is replaced: at every
+    position of the `window`, or at one `position` at a time.
     """
 
     model: str
@@ -88,9 +89,9 @@ class Options:
         object.__setattr__(self, "effects", chosen_effects(self.effects))
 
     def given(self, revision: str) -> dict[str, Any]:
-        """The options by the names that the command has for them, of a run at one revision; no folder of this machine.
+        """The options of a run at one revision, under the names that the command uses.
 
-        A path is shortened to its last part, for what is stored is passed on.
+        A path is shortened to its last part: what is stored is passed on, and must not name folders of this machine.
         """
         trust = {"allow_pickle": self.trust.pickle, "trust_remote_code": self.trust.remote_code}
         plain = {
@@ -108,7 +109,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Request:
-    """One run that was asked for: a model at one revision, identified, nothing heavy done yet."""
+    """One run that was asked for: a model at one revision, identified, before any heavy work."""
 
     options: Options
     folder: ModelFolder
@@ -129,15 +130,25 @@ class Request:
     @property
     def run_id(self) -> str:
         """`<short model name>-<revision>-<8 hex>`."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        revision = "".join(c if c.isalnum() or c in "._" else "-" for c in self.folder.revision)
-        return f"{self.folder.short_name}-{revision}-{digest[:8]}"
+        return run_id(self.folder.name, self.folder.revision, self.identity)
+
+    @property
+    def weights_hash(self) -> str:
+        """The same for two checkpoints that are the same model, under whatever names."""
+        return weights_hash(self.folder, self.options.trust)
+
+
+def run_id(model: str, revision: str, identity: Any) -> str:
+    """`<short model name>-<revision>-<8 hex>`, the last a hash over what identifies it."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    plain = "".join(c if c.isalnum() or c in "._" else "-" for c in revision)
+    return f"{short_name(model)}-{plain}-{digest[:8]}"
 
 
 def identify(options: Options) -> list[Request]:
     """Find the model at each revision and the corpus, and say which runs they make.
 
-    The models are looked at before the corpus is fetched. Reads files and hashes them; loads no weights, draws no
+    The models are looked at before the corpus is fetched. Reads and hashes files, but loads no weights and draws no
     sample.
 
     Raises:
@@ -154,7 +165,7 @@ def _look(options: Options, revision: str | None) -> tuple[ModelFolder, Look]:
     found = look(folder, options.trust, options.layer, options.ignore_weights)
     longest = context_length(found.config)
     if longest is not None and options.window > longest:
-        raise UserError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
+        raise OptionError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
     return folder, found
 
 
@@ -180,7 +191,7 @@ def _request(options: Options, folder: ModelFolder, found: Look, corpus: Corpus)
         "begin_token": options.begin_token,
         "seed": options.seed,
         "ablation": options.ablation,
-        # Nothing in the last layer reaches another position's loss, so there the two are one
+        # Nothing in the last layer reaches the loss at another position, so both scopes are the same there
         "edit_scope": "position" if layer == depth - 1 else options.edit_scope,
         "dtype": options.dtype,
     }
@@ -188,13 +199,13 @@ def _request(options: Options, folder: ModelFolder, found: Look, corpus: Corpus)
 
 
 def _frequency_source(options: Options, corpus: Corpus, tokenizer_id: str) -> tuple[str, str]:
-    """(id, description) of where token counts come from: by content, so that it is known before counting."""
+    """(id, description) of the source of token counts. The id is by content, so it is known before counting."""
     if options.frequencies == WORDFREQ:
         return word_list_source(tokenizer_id)
     if options.frequencies != FROM_CORPUS:
         path = Path(options.frequencies).expanduser()
         if not path.is_file():
-            raise UserError(
+            raise OptionError(
                 f"--frequencies {options.frequencies}: no such file. Give a .npy of counts, `wordfreq`, or `corpus`."
             )
         with path.open("rb") as stream:

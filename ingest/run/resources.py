@@ -1,8 +1,8 @@
-"""What memory an ingest takes at its peak, what there is, and what of a model waits elsewhere where it does not fit.
+"""How much memory an ingest takes at its peak, how much there is, and which blocks of a model wait elsewhere.
 
-Bytes are of the process's own pages. Pages of mapped files, which the system takes back at will, are not counted: the
-captured arrays, and weights whose file has them in the very dtype that is asked for. docs/storage.md has the formulas
-in words, and how near they come.
+Bytes count the process's own pages. Pages of mapped files, which the system can take back at any time, are not counted:
+the captured arrays, and weights that their file stores in the requested dtype. docs/memory.md has the formulas in
+words, and how close they come.
 """
 
 import logging
@@ -43,7 +43,7 @@ _GROUPS = "/sys/fs/cgroup"
 
 @dataclass(frozen=True)
 class RunShape:
-    """What of a run its memory depends on."""
+    """The sizes that the memory of a run depends on."""
 
     positions: int  # T
     neurons: int  # N
@@ -54,7 +54,7 @@ class RunShape:
     effects: tuple[str, ...]
 
     def stages(self) -> dict[str, int]:
-        """Bytes that each stage takes at most beside weights and libraries."""
+        """The most bytes that each stage takes, besides weights and libraries."""
         T, N, d, V, e = self.positions, self.neurons, self.width, self.vocabulary, self.element
         batch = min(T, max(1, POSITIONS_PER_BATCH // self.window) * self.window)
         K = piece_size(V, d, N)
@@ -81,14 +81,14 @@ class RunShape:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run's model is held, and what the run takes at most.
+    """Where the model of a run is held, and the most memory that the run takes.
 
     Attributes:
-        bytes: on the device that computes, at the peak.
-        available: there, before anything is loaded.
+        bytes: at the peak, on the device that computes.
+        available: bytes on that device before anything is loaded.
         device_map: where each part of the model is, for `transformers`; None: all of it on the device.
         offloaded: bytes of the weights that wait off the device.
-        is_whole: the run needs all of the model on the device.
+        is_whole: whether the run needs the whole model on the device.
     """
 
     bytes: int
@@ -99,20 +99,20 @@ class Plan:
 
 
 def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, whole: bool = False) -> Plan:
-    """What a run takes, and what of its model must wait off the device; refuses nothing.
+    """How much a run takes, and which parts of its model must wait off the device. Refuses nothing.
 
     Args:
         request: the run.
         model: its model without weights.
         layer: of the neurons, counted from 0.
         device: that computes.
-        whole: the model itself is edited, as measuring attention does, so that all of it must be at hand.
+        whole: the whole model must be at hand because it is edited, as for attention.
     """
     options = request.options
     element = torch.finfo(DTYPES[options.dtype]).bits // 8
     neurons, width, vocabulary = mlp_shape(model, layer)
     shape = RunShape(options.tokens, neurons, width, vocabulary, options.window, element, options.effects)
-    is_dense = needs_dense_path(model, layer) is not False  # where that cannot be told, the most that it can take
+    is_dense = needs_dense_path(model, layer) is not False  # if that cannot be told, assume the larger
     available = available_bytes(device)
     fixed = LIBRARIES * (device == "cpu") + shape.beside_weights()
     if is_dense:
@@ -136,7 +136,7 @@ def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, w
 
 
 def planned(request: Request, device: str, *, whole: bool) -> Plan:
-    """The plan of a run whose model is about to be loaded.
+    """The plan for a run whose model is about to be loaded.
 
     Raises:
         UserError: it does not fit, or its architecture is not known.
@@ -155,15 +155,15 @@ def planned(request: Request, device: str, *, whole: bool) -> Plan:
 
 
 def require_memory(found: Plan, request: Request, device: str) -> None:
-    """Refuse a run that would not fit, or an off-load that cannot be.
+    """Refuse a run that would not fit, or offloading that is not possible.
 
     Raises:
-        UserError: with what it needs, what there is, and what to do.
+        UserError: naming the memory that it needs, what is available, and what to do.
     """
     if request.options.offload == ALWAYS and found.is_whole:
         raise UserError(
-            "--offload always: attention and the dense path run the model itself again, so that all of it must be on "
-            "the device. Leave --offload out."
+            "--offload always: attention and the dense path run the model again, so all of it must be on the device. "
+            "Leave --offload out."
         )
     if found.bytes <= found.available:
         return
@@ -176,7 +176,7 @@ def require_memory(found: Plan, request: Request, device: str) -> None:
 
 
 def available_bytes(device: str) -> int:
-    """Memory that this process can still have on a device; on the CPU also as far as its control group allows."""
+    """Memory that this process can still get on a device; on the CPU its control groups count too."""
     kind, _, index = device.partition(":")
     if kind == "cuda":
         return int(torch.cuda.mem_get_info(int(index or 0))[0])
@@ -186,11 +186,11 @@ def available_bytes(device: str) -> int:
 
 
 def mapped_bytes(folder: ModelFolder, dtype: str, trust: Trust) -> int:
-    """Bytes of the weights that stay pages of their files on the CPU: safetensors of that very dtype.
+    """Bytes of the weights that stay pages of their files on the CPU: safetensors of the same dtype.
 
-    A file that cannot be read has none: loading it will say so.
+    A file that cannot be read counts as none; loading it will say so.
     """
-    if platform.system() == "Windows":  # where files are read and not mapped
+    if platform.system() == "Windows":  # files are read there, not mapped
         return 0
     total = 0
     for file in weight_files(folder.path, trust):
@@ -215,10 +215,10 @@ def _parameters(module: nn.Module) -> int:
 def _places(
     model: PreTrainedModel, layer: int, device: str, element: int, room: int, share: float
 ) -> tuple[dict[str, str], int]:
-    """A device for each part of the model, and the bytes that are off the one that computes.
+    """A device for each part of the model, and the bytes that are not on the one that computes.
 
-    The ablation reads the analysed block, the final norm and the unembedding; only other blocks wait elsewhere: those
-    of a GPU in main memory as far as it goes, all else on disk, where safetensors are read in place.
+    The ablation reads the analysed block, the final norm and the unembedding, so only other blocks wait elsewhere:
+    with a GPU in main memory while there is room, otherwise on disk, where safetensors are read in place.
     """
     blocks = decoder_blocks(model)
     path = next(name for name, module in model.named_modules() if module is blocks)
@@ -244,7 +244,7 @@ def _places(
 
 
 def _left_to_groups() -> Iterator[int]:
-    """What each control group over this process leaves, its file pages counted as free; none where there are none."""
+    """Bytes that each control group of this process still allows, counting file pages as free."""
     for folder in _groups():
         is_new = (folder / "memory.max").exists()
         names = ("memory.max", "memory.current") if is_new else ("memory.limit_in_bytes", "memory.usage_in_bytes")
@@ -260,7 +260,7 @@ def _left_to_groups() -> Iterator[int]:
 
 
 def _groups() -> list[Path]:
-    """The folders of this process's control groups, of both versions, and those above them."""
+    """The folders of this process's control groups (versions 1 and 2), and those above them."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -283,24 +283,24 @@ BYTES_A_PAIR_STORED, BYTES_AN_EFFECT = 10.6, 4
 
 
 def bytes_needed(positions: int, neurons: int, width: int, effects: int) -> int:
-    """What a run's parts need at most: captured arrays and the facts' part."""
+    """The most bytes that the parts of a run need: captured arrays and facts."""
     return positions * (width + neurons) * 4 + positions * neurons * 4 * (1 + effects)
 
 
 def bytes_stored(pairs: int, effects: int) -> int:
-    """What a published run takes in the warehouse."""
+    """Bytes that a published run takes in the warehouse."""
     return int(pairs * (BYTES_A_PAIR_STORED + BYTES_AN_EFFECT * (effects - 1)))
 
 
 def require_space(
     folder: Path, positions: int, neurons: int, width: int, effects: int, *, twice_captured: bool = False
 ) -> None:
-    """Refuse a run for which the disk of its parts, and of the warehouse beside them, has no room.
+    """Refuse a run if the disk has no room for its parts and for the warehouse beside them.
 
-    `twice_captured`: workers leave the captured rows on the same disk, from where they are gathered.
+    `twice_captured`: workers leave the captured rows on the same disk before they are gathered.
 
     Raises:
-        UserError: with what it needs and what is free.
+        UserError: naming the space that it needs and the space that is free.
     """
     folder.mkdir(parents=True, exist_ok=True)
     needed = bytes_needed(positions, neurons, width, effects) + bytes_stored(positions * neurons, effects)

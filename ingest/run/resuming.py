@@ -1,4 +1,4 @@
-"""Whether an interrupted run is resumed: only with the same request, the same code and the same packages."""
+"""When an interrupted run is resumed: only with the same request, code and packages."""
 
 import shutil
 import tempfile
@@ -9,9 +9,9 @@ from rare_tokens.ingest.run.shared_storage import Place
 
 
 def resumable(folder: Path, manifest: Manifest) -> Manifest | None:
-    """The manifest of an interrupted run that computes the very same thing, or None.
+    """The manifest of an interrupted run that computes exactly the same, or None.
 
-    Code and package versions count: a run is never stitched together from two of them.
+    Code and package versions count: a run is never put together from two versions.
     """
     there = read_manifest(folder)
     if there is None:
@@ -21,7 +21,7 @@ def resumable(folder: Path, manifest: Manifest) -> Manifest | None:
 
 
 def agree(place: Place, folder: Path, manifest: Manifest) -> None:
-    """Forget what is in the folder where it is not of the run that is at the place.
+    """Clear the folder if what it holds does not belong to the run at the place.
 
     Raises:
         UserError: the place cannot be read.

@@ -1,7 +1,7 @@
-"""Where the parts of a run lie while several processes compute it: a folder or a URL that all of them reach.
+"""Where the parts of a run are while several processes compute it: a folder or a URL that all of them can reach.
 
-Transport is fsspec's, retries included. Every file appears whole: an object store shows an object when all of it is
-there; elsewhere a file is written under a temporary name beside its own and then renamed.
+fsspec moves the files and retries. Every file appears whole: an object store shows an object only when it is complete,
+and elsewhere a file is written under a temporary name beside its own and then renamed.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from fsspec.core import url_to_fs
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import write_atomically
 
-# Stores of objects: they have no folders to make, and a put shows nothing before its end.
+# Object stores have no folders to make, and show nothing of a put before it ends.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "memory"}
 _PARTIAL = ".partial"
 
@@ -54,7 +54,7 @@ class Place:
         return bool(_OBJECT_STORES & ({protocol} if isinstance(protocol, str) else set(protocol)))
 
     def names(self) -> set[str]:
-        """Every finished file in it, also in folders of it.
+        """Every finished file in it and in its subfolders.
 
         Raises:
             UserError: it cannot be read.
@@ -69,7 +69,7 @@ class Place:
             return {path[len(root) :].lstrip("/") for path in found if not path.endswith(_PARTIAL)}
 
     def put(self, local: Path, name: str) -> None:
-        """Have a local file there under a name; what was there under it is replaced.
+        """Copy a local file there under a name, replacing any file of that name.
 
         Raises:
             UserError: it cannot be written.
@@ -85,7 +85,7 @@ class Place:
             files.mv(partial, f"{root}/{name}")
 
     def get(self, name: str, local: Path) -> None:
-        """Have a file of it at a local path, unless there is one.
+        """Copy one of its files to a local path, unless that exists.
 
         Raises:
             UserError: it cannot be read.
@@ -98,7 +98,7 @@ class Place:
 
     @contextlib.contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """A copy of one of its files for the block.
+        """A local copy of one of its files while the block runs.
 
         Raises:
             UserError: it cannot be read.
@@ -109,11 +109,11 @@ class Place:
             yield path
 
     def is_at(self, folder: Path) -> bool:
-        """Whether it is this very folder of this machine."""
+        """Whether it is this folder on this machine."""
         return self.url == str(folder.resolve())
 
     def remove(self) -> None:
-        """Remove it with all that is in it, where it is there.
+        """Remove it with everything in it, if it exists.
 
         Raises:
             UserError: it cannot be written.
@@ -126,7 +126,7 @@ class Place:
 
     @contextlib.contextmanager
     def probed(self) -> Iterator[str]:
-        """Write a small file to it for the block, which is given its name; read it first here, then as others do.
+        """Write a small file to it while the block runs, and yield its name, once it can be read here.
 
         Raises:
             UserError: it cannot be written or read.
@@ -147,7 +147,7 @@ class Place:
                         files.rm(path)
 
     def require(self, name: str) -> None:
-        """Make sure that a file written elsewhere can be read here, and another written.
+        """Make sure that this machine can read a file written elsewhere, and write another.
 
         Raises:
             UserError: it cannot.
@@ -162,13 +162,13 @@ class Place:
         except _unusable() as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"--parts {self.url}: cannot be used ({lines[0][:200]}). Check that it is there, its rights and the "
-                "network; what is done is kept."
+                f"--parts {self.url}: cannot be used ({lines[0][:200]}). Check that it exists, its permissions and "
+                "the network. Finished work is kept."
             ) from error
 
 
 def _unusable() -> tuple[type[Exception], ...]:
-    """What fsspec and those who do its work raise about a place, rights or a network."""
+    """What fsspec and its back ends raise about a place, permissions or a network."""
     known: tuple[type[Exception], ...] = (OSError, ValueError, ImportError)
     with contextlib.suppress(ImportError):
         from botocore.exceptions import BotoCoreError

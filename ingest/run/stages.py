@@ -1,8 +1,8 @@
-"""The stages of a run that can be computed elsewhere: what a worker is sent, and what it does with it.
+"""The stages of a run that other machines can compute: what a worker is sent, and what it does with it.
 
-A worker gets a `Recipe`, loads the model itself, and turns a `Stage` into work on units. A unit's files go to a
-`Place`; it is done when all of them are there, and done twice it is the same. Between two stages is a barrier: the
-reference of the ablation is a mean over all of the forward stage.
+A worker gets a `Recipe`, loads the model itself, and turns a `Stage` into work on units. The files of a unit go to a
+`Place`. The unit is done when all of them are there; doing it twice gives the same files. There is a barrier between
+the stages, because the ablation's reference is a mean over the whole forward stage.
 """
 
 import tempfile
@@ -38,28 +38,28 @@ Work = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Loaded:
-    """What units are computed with, wherever that is: a model, the sample, and the counts of its tokens (V)."""
+    """What units are computed from, on any machine: a model, the sample, and the counts of its tokens (V)."""
 
     model: PreTrainedModel
     structure: Structure
     device: str
     sample: Sample
     counts: NDArray[np.int64]
-    recipe: "Recipe"  # how another machine comes by it
+    recipe: "Recipe"  # by which another machine loads the same
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a worker comes by what the driver has loaded: small, and the same wherever it is unpacked."""
+    """How a worker loads what the driver has loaded: small, and the same on every machine."""
 
     request: Request  # without tokenizer, corpus and configuration
     sample: Sample
     counts: NDArray[np.int64]
-    is_local: bool  # the model is a folder, which workers must reach under the same path
+    is_local: bool  # the model is a folder, which workers must find under the same path
 
     @classmethod
     def of(cls, request: Request, sample: Sample, counts: NDArray[np.int64]) -> "Recipe":
-        """The recipe of a run whose sample is drawn."""
+        """The recipe for a run whose sample is drawn."""
         is_local = Path(request.options.model).expanduser().exists()
         folder = replace(request.folder, path=request.folder.path.resolve())
         nothing = cast("Any", None)
@@ -67,10 +67,10 @@ class Recipe:
         return cls(light, replace(sample, documents=sample.documents.clear(), contexts=None), counts, is_local)
 
     def find(self) -> Request:
-        """The request with the model where this machine has it.
+        """The request with the path that the model has on this machine.
 
         Raises:
-            UserError: it has none, or other weights.
+            UserError: the model is not here, or has other weights.
         """
         options = self.request.options
         folder, trust = self.request.folder, options.trust
@@ -93,26 +93,26 @@ class Recipe:
 
 
 class Stage(Protocol):
-    """Units of work as they are sent: small, and pickled."""
+    """Units of work as they are sent to workers: small, and pickled."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Its name in messages."""
 
     @property
     def units(self) -> int:
-        """How many there are."""
+        """How many units there are."""
 
     def files(self, unit: int) -> tuple[str, ...]:
-        """What a unit leaves at its place."""
+        """Names of the files that a unit leaves at its place."""
 
     def build(self, loaded: Loaded, place: Place) -> Work:
-        """Everything that its units share, made once a worker."""
+        """Make what its units share, once per worker; returns the work on one unit."""
 
 
 @dataclass(frozen=True)
 class ForwardStage:
-    """Batches of windows through the model: the captured rows of each, in one file."""
+    """Runs batches of windows through the model; one file holds the captured rows of a batch."""
 
     units: int
     windows_per_batch: int
@@ -131,7 +131,9 @@ class ForwardStage:
 
         def work(batch: int) -> None:
             residual, activations = capture.compute(batch)
-            path = Path(scratch.name) / "rows.npz"  # by its object, so that the folder lives as long as the work
+            path = (
+                Path(scratch.name) / "rows.npz"
+            )  # named through `scratch`, so that the folder lives as long as the work
             np.savez(path, residual=residual, activations=activations)
             place.put(path, _rows_name(batch))
             del residual, activations
@@ -142,7 +144,7 @@ class ForwardStage:
 
 @dataclass(frozen=True)
 class AblationStage:
-    """Blocks of positions: every neuron ablated, a part of ``fct_effect`` and a baseline of each."""
+    """Ablates every neuron in blocks of positions; each block leaves a part of ``fct_effect`` and a baseline."""
 
     manifest: Manifest
     reference: NDArray[np.float32]  # N
@@ -184,7 +186,7 @@ def rows_of(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def effect_units(
     loaded: Loaded, manifest: Manifest, folder: Path, captured: Captured, reference: torch.Tensor, *, say: bool = False
 ) -> EffectUnits:
-    """The ablation by moments where the structure allows it, else the dense path; with `say`, what that costs first."""
+    """The ablation by moments if the structure allows it, else the dense path, whose cost `say` announces first."""
     structure, sample, effects = loaded.structure, loaded.sample, tuple(manifest.effects)
     counts = torch.from_numpy(np.array(loaded.counts))
     if structure.between:
@@ -212,7 +214,7 @@ def effect_units(
 
 
 class _Rows:
-    """Captured rows, fetched from where the forward stage left them; those of the last slice are kept."""
+    """Captured rows, fetched from where the forward stage left them; the last slice is kept."""
 
     def __init__(self, place: Place, positions_per_batch: int) -> None:
         self.place, self.step = place, positions_per_batch
@@ -240,7 +242,7 @@ class _Rows:
 
 
 class _Column:
-    """One array of the captured ones, as far as units look at it: slices of rows."""
+    """One of the captured arrays, of which units read slices of rows."""
 
     def __init__(self, rows: _Rows, name: str) -> None:
         self.rows, self.name = rows, name

@@ -1,9 +1,10 @@
 -- audit_drift: how far a run is from the previous training step of the same model.
--- One row per run whose revision is a training step, if there is an earlier one.
+-- One row per run whose revision names a training step, if there is an earlier one.
 --   run_id            the run
---   previous_run_id   published run of the latest earlier step that asked for the same: its
---                     identity is equal except for the revision and the weights
---   steps             training steps between the two
+--   previous_run_id   published run of the latest earlier checkpoint of the same branch, by stage
+--                     and step, that asked for the same: its identity is equal except for the
+--                     revision and the weights. A twin has no facts and is passed over
+--   steps             training steps between the two; NULL if they are of two stages
 --   moved_targets     positions whose targets differ, or that only one of them has
 --   loss_rise         mean loss less that of the previous step, nats
 --   influence_ratio   mean influence (preset nc, both groups) over that of the previous step
@@ -16,23 +17,27 @@ with run as (
         model,
         positions,
         neurons,
-        try_cast(regexp_extract(revision, '^step(\d+)$', 1) as bigint) as step,
+        training_branch,
+        {'stage': coalesce(training_stage, 0), 'step': training_step} as place,
         json_merge_patch(identity, '{"model_hash": null, "revision": null}') as asked
     from dim_run
-    where status = 'published'
+    where status = 'published' and training_step is not null
 ),
 
 pair as (
     select
         run.run_id,
-        run.step,
+        run.place,
         run.positions,
         run.neurons,
-        max(earlier.step) as previous_step,
-        arg_max(earlier.run_id, earlier.step) as previous_run_id
+        max(earlier.place) as previous_place,
+        arg_max(earlier.run_id, earlier.place) as previous_run_id
     from run
     join run as earlier
-        on run.model = earlier.model and run.asked = earlier.asked and run.step > earlier.step
+        on
+            run.model = earlier.model and run.asked = earlier.asked
+            and run.training_branch is not distinct from earlier.training_branch
+            and run.place > earlier.place
     group by all
 ),
 
@@ -80,7 +85,10 @@ final as (
     select
         pair.run_id,
         pair.previous_run_id,
-        pair.step - pair.previous_step as steps,
+        case
+            when pair.place.stage = pair.previous_place.stage
+                then pair.place.step - pair.previous_place.step
+        end as steps,
         position_sum.moved_targets,
         position_sum.loss_rise,
         mean.here / nullif(mean.there, 0) as influence_ratio,

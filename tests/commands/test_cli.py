@@ -256,6 +256,14 @@ def test_options_come_from_file_environment_and_flags_in_that_order(commands, mo
     assert "after.duckdb" in commands("--warehouse", "before.duckdb", "runs", "--warehouse", "after.duckdb").err
 
 
+def test_a_configuration_file_names_one_model_or_several(commands, inputs):
+    corpus = f'corpus = "{inputs / "corpus.jsonl"}"\ntokens = 64\nwindow = 32\n'
+    for model, count in ((f'"{inputs / "neox"}"', 1), (f'["{inputs / "neox"}", "./gone"]', 1)):
+        (commands.folder / "rare_tokens.toml").write_text(f"[ingest]\nmodel = {model}\n{corpus}")
+        ended = commands("ingest", "--dry-run", "--json")
+        assert (len(json.loads(ended.out)), ended.code) == (count, 0 if "[" not in model else 2), ended.err
+
+
 def test_config_and_version_may_stand_after_the_command(commands):
     empty(commands.folder / "other.duckdb")
     (commands.folder / "other.toml").write_text('warehouse = "other.duckdb"\n', encoding="utf-8")

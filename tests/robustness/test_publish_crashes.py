@@ -162,10 +162,10 @@ def test_processes_of_other_hosts_count_as_alive() -> None:
 
 
 def test_a_missing_revision_is_recorded(path: Path) -> None:
-    warehouse.record_missing(path, run_id="m-step5", model="m", revision="step5", why="no weights at step5")
+    warehouse.record_gap(path, run_id="m-step5", model="m", revision="step5", why="no weights at step5")
     assert warehouse.status(path, "m-step5") == "missing"
     with warehouse.open(path) as opened:
         assert opened.dim_run(run="m-step5")["status_reason"].item() == "no weights at step5"
     published(path, "m-step5")
-    warehouse.record_missing(path, run_id="m-step5", model="m", revision="step5", why="gone")
+    warehouse.record_gap(path, run_id="m-step5", model="m", revision="step5", why="gone")
     assert warehouse.status(path, "m-step5") == "published"

@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "w.duckdb"
     publish(path, "odd/run id", "parquet", seed=2)
     publish(path, "run-a", "native", seed=1)
-    warehouse.record_missing(path, run_id="gap", model="m", revision="step5", why="no weights")
+    warehouse.record_gap(path, run_id="gap", model="m", revision="step5", why="no weights")
     frame = pl.DataFrame({"preset": ["es"], "token_group": ["rare"], "model": ["straight"]})
     columns = _columns(path, "regime_fit")
     rows = frame.select([name for name in frame.columns if name in columns])

@@ -319,7 +319,7 @@ def test_check_of_nothing_and_of_a_run_without_parts(commands: Any) -> None:
     assert ended.code == 2
     assert "no run to check" in ended.err
     path = commands.folder / "rare_tokens.duckdb"
-    warehouse.record_missing(path, run_id="m-step5", model="m", revision="step5", why="no weights")
+    warehouse.record_gap(path, run_id="m-step5", model="m", revision="step5", why="no weights")
     ended = commands("check", "m-step5")
     assert ended.code == 2
     assert "missing" in ended.err

@@ -34,7 +34,7 @@ def test_delete_removes_everything_of_the_run_and_nothing_else(path: Path) -> No
     alone = contents(path)
     published(path, "gone", seed=2, tokenizer_id="another tokenizer")
     make_parts(parts_of(path, "gone"), run_id="gone", positions=64, neurons=4)
-    assert warehouse.delete(path, "go") == "gone"
+    assert warehouse.delete(path, "go") == ["gone"]
     assert not parts_of(path, "gone").exists()
     left = contents(path)
     for name, frame in alone.items():
@@ -62,7 +62,7 @@ def test_delete_of_a_run_that_is_not_there(path: Path) -> None:
 
 def test_delete_of_a_run_that_was_never_published(path: Path) -> None:
     warehouse.begin(path, make_parts(parts_of(path), run_id="run", positions=64, neurons=4, staged=False))
-    assert warehouse.delete(path, "run") == "run"
+    assert warehouse.delete(path, "run") == ["run"]
     assert not parts_of(path).exists()
     assert warehouse.status(path, "run") is None
 
@@ -229,4 +229,4 @@ def test_nothing_is_written_to_a_warehouse_that_is_read(path: Path) -> None:
                 call(path)
         other.kill()
     time.sleep(0.1)
-    assert warehouse.delete(path, "run") == "run"
+    assert warehouse.delete(path, "run") == ["run"]

@@ -112,6 +112,8 @@ def _statuses(con: duckdb.DuckDBPyConnection, path: Path, wanted: Sequence[str])
         if known[run_id] == "published" or is_staged:
             statuses[run_id] = "staged" if known[run_id] == "running" else known[run_id]
         elif wanted:
+            if twin_of := run_records.column(con, run_id, "twin_of"):
+                raise UserError(f"Run {run_id} is a twin of {twin_of} and holds nothing itself. Check that one.")
             raise UserError(f"Run {run_id} is {known[run_id]} and has no finished parts: there is nothing to check.")
     if not statuses:
         raise UserError(f"{path} holds no run to check. `ingest --model gpt2` makes one.")

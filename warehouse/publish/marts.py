@@ -98,10 +98,11 @@ def bring_up_to_date(con: duckdb.DuckDBPyConnection, path: Path, line: Line) -> 
 
 
 def complete(con: duckdb.DuckDBPyConnection, line: Line) -> None:
-    """Compute the marts that published runs lack, and those that read them.
+    """Compute the marts that published runs lack, and those that read them; place every run in training.
 
     So a migration that changes how a mart is computed only needs to remove its rows.
     """
+    run_records.place_in_training(con)
     known = relations.relations()
     published = "select run_id, run_key from store.run where status = 'published' order by run_key"
     for run_id, key in con.execute(published).fetchall():

@@ -7,10 +7,9 @@ of the run or none of it, and a run published before either in its old state or 
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -54,30 +53,6 @@ def begin(path: Path, manifest: Manifest, *, wait: float = 0.0) -> None:
             raise LockedError(
                 f"Process {holder} is writing run {manifest.run_id}. Wait for it, or give --wait SECONDS."
             )
-
-
-def record_missing(
-    path: Path,
-    *,
-    run_id: str,
-    model: str,
-    revision: str,
-    why: str,
-    contexts: str = "sample",
-    known: Mapping[str, Any] | None = None,
-    wait: float = 0.0,
-) -> None:
-    """Record a run that cannot exist: its revision has no weights, or its corpora hold no such positions.
-
-    So a series over training steps shows the gap, and an empty token group its reason. `known` has more columns of
-    `dim_run`, those that were asked for; they say which series the gap is in.
-    """
-    with writing(path, wait=wait) as con:
-        if run_records.column(con, run_id, "status") != "published":
-            values: dict[str, Any] = {"run_id": run_id, "model": model, "revision": revision, "contexts": contexts}
-            values |= dict(known or {})
-            values |= {"status": "missing", "status_reason": why, "created_at": run_records.now(), "process": None}
-            run_records.record(con, values)
 
 
 def publish(

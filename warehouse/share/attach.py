@@ -21,7 +21,7 @@ from rare_tokens.common.errors import LockedError, QualityError, UserError
 from rare_tokens.common.files import read_json
 from rare_tokens.warehouse import literals, locks
 from rare_tokens.warehouse.connection import WRITE_CONFIG, connect, reason, writing
-from rare_tokens.warehouse.publish import audit, marts, staging
+from rare_tokens.warehouse.publish import audit, gaps, marts, staging
 from rare_tokens.warehouse.publish.loading import LOADED, clear, load_shared, store_facts
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.share.export import FORMAT, MANIFEST
@@ -303,8 +303,8 @@ def _audit(con: duckdb.DuckDBPyConnection, exported: Exported, run_id: str) -> N
 
 
 def _attach_gap(con: duckdb.DuckDBPyConnection, row: Mapping[str, Any]) -> str:
-    """Record a run that cannot exist, which a series over training steps shows as a gap; leave out unfinished runs."""
-    if row["status"] != "missing":
+    """Record a run without facts (missing, or a twin) as a series shows it; leave out unfinished runs."""
+    if row["status"] not in (gaps.MISSING, gaps.TWIN):
         return LEFT
     if run_records.run_key(con, row["run_id"]) is not None:
         return PRESENT

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from rare_tokens.common.checkpoint_names import parse
 from rare_tokens.common.parts import Manifest, Summary
 
 # Fields of a manifest that are not needed once the run is published.
@@ -19,9 +20,33 @@ def described(manifest: Manifest, summary: Summary | None = None) -> dict[str, A
     values = {name: value for name, value in asdict(manifest).items() if name not in _NOT_KEPT}
     if summary is not None:
         values |= asdict(summary)
-    values |= {name: json.dumps(values[name], sort_keys=True) for name in _JSON & values.keys()}
     started = datetime.fromisoformat(manifest.created_at)
-    return values | {"created_at": started.astimezone(UTC).replace(tzinfo=None)}
+    values |= {"created_at": started.astimezone(UTC).replace(tzinfo=None), "twin_of": None}
+    return as_text(values) | training(manifest.revision)
+
+
+def as_text(values: dict[str, Any]) -> dict[str, Any]:
+    """The same columns, those that are stored as JSON written so."""
+    return values | {name: json.dumps(values[name], sort_keys=True) for name in _JSON & values.keys()}
+
+
+def training(revision: str) -> dict[str, Any]:
+    """The columns that tell a checkpoint's place in training, from its name; all NULL where it names none."""
+    name = parse(revision)
+    return {
+        "training_stage": name and name.stage,
+        "training_step": name and name.step,
+        "training_tokens": name and name.tokens,
+        "training_branch": (name and name.branch) or None,
+    }
+
+
+def place_in_training(con: duckdb.DuckDBPyConnection) -> None:
+    """Fill these columns for every run of the warehouse: by the rule of this version, whichever wrote the run."""
+    for key, revision in con.execute("select run_key, revision from store.run order by run_key").fetchall():
+        values = training(revision)
+        assignments = ", ".join(f"{name} = ${name}" for name in values)
+        con.execute(f"update store.run set {assignments} where run_key = $key", values | {"key": key})
 
 
 def record(con: duckdb.DuckDBPyConnection, values: dict[str, Any]) -> int:

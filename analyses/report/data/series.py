@@ -2,13 +2,24 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from rare_tokens.analyses.across_runs.emergence import with_gaps_placed
+from rare_tokens.analyses.across_runs.emergence import with_branch, with_gaps_placed
 from rare_tokens.analyses.report.data.text import shortened
 
-_SAME = ("model", "layer", "corpus", "corpus_hash", "frequency_source_id", "positions", "window_length", "seed")
+_SAME = (
+    "model",
+    "training_branch",
+    "layer",
+    "corpus",
+    "corpus_hash",
+    "frequency_source_id",
+    "positions",
+    "window_length",
+    "seed",
+)
 _SAME_SETTINGS = (*_SAME, "ablation", "dtype")
 _PRESET_ORDER = ("es", "nc", "ds", "nc-matched")
 
@@ -63,15 +74,21 @@ def group_runs(runs: pl.DataFrame, influence: pl.DataFrame) -> list[Series]:
     with_effects = set(influence["run_id"].unique()) if influence.height else set()
     groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
     keys = [name for name in (*_SAME_SETTINGS, "contexts") if name in runs.columns]
-    for row in with_gaps_placed(runs, keys).iter_rows(named=True):
+    for row in with_gaps_placed(with_branch(runs), keys).iter_rows(named=True):
         groups.setdefault(tuple(row[column] for column in _SAME_SETTINGS), []).append(row)
     series, index = [], 0
     for position, rows in enumerate(groups.values()):
-        rows.sort(key=lambda row: (_natural(str(row["revision"])), str(row["created_at"])))
+        rows.sort(key=lambda row: (_place(row), _natural(str(row["revision"])), str(row["created_at"])))
         members = [Run(index + i, row, row["run_id"] in with_effects) for i, row in enumerate(rows)]
         series.append(Series(position, members))
         index += len(rows)
     return series
+
+
+def _place(row: dict[str, Any]) -> tuple[bool, int, int]:
+    """Sort key by stage and step; what names no step (`main`, the final state) comes last."""
+    step = row["training_step"]
+    return (step is None, row["training_stage"] or 0, step or 0)
 
 
 def presets(influence: pl.DataFrame, fits: pl.DataFrame) -> list[str]:
@@ -82,7 +99,7 @@ def presets(influence: pl.DataFrame, fits: pl.DataFrame) -> list[str]:
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts step64 before step256, and `main`, the final state, after every numbered revision."""
+    """Sort key that puts v2 before v10, for revisions that name no step; and `main` after those with a number."""
     if not re.search(r"\d", text):
         return [(1, 0, text)]
     parts = re.split(r"(\d+)", text)

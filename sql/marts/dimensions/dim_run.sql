@@ -5,10 +5,11 @@
 --   model                   hub id, or the name of a local folder
 --   revision                branch, tag, commit or checkpoint of the model
 --   layer                   layer whose MLP neurons were ablated, counted from 0
---   status                  running, published, rejected (failed its checks; no facts here) or
+--   status                  running, published, rejected (failed its checks; no facts here),
 --                           missing (the revision has no weights, or the corpora lack the positions
---                           asked for); the command `runs` also shows interrupted and staged runs,
---                           which it sees in the parts folder
+--                           asked for), failed (could not be loaded or computed) or twin (see
+--                           twin_of; no facts); the command `runs` also shows interrupted and
+--                           staged runs, which it sees in the parts folder
 --   positions               T, sampled positions
 --   neurons                 N, neurons of the layer
 --   window_length           predicted positions in a window
@@ -29,9 +30,11 @@
 --   options                 the command's options, defaults included, JSON; folders of a path are
 --                           left out
 --   facts                   what was found or chosen for the run, JSON: path (moments or dense) and
---                           what makes it dense (between), device, offloaded_bytes; for matched
+--                           what makes it dense (between), device, offloaded_bytes, weights_hash
+--                           (equal where a checkpoint was only saved anew); ignored_weights, where
+--                           there are any; tokenizer, if it is that of the folder above; for matched
 --                           contexts also tagger, rare_tokens, rare_tokens_met, pairs and
---                           matched_contexts
+--                           matched_contexts; streams, the data sets of a hub at their commits
 --   created_at              start of the ingest, UTC
 --   seconds                 duration of the ingest
 --   code_version            version of this package that wrote the run
@@ -39,13 +42,23 @@
 --   effects                 which effects fct_effect holds for the run
 --   packages                versions of the packages that the numbers depend on, JSON
 --   frequency_source        the frequency source in words
---   status_reason           why the run was rejected, is missing, or was published all the same
+--   status_reason           why the run was rejected, failed, is missing or a twin, or was
+--                           published all the same
 --   stage_seconds           duration of each stage of the ingest, JSON
 --   warnings                what the ingest warned about
 --   identity                the values whose hash is in run_id, JSON
 --   published_at            when its facts became visible here, UTC
 --   contexts                what its positions are: a sample of the corpus, or nc-matched
 --   store                   where its facts are: native (in the warehouse) or parquet (fact_file)
+--   training_stage          stage of training that the revision names; NULL: it names none
+--   training_step           step that it names, or the checkpoint's number where they are counted;
+--                           NULL: the revision is no checkpoint
+--   training_tokens         tokens seen in training, as it says
+--   training_branch         what else it says (seed2, ingredient1, unsharded): a series is of one
+--                           branch; NULL: nothing
+--   twin_of                 run_id of the run of the same series that has the same weights, so that
+--                           nothing was computed; NULL: this is no twin
+--   quantisation            of the weights as they are stored; NULL: none
 
 create or replace view dim_run as
 select
@@ -86,5 +99,11 @@ select
     identity,
     published_at,
     contexts,
-    store
+    store,
+    training_stage,
+    training_step,
+    training_tokens,
+    training_branch,
+    twin_of,
+    quantisation
 from store.run;

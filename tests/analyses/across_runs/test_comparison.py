@@ -120,7 +120,7 @@ def test_activity_of_no_position_or_no_group_is_empty() -> None:
 
 def test_of_a_series_the_last_and_a_few_checkpoints_before_it_are_compared() -> None:
     steps = [0, 1, 2, 4, 8, 16, 32]
-    runs = pl.DataFrame({"run_id": [f"r{step}" for step in steps], "revision": [f"step{step}" for step in steps]})
+    runs = pl.DataFrame({"run_id": [f"r{step}" for step in steps], "training_step": steps})
     runs = runs.with_columns(model=pl.lit("m"))
     assert compared_runs(runs) == ["r0", "r2", "r8", "r32"]
     assert compared_runs(runs.head(1)) == ["r0"]

@@ -7,51 +7,50 @@ import polars as pl
 import polars.selectors as cs
 import pytest
 
-from rare_tokens.analyses.across_runs.emergence import EMERGENCE, emergence, series, training_step
+from rare_tokens.analyses.across_runs.emergence import EMERGENCE, emergence, series
 from rare_tokens.analyses.curve.ranked_curve import fit_line, influence_curve
-
-
-@pytest.mark.parametrize(
-    ("revision", "step"),
-    [
-        ("step143000", 143_000),
-        ("step0", 0),
-        ("step_512", 512),
-        ("checkpoint-1000", 1_000),
-        ("64", 64),
-        ("main", None),
-        ("v1.0", None),
-        ("stepwise", None),
-        ("", None),
-    ],
-)
-def test_steps_are_read_from_revisions(revision: str, step: int | None) -> None:
-    assert training_step(revision) == step
 
 
 def test_runs_part_into_series_in_order_of_steps() -> None:
     runs = pl.DataFrame(
         [
-            {"run_id": "a-10", "model": "a", "seed": 0, "revision": "step10"},
-            {"run_id": "a-2", "model": "a", "seed": 0, "revision": "step2"},
-            {"run_id": "a-main", "model": "a", "seed": 0, "revision": "main"},
-            {"run_id": "b-2", "model": "b", "seed": 0, "revision": "step2"},
-            {"run_id": "a-2-again", "model": "a", "seed": 1, "revision": "step2"},
+            {"run_id": "a-10", "model": "a", "seed": 0, "training_step": 10},
+            {"run_id": "a-2", "model": "a", "seed": 0, "training_step": 2},
+            {"run_id": "a-main", "model": "a", "seed": 0, "training_step": None},
+            {"run_id": "b-2", "model": "b", "seed": 0, "training_step": 2},
+            {"run_id": "a-2-again", "model": "a", "seed": 1, "training_step": 2},
         ]
     )
     found = {tuple(part["run_id"]) for part in series(runs)}
     assert found == {("a-2", "a-10", "a-main"), ("b-2",), ("a-2-again",)}
 
 
+def test_stages_come_one_after_the_other_and_each_branch_is_a_series() -> None:
+    places = [
+        ("s2-1", 2, 1, None), ("s1-9", 1, 9, None), ("s1-2", 1, 2, None), ("main", None, None, None),
+        ("s2-5-seed2", 2, 5, "seed2"), ("s2-1-seed2", 2, 1, "seed2"),
+    ]  # fmt: skip
+    names = ["run_id", "training_stage", "training_step", "training_branch"]
+    runs = pl.DataFrame(places, names, orient="row").with_columns(model=pl.lit("a"))
+    found = {tuple(part["run_id"]) for part in series(runs)}
+    assert found == {("s1-2", "s1-9", "s2-1", "main"), ("s2-1-seed2", "s2-5-seed2")}
+
+
+def test_a_gap_of_the_plain_series_is_not_taken_for_one_of_a_branch() -> None:
+    places = [("a", 1, None, "published"), ("gap", 2, None, "missing"), ("b", 1, "seed2", "published")]
+    runs = pl.DataFrame(places, ["run_id", "training_step", "training_branch", "status"], orient="row")
+    assert {tuple(part["run_id"]) for part in series(runs)} == {("a", "gap"), ("b",)}
+
+
 def gap(**known: object) -> pl.DataFrame:
     """Two series of a model, of two layers, and a missing checkpoint of which so much is known."""
     shared = {"model": "a", "corpus": "c4", "seed": 0, "status": "published"}
     rows: list[dict[str, object]] = [
-        {"run_id": f"{layer}-{step}", "revision": f"step{step}", "layer": layer} | shared
+        {"run_id": f"{layer}-{step}", "training_step": step, "layer": layer} | shared
         for layer in (2, 3)
         for step in (1, 9)
     ]
-    lost = {"run_id": "lost", "model": "a", "revision": "step4", "status": "missing"}
+    lost = {"run_id": "lost", "model": "a", "training_step": 4, "status": "missing"}
     return pl.DataFrame([*rows, dict.fromkeys(rows[0]) | lost | known])
 
 

@@ -30,7 +30,7 @@ def path(commands, monkeypatch):
     path = commands.folder / "rare_tokens.duckdb"
     publish(path, "step1")
     publish(path, "step64")
-    warehouse.record_missing(path, run_id="grown-step8", model="grown", revision="step8", why="no weights")
+    warehouse.record_gap(path, run_id="grown-step8", model="grown", revision="step8", why="no weights")
     folder = parts_root(path) / "other"
     make_parts(folder, positions=384, neurons=96, seed=9, run_id="other", zipf_share=0.8)
     warehouse.publish(path, folder, line=power_law_line, quiet=True)

@@ -152,7 +152,7 @@ def test_checkpoints_stand_in_training_order_whatever_the_order_of_the_rows(inpu
 
 def test_main_counts_as_later_than_any_numbered_checkpoint() -> None:
     inputs = small()
-    runs = inputs.runs.with_columns(revision=pl.Series(["main", "step10"]))
+    runs = inputs.runs.with_columns(revision=pl.Series(["main", "step10"]), training_step=pl.Series([None, 10]))
     series = group_runs(replace(inputs, runs=runs).conformed().runs, inputs.influence)
     assert [run.revision for run in series[0].runs] == ["step10", "main"]
 

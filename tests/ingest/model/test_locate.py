@@ -8,8 +8,10 @@ import pytest
 from huggingface_hub import constants
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.model.checkpoint_folders import NoCheckpointError
 from rare_tokens.ingest.model.files import ModelFolder, Trust, file_hash, model_hash
-from rare_tokens.ingest.model.locate import locate
+from rare_tokens.ingest.model.likeness import weights_hash
+from rare_tokens.ingest.model.locate import available_revisions, locate
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -44,6 +46,67 @@ def test_a_series_gives_its_last_step_unless_asked(model, tmp_path):
     assert locate(str(tmp_path / "series"), "step0", Trust()).path == tmp_path / "series" / "step0"
     with pytest.raises(UserError, match="step0, step8, step100"):
         locate(str(tmp_path / "series"), "step9", Trust())
+
+
+@pytest.fixture
+def trainer_folder(model, tmp_path):
+    """As a trainer leaves it: the last model, and checkpoints without a tokenizer in folders beside it."""
+    folder = shutil.copytree(model, tmp_path / "out")
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        shutil.copytree(model, folder / name, ignore=shutil.ignore_patterns("tokenizer*"))
+    (folder / "runs").mkdir()
+    return folder
+
+
+def test_a_folder_with_a_model_and_checkpoints_is_the_model_unless_one_is_asked_for(trainer_folder):
+    for revision in (None, "main"):
+        found = locate(str(trainer_folder), revision, Trust())
+        assert (found.path, found.revision, found.above) == (trainer_folder, "main", None)
+    for revision in ("checkpoint-500", "500"):
+        found = locate(str(trainer_folder), revision, Trust())
+        assert (found.path, found.revision) == (trainer_folder / "checkpoint-500", "checkpoint-500")
+        assert found.tokenizer_path == trainer_folder
+    assert available_revisions(str(trainer_folder)) == ["checkpoint-500", "checkpoint-1000"]
+    with pytest.raises(NoCheckpointError, match="There are checkpoint-500, checkpoint-1000"):
+        locate(str(trainer_folder), "checkpoint-7", Trust())
+
+
+def test_a_checkpoint_named_by_itself_lacks_its_tokenizer_and_says_where_one_is(trainer_folder):
+    with pytest.raises(UserError, match="the folder above it as --model, and --revision checkpoint-500"):
+        locate(str(trainer_folder / "checkpoint-500"), None, Trust())
+
+
+def test_a_tokenizer_of_its_own_comes_before_that_of_the_folder_above(trainer_folder, model):
+    shutil.copy(model / "tokenizer.json", trainer_folder / "checkpoint-500")
+    assert locate(str(trainer_folder), "500", Trust()).above is None
+
+
+def test_checkpoints_that_cannot_be_told_apart_are_refused_by_name(model, tmp_path):
+    for name in ("step10", "step20", "step20-hf"):
+        shutil.copytree(model, tmp_path / "series" / name)
+    with pytest.raises(UserError, match="step20, step20-hf are all at the last step"):
+        locate(str(tmp_path / "series"), None, Trust())
+    with pytest.raises(UserError, match="step20, step20-hf have that step"):
+        locate(str(tmp_path / "series"), "20", Trust())
+    assert locate(str(tmp_path / "series"), "step20-hf", Trust()).revision == "step20-hf"
+
+
+def test_one_model_is_no_series(model):
+    with pytest.raises(UserError, match="one model, not a series"):
+        available_revisions(str(model))
+    with pytest.raises(UserError, match="one model, it has no folders of checkpoints"):
+        locate(str(model), "step1", Trust())
+
+
+def test_weights_that_were_only_saved_again_are_the_same_weights(model, tmp_path):
+    again = shutil.copytree(model, tmp_path / "again")
+    config = json.loads((again / "config.json").read_text())
+    here, there = (ModelFolder(path, "m", "main") for path in (model, again))
+    (again / "config.json").write_text(json.dumps(config | {"transformers_version": "9", "_name_or_path": "x"}))
+    assert weights_hash(here, Trust()) == weights_hash(there, Trust())
+    assert model_hash(here, Trust()) != model_hash(there, Trust())
+    (again / "config.json").write_text(json.dumps(config | {"layer_norm_epsilon": 0.1}))
+    assert weights_hash(here, Trust()) != weights_hash(there, Trust())
 
 
 def test_the_same_model_has_one_hash_wherever_it_lies(model, tmp_path):

@@ -92,6 +92,7 @@ def test_the_reports_command_is_parsed_by_the_command_and_gives_the_same_options
     text = command(SimpleNamespace(row={"options": described(manifest)["options"]}))  # type: ignore[arg-type]
     assert str(inputs) not in text, "no folder of the machine"
     found = parsed(text)
+    (found["model"],) = found["model"]  # that of one run
     trust = Trust(found["allow_pickle"], found["trust_remote_code"])
     names = [name for name in found if hasattr(options, name)]
     again = Options(**{name: found[name] for name in names}, trust=trust)
@@ -116,7 +117,9 @@ def test_every_option_that_shapes_a_run_is_stored(inputs: Path, monkeypatch: pyt
 @pytest.mark.parametrize("kind", ["moments", "dense below the last", "matched contexts"])
 def test_what_was_found_or_chosen_is_no_option(inputs: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     _, manifest = manifest_of(inputs, monkeypatch, kind)
-    wanted = {"path", "between", "device", "offloaded_bytes"} | (OF_A_CONTEXT if kind == "matched contexts" else set())
+    wanted = {"path", "between", "device", "offloaded_bytes", "weights_hash"} | (
+        OF_A_CONTEXT if kind == "matched contexts" else set()
+    )
     assert manifest.facts.keys() == wanted
     assert manifest.facts["path"] == ("dense" if kind.startswith("dense") else "moments")
     assert bool(manifest.facts["between"]) == kind.startswith("dense")
