@@ -118,7 +118,7 @@ def test_pickled_weights_are_not_opened_unasked(commands: Any) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("attach", LONG), ("export", LONG), ("--warehouse", LONG, "runs"), ("ingest", "--model", "m", "--corpus", LONG)],
+    [("attach", LONG), ("export", LONG), ("--warehouse", LONG, "runs"), ("ingest", "--model", f"./{LONG}")],
 )
 def test_a_name_that_is_too_long_is_refused_and_not_shown_whole(commands: Any, arguments: tuple[str, ...]) -> None:
     ended = commands(*arguments)
