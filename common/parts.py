@@ -59,6 +59,7 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("is_word", pa.bool_()),  # stripped, alphabetic, two letters or more, known to the dictionary
         ("starts_word", pa.bool_()),
         ("is_special", pa.bool_()),  # a separator, begin or other special token
+        ("bytes", pa.binary()),  # what the token adds, where that is no whole character; NULL: the text says it
     ],
     "token_frequency": [
         ("token_id", pa.uint32()),

@@ -1,14 +1,18 @@
 """What each token id is: its text, whether it is an English word, and whether it begins one."""
 
+import re
 from functools import cache
 
 import polars as pl
 from spellchecker import SpellChecker
 from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from rare_tokens.common.parts import schema
 
 _ANCHORS = ("a", "e", "o", "A", "0")
+_BYTE_FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
+_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 def token_table(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> pl.DataFrame:
@@ -19,6 +23,7 @@ def token_table(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> pl.
     special, so no group takes them.
     """
     texts = _token_texts(tokenizer, vocabulary_size)
+    names = {token_id: token for token, token_id in tokenizer.get_vocab().items()}
     known = {token_id for token_id in tokenizer.get_vocab().values() if token_id < vocabulary_size}
     added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     special = added | set(tokenizer.all_special_ids)
@@ -33,8 +38,25 @@ def token_table(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> pl.
             for text, bare, other in zip(texts, stripped, is_special, strict=True)
         ],
         "is_special": is_special,
+        "bytes": [
+            part_of_character(names.get(token_id, "")) if "\ufffd" in text else None
+            for token_id, text in enumerate(texts)
+        ],
     }
     return pl.DataFrame(rows, schema=pl.DataFrame(schema("dim_token").empty_table()).schema)
+
+
+def part_of_character(token: str) -> bytes | None:
+    """The bytes that a token stands for, read from its name in the vocabulary; None if the name does not say.
+
+    Byte-level vocabularies have a printable character for each byte (GPT-2's table); those with byte fallback name a
+    byte in hexadecimal, ``<0xE2>``.
+    """
+    if fallback := _BYTE_FALLBACK.fullmatch(token):
+        return bytes([int(fallback[1], 16)])
+    values = [_BYTES.get(character) for character in token]
+    known = [value for value in values if value is not None]
+    return bytes(known) if known and len(known) == len(values) else None
 
 
 def are_words(texts: list[str]) -> list[bool]:

@@ -116,6 +116,7 @@ def _write_tokens(folder: Path, vocabulary: int, rng: np.random.Generator) -> np
     is_word = (ids % 7 < 5) & (ids != SEPARATOR)
     special = ids == SEPARATOR
     columns = {"token_id": ids, "text": text, "is_word": is_word, "starts_word": starts, "is_special": special}
+    columns["bytes"] = [None] * vocabulary
     write(folder, "dim_token", columns)
     ranks = rng.permutation(vocabulary) + 1
     counts = 10 * vocabulary // ranks

@@ -243,7 +243,7 @@ def test_views_show_the_stored_rows_of_their_run(con: duckdb.DuckDBPyConnection)
     given(con, "fct_effect", "run_key, neuron, position_id, activation, delta_loss", (1, 5, 7, 0.5, 0.25))
     given_positions(con, [3], run_key=2)
     assert rows(con, "from dim_document") == [("run", 0, "h", "news", 9, None)]
-    assert rows(con, "from dim_token where token_id = 1") == [("t", 1, " word1", False, True, False)]
+    assert rows(con, "from dim_token where token_id = 1") == [("t", 1, " word1", False, True, False, None)]
     assert rows(con, "from dim_neuron where run_id = 'other'") == [("other", 2, 5, 0.25, 4.0, None, None, None)]
     assert rows(con, "from neuron_weight") == [("run", 2, 5, [1.0, 2.0], None, None)]
     assert rows(con, "from neuron_token") == [("run", 2, 5, "up", 1, 3, 0.5)]

@@ -49,6 +49,17 @@ def test_neuron_context(con: duckdb.DuckDBPyConnection) -> None:
     assert rows(con, "from neuron_context('absent', 7)") == []
 
 
+def test_characters_of_several_tokens_are_decoded_together(con: duckdb.DuckDBPyConnection) -> None:
+    halves = {0: b"\xe2\x80", 1: b"\x9c", 2: None}
+    for token_id, half in halves.items():
+        con.execute("update store.dim_token set bytes = ? where token_id = ?", [half, token_id])
+    found = rows(con, "select position_id, context from neuron_context('run', 7, contexts := 2, before := 2)")
+    assert found == [(1, "“"), (0, "\ufffd"), (3, "\x1b[31mc"), (5, "\ufffd\ufffd")]
+    con.execute("update store.dim_token set bytes = 'x\\xFFx'::blob where token_id = 0")
+    found = rows(con, "select context from neuron_context('run', 7, contexts := 1, before := 2)")
+    assert found[0] == (" a b",), "what is no text at all stays as the tokens' texts"
+
+
 def test_neuron_target(con: duckdb.DuckDBPyConnection) -> None:
     found = rows(con, "from neuron_target('run', 7, fewest := 2)")
     assert [row[:6] for row in found] == [("run", 2, 7, 2, "\x1b[31mc", 3), ("run", 2, 7, 1, " b", 2)]

@@ -110,14 +110,24 @@ def neuron_blocks(manifest: Manifest) -> list[dict[str, int]]:
     return [{"first_neuron": first, "last_neuron": min(first + size, manifest.neurons) - 1} for first in starts]
 
 
+LATER_COLUMN = "bytes"  # of `dim_token`: earlier versions did not store it
+_ADD_BYTES = """
+    update store.dim_token as token set bytes = part.bytes from staging.dim_token as part
+    where
+        token.tokenizer_key = $key and token.token_id = part.token_id
+        and token.bytes is null and part.bytes is not null
+"""
+
+
 def _load_tokens(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> int:
     """Load the vocabulary if the warehouse lacks it, else compare; return the tokenizer's key."""
     name = {"tokenizer_id": manifest.tokenizer_id}
     found = con.execute("select tokenizer_key from store.tokenizer where tokenizer_id = $tokenizer_id", name).fetchall()
-    columns = ", ".join(parts.schema("dim_token").names)
+    compared = ", ".join(name for name in parts.schema("dim_token").names if name != LATER_COLUMN)
     if found:
         key = int(found[0][0])
-        _refuse_difference(con, "dim_token", columns, f"tokenizer_key = {key}", manifest.tokenizer_id)
+        _refuse_difference(con, "dim_token", compared, f"tokenizer_key = {key}", manifest.tokenizer_id)
+        con.execute(_ADD_BYTES, {"key": key})
         return key
     ((key,),) = con.execute("select coalesce(max(tokenizer_key), 0) + 1 from store.tokenizer").fetchall()
     con.execute("insert into store.tokenizer values ($key, $tokenizer_id)", {"key": key, **name})

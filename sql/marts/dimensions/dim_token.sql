@@ -6,6 +6,8 @@
 --   is_word       stripped, it is alphabetic, has two letters or more, and is in the dictionary
 --   starts_word   it begins a new word
 --   is_special    a separator, begin or other special token
+--   bytes         what the token adds, where it is part of a character, whose text shows only a
+--                 replacement sign; NULL: the text says it, or the tokenizer does not
 
 create or replace view dim_token as
 select
@@ -14,6 +16,7 @@ select
     token.text,
     token.is_word,
     token.starts_word,
-    token.is_special
+    token.is_special,
+    token.bytes
 from store.dim_token as token
 join store.tokenizer as tokenizer using (tokenizer_key);

@@ -7,7 +7,8 @@
 --   place        1 = the largest change in that direction
 --   position_id  the position
 --   token_group  rare or common in preset es; NULL: neither
---   context      the tokens up to the position in the same window, decoded and joined
+--   context      the tokens up to the position in the same window, decoded together; a
+--                replacement sign stands for half a character at an end
 --   target       the token that follows, whose loss changes
 --   loss         loss of the target without ablation, nats
 --   delta_loss   change when the neuron is ablated, nats
@@ -56,13 +57,18 @@ position as (
 ),
 
 token as (
-    select t.token_id, t.text
+    select t.token_id, t.text, t.bytes
     from store.dim_token as t
     join chosen as c using (tokenizer_key)
 ),
 
-context as (
-    select t.position_id, string_agg(k.text, '' order by b.position_id) as context
+before_position as (
+    select
+        t.position_id,
+        string_agg(k.text, '' order by b.position_id) as joined,
+        hex(list_reduce(
+            list(coalesce(k.bytes, encode(k.text)) order by b.position_id), lambda a, b: a || b
+        )) as bytes
     from (select distinct position_id from top) as t
     join position as p using (position_id)
     join position as b
@@ -70,6 +76,24 @@ context as (
         and b.position_id between t.position_id::bigint - before + 1 and t.position_id
     join token as k on k.token_id = b.input_token_id
     group by t.position_id
+),
+
+-- Half a character at the beginning, or at the end, becomes a replacement sign (EF BF BD).
+whole as (
+    select
+        b.position_id,
+        b.joined,
+        regexp_replace(
+            regexp_replace(b.bytes, '^(?:[89AB][0-9A-F])+', 'EFBFBD'),
+            '(?:[CD][0-9A-F]|E[0-9A-F](?:[89AB][0-9A-F])?|F[0-7](?:[89AB][0-9A-F]){0,2})$',
+            'EFBFBD'
+        ) as bytes
+    from before_position as b
+),
+
+context as (
+    select w.position_id, coalesce(try(decode(unhex(w.bytes))), w.joined) as context
+    from whole as w
 ),
 
 final as (

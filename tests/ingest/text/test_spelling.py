@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from rare_tokens.common.parts import schema
-from rare_tokens.ingest.text.spelling import are_words, token_table
+from rare_tokens.ingest.text.spelling import are_words, part_of_character, token_table
 from tests.support.tiny import VOCABULARY, tiny_tokenizer
 
 
@@ -32,7 +32,7 @@ def test_the_table_has_the_schema_of_the_contract() -> None:
     table = token_table(tiny_tokenizer(), VOCABULARY)
     assert table.schema == pl.DataFrame(schema("dim_token").empty_table()).schema
     assert table["token_id"].to_list() == list(range(VOCABULARY))
-    assert table.null_count().sum_horizontal().item() == 0
+    assert table.drop("bytes").null_count().sum_horizontal().item() == 0
 
 
 def test_gpt2(gpt2: pl.DataFrame) -> None:
@@ -95,3 +95,21 @@ def test_padding_is_special_and_without_text(real_inputs: Path) -> None:
 
 def test_a_smaller_vocabulary_than_the_tokenizers_cuts_the_table() -> None:
     assert token_table(tiny_tokenizer(), 40).equals(token_table(tiny_tokenizer(), VOCABULARY).head(40))
+
+
+def test_tokens_that_are_parts_of_characters_have_their_bytes() -> None:
+    tokenizer = tiny_tokenizer()
+    table = token_table(tokenizer, VOCABULARY)
+    has_sign = table["text"].str.contains("\ufffd")
+    assert has_sign.sum() > 100
+    assert (table["bytes"].is_not_null() == has_sign).all()
+    text = "He said “rare” — 日本 ½"
+    rows = [table.row(token_id, named=True) for token_id in tokenizer(text)["input_ids"]]
+    assert b"".join(row["bytes"] or row["text"].encode() for row in rows).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("token", "bytes_"), [("<0xE2>", b"\xe2"), ("âĢ", b"\xe2\x80"), ("Ġa", b" a"), ("日", None), ("", None)]
+)
+def test_a_tokens_name_says_its_bytes(token: str, bytes_: bytes | None) -> None:
+    assert part_of_character(token) == bytes_
