@@ -25,11 +25,11 @@ EXTRA: dict[str, dict[str, Any]] = {
 
 PUBLISHED = (
     "apertus", "arcee", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2", "cwm", "diffllama", "doge",
-    "ernie4_5", "exaone4", "falcon", "falcon_h1", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",
+    "ernie4_5", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",
     "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gptj", "granite", "helium", "hunyuan_v1_dense",
     "lfm2", "llama", "ministral", "ministral3", "mistral", "modernbert-decoder", "mpt", "nanochat", "nemotron",
     "nemotron_h", "olmo", "olmo2", "olmo3", "openai-gpt", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen3",
-    "recurrent_gemma", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma", "xglm",
+    "recurrent_gemma", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma", "xglm", "falcon_h1",
 )  # fmt: skip
 EXPERTS = (
     "afmoe", "aria_text", "cohere2_moe", "deepseek_v2", "ernie4_5_moe", "flex_olmo", "glm4_moe", "gpt_oss",

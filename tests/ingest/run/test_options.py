@@ -84,7 +84,12 @@ def parsed(words: str) -> dict[str, Any]:
     return cli.cli.commands["ingest"].make_context("ingest", arguments).params
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOW = ("another field, a word list",)  # the list takes seconds to pass through a tokenizer
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else []) for kind in KINDS]
+)
 def test_the_reports_command_is_parsed_by_the_command_and_gives_the_same_options(
     inputs: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

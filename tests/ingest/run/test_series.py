@@ -75,6 +75,7 @@ def test_a_twin_is_recorded_and_the_series_goes_on(commands: Commands, corpus: P
     assert again.err.count("is already published") == 3
 
 
+@pytest.mark.slow
 def test_the_same_weights_in_another_architecture_are_no_twin(
     commands: Commands, corpus: Path, steps: list[Path]
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_same_weights_in_another_architecture_are_no_twin(
     assert [row["status"] for row in rows.values()] == ["published", "published"]
 
 
+@pytest.mark.slow
 def test_what_fails_is_recorded_with_its_reason_and_tried_again(
     commands: Commands, corpus: Path, steps: list[Path]
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_named_checkpoint_that_a_folder_lacks_is_refused_before_any_work(
     assert not commands.runs()
 
 
+@pytest.mark.slow
 def test_several_models_are_one_table_and_one_that_fails_does_not_stop_the_others(
     commands: Commands, corpus: Path, steps: list[Path]
 ) -> None:
@@ -187,6 +190,7 @@ def test_each_of_several_models_has_its_own_series(commands: Commands, corpus: P
     assert (ended.code, "is one model, not a series" in rows[2]["status_reason"]) == (2, True)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("revision", [("--revisions", "checkpoint-500..checkpoint-1000"), ("--revision", "500")])
 def test_a_trainer_s_folder_is_a_series_and_lends_its_tokenizer(
     commands: Commands, corpus: Path, steps: list[Path], revision: tuple[str, str]

@@ -17,6 +17,9 @@ from rare_tokens.ingest.text.hub_dataset import HubDataset
 from tests.conftest import REPOSITORY
 from tests.support.fake_hub import COMMIT, OTHER_COMMIT, fake_hub, rows
 
+# `c4`, a data set of the hub like any other, is streamed in the quick run (tests/ingest/text/test_corpus.py).
+pytestmark = pytest.mark.slow
+
 
 def card(configs: dict[str, dict[str, str]], default: str | None = None) -> bytes:
     """The head of a README.md that says which files each split of each configuration has."""
