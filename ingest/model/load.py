@@ -4,24 +4,20 @@ What the weights hold and what the configuration describes must be the same mode
 or of another shape is refused by name, for the library would go on without it.
 """
 
-import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
-from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedModel, modeling_gguf_pytorch_utils
+from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
-from transformers.utils import logging as transformers_logging
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model.files import CONFIG, ModelFolder, Trust, config_values
 from rare_tokens.ingest.model.gguf import alone
 from rare_tokens.ingest.model.gguf_header import Header
 from rare_tokens.ingest.model.head import all_finite
-from rare_tokens.ingest.model.reading import reading
+from rare_tokens.ingest.model.reading import quiet_libraries, reading
 from rare_tokens.ingest.model.weight_names import WeightNames, refuse_left_over
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
@@ -49,7 +45,7 @@ def load_config(found: ModelFolder, trust: Trust) -> Any:
 
 def _whole_config(found: ModelFolder, trust: Trust) -> Any:
     """The configuration with all its parts; a model of text alone has but one."""
-    _quiet()
+    quiet_libraries()
     config_values(found)  # what is wrong with the file as such is said first
     with reading(f"{found.shown(CONFIG)} cannot be used"), alone(found) as folder:
         config = AutoConfig.from_pretrained(
@@ -141,7 +137,7 @@ def _from_files(
     dtype: torch.dtype,
     device_map: dict[str, str] | None,
 ) -> tuple[PreTrainedModel, list[str]]:
-    _quiet()
+    quiet_libraries()
     names = WeightNames.of(found, trust)
     given: dict[str, Any] = {"device_map": device_map, **found.file_options}
     if found.gguf is None:
@@ -173,11 +169,3 @@ def _require_finite(model: PreTrainedModel, found: ModelFolder) -> None:
                     raise UserError(
                         f"--model {found.name} ({found.revision}): weight {place}.{name} holds NaN or infinity."
                     )
-
-
-def _quiet() -> None:
-    """Keep the library's bars and advice off stderr; our own progress stands there."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
-    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, disable=True)  # it asks no one whether bars are wanted

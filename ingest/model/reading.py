@@ -1,8 +1,14 @@
 """What a library raises while it reads a file of the user's, said as the user's to mend: never a bug of ours."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+
+from tqdm import tqdm
+from transformers import modeling_gguf_pytorch_utils
+from transformers.utils import logging as transformers_logging
 
 from rare_tokens.common.errors import UserError
 
@@ -30,6 +36,14 @@ def reading(what: str, remedy: str = "") -> Iterator[None]:
     # Rust ones raise plain Exception, and where they panic a BaseException.
     except BaseException as error:
         raise UserError(f"{what} ({reason_of(error)}).{' ' if remedy else ''}{remedy}") from error
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' bars and advice off stderr; our own progress stands there."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
+    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, disable=True)  # it asks no one whether bars are wanted
 
 
 def reason_of(error: BaseException) -> str:

@@ -6,6 +6,7 @@ compared with what the file gives, and the file decides.
 """
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable, Sequence
 
@@ -17,10 +18,13 @@ from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model.files import TOKENIZER, ModelFolder, Trust, refuse_pointer
 from rare_tokens.ingest.model.gguf import alone
 from rare_tokens.ingest.model.gguf_header import Header
-from rare_tokens.ingest.model.reading import reading
+from rare_tokens.ingest.model.reading import quiet_libraries, reading
 from rare_tokens.ingest.text.reading import token_ids
 
 LONGEST = 4_000  # characters of a document that are compared
+
+_SENTENCEPIECE = b"\n"  # such a file begins with the tag of its first field; the other kind is text
+_PACKAGES = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
 
 # What tokenizers differ on: spaces in all places, line ends, digits, capitals, quotes, accents composed and not,
 # scripts without spaces, joined emoji, code, names of special tokens, and characters that byte fallback is for.
@@ -52,6 +56,8 @@ def load_tokenizer(found: ModelFolder, trust: Trust, texts: Sequence[str] = ()) 
     """
     for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json"):
         refuse_pointer(found.tokenizer_path / name)
+    _require_packages(found)
+    quiet_libraries()
     cannot = f"{found.shown('tokenizer')} cannot be loaded"
     if _has_file(found):  # what is wrong with the file is said by the library that reads it
         with reading(f"{found.shown(TOKENIZER)} cannot be read by tokenizers {tokenizers.__version__}"):
@@ -93,6 +99,32 @@ def _first_difference(found: ModelFolder, tokenizer: PreTrainedTokenizerBase, te
         theirs = [item.ids for item in _file_tokenizer(found).encode_batch(compared, add_special_tokens=False)]
         ours = token_ids(tokenizer, compared)
     return next((text for text, a, b in zip(compared, ours, theirs, strict=True) if a != b), None)
+
+
+def _require_packages(found: ModelFolder) -> None:
+    """Make sure that a tokenizer which is a SentencePiece model alone can be read: the library would try another kind.
+
+    Raises:
+        UserError: a package for it is missing.
+    """
+    file = found.tokenizer_path / "tokenizer.model"
+    if found.gguf is not None or _has_file(found) or not file.is_file():
+        return
+    with file.open("rb") as stream:
+        is_sentencepiece = stream.read(1) == _SENTENCEPIECE
+    missing = [name for name, module in _PACKAGES.items() if not _is_installed(module)]
+    if is_sentencepiece and missing:
+        raise UserError(
+            f"{found.shown(file.name)} is a SentencePiece model, and reading it takes the package "
+            f"{' and '.join(missing)}. Install it: pip install {' '.join(_PACKAGES)}."
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 def _has_file(found: ModelFolder) -> bool:

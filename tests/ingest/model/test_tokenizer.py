@@ -97,3 +97,15 @@ def test_the_warning_goes_when_the_option_is_given(tmp_path, commands):
     with warehouse.open(tmp_path / "rare_tokens.duckdb") as opened:
         warnings = opened.sql("select warnings::varchar as said from dim_run order by created_at, run_id")["said"]
     assert sum("--begin-token puts it" in said for said in warnings) == 1
+
+
+@pytest.mark.parametrize(("content", "named"), [(b"\n\x0e\n\x05<unk>", True), (b"IQ== 0\nIg== 1\n", False)])
+def test_a_sentencepiece_model_takes_its_packages(tmp_path, monkeypatch, content, named):
+    found = with_tokenizer(tmp_path / "model", "llama", tiny_tokenizer())
+    (found.path / "tokenizer.json").unlink()
+    (found.path / "tokenizer.model").write_bytes(content)
+    monkeypatch.setattr("rare_tokens.ingest.model.tokenizer._is_installed", lambda module: module != "sentencepiece")
+    with pytest.raises(UserError) as refused:
+        load_tokenizer(found, Trust())
+    said = "is a SentencePiece model, and reading it takes the package sentencepiece. Install it: pip install"
+    assert (said in str(refused.value)) == named
