@@ -37,6 +37,7 @@ from rare_tokens.ingest.ablation.rounding import (
     RELATIVE_TOLERANCE,
     SMALLEST_RATIO,
     Sizes,
+    Spans,
     exact_rounding,
     require_tolerance,
 )
@@ -85,6 +86,7 @@ class Block:
     scale: Tensor  # B, σ0
     unablated: Positions
     sizes: Sizes
+    spans: Spans
     values: dict[str, Tensor]  # of the effects, B x N each
     bounds: Tensor | None
     order2_pairs: int = 0
@@ -220,7 +222,7 @@ class Ablation:
         shape = tuple(activations.shape)
         values = {name: torch.empty(shape, device=self.device) for name in self.effects}
         bounds = torch.empty(shape, device=self.device) if self.with_report else None
-        return Block(residual, activations, scale, unablated, sizes, values, bounds)
+        return Block(residual, activations, scale, unablated, sizes, sums.spans(), values, bounds)
 
     def _typical_prediction(self, sample: Tensor) -> Tensor:
         """Mean prediction over some positions (S x d): V probabilities."""
@@ -285,7 +287,7 @@ class Ablation:
     def _settle(self, block: Block, pairs: Pairs) -> None:
         """Fill in P pairs: over the whole vocabulary, in float64 where float32 may not hold them."""
         values = exact_effects(self.folded, block.unablated, self._w, pairs, self.effects, self.directions)
-        rounding = exact_rounding(self.folded, block.sizes, self._w_norm, pairs)
+        rounding = exact_rounding(self.folded.width, block.sizes, block.spans, self._w_norm, pairs)
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
         hard = values[LOSS] < max(FORMULAS[name].largest_rise for name in self.effects)
         hard |= ~(pairs.u < 1 / SMALLEST_RATIO - 1)  # u = σ0/σ1 − 1

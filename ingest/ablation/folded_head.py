@@ -24,7 +24,6 @@ class FoldedHead:
     head: Head
     centre: Tensor  # d, float64
     bias: Tensor | None  # b = W_U β + b_U less its mean: V, float64; None where it is zero
-    largest_row: float  # at least the largest norm of a row of U
     order: Tensor  # V token ids, the common ones first
     top: int  # how many of them count as top tokens
     common: int  # how many as common ones, the top ones among them
@@ -90,7 +89,6 @@ class FoldedHead:
         return replace(
             self,
             centre=self.centre + shift.to(self.centre.device),
-            largest_row=self.largest_row + float(shift.norm()),
             order=order.to(self.device),
             top=top,
             common=max(top, common),
@@ -105,11 +103,9 @@ def fold(head: Head, device: torch.device, piece_size: int) -> FoldedHead:
     bias = torch.zeros(V, dtype=torch.float64) if head.logit_bias is None else head.logit_bias.cpu().double()
     gain = head.norm.gain.cpu().double()
     beta = None if head.norm.bias is None else head.norm.bias.cpu().double()
-    largest = 0.0
     for start in range(0, V, piece_size):
         rows = W_U[start : start + piece_size].cpu().double()
         total += rows.sum(0)
-        largest = max(largest, float((rows * gain).square().sum(1).max()) ** 0.5)
         if beta is not None:
             bias[start : start + piece_size] += rows @ beta
     centre = total * gain / V
@@ -119,7 +115,6 @@ def fold(head: Head, device: torch.device, piece_size: int) -> FoldedHead:
         head,
         centre.to(place),
         (bias.float() if device.type == "mps" else bias).to(device) if bool(bias.any()) else None,
-        largest + float(centre.norm()),
         torch.arange(V, device=device),
         0,
         V,

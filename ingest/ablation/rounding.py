@@ -11,7 +11,6 @@ from torch import Tensor
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.factors import Pairs
-from rare_tokens.ingest.ablation.folded_head import FoldedHead
 
 # The tolerance: |error| ≤ absolute + RELATIVE_TOLERANCE · |effect|. The smallest absolute term is what float32 can
 # hold of a loss difference of order 1; below it no error can be promised.
@@ -30,7 +29,7 @@ SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary
 PRODUCT = {torch.float32: SUMMED, torch.bfloat16: 3 * 2.0**-8 + SUMMED}
 ENTROPY_ROUNDINGS = 4  # roundings of the entropy per rounding of the loss
 # Where float32 may not hold a pair at all
-LARGEST_EXPONENT = 80.0  # of exp(δ)
+LARGEST_EXPONENT = 80.0  # |δ_v − δ_y|, of which exp is taken
 LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss, and below
 SMALLEST_RATIO = 0.1  # of σ1/σ0: below it the norm of the edited residual is lost
 
@@ -68,13 +67,24 @@ class Sizes:
         return error * (ROUNDINGS * FLOAT32) + FLOOR
 
 
-def exact_rounding(folded: FoldedHead, sizes: Sizes, w_norm: Tensor, pairs: Pairs) -> Tensor:
+@dataclass(frozen=True)
+class Spans:
+    """Largest less smallest value over the vocabulary."""
+
+    z: Tensor  # of z at each of B positions
+    m: Tensor  # of m of each of N neurons
+
+
+def exact_rounding(width: int, sizes: Sizes, spans: Spans, w_norm: Tensor, pairs: Pairs) -> Tensor:
     """What float32 rounding can do to each pair's Δ loss over the whole vocabulary, nats; inf if exp(δ) may overflow.
 
-    `sizes` are for all B positions, `w_norm` holds the N norms ‖w_i‖.
+    `width` is d, `sizes` are for all B positions, `w_norm` holds the N norms ‖w_i‖. No |δ_v − δ_y| exceeds |u| times
+    the span of z plus |c| times that of m.
     """
-    size = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs()) * w_norm[pairs.i] + pairs.u.abs() * folded.width**0.5
-    t = pairs.t
+    t, i = pairs.t, pairs.i
+    largest_c = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs())
+    size = largest_c * w_norm[i] + pairs.u.abs() * width**0.5
+    exponent = pairs.u.abs() * spans.z[t] + largest_c * spans.m[i]
     here = Sizes(sizes.row_length[t], sizes.target_length[t], sizes.focus[t])
-    rounding = here.rounding(size, size * here.row_length / folded.width**0.5, folded.width)
-    return torch.where(2 * size * folded.largest_row <= LARGEST_EXPONENT, rounding, torch.inf)
+    rounding = here.rounding(size, size * here.row_length / width**0.5, width)
+    return torch.where(exponent <= LARGEST_EXPONENT, rounding, torch.inf)

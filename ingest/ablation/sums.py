@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.folded_head import RARE
+from rare_tokens.ingest.ablation.rounding import Spans
 
 
 @dataclass
@@ -108,6 +109,14 @@ class Sums:
     def weight(self) -> Tensor:
         """B: Σ_v e_v."""
         return self.common.z_powers[0] + self.rare.z_powers[0]
+
+    def spans(self) -> Spans:
+        """How far z and m reach over the whole vocabulary."""
+        z, m = (
+            torch.maximum(common[1], rare[1]) - torch.minimum(common[0], rare[0])
+            for common, rare in ((self.common.z_range, self.rare.z_range), (self.common.m_range, self.rare.m_range))
+        )
+        return Spans(z, m)
 
     def of_tier(self, tier: int) -> TierSums:
         """The sums that a tier's tokens are added to."""

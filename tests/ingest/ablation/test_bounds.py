@@ -57,6 +57,24 @@ def test_the_bound_holds_on_made_up_heads(
     assert share_of_bound(layer, estimate, every_pair(16, 20)).max() <= 1
 
 
+@pytest.mark.parametrize("common_mass", [None, 0.6])
+def test_no_logit_changes_by_more_than_the_reach(common_mass: float | None) -> None:
+    head, w, reference, x, n, y = made_up(11, neurons=0.3, logits=4.0)
+    ablation = Ablation(head, w, reference)
+    if common_mass is not None:
+        ablation.folded = ablation.folded.ordered_by(ablation._typical_prediction(x), common_mass / 2, common_mass)
+    normed, scale = ablation._norm(x)
+    sums = accumulate(ablation.folded, normed, ablation._w, torch.float32)
+    spans, factors = sums.spans(), ablation._factors(ablation._begin(x, n, y, normed, scale, sums), slice(0, len(x)))
+    U = ablation.folded.gather(torch.arange(ablation.folded.vocabulary), torch.float64)
+    z, m = normed.double() @ U.T, ablation._w.double() @ U.T
+    change = factors.u.double()[..., None] * z[:, None] + factors.c.double()[..., None] * m[None]
+    change -= change.gather(2, y[:, None, None].expand(-1, len(w), 1))
+    reach = factors.u.abs() * spans.z[:, None] + factors.c.abs() * spans.m
+    share = change.abs().amax(2) / reach
+    assert 0.5 < share.max() <= 1 + 1e-5
+
+
 @pytest.mark.parametrize("reduced", [torch.float32, torch.bfloat16])
 def test_the_bound_holds_on_a_trained_head(real_inputs: Path, reduced: torch.dtype) -> None:
     layer = trained(real_inputs, "stories260K", 512)
