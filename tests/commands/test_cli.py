@@ -108,7 +108,7 @@ def test_a_dry_run_that_cannot_tell_the_path_says_so_and_shows_the_most(commands
 
 BAD_OPTIONS = {
     "no such model folder": ({"--model": "./nowhere"}, "does not exist"),
-    "revision of a plain folder": ({"--revision": "step7"}, "not a series"),
+    "revision of a plain folder": ({"--revision": "step7"}, "has no folders of checkpoints"),
     "corpus missing": ({"--corpus": "nothing.txt"}, "nothing.txt"),
     "corpus too short": ({"--tokens": 3200000}, "tokens"),
     "count file missing": ({"--frequencies": "counts.npy"}, "no such file"),
