@@ -17,7 +17,7 @@ def on_files(files: Files, config: ProperDocsConfig) -> Files:
         "reference/commands.md": commands(),
         "reference/relations.md": relations(),
         "reference/card.md": (ROOT / "ingest/embedded/CARD.md").read_text(encoding="utf-8"),
-        "reference/changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "reference/changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](../"),
     }
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))

@@ -71,7 +71,7 @@ def test_a_mart_that_comes_out_wrong_is_refused(
     broken = tuple(statement.replace(right, wrong) for statement in made.publish)
     assert broken != made.publish, "the test breaks nothing"
     monkeypatch.setitem(relations.relations(), mart, replace(made, publish=broken))
-    make_parts(parts_of(path), run_id="run", **(SMALL | {"neurons": 80}))
+    make_parts(parts_of(path), run_id="run", **(SMALL | {"neurons": 256}))
     with pytest.raises(QualityError) as refusal:
         warehouse.publish(path, parts_of(path), line=power_law_line, anyway="please")
     assert expectation in str(refusal.value)
