@@ -11,7 +11,7 @@ TIMES = ("created_at", "seconds", "stage_seconds", "published_at", "checked_at")
 DONE_ALREADY = {
     "delete": "There is no run",
     "delete from Parquet": "There is no run",
-    "export": "is there already",
+    "export": "already exists",
 }
 
 
