@@ -21,7 +21,7 @@ from transformers.integrations.gguf.reader import GgufHeader
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.model.files import ModelFolder
 from rare_tokens.ingest.model.reading import reading
-from rare_tokens.ingest.model.weight_names import Shape, WeightNames
+from rare_tokens.ingest.model.weight_names import Shape
 
 _PLAIN_TYPES = {0: "F32", 1: "F16", 30: "BF16"}
 BYTE_LEVEL = "gpt2"  # `tokenizer.ggml.model` of byte-level tokenizers, which alone have several ways to split
@@ -101,10 +101,6 @@ class Header:
                     f"--model {found.name}: its setting {key[:80]} = {str(value)[:40]} is not read from GGUF, so "
                     "another model would be measured. Use the model's original folder."
                 )
-
-    def weight_names(self) -> WeightNames:
-        """The names and shapes of the tensors, as the file has them."""
-        return WeightNames(self.shapes)
 
     def not_taken(self, model: PreTrainedModel) -> list[str]:
         """Names of tensors that no weight of a loaded model was made from, sorted; empty where none is over."""

@@ -48,6 +48,12 @@ def shown_name(model: str) -> str:
     return path.resolve().name if path.exists() or _is_path(model) else model
 
 
+def portable_name(model: str) -> str:
+    """What `--model` can be given as again, beside the model: as `shown_name`, but a GGUF file with its suffix."""
+    path = Path(model).expanduser()
+    return path.name if is_gguf(path) else shown_name(model)
+
+
 def available_revisions(model: str) -> list[str]:
     """The revisions of a model: its folders of checkpoints, or its branches and tags on the hub (else in the cache).
 

@@ -98,7 +98,7 @@ class Options:
             item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("revisions", "trust")
         }
         named = {
-            "model": locate.shown_name(self.model),
+            "model": locate.portable_name(self.model),
             "revision": revision,
             "corpus": [source.shown for source in parse_sources(self.corpus)],
             "frequencies": self.frequencies if self.frequencies == FROM_CORPUS else Path(self.frequencies).name,

@@ -190,6 +190,8 @@ def mapped_bytes(folder: ModelFolder, dtype: str, trust: Trust) -> int:
 
     A file that cannot be read counts as none; loading it will say so.
     """
+    if folder.gguf is not None:
+        return 0
     if platform.system() == "Windows":  # files are read there, not mapped
         return 0
     total = 0

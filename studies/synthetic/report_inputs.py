@@ -98,6 +98,7 @@ def _run(run_id: str, model: str, revision: str, neurons: int, seed: int) -> dic
         "exact_pairs": 31_337,
         "self_check_error": 0.31,
         "structural_check_error": 0.05,
+        "quantisation": None,
         "self_check_pairs": 512,
         "created_at": "2026-11-21T09:00:00+00:00",
         "seconds": 41.5,

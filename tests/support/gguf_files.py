@@ -1,5 +1,6 @@
 """Small GGUF files, written by the format's own package, and the same model as a folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rare_tokens.ingest.model.files import Trust
+from rare_tokens.ingest.model.load import load_model
+from rare_tokens.ingest.model.locate import locate
+from rare_tokens.ingest.model.tokenizer import load_tokenizer
 from tests.support.tiny import SUPPORTED, tiny_model, tiny_tokenizer
 
 # A row of the quantised tensors is a multiple of 32 values.
@@ -65,12 +70,21 @@ def write_gguf(
     return path
 
 
+def save_as_folder(path: Path, folder: Path) -> Path:
+    """The model of a GGUF file, unpacked, as a folder in Hugging Face's layout."""
+    found = locate(str(path), None, Trust())
+    load_model(found, dtype="float32", device="cpu", trust=Trust()).save_pretrained(folder)
+    load_tokenizer(found, Trust()).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("quantization_config", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def _add_tokenizer(writer: gguf.GGUFWriter, pre: str | None) -> None:
     backend = tiny_tokenizer().backend_tokenizer
     vocabulary = sorted(backend.get_vocab(), key=backend.get_vocab().__getitem__)
     vocabulary += [f"<unused{number}>" for number in range(CONFIG.vocab_size - len(vocabulary))]
-    import json
-
     merges = json.loads(backend.to_str())["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
     if pre is not None:

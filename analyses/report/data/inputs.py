@@ -82,6 +82,7 @@ _RUNS = Input(
         "exact_pairs": pl.Int64,
         "self_check_error": pl.Float64,
         "structural_check_error": pl.Float64,
+        "quantisation": pl.String,
         "self_check_pairs": pl.Int64,
         "created_at": pl.String,
         "seconds": pl.Float64,

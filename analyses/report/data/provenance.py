@@ -17,6 +17,7 @@ _LABELS = {
     "status": "Status",
     "status_reason": "Reason",
     "model_hash": "Model hash",
+    "quantisation": "Quantisation",
     "layer": "Layer (from 0)",
     "neurons": "Neurons",
     "corpus": "Corpus",

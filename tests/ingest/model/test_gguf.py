@@ -1,7 +1,5 @@
 """GGUF files: the same model as its folder has, its quantisation recorded, and nothing of it passed over."""
 
-import json
-
 import gguf
 import numpy as np
 import polars as pl
@@ -16,7 +14,7 @@ from rare_tokens.ingest.model.locate import locate
 from rare_tokens.ingest.model.look import look
 from rare_tokens.ingest.model.tokenizer import load_tokenizer
 from rare_tokens.ingest.text.reading import token_ids
-from tests.support.gguf_files import gguf_model, write_gguf
+from tests.support.gguf_files import gguf_model, save_as_folder, write_gguf
 from tests.support.tiny import tiny_corpus, tiny_tokenizer
 
 F32 = gguf.GGMLQuantizationType.F32
@@ -40,21 +38,17 @@ def test_weights_and_tokens_are_the_files_own(tmp_path):
 
 def test_a_file_and_a_folder_of_the_same_weights_give_the_same_effects(tmp_path, commands):
     path = write_gguf(tmp_path / "tiny.gguf")
-    folder = tmp_path / "folder"
-    loaded(path).save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("quantization_config", None)
-    (folder / "config.json").write_text(json.dumps(config))
-    load_tokenizer(locate(str(path), None, Trust()), Trust()).save_pretrained(folder)
+    folder = save_as_folder(path, tmp_path / "folder")
     corpus = tiny_corpus(tmp_path / "c.jsonl")
     for model in (path, folder):
         ended = commands("ingest", "--model", model, "--corpus", corpus, "--tokens", 32, "--window", 16, "--quiet")
         assert ended.code == 0, ended.err
     with warehouse.open(tmp_path / "rare_tokens.duckdb") as opened:
-        runs = opened.sql("select run_id, model, tokenizer_id, quantisation from dim_run order by model")
+        runs = opened.sql("select *, options ->> '$.model' as given from dim_run order by model")
         facts = opened.sql("from fct_effect order by run_id, position_id, neuron").partition_by("run_id")
     assert runs["model"].to_list() == ["folder", "tiny"]
     assert runs["quantisation"].to_list() == [None, "Q8_0 (16 tensors), F32 (5 tensors)"]
+    assert runs["given"].to_list() == ["folder", "tiny.gguf"], "as it can be given again"
     assert runs["tokenizer_id"].n_unique() == 1
     assert facts[0].drop("run_id").equals(facts[1].drop("run_id"))
     assert facts[0].select(pl.col("delta_loss").abs().max()).item() > 1e-3

@@ -1,6 +1,5 @@
 """A real model, SmolLM2-135M: from its GGUF file and from a folder with the same weights, bit for bit."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import pytest
 
 from rare_tokens import warehouse
 from rare_tokens.ingest.model.files import Trust
-from rare_tokens.ingest.model.load import load_model
 from rare_tokens.ingest.model.locate import locate
 from rare_tokens.ingest.model.tokenizer import load_tokenizer
+from tests.support.gguf_files import save_as_folder
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +29,7 @@ def gguf(real_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_and_a_folder_of_the_same_weights_are_one_model(gguf, tmp_path, commands, real_inputs):
-    found, folder = locate(str(gguf), None, Trust()), tmp_path / "smollm2"
-    load_model(found, dtype="float32", device="cpu", trust=Trust()).save_pretrained(folder)
-    load_tokenizer(found, Trust()).save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("quantization_config", None)
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = save_as_folder(gguf, tmp_path / "smollm2")
     corpus = real_inputs / "corpora" / "c4-sample"
     for model in (gguf, folder):
         ended = commands("ingest", "--model", model, "--corpus", corpus, "--tokens", 32, "--window", 16, "--quiet")
