@@ -29,7 +29,9 @@ SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary
 PRODUCT = {torch.float32: SUMMED, torch.bfloat16: 3 * 2.0**-8 + SUMMED}
 ENTROPY_ROUNDINGS = 4  # roundings of the entropy per rounding of the loss
 # Where float32 may not hold a pair at all
-LARGEST_EXPONENT = 80.0  # |δ_v − δ_y|, of which exp is taken
+# |δ_v − δ_y|, of which exp is taken. Far below overflow (88), for a probability under 2^-126 may count as none, and
+# what 262,144 such tokens could add, 2^18 · 2^-126 · e^50, is then under 2e-11
+LARGEST_EXPONENT = 50.0
 LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY = -4.0, -1.0  # nats of Δ loss, and below
 SMALLEST_RATIO = 0.1  # of σ1/σ0: below it the norm of the edited residual is lost
 
