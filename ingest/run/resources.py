@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from rare_tokens.common.effects import LOSS
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import size_in_words
 from rare_tokens.ingest.ablation.block_sizes import BlockBytes, piece_size
@@ -61,7 +60,7 @@ class RunShape:
         block = BlockBytes.of(N, d, V, K, self.effects)
         part = position_block(T, N)
         at_once = block.preferred_positions(part)
-        z = block.z if self.effects == (LOSS,) and block.keeps_z(at_once) else 0
+        z = block.z if block.keeps_z(at_once) else 0
         checked = min(VALUES, min(part, 256) * V)
         return {
             "forward pass": batch * (e * (3 * N + 8 * d) + 4 * (N + d)),
