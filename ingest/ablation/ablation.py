@@ -25,7 +25,7 @@ from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
 from rare_tokens.ingest.ablation.changes import Pairs
-from rare_tokens.ingest.ablation.edits import BlockEdits, LayerEdits, PostNorm
+from rare_tokens.ingest.ablation.edits import BlockEdits, LayerEdits
 from rare_tokens.ingest.ablation.effects import FORMULAS, needs_axis, needs_log_p
 from rare_tokens.ingest.ablation.exact import exact_effects, float64_effects
 from rare_tokens.ingest.ablation.folded_head import fold
@@ -45,7 +45,7 @@ from rare_tokens.ingest.ablation.series import CentralMoments, Estimate
 from rare_tokens.ingest.ablation.sums import Sums
 from rare_tokens.ingest.ablation.unablated import Directions, Positions
 from rare_tokens.ingest.machine import reduced_precision
-from rare_tokens.ingest.model.head import Head, require_finite, require_matrix, require_shape
+from rare_tokens.ingest.model.head import Head, PostNorm, require_finite, require_matrix, require_shape
 
 COMMON_MASS = 0.985  # share of the typical prediction that the common tokens hold
 FLOAT64_PAIRS = 512  # computed at a time

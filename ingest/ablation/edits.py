@@ -9,23 +9,14 @@ gain g, the stream gains
 so that μ's logits q = U P/σ0 are one more function of the token, with the factor (r/r' − 1) σ0/σ1.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.changes import Change, Factors
+from rare_tokens.ingest.model.head import PostNorm
 from rare_tokens.ingest.model.norms import NormForm
-
-
-@dataclass(frozen=True)
-class PostNorm:
-    """A norm between the MLP's output projection and the residual stream, and the projection's bias (d), if any."""
-
-    norm: NormForm
-    bias: Tensor | None
 
 
 class LayerEdits:

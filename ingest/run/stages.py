@@ -205,6 +205,7 @@ def effect_units(
         structure.head,
         structure.w_out,
         reference,
+        post_norm=structure.post_norm,
         tolerance=manifest.tolerance,
         effects=effects,
         unigram_counts=counts,

@@ -7,10 +7,10 @@ import torch
 from rare_tokens.common.effects import EFFECTS
 from rare_tokens.ingest.ablation import exact, fused, kernel
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.edits import PostNorm
 from rare_tokens.ingest.ablation.exact import exact_effects, torch_sums
 from rare_tokens.ingest.ablation.fused import fused_sums
 from rare_tokens.ingest.ablation.paths import ExactChange, OverVocabulary
+from rare_tokens.ingest.model.head import PostNorm
 from rare_tokens.ingest.model.norms import NormForm
 from tests.support.ablation_layers import made_up
 
