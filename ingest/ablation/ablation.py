@@ -36,9 +36,9 @@ from rare_tokens.ingest.ablation.rounding import (
     RELATIVE_ROUNDING,
     RELATIVE_TOLERANCE,
     SMALLEST_RATIO,
+    ExactRounding,
     Sizes,
     Spans,
-    exact_rounding,
     require_tolerance,
 )
 from rare_tokens.ingest.ablation.series import CentralMoments, Estimate
@@ -259,15 +259,11 @@ class Ablation:
     def _left_over(self, expansion: Expansion, left: Tensor) -> Pairs:
         """The pairs that are `left` (b x N, bool), and what the moments still tell of them."""
         t, i = left.nonzero().unbind(1)
-        loss, series = expansion.loss, expansion.series
-        growth, error = torch.full_like(loss.value, torch.nan), torch.zeros_like(loss.value)
-        if self.effects == (LOSS,):
-            rare_growth, rare_error = series.rare_growth()
-            told = rare_error + loss.rounding <= self._allowed(loss)
-            growth, error = torch.where(told, rare_growth, growth), torch.where(told, rare_error, error)
+        growth, error = self._rare_share(expansion)
         target_m = (expansion.target_rows.double() @ self.layer.w.double().T).float()
         chosen = {
-            "target_m": target_m, "spread": series.spread, "size": expansion.size,
+            "target_m": target_m, "first_order": expansion.series.first_order(), "spread": expansion.series.spread,
+            "size": expansion.size,
             "ratio": expansion.factors.ratio, "rare_growth": growth, "rare_error": error,
         }  # fmt: skip
         factors = expansion.factors
@@ -276,8 +272,23 @@ class Ablation:
             i=i.int(),
             change=factors.change[t, i],
             direct=factors.direct[t, i],
-            **{name: value[t, i] for name, value in chosen.items()},
+            **{name: value[..., t, i] for name, value in chosen.items()},
         )
+
+    def _rare_share(self, expansion: Expansion) -> tuple[Tensor, Tensor]:
+        """`Pairs.rare_growth` (E x b x N) and `Pairs.rare_error` (b x N) of all pairs."""
+        growths, errors = [], {}
+        told = torch.full_like(expansion.loss.value, not needs_log_p(self.effects), dtype=torch.bool)
+        for name in self.effects:
+            series = FORMULAS[name].expanded(expansion)
+            if FORMULAS[name].has_own_change:
+                growth, error = series.rare_growth()
+                growths.append(growth)
+                errors[id(series)] = error
+            estimate = FORMULAS[name].series(expansion)
+            told &= errors[id(series)] + estimate.rounding <= self._allowed(estimate)
+        most = torch.stack(list(errors.values())).amax(0)
+        return torch.where(told, torch.stack(growths), torch.nan), torch.where(told, most, 0.0)
 
     def _allowed(self, estimate: Estimate) -> Tensor:
         """The tolerance of b x N pairs, for the smallest |effect| that their error bounds allow."""
@@ -299,16 +310,16 @@ class Ablation:
         """Fill in P pairs: over the vocabulary, in float64 where float32 may not hold them."""
         values = exact_effects(self.folded, block.unablated, self.layer.w, pairs, self.effects, self.directions)
         sizes, target_z = block.sizes, block.unablated.target_z
-        rounding = exact_rounding(self.folded.width, sizes, block.spans, pairs, target_z)
+        rounding = ExactRounding.of(self.folded.width, sizes, block.spans, pairs, target_z, values[LOSS])
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
         hard = values[LOSS] < max(FORMULAS[name].largest_rise for name in self.effects)
         hard |= ~(pairs.ratio > SMALLEST_RATIO)
         for name, value in values.items():
             allowed = self.tolerance + (RELATIVE_TOLERANCE - RELATIVE_ROUNDING) * value.abs()
-            hard |= ~(FORMULAS[name].roundings * rounding + pairs.rare_error <= allowed)
+            hard |= ~(FORMULAS[name].rounding(rounding, values[LOSS]) + pairs.rare_error <= allowed)
             hard |= ~value.isfinite() | (value < LARGEST_RISE)
             block.values[name][pairs.t, pairs.i] = value
-        block.common_pairs += len(pairs) - int(pairs.rare_growth.isnan().sum())
+        block.common_pairs += len(pairs) - int(pairs.is_in_full.sum())
         block.float64_pairs += int(hard.sum())
         for few in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
             self._settle_in_float64(block, pairs.t[few].long(), pairs.i[few].long())

@@ -48,11 +48,13 @@ class Pairs:
     change: Change
     direct: Change
     target_m: Tensor  # m_{i,y}
+    first_order: Tensor  # E δ − δ_y
     spread: Tensor  # standard deviation of δ under p, at most
     size: Tensor  # how far the edit moves the normed residual, at most
     ratio: Tensor  # as `Factors.ratio`
-    rare_growth: Tensor  # Σ over the rare tokens of p (exp(δ_v − δ_y) − 1); NaN where their moments do not tell it
-    rare_error: Tensor  # what its error does to Δ loss, nats; 0 where it is not told
+    rare_growth: Tensor  # E x P, of each effect with a change of its own: Σ over the rare tokens of p (exp(δ_v − δ_y)
+    # − 1) from their moments; NaN where these do not tell all of them well enough
+    rare_error: Tensor  # P: the most that its error does to an effect, nats; 0 where it is not told
 
     @staticmethod
     def concatenate(several: "list[Pairs]") -> "Pairs":
@@ -60,9 +62,14 @@ class Pairs:
 
         def joined(name: str) -> Any:
             values = [getattr(one, name) for one in several]
-            return Change.concatenate(values) if isinstance(values[0], Change) else torch.cat(values)
+            return Change.concatenate(values) if isinstance(values[0], Change) else torch.cat(values, dim=-1)
 
         return Pairs(**{one.name: joined(one.name) for one in fields(Pairs)})
+
+    @property
+    def is_in_full(self) -> Tensor:
+        """P: whether the rare tokens must be summed one by one too."""
+        return self.rare_growth[0].isnan()
 
     def __len__(self) -> int:
         """P."""

@@ -6,15 +6,18 @@ checked against, `reference.reference_effects`, shares nothing with them.
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
 from rare_tokens.common.effects import LOSS
-from rare_tokens.ingest.ablation.changes import Change
 from rare_tokens.ingest.ablation.entropy import entropy
 from rare_tokens.ingest.ablation.paths import Edits, ExactChange, Expansion, OverVocabulary, Prediction, Totals
-from rare_tokens.ingest.ablation.rounding import ENTROPY_ROUNDINGS, LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY
-from rare_tokens.ingest.ablation.series import Estimate
+from rare_tokens.ingest.ablation.rounding import (
+    ENTROPY_ROUNDINGS,
+    LARGEST_RISE,
+    LARGEST_RISE_FOR_ENTROPY,
+    ExactRounding,
+)
+from rare_tokens.ingest.ablation.series import Estimate, Series
 from rare_tokens.ingest.ablation.unablated import Positions
 
 
@@ -24,8 +27,7 @@ class Formula(ABC):
     Attributes:
         needs_log_p: whether it needs sums along the log-probability.
         needs_axis: whether its change of the logits moves along the log-unigram axis.
-        has_own_change: whether it is a sum over the vocabulary of its own, with another change than δ.
-        roundings: float32 roundings of its exact value per rounding of the loss's.
+        has_own_change: whether it has a sum over the vocabulary of its own; one that has none follows from the loss's.
         largest_rise: Δ loss below which float32 cannot hold it.
         frozen_scale: whether the dense path computes it from logits with the final norm's scale frozen.
     """
@@ -33,7 +35,6 @@ class Formula(ABC):
     needs_log_p = False
     needs_axis = False
     has_own_change = False
-    roundings: float = 1
     largest_rise = LARGEST_RISE
     frozen_scale = False
 
@@ -41,9 +42,17 @@ class Formula(ABC):
     def series(self, expansion: Expansion) -> Estimate:
         """The effect of b x N pairs, with bounds on its error."""
 
+    def expanded(self, expansion: Expansion) -> Series:
+        """The series of the change of the logits that its sum over the vocabulary is about."""
+        return expansion.series
+
     def change(self, of: OverVocabulary) -> ExactChange:
         """Its own change of the logits, of P pairs."""
         raise NotImplementedError
+
+    def rounding(self, of: ExactRounding, loss: Tensor) -> Tensor:  # noqa: ARG002
+        """What float32 rounding can do to its exact value, of P pairs with these Δ `loss`."""
+        return of.loss
 
     @abstractmethod
     def exact(self, totals: Totals) -> Tensor:
@@ -61,9 +70,15 @@ class Formula(ABC):
 class Loss(Formula):
     """Δ: log Σ_v p_v exp(δ_v) − δ_y."""
 
+    has_own_change = True
+
     def series(self, expansion: Expansion) -> Estimate:
         """As `Series.loss`."""
         return expansion.loss
+
+    def change(self, of: OverVocabulary) -> ExactChange:
+        """δ itself."""
+        return ExactChange(of.pairs.change.u, of.pairs.change.c, None, of.target_change)
 
     def exact(self, totals: Totals) -> Tensor:
         """log Σ p exp(δ − δ_y)."""
@@ -86,7 +101,11 @@ class Direct(Formula):
 
     def series(self, expansion: Expansion) -> Estimate:
         """The loss's series with these factors."""
-        return expansion.series_of(expansion.factors.direct).loss()
+        return expansion.direct.loss()
+
+    def expanded(self, expansion: Expansion) -> Series:
+        """That with the scale frozen."""
+        return expansion.direct
 
     def change(self, of: OverVocabulary) -> ExactChange:
         """The logits move by c m alone (and with an MLP's norm by its share)."""
@@ -110,12 +129,15 @@ class Entropy(Formula):
     """Change of the prediction's entropy."""
 
     needs_log_p = True
-    roundings = ENTROPY_ROUNDINGS
     largest_rise = LARGEST_RISE_FOR_ENTROPY  # it divides by 1 + growth
 
     def series(self, expansion: Expansion) -> Estimate:
         """See `entropy.entropy`."""
         return entropy(expansion.series, expansion.log_p)
+
+    def rounding(self, of: ExactRounding, loss: Tensor) -> Tensor:
+        """It has log p in it, of as much of the prediction as moves."""
+        return ENTROPY_ROUNDINGS * of.loss + of.log_p * (-loss).expm1().abs()
 
     def exact(self, totals: Totals) -> Tensor:
         """log A − (E[e^δ L̃] + E[e^δ δ]) / A with A = E e^δ."""
@@ -141,6 +163,10 @@ class Kl(Formula):
         for u, rows, target_z in zip(change.u, positions.rows, positions.target_z, strict=True):
             shift += u * (target_z - rows @ row)[:, None]
         return Estimate(expansion.loss.value + shift, expansion.loss.truncation, 2 * expansion.loss.rounding)
+
+    def rounding(self, of: ExactRounding, loss: Tensor) -> Tensor:  # noqa: ARG002
+        """The shift is found in float32."""
+        return of.loss + 2 * of.moved
 
     def exact(self, totals: Totals) -> Tensor:
         """The loss, shifted."""
@@ -173,11 +199,12 @@ class FrozenFrequency(Formula):
 
     def series(self, expansion: Expansion) -> Estimate:
         """The loss's series with one more function of the token, the axis, whose factor is −φ."""
-        assert expansion.directions is not None
-        change = expansion.factors.change
-        projection = expansion.change_along(expansion.directions.axis_row)
-        found = expansion.series_of(Change(torch.cat([change.u, -projection[None]]), change.c)).loss()
+        found = expansion.frozen_frequency.loss()
         return Estimate(found.value, found.truncation, 2 * found.rounding)
+
+    def expanded(self, expansion: Expansion) -> Series:
+        """That of δ − φ f."""
+        return expansion.frozen_frequency
 
     def change(self, of: OverVocabulary) -> ExactChange:
         """δ − φ f."""
@@ -185,6 +212,10 @@ class FrozenFrequency(Formula):
         change, projection = of.pairs.change, of.change_along(of.directions.axis_row)
         target = of.target_change - projection * of.directions.axis[of.positions.targets[of.pairs.t]]
         return ExactChange(change.u, change.c, -projection, target)
+
+    def rounding(self, of: ExactRounding, loss: Tensor) -> Tensor:  # noqa: ARG002
+        """The projection is found in float32."""
+        return of.loss + 2 * of.moved
 
     def exact(self, totals: Totals) -> Tensor:
         """As the loss."""

@@ -56,13 +56,13 @@ def entropy(series: Series, log_p: LogPMoments) -> Estimate:
     growth, error = series.growth()
     tilt, left_out = torch.zeros_like(growth), torch.zeros_like(growth)
     deviation = log_p.variance.sqrt()
-    for variance, (smallest, largest) in zip(series.variances, series.extremes, strict=True):
-        low, high = mean_power(smallest), mean_power(largest)
-        tilt += variance * (low + high) / 2
-        left_out += variance * (high - low) / 2
+    for (least, most), (smallest, largest) in zip(series.variances, series.extremes, strict=True):
+        low, high = least * mean_power(smallest), most * mean_power(largest)
+        tilt += (low + high) / 2
+        left_out += (high - low) / 2
         off = (0.5 - g(smallest), g(largest) - 0.5)
-        by_largest = log_p.largest * variance * torch.maximum(*off)
-        by_spread = deviation * variance.sqrt() * torch.maximum(-smallest * off[0], largest * off[1])
+        by_largest = log_p.largest * most * torch.maximum(*off)
+        by_spread = deviation * most.sqrt() * torch.maximum(-smallest * off[0], largest * off[1])
         left_out += torch.minimum(by_largest, by_spread)
     score = log_p.with_change(change) + log_p.with_square(change) / 2
     # Of the squares in the tilt and in the score: (e^x − 1)/x ≤ (2 + x) g(x) for x ≥ 0

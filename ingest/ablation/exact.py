@@ -4,6 +4,8 @@
 the moments of the rare tokens tell their share (`Pairs.rare_growth`), only the common ones are summed one by one.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.linalg import vecdot
@@ -45,10 +47,11 @@ def exact_effects(
     """
     of = OverVocabulary(pairs, positions, w, directions)
     changes = {name: FORMULAS[name].change(of) for name in effects if FORMULAS[name].has_own_change}
-    changes[LOSS] = ExactChange.of_loss(of, has_entropy=needs_log_p(effects))
+    changes[LOSS] = replace(changes[LOSS], has_entropy=needs_log_p(effects))
     use_compiled = compiled and w.device.type == "cpu" and kernel.is_available()
     sums = (fused_sums if use_compiled else torch_sums)(folded, positions, w, pairs, changes, directions)
-    sums[LOSS][0] += pairs.rare_growth.nan_to_num(nan=0.0)
+    for name, growth in zip(changes, pairs.rare_growth, strict=True):
+        sums[name][0] += growth.nan_to_num(nan=0.0)
     return {name: FORMULAS[name].exact(Totals(of, sums.get(name, sums[LOSS]), sums[LOSS][0])) for name in effects}
 
 
@@ -67,7 +70,7 @@ def torch_sums(
     cancels is within `rounding.FLOOR`).
     """
     sums = {name: torch.zeros(change.sums, len(pairs), device=w.device) for name, change in changes.items()}
-    in_full = pairs.rare_growth.isnan().nonzero()[:, 0]
+    in_full = pairs.is_in_full.nonzero()[:, 0]
     everything = torch.arange(len(pairs), device=w.device)
     base = positions.log_normaliser - positions.origin[0]
     for piece in pieces_of_block(folded, positions):

@@ -10,6 +10,7 @@ from torch import Tensor
 from rare_tokens.ingest.model.head import Head
 
 _ALIGNED = 64  # pieces are multiples of this where possible: products into aligned rows are a third faster
+_ROWS_IN_CACHE = 128  # of the unembedding, folded at a time on a processor
 COMMON, RARE = range(2)  # tiers of the vocabulary, by the typical prediction
 
 
@@ -41,11 +42,15 @@ class FoldedHead:
 
     def gather(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Rows of U for K token ids: K x d."""
-        rows = self.head.unembedding[ids.to(self.head.unembedding.device)]
+        unembedding = self.head.unembedding
         # In float64 up to the last step: the centre can be far larger than what is left of a row. (MPS has no float64.)
-        place = "cpu" if self.device.type == "mps" else self.device
-        folded = rows.to(place, torch.float64) * self.head.norm.gain.to(place, torch.float64) - self.centre.to(place)
-        return folded.to(dtype).to(self.device)
+        place = torch.device("cpu") if self.device.type == "mps" else self.device
+        gain, centre = self.head.norm.gain.to(place, torch.float64), self.centre.to(place)
+        folded = torch.empty(len(ids), self.width, dtype=dtype, device=place)
+        size = _ROWS_IN_CACHE if place.type == "cpu" else len(ids)
+        for few, rows in zip(ids.to(unembedding.device).split(size), folded.split(size), strict=True):
+            rows.copy_(unembedding[few].to(place, torch.float64).mul_(gain).sub_(centre))
+        return folded.to(self.device)
 
     def pieces(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Yield (K token ids, their rows of U, their tier: `COMMON`, `RARE`) in order; K ≤ `piece_size`."""

@@ -47,7 +47,7 @@ class _Listed:
 
     def __init__(self, change: ExactChange, pairs: Pairs, positions: Positions, *, rare_too: bool) -> None:
         self.change, self.rare_too = change, rare_too
-        chosen = (pairs.rare_growth.isnan() == rare_too).nonzero()[:, 0]
+        chosen = (pairs.is_in_full == rare_too).nonzero()[:, 0]
         t, i = pairs.t[chosen].numpy(), pairs.i[chosen].numpy()
         # m of few neurons is read at a time, and z of each position once for these
         order = torch.from_numpy(np.lexsort((i, t, i // _NEURONS)))

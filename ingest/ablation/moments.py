@@ -21,6 +21,7 @@ from rare_tokens.ingest.ablation.sums import AlongSums, Sums, widen
 
 _POSITIONS = 2048  # whose z and weights all threads together hold at a time: long products
 _TILE = 256  # of these go through the elementwise steps together, to stay in a processor's cache
+_LEAST = -60.0  # nats below the pivot at which a logit counts: subnormal numbers are slow, and these add nothing
 _RESCALE = 30.0  # nats a logit may lie above its position's pivot before the weights are rescaled
 
 
@@ -205,7 +206,7 @@ def _keep_in_range(sums: Sums, at: slice, logits: Tensor) -> None:
 def _weigh(sums: Sums, at: slice, piece: Piece, few: Weighted) -> None:
     """Weigh K tokens at b positions, and add to the sums without neurons; `z` and `logits` come in as they are."""
     of_tier, e = sums.of_tier(piece.tier), few.e
-    torch.exp(few.logits.sub_(sums.pivot[at, None]), out=e)
+    torch.exp(few.logits.sub_(sums.pivot[at, None]).clamp_(min=_LEAST), out=e)
     sums.logit[at] += vecdot(e, few.logits)
     sums.length[at] += e @ piece.lengths
     sums.squares[at] += vecdot(e, e)

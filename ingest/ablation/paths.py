@@ -9,6 +9,7 @@ Prediction                   logits of the model itself, run again: the dense pa
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.changes import Change, Factors, Pairs
@@ -43,6 +44,18 @@ class Expansion:
     def loss(self) -> Estimate:
         """Δ loss."""
         return self.series.loss()
+
+    @cached_property
+    def direct(self) -> Series:
+        """That with the final norm's scale frozen."""
+        return self.series_of(self.factors.direct)
+
+    @cached_property
+    def frozen_frequency(self) -> Series:
+        """That of δ − φ f: the axis f is the last function of the token, with the factor −φ."""
+        assert self.directions is not None
+        change, projection = self.factors.change, self.change_along(self.directions.axis_row)
+        return self.series_of(Change(torch.cat([change.u, -projection[None]]), change.c))
 
     @cached_property
     def log_p(self) -> LogPMoments:
@@ -104,11 +117,6 @@ class ExactChange:
     axis: Tensor | None  # P, the factor of the log-unigram axis
     target: Tensor  # P, δ_y
     has_entropy: bool = False
-
-    @staticmethod
-    def of_loss(of: OverVocabulary, *, has_entropy: bool) -> "ExactChange":
-        """δ itself."""
-        return ExactChange(of.pairs.change.u, of.pairs.change.c, None, of.target_change, has_entropy)
 
     @property
     def sums(self) -> int:

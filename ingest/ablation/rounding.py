@@ -67,9 +67,12 @@ class Sizes:
 
         The edit moves the normed residual by `size` and the logits by about `spread`; `width` is d.
         """
-        edited_focus = (self.focus * (2 * spread).exp()).clamp_max(1)
-        error = edited_focus * self.row_length * (size + spread * width**0.5)
+        error = self.edited_row(spread) * (size + spread * width**0.5)
         return error * (ROUNDINGS * FLOAT32) + target + FLOOR
+
+    def edited_row(self, spread: Tensor) -> Tensor:
+        """E ‖U_v‖ times the focus of the edited prediction, to which independent errors of logits add up."""
+        return (self.focus * (2 * spread).exp()).clamp_max(1) * self.row_length
 
 
 @dataclass(frozen=True)
@@ -80,23 +83,39 @@ class Spans:
     m: Tensor  # N: of m of each neuron
 
 
-def exact_rounding(width: int, sizes: Sizes, spans: Spans, pairs: Pairs, target_z: Tensor) -> Tensor:
-    """What float32 rounding can do to each pair's Δ loss over the whole vocabulary, nats; inf if exp(δ) may overflow.
+@dataclass(frozen=True)
+class ExactRounding:
+    """What float32 rounding can do to each of P pairs over the whole vocabulary, nats."""
 
-    Args:
-        width: d.
-        sizes: for all B positions.
-        spans: as the sums have seen them. No |δ_v − δ_y| exceeds Σ_f |u_f| times the span of z_f plus |c| times that
-            of m.
-        pairs: P of them.
-        target_z: F x B, the functions at the targets; they and `pairs.target_m` come from float64.
-    """
-    t, i, change = pairs.t, pairs.i, pairs.change
-    exponent = torch.maximum(change.c.abs(), pairs.direct.c.abs()) * spans.m[i]
-    target = (change.c * pairs.target_m).abs()
-    for f, u in enumerate(change.u):
-        exponent += torch.maximum(u.abs(), pairs.direct.u[f].abs()) * spans.z[f, t]
-        target += (u * target_z[f, t]).abs()
-    here = Sizes(sizes.row_length[t], sizes.target_length[t], sizes.focus[t])
-    rounding = here.rounding(pairs.size, pairs.spread, width, FLOAT32 * target)
-    return torch.where(exponent <= LARGEST_EXPONENT, rounding, torch.inf)
+    loss: Tensor  # to Δ loss; inf if exp(δ) may overflow
+    log_p: Tensor  # to the log-probabilities, averaged by the edited prediction
+    moved: Tensor  # to the change of one logit that is found in float32
+
+    @staticmethod
+    def of(width: int, sizes: Sizes, spans: Spans, pairs: Pairs, target_z: Tensor, loss: Tensor) -> "ExactRounding":
+        """Model it.
+
+        Args:
+            width: d.
+            sizes: for all B positions.
+            spans: as the sums have seen them. No |δ_v − δ_y| exceeds Σ_f |u_f| times the span of z_f plus |c| times
+                that of m.
+            pairs: P of them.
+            target_z: F x B, the functions at the targets; they and `pairs.target_m` come from float64.
+            loss: P, Δ loss. It tells log E exp(δ̃), half the variance for a normal δ: more where tokens that p hardly
+                holds gain most of the edited prediction.
+        """
+        t, i, change = pairs.t, pairs.i, pairs.change
+        exponent = torch.maximum(change.c.abs(), pairs.direct.c.abs()) * spans.m[i]
+        target = (change.c * pairs.target_m).abs()
+        for f, u in enumerate(change.u):
+            exponent += torch.maximum(u.abs(), pairs.direct.u[f].abs()) * spans.z[f, t]
+            target += (u * target_z[f, t]).abs()
+        spread = torch.maximum(pairs.spread, (2 * (loss - pairs.first_order)).clamp_(min=0).sqrt())
+        here = Sizes(sizes.row_length[t], sizes.target_length[t], sizes.focus[t])
+        rounding = here.rounding(pairs.size, spread, width, FLOAT32 * target)
+        return ExactRounding(
+            torch.where(exponent <= LARGEST_EXPONENT, rounding, torch.inf),
+            here.edited_row(spread) * (width**0.5 * ROUNDINGS * FLOAT32),
+            here.target_rounding(pairs.size),
+        )

@@ -140,16 +140,23 @@ class Series:
         """Expand; `size` (b x N) is how far the edit moves the normed residual, at most."""
         self.moments, self.change, self.size = moments, change, size
         tiers = (moments.common, moments.rare)
-        self.variances = [tier.variance(change) for tier in tiers]
-        self.extremes = [tier.extremes(change) for tier in tiers]
-        brackets = [(g(smallest), g(largest)) for smallest, largest in self.extremes]
-        self.middles = [v * (low + high) / 2 for v, (low, high) in zip(self.variances, brackets, strict=True)]
-        self.halves = [v * (high - low) / 2 for v, (low, high) in zip(self.variances, brackets, strict=True)]
-        self.kappa2 = self.variances[0] + self.variances[1]
         self.raw = [tier.raw_variance(change) for tier in tiers]
-        self.reduced_error = change.c.square() * moments.rare.raw_mm * moments.product_error * brackets[1][1]
-        # Standard deviation of δ, its own rounding included
-        self.spread = (self.kappa2 + SUMMED * (self.raw[0] + self.raw[1])).sqrt()
+        self.extremes = [tier.extremes(change) for tier in tiers]
+        # Each tier's share of the variance, least and most: a float32 sum does not hold what is far below its terms,
+        # and where g is large that little decides
+        self.variances = []
+        for tier, raw in zip(tiers, self.raw, strict=True):
+            variance = tier.variance(change)
+            self.variances.append(((variance - SUMMED * raw).clamp_(min=0), variance + SUMMED * raw))
+        brackets = [
+            (least * g(smallest), most * g(largest))
+            for (least, most), (smallest, largest) in zip(self.variances, self.extremes, strict=True)
+        ]
+        self.middles = [(low + high) / 2 for low, high in brackets]
+        self.halves = [(high - low) / 2 for low, high in brackets]
+        largest_g = g(self.extremes[1][1])
+        self.reduced_error = change.c.square() * moments.rare.raw_mm * moments.product_error * largest_g
+        self.spread = (self.variances[0][1] + self.variances[1][1]).sqrt()  # standard deviation of δ, at most
 
     def growth(self) -> tuple[Tensor, Tensor]:
         """E exp(δ̃) − 1 and a bound on its error."""
@@ -171,10 +178,7 @@ class Series:
     def rounding(self) -> Tensor:
         """What float32 rounding does to δ − δ_y and, through z, to p (`rounding`)."""
         moments = self.moments
-        target = moments.sizes.target_rounding(self.size)
-        total = moments.sizes.rounding(self.size, self.spread, moments.width, target)
-        raw = self.raw[0] + self.raw[1]
-        return total.add_(raw * (1 + raw.sqrt()), alpha=SUMMED)
+        return moments.sizes.rounding(self.size, self.spread, moments.width, moments.sizes.target_rounding(self.size))
 
     def rare_growth(self) -> tuple[Tensor, Tensor]:
         """Σ over the rare tokens of p (exp(δ − δ_y) − 1), and a bound on what its error does to Δ loss.
