@@ -37,6 +37,7 @@ from benchmarks.speed.table import RESULT, write
 from rare_tokens.common.effects import EFFECTS, chosen_effects
 
 CAPTURED = 8192  # positions
+METHODS = ("ours", "forward", "published", "hooked")
 MATCHED = 1024  # positions whose quantiles are compared
 # At most, so that each shape takes minutes on four cores
 POSITIONS = {"gpt2-medium": 2048, "pythia-410m": 2048, "gpt2-large": 1024, "gpt2-xl": 1024}
@@ -44,7 +45,13 @@ POSITIONS |= {"pythia-2.8b": 512, "llama-3-8b": 256}
 
 
 def measure(
-    name: str, layer: Layer, shape: Shape, device: str, seconds: float, real: PreTrainedModel | None = None
+    name: str,
+    layer: Layer,
+    shape: Shape,
+    device: str,
+    seconds: float,
+    real: PreTrainedModel | None = None,
+    chosen: tuple[str, ...] = METHODS,
 ) -> list[dict[str, Any]]:
     """One row per method: the project's own, a forward pass, published code, and a hooked model where there is one."""
     T = len(layer.residual)
@@ -55,8 +62,8 @@ def measure(
         "hooked": partial(hooked, shape, device, T, seconds / 2),
     }
     rows = []
-    for method, run in methods.items():
-        found = run()
+    for method in chosen:
+        found = methods[method]()
         if found is not None:
             common = {"shape": name, "device": device, "threads": torch.get_num_threads(), "method": method}
             rows.append({**common, "positions": T, "neurons": layer.w_out.shape[0], **found})

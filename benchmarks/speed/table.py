@@ -39,7 +39,7 @@ def begin(name: str) -> str:
 
 def costs(result: Result) -> str:
     """A row per shape, real models first, ratios by wall clock; the machine below."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for shape, by_method in _by_shape(result).items():
         ours = by_method["ours"]
         seconds = ours["seconds"]
@@ -65,7 +65,7 @@ def costs(result: Result) -> str:
 
 def stages(result: Result) -> str:
     """Where the time of each shape goes, as shares of the seconds of `costs`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for shape, by_method in _by_shape(result).items():
         spent = by_method["ours"].get("stage_seconds")
         shares = ["–"] * len(STAGES) if spent is None else [f"{spent[s] / sum(spent.values()):.0%}" for s in STAGES]
@@ -75,7 +75,7 @@ def stages(result: Result) -> str:
 
 def errors(result: Result) -> str:
     """Error over tolerance, by shape."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for shape, by_method in _by_shape(result).items():
         ours, published = by_method["ours"], by_method["published"]
         levels = [f"{value:.2g}" for value in ours["error_quantiles"]]
@@ -87,7 +87,7 @@ def errors(result: Result) -> str:
 
 def hostile(result: Result) -> str:
     """The hostile heads, each beside the ordinary layer of its size."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             row["head"],
             " × ".join(f"{row[name]:,}" for name in ("vocabulary", "width", "neurons", "positions")),
@@ -110,7 +110,7 @@ def match(result: Result) -> str:
     """Which quantiles of a synthetic layer are further from the real one's than the factor allows."""
     if "pattern" not in result:
         return "Not measured yet: `python -m benchmarks.speed.ablation`."
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, "<br>".join(one["apart"]) or "none")
         for name, one in result["match"].items()
         if name != result["pattern"]
