@@ -170,18 +170,18 @@ def _plain(
     """The same from adding Σ a_i w_i to the captured residual stream."""
     structure, sample = prepared.structure, prepared.material.sample
     place = torch.device("cpu" if prepared.device == "mps" else prepared.device)
-    w_out = structure.w_out.to(place)
     each = sample.predicted
     for window in range(len(sample.tokens)):
         rows = slice(window * each, (window + 1) * each)
         x = torch.from_numpy(np.array(captured.residual[rows])).to(place, torch.float64)
-        shift = torch.from_numpy(reference - captured.activations[rows]).to(place, torch.float64)
+        activations = torch.from_numpy(np.array(captured.activations[rows])).to(place, torch.float64)
+        shift = torch.from_numpy(reference).to(activations) - activations
         targets = torch.from_numpy(sample.targets[rows]).to(place)
         before = exact_loss(structure.head, x, targets)
         columns = []
         for neurons in members:
             chosen = torch.tensor(neurons, device=place)
-            edited = x + shift[:, chosen] @ w_out[chosen].double()
+            edited = structure.moved(x, activations, shift[:, chosen], chosen)
             columns.append(exact_loss(structure.head, edited, targets) - before)
         yield torch.stack(columns, dim=1).float().cpu().numpy()
 

@@ -1,33 +1,33 @@
 """Every neuron of a layer ablated at every position, pair by pair, for about the price of a forward pass.
 
-Ablating neuron i at position t adds a·w_i to the residual stream x_t, with a = n̄_i − n_{t,i} (mean ablation: Liu et
-al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Only the final norm and the unembedding U follow the residual
-stream, so the logits change by
+Ablating neuron i at position t adds a·w_i to the MLP's output, with a = n̄_i − n_{t,i} (mean ablation: Liu et al. 2025,
+ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Only norms and the unembedding U follow it, so the logits change by
 
     δ_v = u z_v + c m_v            z = U x_t / σ0,   m = U w_i,   u = σ0/σ1 − 1,   c = a/σ1
 
-with σ0, σ1 the norm's scale before and after, and the loss of the target y by
+with σ0, σ1 the final norm's scale before and after (a norm after the MLP adds one more term: `edits`), and the loss of
+the target y by
 
     Δ = log Σ_v p_v exp(δ_v) − δ_y                                 p = softmax of the unablated logits.
 
-Each pair (t, i) is computed in the cheapest of three ways that keeps the tolerance (docs/definitions.md, "The
-algorithm"): a series in the moments of δ under p, which are matrix products over all pairs at once; a sum over the
-whole vocabulary; the edited residual unembedded anew in float64. T, N, V, d and the other symbols are those of
-docs/definitions.md, "Symbols".
+Each pair (t, i) is computed in the cheapest of four ways that keeps the tolerance (docs/ablation/derivation.md): a
+series in the moments of δ under p, which are matrix products over all pairs at once; a sum over the common tokens, with
+the moments for the rare ones; a sum over the whole vocabulary; the edited residual unembedded anew in float64. T, N, V,
+d and the other symbols are those of docs/definitions.md, "Symbols".
 """
 
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.linalg import vecdot
 
 from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
-from rare_tokens.ingest.ablation.effects import AXIS, FORMULAS, LOG_P, functions_along
+from rare_tokens.ingest.ablation.changes import Pairs
+from rare_tokens.ingest.ablation.edits import BlockEdits, LayerEdits
+from rare_tokens.ingest.ablation.effects import FORMULAS, needs_axis, needs_log_p
 from rare_tokens.ingest.ablation.exact import exact_effects, float64_effects
-from rare_tokens.ingest.ablation.factors import Factors, Pairs
 from rare_tokens.ingest.ablation.folded_head import fold
 from rare_tokens.ingest.ablation.moments import accumulate
 from rare_tokens.ingest.ablation.paths import Expansion
@@ -41,16 +41,14 @@ from rare_tokens.ingest.ablation.rounding import (
     exact_rounding,
     require_tolerance,
 )
-from rare_tokens.ingest.ablation.series import CentralMoments, Estimate, Series
+from rare_tokens.ingest.ablation.series import CentralMoments, Estimate
 from rare_tokens.ingest.ablation.sums import Sums
 from rare_tokens.ingest.ablation.timing import FLOAT64, FOLDING, MOMENTS, SERIES, VOCABULARY, NoClock, StageClock
 from rare_tokens.ingest.ablation.unablated import Directions, Positions
 from rare_tokens.ingest.machine import reduced_precision
-from rare_tokens.ingest.model.head import Head, require_finite, require_matrix, require_shape
+from rare_tokens.ingest.model.head import Head, PostNorm, require_finite, require_matrix, require_shape
 
-# Shares of the typical prediction. Tokens within the first have third moments in float32; those within the second have
-# second moments in float32 and fourth ones at all.
-TOP_MASS, COMMON_MASS = 0.8, 0.985
+COMMON_MASS = 0.985  # share of the typical prediction that the common tokens hold
 FLOAT64_PAIRS = 512  # computed at a time
 
 
@@ -59,7 +57,8 @@ class SeriesReport:
     """How close the series came; only on request."""
 
     share_of_tolerance: Tensor  # B x N: a loss's bound over its tolerance; inf where the series was not used
-    order2_pairs: int  # pairs for which order 2 would have been enough
+    common_pairs: int  # of the pairs that it left over, those for which the common tokens and moments are enough
+    float64_pairs: int  # of the same, those that float32 may not hold
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,14 @@ class Block:
 
     residual: Tensor  # B x d
     activations: Tensor  # B x N
-    scale: Tensor  # B, σ0
+    edits: BlockEdits
     unablated: Positions
     sizes: Sizes
     spans: Spans
     values: dict[str, Tensor]  # of the effects, B x N each
     bounds: Tensor | None
-    order2_pairs: int = 0
+    common_pairs: int = 0
+    float64_pairs: int = 0
     left: list[Pairs] = field(default_factory=list)  # pairs that the series cannot settle, yet to be computed
 
 
@@ -103,6 +103,7 @@ class Ablation:
         w_out: Tensor,
         reference: Tensor,
         *,
+        post_norm: PostNorm | None = None,
         tolerance: float = 1e-6,
         effects: tuple[str, ...] = (LOSS,),
         unigram_counts: Tensor | None = None,
@@ -118,6 +119,7 @@ class Ablation:
             head: final norm and unembedding.
             w_out: N x d, the output projection's rows w_i. A row of zeros gives effects of exactly 0.
             reference: N, n̄: the value each activation is replaced by.
+            post_norm: the norm between the MLP's output and the residual stream, where there is one.
             tolerance: largest error of a pair is `tolerance` + 1e-4 |effect|, in nats.
             effects: names of those to compute (`common.effects`); the loss always is one of them.
             unigram_counts: V, how often each token occurs; needed by ``kl`` and ``frequency``.
@@ -135,23 +137,19 @@ class Ablation:
         N, d, V = _require_layer(head, w_out, reference)
         require_tolerance(tolerance)
         self.effects = chosen_effects(effects)
-        self.head, self.w_out, self.reference = head, w_out, reference
-        self.tolerance, self.memory, self.with_report = tolerance, memory, with_report
+        self.head, self.tolerance, self.memory, self.with_report = head, tolerance, memory, with_report
         self._clock = clock or NoClock()
         self.device = torch.device(device)
         self.reduced = reduced_precision(self.device)
+        self.layer = LayerEdits(head.norm, w_out, reference, post_norm, self.device)
         K = piece_size(V, d, N)
-        self._bytes = BlockBytes.of(N, d, V, K, self.effects)
-        w = head.norm.centre(w_out.cpu().double())
-        self._w_norm = w.square().sum(1).sqrt().float().to(self.device)
-        self._w = w.float().to(self.device)
-        self._reference = reference.float().to(self.device)
+        self._bytes = BlockBytes.of(N, d, V, K, self.effects, functions=1 if post_norm is None else 2)
         with self._clock.of(FOLDING):
             self.folded = fold(head, self.device, K)
             if sample is not None:
-                self.folded = self.folded.ordered_by(self._typical_prediction(sample), TOP_MASS, COMMON_MASS)
+                self.folded = self.folded.ordered_by(self._typical_prediction(sample), COMMON_MASS)
             elif unigram_counts is not None:
-                self.folded = self.folded.ordered_by(unigram_counts.cpu().double() + 1e-3, TOP_MASS, COMMON_MASS)
+                self.folded = self.folded.ordered_by(unigram_counts.cpu().double() + 1e-3, COMMON_MASS)
         self.directions: Directions | None = None
         if needing := [name for name in self.effects if EFFECTS[name].needs_counts]:
             if unigram_counts is None:
@@ -177,10 +175,10 @@ class Ablation:
         """
         self._check(residual, activations, targets)
         B = len(residual)
-        normed, scale = self._norm(residual)
+        edits = self.layer.at(residual, activations)
         with self._clock.of(MOMENTS):
-            sums = self._sums(normed)
-        block = self._begin(residual, activations, targets.to(self.device, torch.int64), normed, scale, sums)
+            sums = self._sums(edits.rows)
+        block = self._begin(residual, activations, targets.to(self.device, torch.int64), edits, sums)
         exact_pairs = 0
         for start in range(0, B, CHUNK):
             with self._clock.of(SERIES):
@@ -191,49 +189,46 @@ class Ablation:
                 self._settle_left(block)
         del sums
         self._settle_left(block)
-        report = None if block.bounds is None else SeriesReport(block.bounds, block.order2_pairs)
+        report = None
+        if block.bounds is not None:
+            report = SeriesReport(block.bounds, block.common_pairs, block.float64_pairs)
         return BlockEffects(block.values, block.unablated.loss, block.unablated.entropy, exact_pairs, report)
 
     # --- the unablated model --------------------------------------------------------------------------------------
 
-    def _norm(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """x / σ0 (B x d, x centred for LayerNorm) and σ0 (B)."""
-        x = self.head.norm.centre(residual.cpu().double())
-        scale = self.head.norm.scale_of_centred(x)
-        if bool((scale == 0).any()):
-            raise UserError(
-                f"The residual stream at position {int((scale == 0).nonzero()[0, 0])} of the block has no variance and "
-                "the final norm's eps is 0, so its logits are undefined."
-            )
-        return (x / scale).float().to(self.device), scale[:, 0].float().to(self.device)
-
-    def _sums(self, normed: Tensor) -> Sums:
+    def _sums(self, rows: Tensor) -> Sums:
         """The sums that all moments are made of, in one pass over the vocabulary."""
-        along = functions_along(self.effects)
-        axis = self.directions.axis if self.directions is not None and AXIS in along else None
-        keep_z = self.effects == (LOSS,) and self._bytes.keeps_z(len(normed), self.memory)
-        return accumulate(self.folded, normed, self._w, self.reduced, log_p=LOG_P in along, axis=axis, keep_z=keep_z)
+        return accumulate(
+            self.folded,
+            rows,
+            self.layer.w,
+            self.reduced,
+            axis=self.directions.axis if self.directions is not None and needs_axis(self.effects) else None,
+            log_p=needs_log_p(self.effects),
+            keep_z=self._bytes.keeps_z(rows.shape[1], self.memory),
+        )
 
-    def _begin(
-        self, residual: Tensor, activations: Tensor, targets: Tensor, normed: Tensor, scale: Tensor, sums: Sums
-    ) -> Block:
+    def _begin(self, residual: Tensor, activations: Tensor, targets: Tensor, edits: BlockEdits, sums: Sums) -> Block:
         """The unablated model at B positions, and room for their effects."""
-        target_rows = self.folded.gather(targets)
-        target_z = vecdot(normed, target_rows)
+        target_rows = self.folded.gather(targets, torch.float64).cpu()
+        target_z = (edits.exact_rows * target_rows).sum(2).float().to(self.device)
         weight = sums.weight
         log_normaliser = weight.log() + sums.pivot
-        loss = log_normaliser - self.folded.add_bias(targets, target_z)
+        loss = log_normaliser - self.folded.add_bias(targets, target_z[0])
         entropy = weight.log() - sums.logit / weight
-        unablated = Positions(normed, targets, log_normaliser, target_z, loss, entropy, sums.origin, sums.kept_z)
-        sizes = Sizes(sums.length / weight, target_rows.norm(dim=1), sums.squares.sqrt() / weight)
+        origin = sums.origin[: len(edits.rows)]
+        unablated = Positions(edits.rows, targets, log_normaliser, target_z, loss, entropy, origin, sums.kept_z)
+        lengths = target_rows.norm(dim=1).float().to(self.device)
+        sizes = Sizes(sums.length / weight, lengths, sums.squares.sqrt() / weight)
         shape = tuple(activations.shape)
         values = {name: torch.empty(shape, device=self.device) for name in self.effects}
         bounds = torch.empty(shape, device=self.device) if self.with_report else None
-        return Block(residual, activations, scale, unablated, sizes, sums.spans(), values, bounds)
+        return Block(residual, activations, edits, unablated, sizes, sums.spans(), values, bounds)
 
     def _typical_prediction(self, sample: Tensor) -> Tensor:
         """Mean prediction over some positions (S x d): V probabilities."""
-        normed, _ = self._norm(sample)
+        centred = self.head.norm.centre(sample.cpu().double())
+        normed = (centred / self.head.norm.scale_of_centred(centred)).float().to(self.device)
         total = Positions.of(self.folded, normed, torch.zeros(len(sample), dtype=torch.int64, device=self.device))
         mean = torch.zeros(self.folded.vocabulary, device=self.device)
         for ids, U, _ in self.folded.pieces():
@@ -245,44 +240,60 @@ class Ablation:
 
     def _by_series(self, block: Block, sums: Sums, at: slice) -> Pairs:
         """Fill in the series' effects at the positions `at`; return the pairs that it cannot do within tolerance."""
-        factors = self._factors(block, at)
-        expansion = self._expansion(block, sums, at, factors)
-        good = factors.ratio > SMALLEST_RATIO
+        expansion = self._expansion(block, sums, at)
+        good = expansion.factors.ratio > SMALLEST_RATIO
         for name in self.effects:
             estimate = FORMULAS[name].series(expansion)
             block.values[name][at] = estimate.value
             good &= estimate.truncation + estimate.rounding <= self._allowed(estimate)  # false where either is NaN
         if block.bounds is not None:
-            self._add_to_report(block, at, expansion, good)
-        return Pairs.where(~good, factors, at.start)
+            block.bounds[at] = self._share_of_tolerance(expansion.loss).masked_fill_(~good, torch.inf)
+        return self._left_over(expansion, ~good)
 
-    def _factors(self, block: Block, at: slice) -> Factors:
-        """u and c of the positions `at` and all neurons, from e / σ0² with e = (2a x·w + a²‖w‖²) / d."""
-        frozen_c = (self._reference - block.activations[at].to(self.device, torch.float32)) / block.scale[at, None]
-        normed = block.unablated.normed[at]
-        growth = frozen_c * (2 * (normed @ self._w.T) + frozen_c * self._w_norm.square()) / self.folded.width
-        ratio = (1 + growth).clamp_(min=0).sqrt()
-        return Factors(-growth / (ratio * (1 + ratio)), frozen_c / ratio, frozen_c, ratio)
-
-    def _expansion(self, block: Block, sums: Sums, at: slice, factors: Factors) -> Expansion:
+    def _expansion(self, block: Block, sums: Sums, at: slice) -> Expansion:
         """The series of δ at the positions `at`, from which every effect's series is made."""
-        here = block.unablated.select(at)
-        target_rows = self.folded.gather(here.targets)
-        moments = CentralMoments(sums, at, self._w, target_rows, here.target_z, self.reduced)
-        series = Series(moments, factors.u, factors.c, self._w_norm)
-        return Expansion(self.folded, series, factors, sums, at, self._w, here, target_rows, self.directions)
+        here, w, factors = block.unablated[at], self.layer.w, block.edits.factors(at)
+        target_rows, target_z = self.folded.gather(here.targets), here.target_z
+        if len(sums.origin) > len(target_z):  # the axis is one of the functions
+            assert self.directions is not None
+            target_z = torch.cat([target_z, self.directions.axis[None, here.targets]])
+        moments = CentralMoments(sums, at, w, target_rows, target_z, self.reduced)
+        size = torch.maximum(factors.change.c.abs(), factors.direct.c.abs()) * self.layer.w_norm
+        for u, length in zip(factors.change.u, block.edits.lengths[:, at], strict=True):
+            size += u.abs() * length[:, None]
+        return Expansion(sums, at, moments, factors, size, w, here, target_rows, self.directions)
+
+    def _left_over(self, expansion: Expansion, left: Tensor) -> Pairs:
+        """The pairs that are `left` (b x N, bool), and what the moments still tell of them."""
+        t, i = left.nonzero().unbind(1)
+        loss, series = expansion.loss, expansion.series
+        growth, error = torch.full_like(loss.value, torch.nan), torch.zeros_like(loss.value)
+        if self.effects == (LOSS,):
+            rare_growth, rare_error = series.rare_growth()
+            told = rare_error + loss.rounding <= self._allowed(loss)
+            growth, error = torch.where(told, rare_growth, growth), torch.where(told, rare_error, error)
+        target_m = (expansion.target_rows.double() @ self.layer.w.double().T).float()
+        chosen = {
+            "target_m": target_m, "spread": series.spread, "size": expansion.size,
+            "ratio": expansion.factors.ratio, "rare_growth": growth, "rare_error": error,
+        }  # fmt: skip
+        factors = expansion.factors
+        return Pairs(
+            t=(t + expansion.at.start).int(),
+            i=i.int(),
+            change=factors.change[t, i],
+            direct=factors.direct[t, i],
+            **{name: value[t, i] for name, value in chosen.items()},
+        )
 
     def _allowed(self, estimate: Estimate) -> Tensor:
         """The tolerance of b x N pairs, for the smallest |effect| that their error bounds allow."""
         error = estimate.truncation + estimate.rounding
         return self.tolerance + RELATIVE_TOLERANCE * (estimate.value.abs() - error).clamp_(min=0)
 
-    def _add_to_report(self, block: Block, at: slice, expansion: Expansion, good: Tensor) -> None:
-        loss, order2_error = expansion.loss, expansion.series.order2_error()
-        assert block.bounds is not None
-        allowed = self.tolerance + RELATIVE_TOLERANCE * loss.value.abs()
-        block.bounds[at] = ((loss.truncation + loss.rounding) / allowed).masked_fill_(~good, torch.inf)
-        block.order2_pairs += int((good & (order2_error + loss.rounding <= self._allowed(loss))).sum())
+    def _share_of_tolerance(self, loss: Estimate) -> Tensor:
+        """What the error of a loss can be, over its tolerance."""
+        return (loss.truncation + loss.rounding) / (self.tolerance + RELATIVE_TOLERANCE * loss.value.abs())
 
     # --- what the series leaves over ------------------------------------------------------------------------------
 
@@ -292,32 +303,34 @@ class Ablation:
         block.left.clear()
 
     def _settle(self, block: Block, pairs: Pairs) -> None:
-        """Fill in P pairs: over the whole vocabulary, in float64 where float32 may not hold them."""
+        """Fill in P pairs: over the vocabulary, in float64 where float32 may not hold them."""
         with self._clock.of(VOCABULARY, len(pairs)):
-            values = exact_effects(self.folded, block.unablated, self._w, pairs, self.effects, self.directions)
-        rounding = exact_rounding(self.folded.width, block.sizes, block.spans, self._w_norm, pairs)
+            values = exact_effects(self.folded, block.unablated, self.layer.w, pairs, self.effects, self.directions)
+        sizes, target_z = block.sizes, block.unablated.target_z
+        rounding = exact_rounding(self.folded.width, sizes, block.spans, pairs, target_z)
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
         hard = values[LOSS] < max(FORMULAS[name].largest_rise for name in self.effects)
-        hard |= ~(pairs.u < 1 / SMALLEST_RATIO - 1)  # u = σ0/σ1 − 1
+        hard |= ~(pairs.ratio > SMALLEST_RATIO)
         for name, value in values.items():
             allowed = self.tolerance + (RELATIVE_TOLERANCE - RELATIVE_ROUNDING) * value.abs()
-            hard |= ~(FORMULAS[name].roundings * rounding <= allowed)
+            hard |= ~(FORMULAS[name].roundings * rounding + pairs.rare_error <= allowed)
             hard |= ~value.isfinite() | (value < LARGEST_RISE)
             block.values[name][pairs.t, pairs.i] = value
+        block.common_pairs += len(pairs) - int(pairs.rare_growth.isnan().sum())
+        block.float64_pairs += int(hard.sum())
         for few in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
             with self._clock.of(FLOAT64, len(few)):
-                self._settle_in_float64(block, pairs.t[few], pairs.i[few])
+                self._settle_in_float64(block, pairs.t[few].long(), pairs.i[few].long())
 
     def _settle_in_float64(self, block: Block, t: Tensor, i: Tensor) -> None:
         """Fill in the pairs (t, i): the residual stream is edited and unembedded anew."""
         place = torch.device("cpu") if self.device.type == "mps" else self.device
-        centre, on_cpu = self.head.norm.centre, (t.cpu(), i.cpu())
-        x = centre(block.residual[on_cpu[0]].to(place).double())
-        w = centre(self.w_out[on_cpu[1]].to(place).double())
-        a = self.reference[on_cpu[1]].double() - block.activations[on_cpu].double()
-        edited = x + a.to(place)[:, None] * w
+        on_cpu = t.cpu()
+        x, edited = self.layer.edited(block.residual[on_cpu], block.activations[on_cpu], i)
         targets = block.unablated.targets[t].to(place)
-        values = float64_effects(self.folded.on(place), x, edited, targets, self.effects, self.directions)
+        values = float64_effects(
+            self.folded.on(place), x.to(place), edited.to(place), targets, self.effects, self.directions
+        )
         for name, value in values.items():
             block.values[name][t, i] = value.float().to(self.device)
 
@@ -326,7 +339,7 @@ class Ablation:
     def _check(self, residual: Tensor, activations: Tensor, targets: Tensor) -> None:
         B, _ = require_matrix("the residual stream", residual)
         require_shape("the residual stream", residual, (B, self.folded.width))
-        require_shape("the activations", activations, (B, len(self._w)))
+        require_shape("the activations", activations, (B, len(self.layer.w)))
         require_shape("the targets", targets, (B,))
         require_finite("the residual stream", residual)
         require_finite("the activations", activations)

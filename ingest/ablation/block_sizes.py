@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from rare_tokens.ingest.ablation.effects import functions_along
+from rare_tokens.ingest.ablation.effects import needs_axis, needs_log_p
 from rare_tokens.ingest.ablation.moments import workspace
 
 CHUNK = 64  # positions whose series are summed at a time
-EXACT_PAIRS = 1 << 19  # pairs left over by the series that are computed over the whole vocabulary at a time
-_PAIR = 128  # bytes per such pair
+EXACT_PAIRS = 1 << 20  # pairs left over by the series that are computed over the whole vocabulary at a time
+_PAIR = 160  # bytes per such pair
 MOST_POSITIONS = 8192  # in a block
 MEMORY = 2 << 30  # bytes that a block may take besides its inputs and results
 
@@ -27,12 +27,14 @@ class BlockBytes:
     z: int
 
     @staticmethod
-    def of(N: int, d: int, V: int, K: int, effects: tuple[str, ...]) -> "BlockBytes":
-        """Where a piece of the vocabulary has K tokens."""
-        along = 4 * len(functions_along(effects)) * (N + 4 * d)
-        each = 4 * (9 * N + len(effects) * N + 8 * d) + along + 8 * K
+    def of(N: int, d: int, V: int, K: int, effects: tuple[str, ...], functions: int = 1) -> "BlockBytes":
+        """Where a piece of the vocabulary has K tokens, and `functions` of the token belong to a position."""
+        F = functions + needs_axis(effects)
+        sums = 2 * (N + (1 + F) * d) + (N + (1 + F) * d) * needs_log_p(effects)
+        each = 4 * (sums + len(effects) * N + 3 * functions * d + functions * K)
         pairs = EXACT_PAIRS + CHUNK * N
-        return BlockBytes(N, workspace(N, d, K) + 4 * CHUNK * 40 * N + _PAIR * pairs, each, 4 * V)
+        fixed = workspace(F, N, d, K) + 4 * CHUNK * 40 * N + _PAIR * pairs
+        return BlockBytes(N, fixed, each, 4 * V * functions)
 
     def preferred_positions(self, positions: int, memory: int = MEMORY) -> int:
         """How many of `positions` positions to take at a time: as many as the memory allows.

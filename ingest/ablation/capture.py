@@ -24,6 +24,7 @@ from rare_tokens.ingest.model.structure import Structure, hooked
 POSITIONS_PER_BATCH = 2_048
 _READ_POSITIONS = 4_096
 _ZEROS = 1 << 24
+_SAMPLES, _SAMPLE = 16, 16  # stretches of a run, and positions in each, that show what it typically predicts
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,14 @@ def mean_activations(activations: NDArray[np.float32]) -> NDArray[np.float64]:
     for start in range(0, len(activations), _READ_POSITIONS):
         total += activations[start : start + _READ_POSITIONS].sum(axis=0, dtype=np.float64)
     return total / len(activations)
+
+
+def sample_of(residual: NDArray[np.float32], T: int) -> Tensor:
+    """Residual streams at 256 of T positions (all, if fewer), in stretches spread over the run: S × d."""
+    if T <= _SAMPLES * _SAMPLE:
+        return torch.from_numpy(np.array(residual[0:T]))
+    starts = np.linspace(0, T - _SAMPLE, _SAMPLES).astype(int).tolist()
+    return torch.from_numpy(np.concatenate([residual[start : start + _SAMPLE] for start in starts]))
 
 
 def _allocate(path: Path, shape: tuple[int, int]) -> None:

@@ -8,31 +8,31 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
-from torch.linalg import vecdot
 
 from rare_tokens.common.effects import LOSS
-from rare_tokens.ingest.ablation.entropy_and_frequency import entropy, frozen_frequency
-from rare_tokens.ingest.ablation.paths import AtTokens, Edits, Expansion, Prediction, Totals
+from rare_tokens.ingest.ablation.changes import Change
+from rare_tokens.ingest.ablation.entropy import entropy
+from rare_tokens.ingest.ablation.paths import Edits, ExactChange, Expansion, OverVocabulary, Prediction, Totals
 from rare_tokens.ingest.ablation.rounding import ENTROPY_ROUNDINGS, LARGEST_RISE, LARGEST_RISE_FOR_ENTROPY
-from rare_tokens.ingest.ablation.series import Estimate, Series
+from rare_tokens.ingest.ablation.series import Estimate
 from rare_tokens.ingest.ablation.unablated import Positions
-
-LOG_P, AXIS = "log_p", "axis"  # functions of the token, besides z and m, that a series can need sums along
 
 
 class Formula(ABC):
     """An effect on every path; see the module. Values are in nats.
 
     Attributes:
-        along: which function of the token its series needs sums along (`LOG_P` or `AXIS`), if any.
-        own_sums: how many sums over the vocabulary its value takes, besides those of the loss.
+        needs_log_p: whether it needs sums along the log-probability.
+        needs_axis: whether its change of the logits moves along the log-unigram axis.
+        has_own_change: whether it is a sum over the vocabulary of its own, with another change than δ.
         roundings: float32 roundings of its exact value per rounding of the loss's.
         largest_rise: Δ loss below which float32 cannot hold it.
         frozen_scale: whether the dense path computes it from logits with the final norm's scale frozen.
     """
 
-    along: str | None = None
-    own_sums: int = 1
+    needs_log_p = False
+    needs_axis = False
+    has_own_change = False
     roundings: float = 1
     largest_rise = LARGEST_RISE
     frozen_scale = False
@@ -41,9 +41,9 @@ class Formula(ABC):
     def series(self, expansion: Expansion) -> Estimate:
         """The effect of b x N pairs, with bounds on its error."""
 
-    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:  # noqa: ARG002
-        """What K tokens add to each of its own sums over the vocabulary; nothing where the loss's suffice."""
-        return ()
+    def change(self, of: OverVocabulary) -> ExactChange:
+        """Its own change of the logits, of P pairs."""
+        raise NotImplementedError
 
     @abstractmethod
     def exact(self, totals: Totals) -> Tensor:
@@ -65,10 +65,6 @@ class Loss(Formula):
         """As `Series.loss`."""
         return expansion.loss
 
-    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:
-        """Relative to the target's change, so that nothing cancels."""
-        return (vecdot(here.p, here.growth),)
-
     def exact(self, totals: Totals) -> Tensor:
         """log Σ p exp(δ − δ_y)."""
         return totals.mean_growth.log1p()
@@ -85,26 +81,21 @@ class Loss(Formula):
 class Direct(Formula):
     """Δ with the final norm's scale frozen at σ0: u = 0 and c = a/σ0."""
 
+    has_own_change = True
     frozen_scale = True
 
     def series(self, expansion: Expansion) -> Estimate:
         """The loss's series with these factors."""
-        direct = Series(
-            expansion.series.moments,
-            torch.zeros_like(expansion.factors.u),
-            expansion.factors.frozen_c,
-            expansion.series.w_norm,
-        )
-        return direct.loss()
+        return expansion.series_of(expansion.factors.direct).loss()
 
-    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:
-        """δ_v − δ_y = c (m_v − m_y)."""
-        change = (here.m - here.column(here.of.target_m)).mul_(here.column(here.of.pairs.frozen_c))
-        return (vecdot(here.p, change.expm1_()),)
+    def change(self, of: OverVocabulary) -> ExactChange:
+        """The logits move by c m alone (and with an MLP's norm by its share)."""
+        direct = of.pairs.direct
+        return ExactChange(direct.u, direct.c, None, of.at_target(direct))
 
     def exact(self, totals: Totals) -> Tensor:
         """As the loss."""
-        return totals.term_sums[0].log1p()
+        return totals.sums[0].log1p()
 
     def float64(self, edits: Edits) -> Tensor:
         """The edited residual over the scale of the unedited one."""
@@ -118,22 +109,17 @@ class Direct(Formula):
 class Entropy(Formula):
     """Change of the prediction's entropy."""
 
-    along = LOG_P
-    own_sums = 2
+    needs_log_p = True
     roundings = ENTROPY_ROUNDINGS
     largest_rise = LARGEST_RISE_FOR_ENTROPY  # it divides by 1 + growth
 
     def series(self, expansion: Expansion) -> Estimate:
-        """See `entropy_and_frequency.entropy`."""
-        return entropy(expansion.series, expansion.mixed(expansion.sums.along_log_p))
-
-    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:
-        """E[(e^δ − 1) L̃] and E[e^δ δ], δ relative to the target's."""
-        return vecdot(here.p * here.growth, here.centred_log_p()), vecdot(here.p, (here.growth + 1).mul_(here.change))
+        """See `entropy.entropy`."""
+        return entropy(expansion.series, expansion.log_p)
 
     def exact(self, totals: Totals) -> Tensor:
         """log A − (E[e^δ L̃] + E[e^δ δ]) / A with A = E e^δ."""
-        return totals.mean_growth.log1p() - (totals.term_sums[0] + totals.term_sums[1]) / (1 + totals.mean_growth)
+        return totals.mean_growth.log1p() - (totals.sums[1] + totals.sums[2]) / (1 + totals.mean_growth)
 
     def float64(self, edits: Edits) -> Tensor:
         """The difference of two entropies."""
@@ -147,14 +133,13 @@ class Entropy(Formula):
 class Kl(Formula):
     """Change of KL(unigram ‖ prediction): Δ + δ_y − E_unigram δ, the last two low rank."""
 
-    own_sums = 0
-
     def series(self, expansion: Expansion) -> Estimate:
         """The loss's series, shifted."""
         assert expansion.directions is not None
-        row, positions = expansion.directions.unigram_row, expansion.positions
-        shift = expansion.factors.u * (positions.target_z - positions.normed @ row)[:, None]
-        shift += expansion.factors.c * ((expansion.target_rows - row) @ expansion.w.T)
+        row, positions, change = expansion.directions.unigram_row, expansion.positions, expansion.factors.change
+        shift = change.c * ((expansion.target_rows - row) @ expansion.w.T)
+        for u, rows, target_z in zip(change.u, positions.rows, positions.target_z, strict=True):
+            shift += u * (target_z - rows @ row)[:, None]
         return Estimate(expansion.loss.value + shift, expansion.loss.truncation, 2 * expansion.loss.rounding)
 
     def exact(self, totals: Totals) -> Tensor:
@@ -183,27 +168,27 @@ class Kl(Formula):
 class FrozenFrequency(Formula):
     """Δ with the logits' projection on the log-unigram axis f frozen: δ − φ f in place of δ, φ = Σ_v δ_v f_v."""
 
-    along = AXIS
+    needs_axis = True
+    has_own_change = True
 
     def series(self, expansion: Expansion) -> Estimate:
-        """See `entropy_and_frequency.frozen_frequency`."""
+        """The loss's series with one more function of the token, the axis, whose factor is −φ."""
         assert expansion.directions is not None
+        change = expansion.factors.change
         projection = expansion.change_along(expansion.directions.axis_row)
-        target_axis = expansion.directions.axis[expansion.positions.targets, None]
-        return frozen_frequency(expansion.series, expansion.mixed(expansion.sums.along_axis), projection, target_axis)
+        found = expansion.series_of(Change(torch.cat([change.u, -projection[None]]), change.c)).loss()
+        return Estimate(found.value, found.truncation, 2 * found.rounding)
 
-    def terms(self, here: AtTokens) -> tuple[Tensor, ...]:
-        """As the loss, of δ − φ f."""
-        assert here.of.directions is not None
-        target_projection = here.column(here.of.target_change) - here.column(here.of.frozen_target_change)
-        change = (here.change + target_projection).sub_(
-            here.column(here.of.projection) * here.of.directions.axis[here.ids]
-        )
-        return (vecdot(here.p, change.expm1_()),)
+    def change(self, of: OverVocabulary) -> ExactChange:
+        """δ − φ f."""
+        assert of.directions is not None
+        change, projection = of.pairs.change, of.change_along(of.directions.axis_row)
+        target = of.target_change - projection * of.directions.axis[of.positions.targets[of.pairs.t]]
+        return ExactChange(change.u, change.c, -projection, target)
 
     def exact(self, totals: Totals) -> Tensor:
         """As the loss."""
-        return totals.term_sums[0].log1p()
+        return totals.sums[0].log1p()
 
     def float64(self, edits: Edits) -> Tensor:
         """The logits after, less what their projection has gained."""
@@ -230,6 +215,11 @@ FORMULAS: dict[str, Formula] = {
 }
 
 
-def functions_along(effects: tuple[str, ...]) -> set[str]:
-    """The functions of the token that the series of these effects need sums along."""
-    return {along for name in effects if (along := FORMULAS[name].along) is not None}
+def needs_log_p(effects: tuple[str, ...]) -> bool:
+    """Whether any of these effects needs sums along the log-probability."""
+    return any(FORMULAS[name].needs_log_p for name in effects)
+
+
+def needs_axis(effects: tuple[str, ...]) -> bool:
+    """Whether any of these effects moves along the log-unigram axis."""
+    return any(FORMULAS[name].needs_axis for name in effects)

@@ -1,23 +1,25 @@
 """Pairs that the series leaves over, computed over the whole vocabulary or in float64.
 
-Δ = log1p Σ_v p_v expm1(δ_v − δ_y), relative to the target, so that a shift common to all logits cannot cancel.
+Δ = log1p Σ_v p_v expm1(δ_v − δ_y), relative to the target, so that a shift common to all logits cannot cancel. Where
+the moments of the rare tokens tell their share (`Pairs.rare_growth`), only the common ones are summed one by one.
 """
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
 from rare_tokens.common.effects import LOSS
-from rare_tokens.ingest.ablation.effects import FORMULAS
-from rare_tokens.ingest.ablation.factors import Pairs
+from rare_tokens.ingest.ablation import kernel
+from rare_tokens.ingest.ablation.changes import Pairs
+from rare_tokens.ingest.ablation.effects import FORMULAS, needs_log_p
 from rare_tokens.ingest.ablation.folded_head import FoldedHead
-from rare_tokens.ingest.ablation.moments import z_of_piece
-from rare_tokens.ingest.ablation.paths import AtTokens, Edits, OverVocabulary, Totals
+from rare_tokens.ingest.ablation.fused import fused_sums
+from rare_tokens.ingest.ablation.paths import Edits, ExactChange, OverVocabulary, Totals
+from rare_tokens.ingest.ablation.pieces import pieces_of_block
 from rare_tokens.ingest.ablation.unablated import Directions, Positions
 
-_CHANGES = 1 << 17  # values of δ at a time: they stay in a processor's cache
-_FUSED_CHANGES = 1 << 20  # where one pass makes them
-_GATHERED = 1 << 13  # rows of w and U at a time
-LOG2_E = 1.4426950408889634
+_CHANGES = 1 << 20  # values of δ at a time, where torch makes them
+_LOG2_E, _LN_2 = 1.4426950408889634, 0.6931471805599453
 
 
 def exact_effects(
@@ -27,87 +29,82 @@ def exact_effects(
     pairs: Pairs,
     effects: tuple[str, ...],
     directions: Directions | None,
+    *,
+    compiled: bool = True,
 ) -> dict[str, Tensor]:
     """Each effect of P pairs (float32), summed over the vocabulary piece by piece.
 
-    `w` is N x d, the (centred) output rows.
+    Args:
+        folded: the folded head.
+        positions: all B of the block.
+        w: N x d, the (centred) output rows.
+        pairs: P of them.
+        effects: by name.
+        directions: where an effect needs them.
+        compiled: by one compiled pass where there can be one, else by torch.
     """
-    target_m = _at_targets(w, folded.gather(positions.targets), pairs)
-    target_change = pairs.u * positions.target_z[pairs.t] + pairs.c * target_m
-    if effects == (LOSS,):
-        return {LOSS: _mean_growth(folded, positions, w, pairs, target_change).log1p()}
-    of = OverVocabulary(folded, pairs, positions, w, target_m, target_change, directions)
-    own = {name: count for name in effects if (count := FORMULAS[name].own_sums)}
-    sums = {name: tuple(torch.zeros_like(pairs.u) for _ in range(count)) for name, count in own.items()}
-    at_a_time = max(1, _CHANGES // folded.piece_size)
-    for ids, U, _ in folded.pieces():
-        z, m = positions.normed @ U.T, w @ U.T
-        log_p = folded.add_bias(ids, z) - positions.log_normaliser[:, None]
+    of = OverVocabulary(pairs, positions, w, directions)
+    changes = {name: FORMULAS[name].change(of) for name in effects if FORMULAS[name].has_own_change}
+    changes[LOSS] = ExactChange.of_loss(of, has_entropy=needs_log_p(effects))
+    use_compiled = compiled and w.device.type == "cpu" and kernel.is_available()
+    sums = (fused_sums if use_compiled else torch_sums)(folded, positions, w, pairs, changes, directions)
+    sums[LOSS][0] += pairs.rare_growth.nan_to_num(nan=0.0)
+    return {name: FORMULAS[name].exact(Totals(of, sums.get(name, sums[LOSS]), sums[LOSS][0])) for name in effects}
+
+
+def torch_sums(
+    folded: FoldedHead,
+    positions: Positions,
+    w: Tensor,
+    pairs: Pairs,
+    changes: dict[str, ExactChange],
+    directions: Directions | None,
+) -> dict[str, Tensor]:
+    """The sums of each change, `ExactChange.sums` x P.
+
+    Σ u z + c m is a weighted sum of rows of one table, m of the neurons, z of the positions, the axis, and ones for the
+    target's change: one pass over memory, and a second one for the power of two (a third of the price of expm1; what
+    cancels is within `rounding.FLOOR`).
+    """
+    sums = {name: torch.zeros(change.sums, len(pairs), device=w.device) for name, change in changes.items()}
+    in_full = pairs.rare_growth.isnan().nonzero()[:, 0]
+    everything = torch.arange(len(pairs), device=w.device)
+    base = positions.log_normaliser - positions.origin[0]
+    for piece in pieces_of_block(folded, positions):
+        m, z = w @ piece.U.T, piece.z.flatten(0, 1)
+        log_p = folded.add_bias(piece.ids, piece.z[0]) - base[:, None]
         p = log_p.exp()
-        for start in range(0, len(pairs), at_a_time):
-            few = slice(start, start + at_a_time)
-            t, u, c = pairs.t[few], pairs.u[few, None], pairs.c[few, None]
-            m_i = m.index_select(0, pairs.i[few])
-            change = (m_i * c).sub_(target_change[few, None]).addcmul_(z.index_select(0, t), u)
-            here = AtTokens(of, few, ids, p.index_select(0, t), m_i, change, change.expm1(), log_p)
-            for name in own:
-                for total, term in zip(sums[name], FORMULAS[name].terms(here), strict=True):
-                    total[few] += term
-    mean_growth = sums[LOSS][0]
-    return {name: FORMULAS[name].exact(Totals(of, sums.get(name, ()), mean_growth)) for name in effects}
+        axis = torch.zeros_like(m[:1]) if directions is None else directions.axis[None, piece.ids]
+        table = torch.cat([m, z, axis, torch.ones_like(axis)])
+        for few in (in_full if piece.is_rare else everything).split(max(1, _CHANGES // len(piece.ids))):
+            t = pairs.t[few]
+            for name, change in changes.items():
+                chosen, weights = _chosen(pairs, change, few, positions, len(w))
+                x = weighted_rows(table, chosen, weights)
+                growth = x.exp2() - 1
+                p_t = p[t]
+                sums[name][0, few] += vecdot(p_t, growth)
+                if change.has_entropy:
+                    sums[name][1, few] += vecdot(p_t * growth, log_p[t] + positions.entropy[t, None])
+                    sums[name][2, few] += vecdot(p_t * (growth + 1), x * _LN_2)
+    return sums
 
 
-def _at_targets(w: Tensor, target_rows: Tensor, pairs: Pairs) -> Tensor:
-    """m_{i,y} of P pairs, `target_rows` being U_y of the B positions' targets.
-
-    The working memory is reused: what is freed bit by bit between results that stay, the allocator does not return.
-    """
-    found = torch.empty_like(pairs.u)
-    scratch = w.new_empty(2, min(_GATHERED, len(found)), w.shape[1])
-    for start in range(0, len(found), _GATHERED):
-        few = slice(start, start + _GATHERED)
-        left, right = (some[: len(found[few])] for some in scratch)
-        torch.index_select(w, 0, pairs.i[few], out=left)
-        torch.index_select(target_rows, 0, pairs.t[few], out=right)
-        torch.sum(left.mul_(right), 1, out=found[few])
-    return found
-
-
-def _mean_growth(folded: FoldedHead, positions: Positions, w: Tensor, pairs: Pairs, target_change: Tensor) -> Tensor:
-    """Σ_v p_v (exp(δ_v − δ_y) − 1) of P pairs, for the loss alone.
-
-    c m + u z is a weighted sum of two rows of one table, m of the neurons and z of the positions: one pass over memory.
-    A power of two costs a third of expm1; what cancels is within `rounding.FLOOR`. (Adding log p to the exponent would
-    save two passes and lose 3e-7 nats.)
-    """
-    N, B = len(w), len(positions.normed)
-    last = torch.full_like(pairs.i, N + 2 * B)  # a row of ones, which the target's change is a multiple of
-    chosen = torch.stack((pairs.i, N + pairs.t, last), dim=1).int()
-    weights = torch.stack((pairs.c, pairs.u, -target_change), dim=1) * LOG2_E
-    total = torch.zeros_like(pairs.u)
-    at_a_time = max(1, _FUSED_CHANGES // folded.piece_size)
-    scratch = w.new_empty((N + 2 * B + 1) * folded.piece_size)
-    gathered = w.new_empty(at_a_time * folded.piece_size)
-    done = 0
-    for ids, U, _ in folded.pieces():
-        K = len(ids)
-        table = scratch[: (N + 2 * B + 1) * K].view(-1, K)
-        m, z, p, ones = table.split((N, B, B, 1))
-        ones.fill_(1)
-        torch.mm(w, U.T, out=m)
-        kept = z_of_piece(positions.kept_z, B, done, K)
-        done += K
-        if kept is None or positions.origin is None:
-            torch.mm(positions.normed, U.T, out=z)
-        else:
-            torch.add(kept, positions.origin[:, None], out=z)
-        torch.sub(folded.add_bias(ids, z), positions.log_normaliser[:, None], out=p).exp_()
-        for start in range(0, len(pairs), at_a_time):
-            few = slice(start, start + at_a_time)
-            growth = weighted_rows(table, chosen[few], weights[few]).exp2_().sub_(1)
-            p_t = gathered[: growth.numel()].view_as(growth)
-            total[few] += torch.index_select(p, 0, pairs.t[few], out=p_t).mul_(growth).sum(1)
-    return total
+def _chosen(
+    pairs: Pairs, change: ExactChange, few: Tensor, positions: Positions, neurons: int
+) -> tuple[Tensor, Tensor]:
+    """Row numbers in the table and their weights (times log2 e) for some pairs of a change, each p x (F + 3)."""
+    t, i = pairs.t[few].long(), pairs.i[few].long()
+    F, B, _ = positions.rows.shape
+    rows, weights, shift = [i], [change.c[few]], change.target[few].clone()
+    for f, u in enumerate(change.u):
+        rows.append(neurons + f * B + t)
+        weights.append(u[few])
+        shift -= u[few] * positions.origin[f, t]
+    axis = neurons + F * B
+    rows += [torch.full_like(i, axis), torch.full_like(i, axis + 1)]
+    weights += [torch.zeros_like(shift) if change.axis is None else change.axis[few], -shift]
+    return torch.stack(rows, dim=1).int(), torch.stack(weights, dim=1) * _LOG2_E
 
 
 def weighted_rows(table: Tensor, chosen: Tensor, weights: Tensor, fused: bool = True) -> Tensor:
@@ -127,10 +124,13 @@ def float64_effects(
 ) -> dict[str, Tensor]:
     """The effects of P edits that float32 cannot hold, from the edited residuals in float64: O(d V) per pair.
 
-    `x` and `edited` are P x d (centred for LayerNorm), before the norm.
+    `x` and `edited` are P x d (centred for LayerNorm), before the norm. Equal rows of `x` next to each other are
+    unembedded once.
     """
     scale, new_scale = (folded.head.norm.scale_of_centred(value) for value in (x, edited))
-    before = Positions.of(folded, x / scale, targets)
+    normed = torch.cat([x / scale, targets[:, None].to(x)], dim=1)
+    distinct, which = torch.unique_consecutive(normed, dim=0, return_inverse=True)
+    before = Positions.of(folded, distinct[:, :-1], distinct[:, -1].long())[which]
     after = Positions.of(folded, edited / new_scale, targets)
     edits = Edits(folded, before, after, edited, scale, directions)
     return {name: FORMULAS[name].float64(edits) for name in effects}

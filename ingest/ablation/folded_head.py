@@ -10,7 +10,7 @@ from torch import Tensor
 from rare_tokens.ingest.model.head import Head
 
 _ALIGNED = 64  # pieces are multiples of this where possible: products into aligned rows are a third faster
-TOP, COMMON, RARE = range(3)  # tiers of the vocabulary, by the typical prediction
+COMMON, RARE = range(2)  # tiers of the vocabulary, by the typical prediction
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,7 @@ class FoldedHead:
     centre: Tensor  # d, float64
     bias: Tensor | None  # b = W_U β + b_U less its mean: V, float64; None where it is zero
     order: Tensor  # V token ids, the common ones first
-    top: int  # how many of them count as top tokens
-    common: int  # how many as common ones, the top ones among them
+    common: int  # how many of them count as common
     device: torch.device
     piece_size: int  # tokens in a piece of the vocabulary, at most
 
@@ -49,8 +48,8 @@ class FoldedHead:
         return folded.to(dtype).to(self.device)
 
     def pieces(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Yield (K token ids, their rows of U, their tier: `TOP`, `COMMON`, `RARE`) in order; K ≤ `piece_size`."""
-        bounds = (0, self.top, self.common, self.vocabulary)
+        """Yield (K token ids, their rows of U, their tier: `COMMON`, `RARE`) in order; K ≤ `piece_size`."""
+        bounds = (0, self.common, self.vocabulary)
         for tier, (first, last) in enumerate(itertools.pairwise(bounds)):
             tokens = last - first
             size = -(-tokens // max(1, -(-tokens // self.piece_size)))
@@ -73,16 +72,15 @@ class FoldedHead:
         bias = None if self.bias is None else self.bias.to(device)
         return replace(self, device=device, order=self.order.to(device), bias=bias)
 
-    def ordered_by(self, probability: Tensor, top_mass: float, common_mass: float) -> "FoldedHead":
+    def ordered_by(self, probability: Tensor, common_mass: float) -> "FoldedHead":
         """The same head with its tokens ordered by V typical probabilities, and U centred by them.
 
-        The top tokens are the fewest that hold `top_mass` of the probability, the common ones (the top ones among
-        them) the fewest that hold `common_mass`.
+        The common tokens are the fewest that hold `common_mass` of the probability.
         """
         probability = probability.double().cpu()
         order = probability.argsort(descending=True, stable=True)
         mass = probability[order].cumsum(0) / probability.sum()
-        top, common = (min(int((mass < share).sum()) + 1, self.vocabulary) for share in (top_mass, common_mass))
+        common = min(int((mass < common_mass).sum()) + 1, self.vocabulary)
         shift = torch.zeros(self.width, dtype=torch.float64)
         for ids, U, _ in self.pieces():
             shift += (probability[ids.cpu()].float().to(self.device) @ U).double().cpu() / float(probability.sum())
@@ -90,8 +88,7 @@ class FoldedHead:
             self,
             centre=self.centre + shift.to(self.centre.device),
             order=order.to(self.device),
-            top=top,
-            common=max(top, common),
+            common=common,
         )
 
 
@@ -116,7 +113,6 @@ def fold(head: Head, device: torch.device, piece_size: int) -> FoldedHead:
         centre.to(place),
         (bias.float() if device.type == "mps" else bias).to(device) if bool(bias.any()) else None,
         torch.arange(V, device=device),
-        0,
         V,
         device,
         piece_size,

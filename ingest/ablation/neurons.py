@@ -42,8 +42,10 @@ def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArr
         counts: V, how often each token id occurs in the run's frequency source; 0 for padding rows.
     """
     head, w_out = structure.head, structure.w_out.float()
-    w_out = w_out.cpu() if w_out.device.type == "mps" else w_out  # which has no float64
-    centred = head.norm.centre(w_out)
+    written = structure.written_rows.float()
+    if w_out.device.type == "mps":  # which has no float64
+        w_out, written = w_out.cpu(), written.cpu()
+    centred = head.norm.centre(written)
     log_frequency = log_unigram(torch.from_numpy(counts).to(w_out.device))
     lens = _LogitLens(centred, log_frequency)
     gram = torch.zeros(w_out.shape[1], w_out.shape[1], dtype=torch.float64, device=w_out.device)

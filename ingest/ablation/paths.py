@@ -1,9 +1,9 @@
 """What each path that a pair may take provides to the effects' formulas (`effects.Formula`).
 
-Expansion                 the series: moments of δ at b positions and N neurons
-OverVocabulary, AtTokens  P pairs over the whole vocabulary
-Edits                     the model before and after P edits, in float64
-Prediction                logits of the model itself, run again: the dense path
+Expansion                    the series: moments of δ at b positions and N neurons
+OverVocabulary, ExactChange  P pairs over the whole vocabulary
+Edits                        the model before and after P edits, in float64
+Prediction                   logits of the model itself, run again: the dense path
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from functools import cached_property
 
 from torch import Tensor
 
-from rare_tokens.ingest.ablation.entropy_and_frequency import MixedMoments
-from rare_tokens.ingest.ablation.factors import Factors, Pairs
+from rare_tokens.ingest.ablation.changes import Change, Factors, Pairs
+from rare_tokens.ingest.ablation.entropy import LogPMoments
 from rare_tokens.ingest.ablation.folded_head import FoldedHead
-from rare_tokens.ingest.ablation.series import Estimate, Series
-from rare_tokens.ingest.ablation.sums import AlongSums, Sums
+from rare_tokens.ingest.ablation.series import CentralMoments, Estimate, Series
+from rare_tokens.ingest.ablation.sums import Sums
 from rare_tokens.ingest.ablation.unablated import Directions, Positions
 from rare_tokens.ingest.ablation.unigram import Unigram
 
@@ -24,91 +24,105 @@ from rare_tokens.ingest.ablation.unigram import Unigram
 class Expansion:
     """The series of δ at b positions and N neurons, and what else an effect's series may be made of."""
 
-    folded: FoldedHead
-    series: Series
-    factors: Factors
     sums: Sums  # of all B positions
     at: slice  # b of them
+    moments: CentralMoments
+    factors: Factors
+    size: Tensor  # b x N, how far an edit moves the normed residual
     w: Tensor  # N x d
     positions: Positions  # the b positions
     target_rows: Tensor  # b x d, U_y
     directions: Directions | None
 
     @cached_property
+    def series(self) -> Series:
+        """That of δ."""
+        return self.series_of(self.factors.change)
+
+    @cached_property
     def loss(self) -> Estimate:
         """Δ loss."""
         return self.series.loss()
 
-    def mixed(self, along: AlongSums | None) -> MixedMoments:
-        """Moments of δ with the function of the token that `along` is about."""
-        assert along is not None
-        return MixedMoments(self.sums, along, self.at, self.w, self.series.moments)
+    @cached_property
+    def log_p(self) -> LogPMoments:
+        """Moments with the log-probability."""
+        return LogPMoments(self.sums, self.at, self.w, self.moments)
+
+    def series_of(self, change: Change) -> Series:
+        """That of another change of the logits."""
+        return Series(self.moments, change, self.size)
 
     def change_along(self, row: Tensor) -> Tensor:
         """Σ_v f_v δ_v, b x N, where `row` is Σ_v f_v U_v (d)."""
-        return self.factors.u * (self.positions.normed @ row)[:, None] + self.factors.c * (self.w @ row)
+        change, total = self.factors.change, self.factors.change.c * (self.w @ row)
+        for u, rows in zip(change.u, self.positions.rows, strict=True):
+            total += u * (rows @ row)[:, None]
+        return total
 
 
 @dataclass(frozen=True)
 class OverVocabulary:
     """P pairs over the whole vocabulary: what does not depend on the token, P each."""
 
-    folded: FoldedHead
     pairs: Pairs
     positions: Positions  # all B
     w: Tensor  # N x d
-    target_m: Tensor  # m_{i,y}
-    target_change: Tensor  # δ_y
     directions: Directions | None
+
+    def at_target(self, change: Change) -> Tensor:
+        """δ_y of a change."""
+        total = change.c * self.pairs.target_m
+        for u, z in zip(change.u, self.positions.target_z, strict=True):
+            total += u * z[self.pairs.t]
+        return total
+
+    @cached_property
+    def target_change(self) -> Tensor:
+        """δ_y."""
+        return self.at_target(self.pairs.change)
 
     def change_along(self, row: Tensor) -> Tensor:
         """Σ_v f_v δ_v of each pair, where `row` is Σ_v f_v U_v (d)."""
         pairs = self.pairs
-        return pairs.u * (self.positions.normed @ row)[pairs.t] + pairs.c * (self.w @ row)[pairs.i]
-
-    @cached_property
-    def projection(self) -> Tensor:
-        """φ, the change of the logits' projection on the log-unigram axis."""
-        assert self.directions is not None
-        return self.change_along(self.directions.axis_row)
-
-    @cached_property
-    def frozen_target_change(self) -> Tensor:
-        """δ_y with that projection frozen: δ_y − φ f_y."""
-        assert self.directions is not None
-        return self.target_change - self.projection * self.directions.axis[self.positions.targets[self.pairs.t]]
+        total = pairs.change.c * (self.w @ row)[pairs.i]
+        for u, rows in zip(pairs.change.u, self.positions.rows, strict=True):
+            total += u * (rows @ row)[pairs.t]
+        return total
 
 
 @dataclass(frozen=True)
-class AtTokens:
-    """Some of the P pairs at K tokens of the vocabulary, p x K each unless said otherwise; read only."""
+class ExactChange:
+    """A change of the logits of P pairs, to be summed over the vocabulary.
 
-    of: OverVocabulary
-    few: slice  # which of the pairs
-    ids: Tensor  # K
-    p: Tensor  # p_v
-    m: Tensor  # m_v
-    change: Tensor  # δ_v − δ_y
-    growth: Tensor  # exp(δ_v − δ_y) − 1
-    all_log_p: Tensor  # log p_v at all B positions, B x K
+    The sums are of p (e^(δ−δ_y) − 1) and, for the entropy, of the same times (log p + entropy) and of p e^(δ−δ_y)
+    (δ − δ_y).
+    """
 
-    def column(self, values: Tensor) -> Tensor:
-        """Values of all P pairs, as a column of those here: p x 1."""
-        return values[self.few, None]
+    u: Tensor  # F x P
+    c: Tensor  # P
+    axis: Tensor | None  # P, the factor of the log-unigram axis
+    target: Tensor  # P, δ_y
+    has_entropy: bool = False
 
-    def centred_log_p(self) -> Tensor:
-        """L̃: log p_v less its mean under p."""
-        t = self.of.pairs.t[self.few]
-        return self.all_log_p.index_select(0, t).add_(self.of.positions.entropy[t, None])
+    @staticmethod
+    def of_loss(of: OverVocabulary, *, has_entropy: bool) -> "ExactChange":
+        """δ itself."""
+        return ExactChange(of.pairs.change.u, of.pairs.change.c, None, of.target_change, has_entropy)
+
+    @property
+    def sums(self) -> int:
+        """How many sums it takes."""
+        return 3 if self.has_entropy else 1
 
 
 @dataclass(frozen=True)
 class Totals:
-    """P pairs' sums over the vocabulary, P each."""
+    """P pairs' sums over the vocabulary."""
 
     of: OverVocabulary
-    term_sums: tuple[Tensor, ...]  # of the effect's own terms
-    mean_growth: Tensor  # Σ_v p_v (exp(δ_v − δ_y) − 1)
+    sums: Tensor  # `ExactChange.sums` x P, of the effect's own change (of δ where it has none)
+    mean_growth: Tensor  # P: Σ_v p_v (exp(δ_v − δ_y) − 1)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, log_softmax
 
-from rare_tokens.ingest.model.head import ROWS, Head
+from rare_tokens.ingest.model.head import ROWS, Head, PostNorm
 
 VALUES = 1 << 23  # logits held at a time: 64 MB
 
@@ -24,6 +24,7 @@ def reference_effects(
     pairs: Tensor,
     *,
     unigram_counts: Tensor | None = None,
+    post_norm: PostNorm | None = None,
 ) -> dict[str, Tensor]:
     """Every effect for some (position, neuron) pairs, in float64 on the CPU (docs/definitions.md, "Neuron effect").
 
@@ -36,6 +37,7 @@ def reference_effects(
         targets: B, token ids.
         pairs: P x 2, (position in the block, neuron).
         unigram_counts: V, how often each token occurs; without it ``kl`` and ``frequency`` are left out.
+        post_norm: the norm between the MLP's output and the residual stream, where there is one.
 
     Returns:
         P float64 values in nats for each of ``loss``, ``direct``, ``entropy`` and, with counts, ``kl``, ``frequency``.
@@ -48,8 +50,21 @@ def reference_effects(
         x = _float64(residual, t)
         n = activations[t.to(activations.device), i.to(activations.device)].cpu().double()
         edit = (reference.cpu().double()[i] - n)[:, None] * _float64(w_out, i)
+        if post_norm is not None:
+            output = _float64(activations, t) @ w_out.cpu().double()
+            output = output if post_norm.bias is None else output + post_norm.bias.cpu().double()
+            edit = _normed(post_norm, output + edit) - _normed(post_norm, output)
         found.append(_effects(final, x, x + edit, targets.cpu()[t], unigram))
     return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+
+def _normed(post_norm: PostNorm, output: Tensor) -> Tensor:
+    """The norm after the MLP, P x d in float64."""
+    norm = post_norm.norm
+    gain, bias = norm.gain.cpu().double(), 0.0 if norm.bias is None else norm.bias.cpu().double()
+    if norm.centred:
+        output = output - output.mean(1, keepdim=True)
+    return gain * output / (output.square().mean(1, keepdim=True) + norm.eps).sqrt() + bias
 
 
 class _FinalStep:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation.factors import Pairs
+from rare_tokens.ingest.ablation.changes import Pairs
 
 # The tolerance: |error| ≤ absolute + RELATIVE_TOLERANCE · |effect|. The smallest absolute term is what float32 can
 # hold of a loss difference of order 1; below it no error can be promised.
@@ -58,35 +58,45 @@ class Sizes:
     target_length: Tensor  # ‖U_y‖
     focus: Tensor  # (Σ p²)^½: independent errors of the logits average out by this factor
 
-    def rounding(self, size: Tensor, spread: Tensor, width: int) -> Tensor:
-        """Error of Δ loss in nats, besides `RELATIVE_ROUNDING`.
+    def target_rounding(self, size: Tensor) -> Tensor:
+        """Error of δ_y where it is found in float32 from a residual that moves by `size`."""
+        return size * self.target_length * (ROUNDINGS * FLOAT32)
+
+    def rounding(self, size: Tensor, spread: Tensor, width: int, target: Tensor) -> Tensor:
+        """Error of Δ loss in nats, besides `RELATIVE_ROUNDING`; `target` is that of δ_y.
 
         The edit moves the normed residual by `size` and the logits by about `spread`; `width` is d.
         """
         edited_focus = (self.focus * (2 * spread).exp()).clamp_max(1)
-        error = size * (self.target_length + edited_focus * self.row_length)
-        error += edited_focus * spread * (width**0.5 * self.row_length)
-        return error * (ROUNDINGS * FLOAT32) + FLOOR
+        error = edited_focus * self.row_length * (size + spread * width**0.5)
+        return error * (ROUNDINGS * FLOAT32) + target + FLOOR
 
 
 @dataclass(frozen=True)
 class Spans:
     """Largest less smallest value over the vocabulary."""
 
-    z: Tensor  # of z at each of B positions
-    m: Tensor  # of m of each of N neurons
+    z: Tensor  # F x B: of each function at each position
+    m: Tensor  # N: of m of each neuron
 
 
-def exact_rounding(width: int, sizes: Sizes, spans: Spans, w_norm: Tensor, pairs: Pairs) -> Tensor:
+def exact_rounding(width: int, sizes: Sizes, spans: Spans, pairs: Pairs, target_z: Tensor) -> Tensor:
     """What float32 rounding can do to each pair's Δ loss over the whole vocabulary, nats; inf if exp(δ) may overflow.
 
-    `width` is d, `sizes` are for all B positions, `w_norm` holds the N norms ‖w_i‖. No |δ_v − δ_y| exceeds |u| times
-    the span of z plus |c| times that of m.
+    Args:
+        width: d.
+        sizes: for all B positions.
+        spans: as the sums have seen them. No |δ_v − δ_y| exceeds Σ_f |u_f| times the span of z_f plus |c| times that
+            of m.
+        pairs: P of them.
+        target_z: F x B, the functions at the targets; they and `pairs.target_m` come from float64.
     """
-    t, i = pairs.t, pairs.i
-    largest_c = torch.maximum(pairs.c.abs(), pairs.frozen_c.abs())
-    size = largest_c * w_norm[i] + pairs.u.abs() * width**0.5
-    exponent = pairs.u.abs() * spans.z[t] + largest_c * spans.m[i]
+    t, i, change = pairs.t, pairs.i, pairs.change
+    exponent = torch.maximum(change.c.abs(), pairs.direct.c.abs()) * spans.m[i]
+    target = (change.c * pairs.target_m).abs()
+    for f, u in enumerate(change.u):
+        exponent += torch.maximum(u.abs(), pairs.direct.u[f].abs()) * spans.z[f, t]
+        target += (u * target_z[f, t]).abs()
     here = Sizes(sizes.row_length[t], sizes.target_length[t], sizes.focus[t])
-    rounding = here.rounding(size, size * here.row_length / width**0.5, width)
+    rounding = here.rounding(pairs.size, pairs.spread, width, FLOAT32 * target)
     return torch.where(exponent <= LARGEST_EXPONENT, rounding, torch.inf)

@@ -149,6 +149,7 @@ def _numeric_error(
         torch.from_numpy(subject.captured.activations[positions]).to(device),
         torch.from_numpy(targets).to(device),
         torch.stack([torch.arange(len(positions)), torch.from_numpy(neurons.astype(np.int64))], dim=1).to(device),
+        post_norm=subject.structure.post_norm,
     )["loss"].numpy()
     return float((np.abs(stored - truth) / (subject.tolerance + RELATIVE_TOLERANCE * np.abs(truth))).max())
 

@@ -1,6 +1,7 @@
 """The sums over the vocabulary that `moments.accumulate` makes, with weights e_v ∝ p_v.
 
-T positions are handled B at a time; N neurons, d the width. Tiers are parts of the vocabulary (`folded_head`).
+T positions are handled B at a time; N neurons, d the width, F functions of the token (`changes`). Tiers are the two
+parts of the vocabulary (`folded_head`).
 """
 
 from dataclasses import dataclass
@@ -14,104 +15,113 @@ from rare_tokens.ingest.ablation.rounding import Spans
 
 @dataclass
 class TierSums:
-    """Sums over one or two tiers of the vocabulary; z is counted from the position's `Sums.origin`."""
+    """Sums over one tier of the vocabulary; z_f is counted from the position's `Sums.origin`."""
 
-    z_powers: Tensor  # 5 x B: Σ e z^k, k = 0 … 4
+    mass: Tensor  # B: Σ e
+    z: Tensor  # F x B: Σ e z_f
+    zz: Tensor  # F x F x B: Σ e z_f z_g
     row: Tensor  # B x d: Σ e U_v
-    z_row: Tensor  # B x d: Σ e z U_v
+    z_row: Tensor  # F x B x d: Σ e z_f U_v
     m2: Tensor  # B x N: Σ e m²
-    m3: Tensor  # B x N: Σ e m³
-    m4: Tensor  # B x N: Σ e m⁴ over the common tokens; over the rare ones a bound from above
-    z_range: Tensor  # 2 x B: smallest and largest z
+    z_range: Tensor  # 2 x F x B: smallest and largest z_f
     m_range: Tensor  # 2 x N: smallest and largest m
 
     @staticmethod
-    def empty(B: int, N: int, d: int, device: torch.device) -> "TierSums":
+    def empty(F: int, B: int, N: int, d: int, device: torch.device) -> "TierSums":
         """No token yet."""
-        m2, m3, m4 = (torch.zeros(B, N, device=device) for _ in range(3))
         return TierSums(
-            torch.zeros(5, B, device=device),
+            torch.zeros(B, device=device),
+            torch.zeros(F, B, device=device),
+            torch.zeros(F, F, B, device=device),
             torch.zeros(B, d, device=device),
-            torch.zeros(B, d, device=device),
-            m2,
-            m3,
-            m4,
-            _no_range(B, device),
-            _no_range(N, device),
+            torch.zeros(F, B, d, device=device),
+            torch.zeros(B, N, device=device),
+            no_range((F, B), device),
+            no_range((N,), device),
         )
+
+    def rescale(self, at: slice, factor: Tensor) -> None:
+        """Multiply all weights e of the positions `at` by their factors."""
+        for of_position in (self.mass, self.z, self.zz):
+            of_position[..., at] *= factor
+        for of_row in (self.row, self.z_row, self.m2):
+            of_row[..., at, :] *= factor[:, None]
 
 
 @dataclass
 class AlongSums:
-    """Sums that involve a further function a_v of the token: the log-probability, or the log-unigram axis."""
+    """Sums that involve the log-probability a_v as well."""
 
-    scalar: Tensor  # 7 x B: Σ e (a, a z, a z², a², a² z, a³, a⁴)
+    a: Tensor  # B: Σ e a
+    aa: Tensor  # B: Σ e a²
+    az: Tensor  # F x B: Σ e a z_f
+    azz: Tensor  # F x F x B: Σ e a z_f z_g
     row: Tensor  # B x d: Σ e a U_v
-    z_row: Tensor  # B x d: Σ e a z U_v
-    a_row: Tensor  # B x d: Σ e a² U_v
+    z_row: Tensor  # F x B x d: Σ e a z_f U_v
     m2: Tensor  # B x N: Σ e a m²
     range: Tensor  # 2 x B: smallest and largest a
 
     @staticmethod
-    def empty(B: int, N: int, d: int, device: torch.device) -> "AlongSums":
+    def empty(F: int, B: int, N: int, d: int, device: torch.device) -> "AlongSums":
         """No token yet."""
-        row, z_row, a_row = torch.zeros(3, B, d, device=device).unbind(0)
-        scalar, m2 = torch.zeros(7, B, device=device), torch.zeros(B, N, device=device)
-        return AlongSums(scalar, row, z_row, a_row, m2, _no_range(B, device))
+        return AlongSums(
+            torch.zeros(B, device=device),
+            torch.zeros(B, device=device),
+            torch.zeros(F, B, device=device),
+            torch.zeros(F, F, B, device=device),
+            torch.zeros(B, d, device=device),
+            torch.zeros(F, B, d, device=device),
+            torch.zeros(B, N, device=device),
+            no_range((B,), device),
+        )
+
+    def rescale(self, at: slice, factor: Tensor) -> None:
+        """As `TierSums.rescale`."""
+        for of_position in (self.a, self.aa, self.az, self.azz):
+            of_position[..., at] *= factor
+        for of_row in (self.row, self.z_row, self.m2):
+            of_row[..., at, :] *= factor[:, None]
 
 
 @dataclass
 class Sums:
     """All sums of a block of B positions; divide by `weight` for expectations."""
 
-    common: TierSums  # over the top and the common tokens
+    common: TierSums
     rare: TierSums
-    top_m2: Tensor  # B x N: Σ e m² over the top tokens
-    top_m4: Tensor  # B x N: Σ e m⁴ over the top tokens
-    zm2: Tensor  # B x N: Σ e z m²
-    zz_row: Tensor  # B x d: Σ e z² U_v over the common tokens
-    origin: Tensor  # B: what z is counted from
+    origin: Tensor  # F x B: what the z_f are counted from
     pivot: Tensor  # B: e_v = exp(logit_v − pivot)
     logit: Tensor  # B: Σ e logit, of logits counted from the pivot
     length: Tensor  # B: Σ e ‖U_v‖
     squares: Tensor  # B: Σ e²
     log_p_origin: Tensor  # B
     along_log_p: AlongSums | None  # a = logit less `log_p_origin`
-    along_axis: AlongSums | None  # a = log-unigram axis
-    kept_z: Tensor | None  # B·V: z less the origin, piece after piece of the vocabulary, B x K each; if kept
+    kept_z: Tensor | None  # F·B·V: z_f less the origin, piece after piece of the vocabulary, F x B x K each; if kept
 
     @staticmethod
-    def empty(B: int, N: int, d: int, device: torch.device, *, log_p: bool, axis: bool, kept: int) -> "Sums":
-        """No token yet; `log_p` and `axis` ask for the sums along these, `kept` is how many tokens' z are kept."""
-        common, rare = TierSums.empty(B, N, d, device), TierSums.empty(B, N, d, device)
-        top_m2, top_m4, zm2 = (torch.zeros(B, N, device=device) for _ in range(3))
-        zz_row = torch.zeros(B, d, device=device)
-        origin, pivot, logit, length, squares, log_p_origin = torch.zeros(6, B, device=device).unbind(0)
+    def empty(F: int, B: int, N: int, d: int, device: torch.device, *, log_p: bool, kept: int) -> "Sums":
+        """No token yet; `log_p` asks for the sums along it, `kept` is how many values of z are kept."""
+        pivot, logit, length, squares, log_p_origin = torch.zeros(5, B, device=device).unbind(0)
         return Sums(
-            common,
-            rare,
-            top_m2,
-            top_m4,
-            zm2,
-            zz_row,
-            origin,
+            TierSums.empty(F, B, N, d, device),
+            TierSums.empty(F, B, N, d, device),
+            torch.zeros(F, B, device=device),
             pivot,
             logit,
             length,
             squares,
             log_p_origin,
-            AlongSums.empty(B, N, d, device) if log_p else None,
-            AlongSums.empty(B, N, d, device) if axis else None,
-            torch.empty(B * kept, device=device) if kept else None,
+            AlongSums.empty(F, B, N, d, device) if log_p else None,
+            torch.empty(kept, device=device) if kept else None,
         )
 
     @property
     def weight(self) -> Tensor:
         """B: Σ_v e_v."""
-        return self.common.z_powers[0] + self.rare.z_powers[0]
+        return self.common.mass + self.rare.mass
 
     def spans(self) -> Spans:
-        """How far z and m reach over the whole vocabulary."""
+        """How far the z_f and m reach over the whole vocabulary."""
         z, m = (
             torch.maximum(common[1], rare[1]) - torch.minimum(common[0], rare[0])
             for common, rare in ((self.common.z_range, self.rare.z_range), (self.common.m_range, self.rare.m_range))
@@ -124,18 +134,20 @@ class Sums:
 
     def rescale(self, at: slice, factor: Tensor) -> None:
         """Multiply all weights e of the positions `at` by their factors."""
-        along = [one for one in (self.along_log_p, self.along_axis) if one is not None]
-        self.squares[at] *= factor  # and below once more: they are of e²
-        of_position = (self.common.z_powers, self.rare.z_powers, self.logit, self.length, self.squares)
-        for value in (*of_position, *(one.scalar for one in along)):
-            value[..., at] *= factor
-        rows = [value for one in (self.common, self.rare) for value in (one.row, one.z_row)]
-        pairs = [value for one in (self.common, self.rare) for value in (one.m2, one.m3, one.m4)]
-        further = [value for one in along for value in (one.row, one.z_row, one.a_row, one.m2)]
-        for value in (*rows, *pairs, *further, self.top_m2, self.top_m4, self.zm2, self.zz_row):
-            value[at] *= factor[:, None]
+        for sums in (self.common, self.rare, self.along_log_p):
+            if sums is not None:
+                sums.rescale(at, factor)
+        for value in (self.logit, self.length, self.squares, self.squares):  # the squares are of e²
+            value[at] *= factor
 
 
-def _no_range(count: int, device: torch.device) -> Tensor:
-    """2 x count: the smallest and largest of no values."""
-    return torch.tensor([torch.inf, -torch.inf], device=device)[:, None].repeat(1, count)
+def no_range(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """2 x …: the smallest and largest of no values."""
+    ends = torch.tensor([torch.inf, -torch.inf], device=device)
+    return ends.view(2, *(1 for _ in shape)).repeat(1, *shape)
+
+
+def widen(ends: Tensor, smallest: Tensor, largest: Tensor) -> None:
+    """Let a range (2 x …) take in further values."""
+    torch.minimum(ends[0], smallest, out=ends[0])
+    torch.maximum(ends[1], largest, out=ends[1])

@@ -13,19 +13,31 @@ from rare_tokens.ingest.ablation.unigram import Unigram
 class Positions:
     """The unablated model at B positions."""
 
-    normed: Tensor  # x / σ0, B x d
+    rows: Tensor  # F x B x d: z_f = U rows_f (`edits`); the first is x / σ0
     targets: Tensor  # y, B
     log_normaliser: Tensor  # log Σ_v exp(z_v + b_v), B
-    target_z: Tensor  # z_y, B
+    target_z: Tensor  # F x B: the z_f at the target
     loss: Tensor  # B, nats
     entropy: Tensor  # B, nats
-    origin: Tensor | None = None  # B: what the kept z are counted from
-    kept_z: Tensor | None = None  # B·V, as `Sums.kept_z`
+    origin: Tensor  # F x B: what z in pieces is counted from
+    kept_z: Tensor | None = None  # as `Sums.kept_z`
 
-    def select(self, some: slice) -> "Positions":
+    @property
+    def normed(self) -> Tensor:
+        """x / σ0, B x d."""
+        return self.rows[0]
+
+    def __getitem__(self, some: slice | Tensor) -> "Positions":
         """Some of the positions, without their z."""
-        values = (self.normed, self.targets, self.log_normaliser, self.target_z, self.loss, self.entropy)
-        return Positions(*(value[some] for value in values))
+        return Positions(
+            self.rows[:, some],
+            self.targets[some],
+            self.log_normaliser[some],
+            self.target_z[:, some],
+            self.loss[some],
+            self.entropy[some],
+            self.origin[:, some],
+        )
 
     @staticmethod
     def of(
@@ -53,7 +65,8 @@ class Positions:
         target_logit = folded.add_bias(targets, target_z)
         if offset is not None:
             target_logit = target_logit + offset.gather(1, targets[:, None])[:, 0]
-        return Positions(normed, targets, total, target_z, total - target_logit, total - expected)
+        rows, z = normed[None], target_z[None]
+        return Positions(rows, targets, total, z, total - target_logit, total - expected, torch.zeros_like(z))
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,19 @@ class Head:
             raise UserError(f"The final norm's eps is {self.norm.eps}; it must be zero or a positive number.")
 
 
+@dataclass(frozen=True)
+class PostNorm:
+    """A norm between the MLP's output projection and the residual stream, as in Gemma 3 and OLMo 2 and 3."""
+
+    norm: NormForm
+    bias: Tensor | None  # of the output projection, d
+
+    def added(self, activations: Tensor, w_out: Tensor) -> Tensor:
+        """What the MLP adds to the residual stream, … x d, from activations (… x N) and output rows (N x d)."""
+        output = activations @ w_out
+        return self.norm(output if self.bias is None else output + self.bias.to(output))
+
+
 def require_matrix(name: str, value: Tensor) -> tuple[int, int]:
     """Shape of a matrix that has rows and columns; UserError otherwise."""
     if value.ndim != 2 or 0 in value.shape:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.model.head import ROWS, Head
+from rare_tokens.ingest.model.head import ROWS, Head, PostNorm
 from rare_tokens.ingest.model.mlp import Mlp, decoder_blocks, layer_index, linear_weight, mlp_modules, refused
 from rare_tokens.ingest.model.norms import may_be_norm, norm_form
 from rare_tokens.ingest.model.reading import reading
@@ -51,6 +51,7 @@ class Structure:
         w_in: input weights, N × d; the gate's where the MLP is gated.
         w_up: N × d where the MLP is gated, else None.
         head: final norm and unembedding as tensors; a factor on the logits is folded into its gain.
+        post_norm: the norm between the output projection and the residual stream, where that is all there is.
         between: what else lies between the MLP and the loss, in words. Empty: the ablation by moments holds; else
             what lies there is run again (the dense path).
     """
@@ -63,12 +64,34 @@ class Structure:
     w_in: Tensor
     w_up: Tensor | None
     head: Head
+    post_norm: PostNorm | None = None
     between: tuple[str, ...] = ()
 
     @property
     def neurons(self) -> int:
         """N, the width of the MLP."""
         return self.w_out.shape[0]
+
+    @property
+    def written_rows(self) -> Tensor:
+        """w_i as they reach the residual stream, up to a factor per position: N × d, the gain of a norm included."""
+        if self.post_norm is None:
+            return self.w_out
+        rows = self.post_norm.norm.centre(self.w_out.float())
+        return rows * self.post_norm.norm.gain.to(rows)
+
+    def moved(self, residual: Tensor, activations: Tensor, shift: Tensor, neurons: Tensor) -> Tensor:
+        """The residual stream (P × d) after the activations (P × N) of some neurons (k) move by `shift` (P × k).
+
+        In the dtype of `residual`.
+        """
+        rows = self.w_out.to(residual)
+        change = shift @ rows[neurons]
+        if self.post_norm is None:
+            return residual + change
+        output = activations @ rows
+        output = output if self.post_norm.bias is None else output + self.post_norm.bias.to(output)
+        return residual + self.post_norm.norm(output + change) - self.post_norm.norm(output)
 
     @property
     def vocabulary_size(self) -> int:
@@ -102,7 +125,11 @@ def find_structure(model: PreTrainedModel, layer: int = -1) -> Structure:
     if index < depth - 1:
         between.append(f"layer {index} of {depth} is below the last")
     elif not _is_added(model, found, probe):
-        between.append("its MLP does not reach the final norm by plain addition (a norm after it)")
+        post_norm = _post_norm(found, probe)
+        found = replace(found, post_norm=post_norm)
+        if post_norm is None or not _is_added(model, found, probe):
+            found = replace(found, post_norm=None)
+            between.append("its MLP does not reach the final norm by addition, plain or after one norm")
     if mapped:
         between.append("its logits are soft-capped after the unembedding")
     return replace(found, between=tuple(between))
@@ -241,10 +268,26 @@ def _with_scale(model: nn.Module, head: Head, unembedding: nn.Linear, probe: _Pr
     return replace(head, norm=norm, logit_bias=biases[1]), False
 
 
-def _is_added(model: PreTrainedModel, found: Structure, probe: _Probe) -> bool:
-    """Raise one neuron's activation at the last token and see the residual stream move by exactly that times w_i.
+def _post_norm(found: Structure, probe: _Probe) -> PostNorm | None:
+    """The norm that reads what the output projection gives, if there is one that acts as a norm."""
+    output = probe.outputs[found.out_projection]
+    for module, seen in probe.inputs.items():
+        if may_be_norm(module) and seen.shape == output.shape and torch.equal(seen, output):
+            form = norm_form(module, seen, probe.outputs[module])
+            if not _close(form(seen.double()), probe.outputs[module]):
+                continue
+            bias = getattr(found.out_projection, "bias", None)
+            dtype = torch.promote_types(output.dtype, torch.float32)
+            form = replace(form, gain=form.gain.to(dtype), bias=None if form.bias is None else form.bias.to(dtype))
+            return PostNorm(form, None if bias is None else bias.detach())
+    return None
 
-    The step is so large that a norm after the MLP shows in any dtype.
+
+def _is_added(model: PreTrainedModel, found: Structure, probe: _Probe) -> bool:
+    """Raise one neuron's activation at the last token and see the residual stream move as it should.
+
+    That is by exactly the step times w_i or, with a norm after the MLP, by what the norm makes of it. The step is so
+    large that such a norm shows in any dtype.
     """
     before = probe.inputs[found.final_norm].double()
     neuron = int(found.w_out.float().norm(dim=1).argmax())
@@ -267,7 +310,10 @@ def _is_added(model: PreTrainedModel, found: Structure, probe: _Probe) -> bool:
     ):
         model(input_ids=probe.tokens, use_cache=False)
     expected = before.clone()
-    expected[..., -1, :] += step * found.w_out[neuron].double()
+    activations = probe.inputs[found.out_projection].double()[..., -1, :]
+    expected[..., -1, :] = found.moved(
+        before[..., -1, :], activations, torch.full_like(activations[..., :1], step), torch.tensor([neuron])
+    )
     return _close(expected, seen[0], 4 * FEW)
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rare_tokens.ingest.model.mlp import decoder_blocks, mlp_modules
+from rare_tokens.ingest.model.norms import may_be_norm
 from rare_tokens.ingest.model.reading import reading
 from rare_tokens.ingest.model.structure import PROBE_TOKENS, hooked
 
@@ -38,6 +39,23 @@ def needs_dense_path(model: PreTrainedModel, layer: int) -> bool | None:
     config = model.config.get_text_config()
     if any(getattr(config, name, None) not in (None, plain) for name, plain in _MAPPED.items()):
         return True
+    later = _after_mlp(model, layer)
+    return None if later is None else bool(later) and not _is_one_norm(later)
+
+
+def has_post_norm(model: PreTrainedModel, layer: int) -> bool:
+    """Whether a norm stands between the layer's MLP and the residual stream, as far as can be seen without weights."""
+    later = _after_mlp(model, layer)
+    return later is not None and _is_one_norm(later)
+
+
+def _is_one_norm(modules: list[nn.Module]) -> bool:
+    return len(modules) == 1 and may_be_norm(modules[0])
+
+
+def _after_mlp(model: PreTrainedModel, layer: int) -> list[nn.Module] | None:
+    """What has parameters and runs after the output projection in its block; None: the model needs weights to run."""
+    blocks = decoder_blocks(model)
     projection = mlp_modules(model, layer).out_projection
     ended: list[nn.Module] = []
 
@@ -54,5 +72,5 @@ def needs_dense_path(model: PreTrainedModel, layer: int) -> bool | None:
         except (RuntimeError, ValueError, TypeError, NotImplementedError):
             continue
         later = ended[ended.index(projection) + 1 :]
-        return any(next(module.children(), None) is None and list(module.parameters()) for module in later)
+        return [module for module in later if next(module.children(), None) is None and list(module.parameters())]
     return None

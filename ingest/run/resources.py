@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from rare_tokens.common.effects import LOSS
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import size_in_words
 from rare_tokens.ingest.ablation.block_sizes import BlockBytes, piece_size
@@ -31,7 +30,7 @@ from rare_tokens.ingest.model.files import ModelFolder, Trust, weight_files
 from rare_tokens.ingest.model.head import ROWS
 from rare_tokens.ingest.model.load import DTYPES
 from rare_tokens.ingest.model.mlp import decoder_blocks, layer_index, mlp_shape
-from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
+from rare_tokens.ingest.model.weightless import empty_model, has_post_norm, needs_dense_path
 from rare_tokens.ingest.run.request import ALWAYS, NEVER, Request
 
 log = logging.getLogger("rare_tokens")
@@ -52,16 +51,17 @@ class RunShape:
     window: int
     element: int  # bytes of a weight in the run's dtype
     effects: tuple[str, ...]
+    functions: int = 1  # of the token at each position: 2 where a norm follows the MLP
 
     def stages(self) -> dict[str, int]:
         """The most bytes that each stage takes, besides weights and libraries."""
         T, N, d, V, e = self.positions, self.neurons, self.width, self.vocabulary, self.element
         batch = min(T, max(1, POSITIONS_PER_BATCH // self.window) * self.window)
         K = piece_size(V, d, N)
-        block = BlockBytes.of(N, d, V, K, self.effects)
+        block = BlockBytes.of(N, d, V, K, self.effects, self.functions)
         part = position_block(T, N)
         at_once = block.preferred_positions(part)
-        z = block.z if self.effects == (LOSS,) and block.keeps_z(at_once) else 0
+        z = block.z if block.keeps_z(at_once) else 0
         checked = min(VALUES, min(part, 256) * V)
         return {
             "forward pass": batch * (e * (3 * N + 8 * d) + 4 * (N + d)),
@@ -111,7 +111,8 @@ def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, w
     options = request.options
     element = torch.finfo(DTYPES[options.dtype]).bits // 8
     neurons, width, vocabulary = mlp_shape(model, layer)
-    shape = RunShape(options.tokens, neurons, width, vocabulary, options.window, element, options.effects)
+    functions = 2 if has_post_norm(model, layer) else 1
+    shape = RunShape(options.tokens, neurons, width, vocabulary, options.window, element, options.effects, functions)
     is_dense = needs_dense_path(model, layer) is not False  # if that cannot be told, assume the larger
     available = available_bytes(device)
     fixed = LIBRARIES * (device == "cpu") + shape.beside_weights()

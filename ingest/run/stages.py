@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import Manifest, effect_path
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.capture import Capture, Captured
+from rare_tokens.ingest.ablation.capture import Capture, Captured, sample_of
 from rare_tokens.ingest.ablation.parts import EffectUnits, baseline_path
 from rare_tokens.ingest.dense.ablation import DenseAblation
 from rare_tokens.ingest.dense.parts import DenseUnits, announce
@@ -205,10 +205,12 @@ def effect_units(
         structure.head,
         structure.w_out,
         reference,
+        post_norm=structure.post_norm,
         tolerance=manifest.tolerance,
         effects=effects,
         unigram_counts=counts,
         device=loaded.device,
+        sample=sample_of(captured.residual, len(sample.targets)),
     )
     return EffectUnits(folder, ablation, captured, sample.targets, manifest.position_block, effects)
 

@@ -24,6 +24,7 @@ from transformers import (
     MistralConfig,
     MixtralConfig,
     Olmo2Config,
+    Olmo3Config,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -64,13 +65,15 @@ SUPPORTED = {
         attention_types=[[["global", "local"], 1]], max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
     ),
     "cohere": CohereConfig(**_GROUPED, logit_scale=4.0),  # its logits are scaled
-}  # fmt: skip
-# What lies between their last MLP and the loss is more than a norm and a matrix. Windows of attention are short, so
-# that those of the tests are longer.
-DENSE = {
-    "gemma2": Gemma2Config(**_GROUPED, head_dim=8, sliding_window=6, final_logit_softcapping=5.0),
+    # A norm stands between their MLPs and the residual stream. Windows of attention are short, so that those of the
+    # tests are longer.
     "gemma3": Gemma3TextConfig(**_GROUPED, head_dim=8, sliding_window=6),
     "olmo2": Olmo2Config(**_GROUPED),
+    "olmo3": Olmo3Config(**_GROUPED, sliding_window=6),
+}  # fmt: skip
+# What lies between their last MLP and the loss is more than norms and a matrix.
+DENSE = {
+    "gemma2": Gemma2Config(**_GROUPED, head_dim=8, sliding_window=6, final_logit_softcapping=5.0),
     "granite": GraniteConfig(**_GROUPED, logits_scaling=0.25, residual_multiplier=0.5),
 }
 UNSUPPORTED = {

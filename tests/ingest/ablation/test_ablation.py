@@ -35,7 +35,7 @@ def test_pairs_of_a_trained_head_are_within_tolerance(novella, pairs: int) -> No
     found = Ablation(*novella[:3], sample=novella[3][::4]).ablate(*novella[3:])
     assert worst(novella, found, chosen_pairs(found, pairs)) <= 1
     share = found.exact_pairs / found.delta_loss.numel()
-    assert share <= 0.02, share
+    assert share <= 0.15, share
     assert found.report is None, "only on request"
 
 
@@ -47,7 +47,8 @@ def test_a_report_changes_nothing_and_says_how_near_the_series_came(novella) -> 
     assert told.report is not None
     by_series = told.report.share_of_tolerance.isfinite()
     assert int((~by_series).sum()) == told.exact_pairs == plain.exact_pairs
-    assert 0 < told.report.order2_pairs < int(by_series.sum()), "order 2 does for most, not for all"
+    assert told.report.common_pairs > told.exact_pairs / 2, "for most, moments do for the rare tokens"
+    assert told.report.float64_pairs <= told.exact_pairs / 1000
 
 
 @pytest.mark.slow

@@ -7,31 +7,22 @@ import torch
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.moments import accumulate
+from rare_tokens.ingest.ablation.entropy import mean_power
 from rare_tokens.ingest.ablation.reference import reference_effects
-from rare_tokens.ingest.ablation.series import CentralMoments, Estimate, Series, h_above, h_below
+from rare_tokens.ingest.ablation.series import Estimate, Series, g
 from tests.support.ablation_layers import chosen_pairs, every_pair, made_up, trained
 
 
-def series_of_all_pairs(
-    layer: tuple, reduced: torch.dtype, common_mass: float | None = None
-) -> tuple[Estimate, Tensor]:
-    """Loss of every pair by the series alone, and the bound on order 2's error."""
+def series_of_all_pairs(layer: tuple, reduced: torch.dtype, common_mass: float | None = None) -> Series:
+    """Every pair's series."""
     head, w, reference, x, n, y = layer
     ablation = Ablation(head, w, reference)
-    folded = ablation.folded
+    ablation.reduced = reduced
     if common_mass is not None:
-        folded = folded.ordered_by(ablation._typical_prediction(x), common_mass / 2, common_mass)
-    normed, scale = ablation._norm(x)
-    sums = accumulate(folded, normed, ablation._w, reduced)
-    block = ablation._begin(x, n, y, normed, scale, sums)
-    everywhere = slice(0, len(x))
-    factors = ablation._factors(block, everywhere)
-    target_rows = folded.gather(y)
-    target_z = (normed * target_rows).sum(1)
-    moments = CentralMoments(sums, everywhere, ablation._w, target_rows, target_z, reduced)
-    series = Series(moments, factors.u, factors.c, head.norm.centre(w.double()).norm(dim=1).float())
-    return series.loss(), series.order2_error()
+        ablation.folded = ablation.folded.ordered_by(ablation._typical_prediction(x), common_mass)
+    edits = ablation.layer.at(x, n)
+    sums = ablation._sums(edits.rows)
+    return ablation._expansion(ablation._begin(x, n, y, edits, sums), sums, slice(0, len(x))).series
 
 
 def share_of_bound(layer: tuple, estimate: Estimate, pairs: Tensor) -> Tensor:
@@ -53,7 +44,7 @@ def test_the_bound_holds_on_made_up_heads(
     reduced: torch.dtype, common_mass: float | None, neurons: float, logits: float
 ) -> None:
     layer = made_up(11, neurons=neurons, logits=logits)
-    estimate, _ = series_of_all_pairs(layer, reduced, common_mass)
+    estimate = series_of_all_pairs(layer, reduced, common_mass).loss()
     assert share_of_bound(layer, estimate, every_pair(16, 20)).max() <= 1
 
 
@@ -62,15 +53,14 @@ def test_no_logit_changes_by_more_than_the_reach(common_mass: float | None) -> N
     head, w, reference, x, n, y = made_up(11, neurons=0.3, logits=4.0)
     ablation = Ablation(head, w, reference)
     if common_mass is not None:
-        ablation.folded = ablation.folded.ordered_by(ablation._typical_prediction(x), common_mass / 2, common_mass)
-    normed, scale = ablation._norm(x)
-    sums = accumulate(ablation.folded, normed, ablation._w, torch.float32)
-    spans, factors = sums.spans(), ablation._factors(ablation._begin(x, n, y, normed, scale, sums), slice(0, len(x)))
+        ablation.folded = ablation.folded.ordered_by(ablation._typical_prediction(x), common_mass)
+    edits = ablation.layer.at(x, n)
+    spans, factors = ablation._sums(edits.rows).spans(), edits.factors(slice(0, len(x))).change
     U = ablation.folded.gather(torch.arange(ablation.folded.vocabulary), torch.float64)
-    z, m = normed.double() @ U.T, ablation._w.double() @ U.T
-    change = factors.u.double()[..., None] * z[:, None] + factors.c.double()[..., None] * m[None]
+    z, m = edits.exact_rows[0] @ U.T, ablation.layer.w.double() @ U.T
+    change = factors.u[0].double()[..., None] * z[:, None] + factors.c.double()[..., None] * m[None]
     change -= change.gather(2, y[:, None, None].expand(-1, len(w), 1))
-    reach = factors.u.abs() * spans.z[:, None] + factors.c.abs() * spans.m
+    reach = factors.u[0].abs() * spans.z[0, :, None] + factors.c.abs() * spans.m
     share = change.abs().amax(2) / reach
     assert 0.5 < share.max() <= 1 + 1e-5
 
@@ -78,7 +68,7 @@ def test_no_logit_changes_by_more_than_the_reach(common_mass: float | None) -> N
 @pytest.mark.parametrize("reduced", [torch.float32, torch.bfloat16])
 def test_the_bound_holds_on_a_trained_head(real_inputs: Path, reduced: torch.dtype) -> None:
     layer = trained(real_inputs, "stories260K", 512)
-    estimate, _ = series_of_all_pairs(layer, reduced, 0.9)
+    estimate = series_of_all_pairs(layer, reduced, 0.9).loss()
     pairs = every_pair(*layer[4].shape)[::4]
     assert share_of_bound(layer, estimate, pairs).max() <= 1
 
@@ -88,20 +78,45 @@ def test_the_bound_holds_on_a_trained_head(real_inputs: Path, reduced: torch.dty
 def test_the_bound_holds_on_every_step_of_novella(real_inputs: Path, step: str) -> None:
     """40,000 pairs a step, half of them those of largest effect."""
     layer = trained(real_inputs, f"novella/{step}", 512)
-    estimate, _ = series_of_all_pairs(layer, torch.bfloat16, 0.95)
+    estimate = series_of_all_pairs(layer, torch.bfloat16, 0.95).loss()
     found = Ablation(*layer[:3], sample=layer[3][::4]).ablate(*layer[3:])
     assert share_of_bound(layer, estimate, chosen_pairs(found, 40_000)).max() <= 1
 
 
-def test_the_brackets_of_the_rest_hold() -> None:
-    x = torch.linspace(1e-3, 40, 20_000, dtype=torch.float64)
-    for sign in (1, -1):
-        exact = sum(
-            (sign * x) ** k / torch.exp(torch.lgamma(torch.tensor(k + 5.0, dtype=torch.float64))) for k in range(160)
-        )
-        if sign > 0:
-            assert (h_above(x) >= exact * (1 - 1e-12)).all()
-            assert (h_above(x)[x < 2] <= exact[x < 2] * (1 + 2e-3)).all()
-        else:
-            few = x < 15  # beyond, the alternating sum has cancelled away
-            assert (h_below(-x)[few] <= exact[few] * (1 + 1e-9)).all()
+@pytest.mark.parametrize("reduced", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("neurons", [0.03, 0.3])
+def test_the_rare_tokens_share_is_within_its_bound(neurons: float, reduced: torch.dtype) -> None:
+    """Against the sum over the same tokens one by one, in float64."""
+    head, w, reference, x, n, y = made_up(12, neurons=neurons, logits=4.0)
+    ablation = Ablation(head, w, reference, sample=x)
+    ablation.reduced = reduced
+    edits = ablation.layer.at(x, n)
+    sums = ablation._sums(edits.rows)
+    series = ablation._expansion(ablation._begin(x, n, y, edits, sums), sums, slice(0, len(x))).series
+    U = ablation.folded.gather(torch.arange(ablation.folded.vocabulary), torch.float64)
+    z, m = edits.exact_rows[0] @ U.T, ablation.layer.w.double() @ U.T
+    bias = 0 if ablation.folded.bias is None else ablation.folded.bias
+    p = (z + bias).softmax(1)
+    u, c = series.change.u[0].double(), series.change.c.double()
+    change = u[..., None] * z[:, None] + c[..., None] * m[None]
+    above = change - change.gather(2, y[:, None, None].expand(-1, len(w), 1))
+    rare = ablation.folded.order[ablation.folded.common :]
+    assert len(rare) > 20
+    truth = (p[:, None, rare] * above[..., rare].expm1()).sum(2)
+    found, bound = series.rare_growth()
+    whole = (p[:, None] * above.exp()).sum(2)  # exp Δ: the error of Δ is that of the share over it
+    error = (found - truth).abs() / whole
+    usable = bound < 1
+    assert usable.float().mean() > 0.5
+    assert (error / (bound + 1e-6))[usable].max() <= 1
+
+
+def test_the_brackets_increase() -> None:
+    x = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
+    for function, at_zero in ((g, 0.5), (mean_power, 1.0)):
+        values = function(x)
+        assert (values.diff() > -1e-12 * values[1:].abs()).all()
+        assert function(torch.zeros(1, dtype=torch.float64)).item() == at_zero
+        single = function(x.float()).double()
+        assert ((single - values).abs() <= 1e-5 * values).all()
+    assert ((2 + x) * g(x) >= mean_power(x) - 1e-12)[x >= 0].all()

@@ -13,7 +13,7 @@ from tests.support.tiny import SUPPORTED
 WINDOWS, WINDOW = 3, 16
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "llama", "opt"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "llama", "opt", "gemma3", "olmo2"])
 def test_every_effect_of_every_pair_agrees_with_the_hooked_model(name: str) -> None:
     model = float64_model(SUPPORTED[name])
     found = find_structure(model)
@@ -38,7 +38,14 @@ def test_every_effect_of_every_pair_agrees_with_the_hooked_model(name: str) -> N
         before = logits()
     mean = seen["n"].mean(0)
     scale = norm_scale(seen["x"], found.head)
-    ablation = Ablation(found.head, found.w_out.float(), mean.float(), effects=tuple(EFFECTS), unigram_counts=counts)
+    ablation = Ablation(
+        found.head,
+        found.w_out.float(),
+        mean.float(),
+        post_norm=found.post_norm,
+        effects=tuple(EFFECTS),
+        unigram_counts=counts,
+    )
     ours = ablation.ablate(seen["x"].float(), seen["n"].float(), targets)
     unigram = (counts.double() + 1) / (counts.double() + 1).sum()
     axis = unigram.log() - unigram.log().mean()
