@@ -3,9 +3,9 @@
     python -m benchmarks.speed.post_norm [--positions 1024] [--threads 2] [--layouts gemma3 olmo2 llama]
 
 Beside them stands Llama's layout of the same size, which has no such norm. The models have SmolLM2's vocabulary, width
-and neurons, two layers and random weights. The dense path is timed on one window and scaled to a position's N edits. The
-ablation by moments is timed by a whole ingest, if `ingest` takes it for such a model; if not, the row says why. Results
-go to `benchmarks/results/post_norm.json` with the machine.
+and neurons, two layers and random weights. The dense path is timed on one window and scaled to a position's N edits.
+The ablation by moments is timed by a whole ingest, if `ingest` takes it for such a model; if not, the row says why.
+Results go to `benchmarks/results/post_norm.json` with the machine.
 """
 
 import argparse
