@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.speed.accuracy import errors, exact_losses, telling_pairs
 from benchmarks.speed.hostile import cancelled_residuals, flat, huge_neurons, near_zero_norms, one_hot
-from benchmarks.speed.layers import Layer, captured
+from benchmarks.speed.layers import Layer, captured, fetched, smollm2
 from benchmarks.speed.match import LEVELS, apart, quantiles
 from benchmarks.speed.ours import ours
 from benchmarks.speed.published import published
@@ -150,3 +150,27 @@ def test_hostile_heads_are_what_they_are_called(pattern: Pattern) -> None:
     a = bent.activations.mean(0)[t] - bent.activations[t, t]
     left = bent.residual[t] + a[:, None] * bent.w_out[t]
     assert (left.norm(dim=1) < 0.0011 * bent.residual.norm(dim=1)).all()
+
+
+def test_without_the_real_model_the_option_that_gives_it_is_named(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("benchmarks.speed.layers.REAL_MODEL", tmp_path / "absent.sh")
+    with pytest.raises(FileNotFoundError, match=r"--smollm2 FILE\.gguf"):
+        smollm2(tmp_path, 256)
+    fails = tmp_path / "fails.sh"
+    fails.write_text("echo no network >&2; exit 1")
+    monkeypatch.setattr("benchmarks.speed.layers.REAL_MODEL", fails)
+    with pytest.raises(FileNotFoundError, match="no network"):
+        fetched(tmp_path)
+
+
+@pytest.mark.slow
+def test_other_shapes_have_the_real_models_quantiles(real_inputs) -> None:
+    """SmolLM2 in GPT-2 small's shape: what decides the ablation's cost and error is within a factor of 1.5."""
+    try:
+        real = smollm2(real_inputs, 2048).layer
+    except FileNotFoundError as error:
+        pytest.skip(f"REAL MODEL ABSENT: {error}")
+    made = Pattern.of(real).shaped(50_257, 768, 3072, 512)
+    found, wanted = quantiles(made), quantiles(real, 2048)
+    assert apart(found, wanted) == []
+    assert wanted["entropy"][1] > 2, "predictions of a real model are flat"
