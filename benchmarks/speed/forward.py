@@ -1,18 +1,20 @@
-"""What the ablation is compared with: a plain forward pass, and one hooked forward pass per neuron. Random weights."""
+"""What the ablation is compared with: a plain forward pass, and one hooked forward pass per neuron."""
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-WINDOW = 256
+from benchmarks.speed.layers import WINDOW
+from benchmarks.speed.machine import timed
+
 _LARGEST_MODEL = 7e9  # bytes: a larger one is timed as one block x blocks + embedding + head
 
 
@@ -26,9 +28,12 @@ class Shape:
     layers: int
     heads: int
     family: str
+    key_value_heads: int | None = None  # None: as many as heads
 
 
 SHAPES = {
+    "smollm2": Shape(49152, 576, 1536, 30, 9, "llama", 3),
+    "novella": Shape(8192, 256, 1024, 4, 8, "gpt_neox"),
     "gpt2-small": Shape(50257, 768, 3072, 12, 12, "gpt2"),
     "gpt2-medium": Shape(50257, 1024, 4096, 24, 16, "gpt2"),
     "gpt2-large": Shape(50257, 1280, 5120, 36, 20, "gpt2"),
@@ -36,26 +41,14 @@ SHAPES = {
     "pythia-70m": Shape(50304, 512, 2048, 6, 8, "gpt_neox"),
     "pythia-410m": Shape(50304, 1024, 4096, 24, 16, "gpt_neox"),
     "pythia-2.8b": Shape(50304, 2560, 10240, 32, 32, "gpt_neox"),
-    "llama-3-8b": Shape(128256, 4096, 14336, 32, 32, "llama"),
-    "novella": Shape(8192, 256, 1024, 4, 8, "gpt_neox"),
+    "llama-3-8b": Shape(128256, 4096, 14336, 32, 32, "llama", 8),
 }
-
-
-def timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Seconds of one call, the device's work included, and what it returned."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
 
 
 def parameters(shape: Shape) -> tuple[int, int]:
     """Weights that each position is multiplied with, in the blocks and in the head."""
     gated = shape.family == "llama"
-    attention = (2.5 if gated else 4) * shape.width**2  # llama: eight key-value heads of 32
+    attention = (2 + 2 * (shape.key_value_heads or shape.heads) / shape.heads) * shape.width**2
     return int(shape.layers * (attention + (3 if gated else 2) * shape.width * shape.neurons)), (
         shape.vocabulary * shape.width
     )
@@ -67,8 +60,13 @@ def fits(shape: Shape) -> bool:
     return 4.0 * (blocks + 2 * head) < _LARGEST_MODEL
 
 
-def model_of(shape: Shape, layers: int) -> Any:
-    """A model of a shape with random weights and so many layers."""
+def model_of(shape: Shape, layers: int, device: str = "cpu") -> Any:
+    """A model of a shape with random weights and so many layers, drawn on the device that computes."""
+    with torch.device(device):
+        return _model_of(shape, layers)
+
+
+def _model_of(shape: Shape, layers: int) -> Any:
     from transformers import (
         GPT2Config,
         GPT2LMHeadModel,
@@ -90,14 +88,17 @@ def model_of(shape: Shape, layers: int) -> Any:
     }
     if shape.family == "gpt_neox":
         return GPTNeoXForCausalLM(GPTNeoXConfig(**common)).eval()
-    return LlamaForCausalLM(LlamaConfig(**common, num_key_value_heads=8)).eval()
+    return LlamaForCausalLM(LlamaConfig(**common, num_key_value_heads=shape.key_value_heads)).eval()
 
 
-def forward(shape: Shape, device: str, positions: int) -> dict[str, Any]:
-    """One plain forward pass with logits over windows of 256, best of three batch sizes."""
+def forward(shape: Shape, device: str, positions: int, real: PreTrainedModel | None = None) -> dict[str, Any]:
+    """One plain forward pass with logits over windows of 256, best of three batch sizes.
+
+    It is the `real` model's own where there is one, else that of random weights.
+    """
 
     def seconds_a_position(layers: int, batches: tuple[int, ...]) -> tuple[float, float, int]:
-        model = model_of(shape, layers).to(device)
+        model = (model_of(shape, layers, device) if real is None else real).to(device)
         best = (float("inf"), float("inf"), 0)
         with torch.inference_mode():
             for batch in batches:
@@ -110,7 +111,7 @@ def forward(shape: Shape, device: str, positions: int) -> dict[str, Any]:
                     best = min(best, (seconds / batch / WINDOW, cpu / batch / WINDOW, batch))
         return best
 
-    whole = fits(shape)
+    whole = real is not None or fits(shape)
     if whole:
         each, cpu, batch = seconds_a_position(shape.layers, (1, 2, 4))
     else:
@@ -126,15 +127,17 @@ def forward(shape: Shape, device: str, positions: int) -> dict[str, Any]:
         "gflops": 2 * (blocks + head) / each / 1e9,
         "batch": batch,
         "composed_of_blocks": not whole,
+        "weights": "random" if real is None else "trained",
     }
 
 
 def hooked(shape: Shape, device: str, positions: int, seconds_allowed: float) -> dict[str, Any] | None:
     """One transformer_lens forward pass per neuron, its activation replaced at every position; None if unsupported.
 
-    Timed on a few neurons over one window and scaled to all neurons and positions.
+    Timed on a few neurons over one window and scaled to all neurons and positions. The library is the extra `bench`;
+    without it there is no such row.
     """
-    if not fits(shape) or shape.family == "llama":
+    if not fits(shape) or shape.family == "llama" or find_spec("transformer_lens") is None:
         return None
     from transformer_lens.model_bridge import TransformerBridge  # type: ignore[import-not-found]
 

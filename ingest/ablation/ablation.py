@@ -43,6 +43,7 @@ from rare_tokens.ingest.ablation.rounding import (
 )
 from rare_tokens.ingest.ablation.series import CentralMoments, Estimate
 from rare_tokens.ingest.ablation.sums import Sums
+from rare_tokens.ingest.ablation.timing import FLOAT64, FOLDING, MOMENTS, SERIES, VOCABULARY, NoClock, StageClock
 from rare_tokens.ingest.ablation.unablated import Directions, Positions
 from rare_tokens.ingest.machine import reduced_precision
 from rare_tokens.ingest.model.head import Head, PostNorm, require_finite, require_matrix, require_shape
@@ -110,6 +111,7 @@ class Ablation:
         memory: int = MEMORY,
         sample: Tensor | None = None,
         with_report: bool = False,
+        clock: StageClock | None = None,
     ) -> None:
         """Fold the head and check what does not change from block to block.
 
@@ -126,6 +128,7 @@ class Ablation:
             sample: S x d, residuals at some of the run's positions, which tell common tokens from rare ones. Without
                 them the counts do; without either, all tokens count as common. Only the cost depends on this.
             with_report: return a `SeriesReport` too, for tests and benchmarks.
+            clock: keeps the seconds of each stage.
 
         Raises:
             UserError: shapes do not fit, values are not finite, an effect is unknown or lacks its counts, or the
@@ -135,16 +138,18 @@ class Ablation:
         require_tolerance(tolerance)
         self.effects = chosen_effects(effects)
         self.head, self.tolerance, self.memory, self.with_report = head, tolerance, memory, with_report
+        self._clock = clock or NoClock()
         self.device = torch.device(device)
         self.reduced = reduced_precision(self.device)
         self.layer = LayerEdits(head.norm, w_out, reference, post_norm, self.device)
         K = piece_size(V, d, N)
         self._bytes = BlockBytes.of(N, d, V, K, self.effects, functions=1 if post_norm is None else 2)
-        self.folded = fold(head, self.device, K)
-        if sample is not None:
-            self.folded = self.folded.ordered_by(self._typical_prediction(sample), COMMON_MASS)
-        elif unigram_counts is not None:
-            self.folded = self.folded.ordered_by(unigram_counts.cpu().double() + 1e-3, COMMON_MASS)
+        with self._clock.of(FOLDING):
+            self.folded = fold(head, self.device, K)
+            if sample is not None:
+                self.folded = self.folded.ordered_by(self._typical_prediction(sample), COMMON_MASS)
+            elif unigram_counts is not None:
+                self.folded = self.folded.ordered_by(unigram_counts.cpu().double() + 1e-3, COMMON_MASS)
         self.directions: Directions | None = None
         if needing := [name for name in self.effects if EFFECTS[name].needs_counts]:
             if unigram_counts is None:
@@ -171,11 +176,13 @@ class Ablation:
         self._check(residual, activations, targets)
         B = len(residual)
         edits = self.layer.at(residual, activations)
-        sums = self._sums(edits.rows)
+        with self._clock.of(MOMENTS):
+            sums = self._sums(edits.rows)
         block = self._begin(residual, activations, targets.to(self.device, torch.int64), edits, sums)
         exact_pairs = 0
         for start in range(0, B, CHUNK):
-            pairs = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
+            with self._clock.of(SERIES):
+                pairs = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
             exact_pairs += len(pairs)
             block.left.append(pairs)
             if sum(map(len, block.left)) > EXACT_PAIRS:  # keeps memory bounded where nearly all are left
@@ -308,7 +315,8 @@ class Ablation:
 
     def _settle(self, block: Block, pairs: Pairs) -> None:
         """Fill in P pairs: over the vocabulary, in float64 where float32 may not hold them."""
-        values = exact_effects(self.folded, block.unablated, self.layer.w, pairs, self.effects, self.directions)
+        with self._clock.of(VOCABULARY, len(pairs)):
+            values = exact_effects(self.folded, block.unablated, self.layer.w, pairs, self.effects, self.directions)
         sizes, target_z = block.sizes, block.unablated.target_z
         rounding = ExactRounding.of(self.folded.width, sizes, block.spans, pairs, target_z, values[LOSS])
         # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
@@ -322,7 +330,8 @@ class Ablation:
         block.common_pairs += len(pairs) - int(pairs.is_in_full.sum())
         block.float64_pairs += int(hard.sum())
         for few in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
-            self._settle_in_float64(block, pairs.t[few].long(), pairs.i[few].long())
+            with self._clock.of(FLOAT64, len(few)):
+                self._settle_in_float64(block, pairs.t[few].long(), pairs.i[few].long())
 
     def _settle_in_float64(self, block: Block, t: Tensor, i: Tensor) -> None:
         """Fill in the pairs (t, i): the residual stream is edited and unembedded anew."""
