@@ -13,8 +13,10 @@ from rare_tokens.ingest.ablation.entropy import entropy
 from rare_tokens.ingest.ablation.paths import Edits, ExactChange, Expansion, OverVocabulary, Prediction, Totals
 from rare_tokens.ingest.ablation.rounding import (
     ENTROPY_ROUNDINGS,
+    KL_ROUNDINGS,
     LARGEST_RISE,
     LARGEST_RISE_FOR_ENTROPY,
+    LOG_P_ROUNDINGS,
     ExactRounding,
 )
 from rare_tokens.ingest.ablation.series import Estimate, Series
@@ -137,7 +139,7 @@ class Entropy(Formula):
 
     def rounding(self, of: ExactRounding, loss: Tensor) -> Tensor:
         """It has log p in it, of as much of the prediction as moves."""
-        return ENTROPY_ROUNDINGS * of.loss + of.log_p * (-loss).expm1().abs()
+        return ENTROPY_ROUNDINGS * of.loss + LOG_P_ROUNDINGS * of.log_p * (-loss).expm1().abs()
 
     def exact(self, totals: Totals) -> Tensor:
         """log A − (E[e^δ L̃] + E[e^δ δ]) / A with A = E e^δ."""
@@ -164,9 +166,9 @@ class Kl(Formula):
             shift += u * (target_z - rows @ row)[:, None]
         return Estimate(expansion.loss.value + shift, expansion.loss.truncation, 2 * expansion.loss.rounding)
 
-    def rounding(self, of: ExactRounding, loss: Tensor) -> Tensor:  # noqa: ARG002
-        """The shift is found in float32."""
-        return of.loss + 2 * of.moved
+    def rounding(self, of: ExactRounding, loss: Tensor) -> Tensor:
+        """The shift is found in float32, and the loss may be far larger than what is left of it."""
+        return KL_ROUNDINGS * of.loss + 2 * of.moved + LOG_P_ROUNDINGS * of.log_p * (-loss).expm1().abs()
 
     def exact(self, totals: Totals) -> Tensor:
         """The loss, shifted."""

@@ -27,7 +27,8 @@ SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary
 # Relative error of a product over the vocabulary by the dtype of its factors. bfloat16 rounds three times (two factors
 # and the result), proven.
 PRODUCT = {torch.float32: SUMMED, torch.bfloat16: 3 * 2.0**-8 + SUMMED}
-ENTROPY_ROUNDINGS = 4  # roundings of the entropy per rounding of the loss
+ENTROPY_ROUNDINGS, KL_ROUNDINGS = 10, 3  # roundings of these effects per rounding of the loss
+LOG_P_ROUNDINGS = 3  # and per rounding of log p, of as much of the prediction as moves
 # Where float32 may not hold a pair at all
 # |δ_v − δ_y|, of which exp is taken. Far below overflow (88), for a probability under 2^-126 may count as none, and
 # what 262,144 such tokens could add, 2^18 · 2^-126 · e^50, is then under 2e-11
