@@ -27,6 +27,7 @@ FLOORS = {
         ("dense",),
         ("run",),
         ("attention", "groups"),
+        ("forecast",),
         ("estimate",),
     ),
     "analyses": (

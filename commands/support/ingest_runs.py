@@ -1,5 +1,6 @@
 """From requests to published runs: what `ingest` and `demo` call, in order."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from rare_tokens.commands.support.requests import Requests
 from rare_tokens.commands.support.settings import Settings
 from rare_tokens.common.errors import OptionError, QualityError, UserError
 from rare_tokens.common.parts import attention_folder, groups_folder, parts_root
-from rare_tokens.common.progress import working
+from rare_tokens.common.progress import is_shown, working
 from rare_tokens.common.version import VERSION
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class _Ingest:
             if (prepared := self._prepared(request, groups, executor, whole=bool(attention))) is None:
                 return
             if not there:
-                self._publish(prepared, folder, executor, place)
+                self._publish(request, prepared, folder, executor, place)
             if groups:
                 _add_groups(prepared, groups, groups_folder(folder), executor, settings)
             for wanted in attention:
@@ -136,14 +137,18 @@ class _Ingest:
         check_groups(groups, prepared.structure.neurons)
         return prepared
 
-    def _publish(self, prepared: "Prepared", folder: Path, executor: "Executor", place: "Place | None") -> None:
+    def _publish(
+        self, request: "Request", prepared: "Prepared", folder: Path, executor: "Executor", place: "Place | None"
+    ) -> None:
         from rare_tokens.analyses.curve.power_law import power_law_line
         from rare_tokens.ingest.run.pipeline import execute
 
         settings = self.settings
         warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
-        execute(prepared, folder, executor, afresh=self.asked.again, place=place)
-        with working(f"Check and publish {prepared.manifest.run_id}", quiet=settings.quiet):
+        seconds = self._expected(request, prepared)
+        execute(prepared, folder, executor, afresh=self.asked.again, place=place, expected=seconds)
+        title = f"Check and publish {prepared.manifest.run_id}"
+        with working(title, quiet=settings.quiet, expected=seconds.get("publish")):
             warehouse.publish(
                 settings.warehouse,
                 folder,
@@ -154,6 +159,17 @@ class _Ingest:
                 quiet=settings.quiet,
             )
         _clear(place, folder)
+
+    def _expected(self, request: "Request", prepared: "Prepared") -> "Mapping[str, float]":
+        """Seconds that each stage is forecast to take; nothing is tried for it where no progress is shown."""
+        from rare_tokens.ingest.forecast.forecast import expected
+
+        if not is_shown(quiet=self.settings.quiet):
+            return {}
+        with working(f"Try a few positions of {request.run_id}", quiet=self.settings.quiet):
+            forecast = expected(request, prepared)
+        self.settings.say(f"{request.run_id}: about {forecast.minutes:,.1f} minutes on this machine.")
+        return forecast.seconds
 
 
 def _clear(place: "Place | None", folder: Path) -> None:

@@ -94,6 +94,7 @@ class RayExecutor(LocalExecutor):
             raise UserError(f"--workers {self.workers}: the cluster has {self.gpus} GPUs, and a worker takes one.")
         self.least_units = UNITS_PER_WORKER * self.workers
         self.threads = int(os.environ.get(_ENVIRONMENT) or max(1, cpus // self.workers))
+        self.times = self.gpus or self.workers * self.threads / torch.get_num_threads()
         self._pool: tuple[Recipe, Any, Any] | None = None
 
     def check(self, versions: Mapping[str, str], place: Place) -> None:

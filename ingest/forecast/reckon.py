@@ -1,0 +1,68 @@
+"""How long a run will take where nothing can be tried: operations counted, at rates that real runs reached.
+
+A configuration shows no predictions, and on these the ablation's cost depends: the flatter they are, the more pairs are
+summed over the whole vocabulary. The rates are those of a trained model on web text.
+"""
+
+import torch
+from transformers import PreTrainedModel
+
+from rare_tokens.ingest.ablation.block_sizes import MOST_POSITIONS
+from rare_tokens.ingest.dense.ablation import WIDER
+from rare_tokens.ingest.dense.parts import dense_cost
+from rare_tokens.ingest.forecast.extrapolation import EFFECTS, FORWARD, LOAD, NEURONS, SELF_CHECK, TEXT
+from rare_tokens.ingest.forecast.storage import captured_seconds, parts_seconds
+from rare_tokens.ingest.machine import matrix_rate
+from rare_tokens.ingest.model.load import DTYPES
+from rare_tokens.ingest.model.mlp import mlp_shape
+from rare_tokens.ingest.run.request import Request
+from rare_tokens.ingest.text.matched import NC_MATCHED
+from rare_tokens.ingest.text.reading import STREAM_LIMIT
+
+# Measured with SmolLM2-135M on C4 (benchmarks/results/forecast.json), as shares of `matrix_rate` or multiples of it.
+_FORWARD_SHARE = 0.6  # of the machine's rate that forward passes reach
+_POSITION = 7.0  # a position's cost, in products of V × (d + N)
+_BLOCK = 2.0  # products of V × d × N that a block of positions pays
+_DENSE_SHARE = {"window": 0.6, "position": 0.25}  # of the machine's rate, by edit scope
+_NEURONS = 4.0  # products of V × d × (d + N): the Gram matrix is in float64
+_CHECKED_PASSES, _CHECKED_PAIRS = 8, 3_000  # windows and residuals unembedded, in units of a forward pass
+_LOADED, _TOKENS = 4e8, 3e5  # bytes and tokens a second
+
+
+def reckoned(request: Request, model: PreTrainedModel, layer: int, device: str, *, is_dense: bool) -> dict[str, float]:
+    """Seconds of the stages of a run between finding it and publishing it, by stage.
+
+    Args:
+        request: the run.
+        model: its model, with or without weights.
+        layer: of the neurons, counted from 0.
+        device: that computes.
+        is_dense: whether the dense path is taken.
+    """
+    options = request.options
+    N, d, V = mlp_shape(model, layer)
+    T, rate = options.tokens, matrix_rate(device)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    position = 2.0 * parameters / (_FORWARD_SHARE * rate)
+    rows = T * (options.window if options.contexts == NC_MATCHED else 1)
+    product = 2.0 * V / rate
+    if is_dense:
+        dtype = WIDER.get(DTYPES[options.dtype], torch.float32)
+        place = "cpu" if device == "mps" and dtype == torch.float64 else device
+        operations = dense_cost(model, layer, T * N, tuple(options.effects)).operations
+        effects = operations / (_DENSE_SHARE[options.edit_scope] * matrix_rate(place, dtype))
+    else:
+        effects = product * (_BLOCK * -(-T // MOST_POSITIONS) * d * N + _POSITION * T * (d + N))
+    return {
+        LOAD: parameters * DTYPES[options.dtype].itemsize / _LOADED,
+        TEXT: _tokens(request) / _TOKENS,
+        FORWARD: rows * position + captured_seconds(T, d + N),
+        NEURONS: _NEURONS * product * d * (d + N),
+        EFFECTS: effects + parts_seconds(T * N, len(options.effects)),
+        SELF_CHECK: _CHECKED_PASSES * options.window * position + _CHECKED_PAIRS * product * d,
+    }
+
+
+def _tokens(request: Request) -> float:
+    """Tokens that are read to draw the sample; those of texts in hand are not known before they are tokenised."""
+    return float(STREAM_LIMIT if request.corpus.streamed else request.options.tokens)
