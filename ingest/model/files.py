@@ -169,7 +169,8 @@ def refuse_pointer(file: Path) -> None:
 def model_hash(found: ModelFolder, trust: Trust) -> str:
     """sha256 over everything that is loaded as the model, hex: its configuration, its weights, code that comes with it.
 
-    In a hub cache a large file is a link to a blob named by its own sha256, which is then not read again.
+    In a hub cache a large file is a link to a blob named by its own sha256, which is then not read again. Of a file
+    that is on the hub only, the hash is the hub's.
     """
     if found.gguf is not None:
         return hashlib.sha256(f"gguf {file_hash(found.path / found.gguf)}".encode()).hexdigest()
@@ -178,7 +179,8 @@ def model_hash(found: ModelFolder, trust: Trust) -> str:
     absent = dict(found.absent)
     weights = [found.path / name for name in sorted(absent)] if absent else weight_files(found.path, trust)
     for file in (*weights, *code):
-        digest.update(f"{file.name} {absent.get(file.name) or file_hash(file)}".encode())
+        known = absent.get(file.name) or (file_hash(file) if file.is_file() else "")
+        digest.update(f"{file.name} {known}".encode())
     return digest.hexdigest()
 
 
