@@ -14,16 +14,17 @@ from rare_tokens.ingest.forecast.extrapolation import EFFECTS, FORWARD, LOAD, NE
 from rare_tokens.ingest.forecast.storage import captured_seconds, parts_seconds
 from rare_tokens.ingest.machine import matrix_rate
 from rare_tokens.ingest.model.load import DTYPES
-from rare_tokens.ingest.model.mlp import mlp_shape
+from rare_tokens.ingest.model.mlp import decoder_blocks, mlp_shape
 from rare_tokens.ingest.run.request import Request
 from rare_tokens.ingest.text.matched import NC_MATCHED
 from rare_tokens.ingest.text.reading import STREAM_LIMIT
 
 # Measured with SmolLM2-135M on C4 (benchmarks/results/forecast.json), as shares of `matrix_rate` or multiples of it.
-_FORWARD_SHARE = 0.6  # of the machine's rate that forward passes reach
+_FORWARD_SHARE = 0.7  # of the machine's rate that forward passes reach
 _POSITION = 7.0  # a position's cost, in products of V × (d + N)
 _BLOCK = 2.0  # products of V × d × N that a block of positions pays
-_DENSE_SHARE = {"window": 0.6, "position": 0.25}  # of the machine's rate, by edit scope
+_DENSE_SHARE = 0.6  # of the machine's rate that the layers above reach when they are run again
+_LOGIT = 2e-8  # seconds of a thread for each logit of a position run again: softmax, sums, copies
 _NEURONS = 4.0  # products of V × d × (d + N): the Gram matrix is in float64
 _CHECKED_PASSES, _CHECKED_PAIRS = 8, 3_000  # windows and residuals unembedded, in units of a forward pass
 _LOADED, _TOKENS = 4e8, 3e5  # bytes and tokens a second
@@ -43,14 +44,16 @@ def reckoned(request: Request, model: PreTrainedModel, layer: int, device: str, 
     N, d, V = mlp_shape(model, layer)
     T, rate = options.tokens, matrix_rate(device)
     parameters = sum(weight.numel() for weight in model.parameters())
-    position = 2.0 * parameters / (_FORWARD_SHARE * rate)
+    passed = sum(weight.numel() for block in decoder_blocks(model) for weight in block.parameters())
+    position = 2.0 * passed / (_FORWARD_SHARE * rate)
     rows = T * (options.window if options.contexts == NC_MATCHED else 1)
     product = 2.0 * V / rate
     if is_dense:
         dtype = WIDER.get(DTYPES[options.dtype], torch.float32)
         place = "cpu" if device == "mps" and dtype == torch.float64 else device
-        operations = dense_cost(model, layer, T * N, tuple(options.effects)).operations
-        effects = operations / (_DENSE_SHARE[options.edit_scope] * matrix_rate(place, dtype))
+        cost = dense_cost(model, layer, T * N, tuple(options.effects))
+        logits = 0.0 if place.startswith("cuda") else cost.rows * V * _LOGIT / torch.get_num_threads()
+        effects = cost.operations / (_DENSE_SHARE * matrix_rate(place, dtype)) + logits
     else:
         effects = product * (_BLOCK * -(-T // MOST_POSITIONS) * d * N + _POSITION * T * (d + N))
     return {

@@ -74,9 +74,7 @@ def test_weights_that_are_here_are_tried(commands, model, corpus, more):
     assert row["path"] == ("dense" if "--layer" in more else "moments")
     assert tuple(row["stage_seconds"]) == STAGES
     assert all(seconds >= 0 for seconds in row["stage_seconds"].values())
-    assert row["minutes"] == pytest.approx(
-        sum(row["stage_seconds"].values()) / 60 + row["attention_minutes"], abs=1e-3
-    )
+    assert row["minutes"] == pytest.approx(sum(row["stage_seconds"].values()) / 60 + row["attention_minutes"], abs=1e-3)
     assert not everything(commands.folder)
     assert everything(model) == before
 
