@@ -26,8 +26,8 @@ FLOORS = {
         ("ablation",),
         ("dense",),
         ("run",),
-        ("attention", "groups"),
-        ("forecast",),
+        ("attention", "group_units"),
+        ("groups", "forecast"),
         ("estimate",),
     ),
     "analyses": (

@@ -107,7 +107,8 @@ class _Ingest:
         place = asked.spreading.place(folder)
         if there and not groups and not attention:
             warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
-            _clear(place, folder)
+            for one in (folder, groups_folder(folder), attention_folder(folder)):
+                _clear(asked.spreading.place(one), one)
             return
         self._executor = executor = self._executor or self.running.enter_context(asked.spreading.started(settings))
         request = request if asked.again else _extended(request, settings)
@@ -117,9 +118,9 @@ class _Ingest:
             if not there:
                 self._publish(request, prepared, folder, executor, place)
             if groups:
-                _add_groups(prepared, groups, groups_folder(folder), executor, settings)
+                self._add_groups(prepared, groups, groups_folder(folder), executor)
             for wanted in attention:
-                _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
+                self._add_attention(prepared, wanted, attention_folder(folder), executor)
 
     def _prepared(
         self, request: "Request", groups: list["Group"], executor: "Executor", *, whole: bool
@@ -159,6 +160,32 @@ class _Ingest:
                 quiet=settings.quiet,
             )
         _clear(place, folder)
+
+    def _add_groups(self, prepared: "Prepared", groups: list["Group"], folder: Path, executor: "Executor") -> None:
+        from rare_tokens.ingest.groups import group_effects
+
+        settings, run_id = self.settings, prepared.manifest.run_id
+        place = self.asked.spreading.place(folder)
+        group_effects(prepared, groups, folder, executor, place)
+        warehouse.add_groups(settings.warehouse, run_id, folder, wait=settings.wait)
+        _clear(place, folder)
+        settings.say(f"{run_id} has the groups {', '.join(group.name for group in groups)}.")
+
+    def _add_attention(
+        self, prepared: "Prepared", wanted: "AttentionRequest", folder: Path, executor: "Executor"
+    ) -> None:
+        from rare_tokens.analyses.registry import readers
+        from rare_tokens.ingest.attention.measure import measure_attention
+
+        settings, run_id = self.settings, prepared.manifest.run_id
+        place = self.asked.spreading.place(folder)
+        groups = warehouse.read(settings.warehouse, run_id, "position_group", wait=settings.wait)
+        measure_attention(prepared, groups, folder, wanted, executor, place)
+        warehouse.add_attention(
+            settings.warehouse, run_id, folder, readers=readers("dim_attention"), wait=settings.wait
+        )
+        _clear(place, folder)
+        settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
 
     def _expected(self, request: "Request", prepared: "Prepared") -> "Mapping[str, float]":
         """Seconds that each stage is forecast to take; nothing is tried for it where no progress is shown."""
@@ -227,30 +254,6 @@ def _attention(
     if asked is not None and not due:
         settings.say(f"{request.run_id} has that attention already.")
     return due
-
-
-def _add_groups(
-    prepared: "Prepared", groups: list["Group"], folder: Path, executor: "Executor", settings: Settings
-) -> None:
-    from rare_tokens.ingest.groups import group_effects
-
-    run_id = prepared.manifest.run_id
-    group_effects(prepared, groups, folder, executor, quiet=settings.quiet)
-    warehouse.add_groups(settings.warehouse, run_id, folder, wait=settings.wait)
-    settings.say(f"{run_id} has the groups {', '.join(group.name for group in groups)}.")
-
-
-def _add_attention(
-    prepared: "Prepared", wanted: "AttentionRequest", folder: Path, executor: "Executor", settings: Settings
-) -> None:
-    from rare_tokens.analyses.registry import readers
-    from rare_tokens.ingest.attention.measure import measure_attention
-
-    run_id = prepared.manifest.run_id
-    groups = warehouse.read(settings.warehouse, run_id, "position_group", wait=settings.wait)
-    measure_attention(prepared, groups, folder, wanted, executor)
-    warehouse.add_attention(settings.warehouse, run_id, folder, readers=readers("dim_attention"), wait=settings.wait)
-    settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
 
 
 def _is_there(request: "Request", settings: Settings) -> bool:

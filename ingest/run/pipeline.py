@@ -107,7 +107,7 @@ class Workbench:
         found = load(request, whole=whole)
         material = self._material(request, found.structure.vocabulary_size)
         sample, counts = material.sample, material.counts.counts
-        recipe = Recipe.of(request, sample, counts)
+        recipe = Recipe.of(request, sample, counts, whole=whole)
         loaded = Loaded(found.model, found.structure, found.device, sample, counts, recipe)
         return Prepared(manifest_of(request, found, material, units), material, loaded, _notes(request))
 
@@ -260,7 +260,7 @@ def execute(
         with clock.stage("workers"):
             executor.ready(prepared.loaded)
     with clock.stage("forward"):
-        captured = _capture(prepared, folder, executor, place, clock.expected.get("forward"))
+        captured = capture_rows(prepared, folder, executor, place, clock.expected.get("forward"))
     with clock.shown("neurons"):
         mean = mean_activations(captured.activations)
         tables = neuron_tables(structure, mean, material.counts.counts)
@@ -296,9 +296,14 @@ def _write_tokens(folder: Path, material: Material) -> None:
     write_relation(folder, "token_frequency", pa.table(table))
 
 
-def _capture(
-    prepared: Prepared, folder: Path, executor: Executor, place: Place | None, expected: float | None
+def capture_rows(
+    prepared: Prepared, folder: Path, executor: Executor, place: Place | None, expected: float | None = None
 ) -> Captured:
+    """Run the sample forward, resuming what was interrupted; returns what is captured in the folder.
+
+    Raises:
+        UserError: a value is not finite, or the place cannot be used.
+    """
     sample = prepared.material.sample
     capture = Capture(folder, sample.tokens, prepared.model, prepared.structure, sample.predicted)
     capture.open()
