@@ -169,9 +169,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     help="Folder or URL for unfinished work, any that fsspec knows [default: beside the warehouse].",
 )
 @click.option("--again", is_flag=True, help="Compute a published run again and replace it.")
-@click.option(
-    "--dry-run", is_flag=True, help="Try a few positions; print rows, bytes, memory, minutes; write nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Try a few positions; print rows, bytes, memory, minutes; write nothing.")
 @click.option("--publish-anyway", metavar="REASON", help="Publish a run even if its checks fail; the reason is stored.")
 @global_options
 def ingest(

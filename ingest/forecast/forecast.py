@@ -76,6 +76,7 @@ def expected(request: Request, prepared: Prepared) -> Forecast:
     pairs = manifest.positions * manifest.neurons
     stages = reckoned(request, prepared.model, structure.layer, prepared.device, is_dense=bool(structure.between))
     publishing = {PUBLISH: publish_seconds(pairs)}
+    stages = {name: seconds for name, seconds in stages.items() if name not in (LOAD, TEXT)}  # which are done
     if sum(stages.values()) < WORTH_MEASURING:
         return Forecast(stages | publishing)
     return Forecast(measured(prepared.loaded, manifest) | publishing, MEASURED)
