@@ -12,7 +12,7 @@ from rare_tokens.ingest.forecast.forecast import measure, reckon
 from rare_tokens.ingest.machine import matrix_rate
 from rare_tokens.ingest.model.mlp import decoder_blocks, layer_index, mlp_shape
 from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
-from rare_tokens.ingest.run.pipeline import choose_device
+from rare_tokens.ingest.run.pipeline import Prepared, choose_device
 from rare_tokens.ingest.run.request import ALWAYS, Request
 from rare_tokens.ingest.run.resources import Plan, bytes_needed, bytes_stored, plan
 
@@ -74,10 +74,10 @@ def estimate(request: Request, attention: AttentionRequest | None = None, *, fou
         forecast, is_dense = measure(request, found=found, whole=attention is not None)
         needs_dense = is_dense
     pairs = options.tokens * neurons
-    attention_rows, attention_seconds = 0, 0.0
+    attention_rows, seconds = 0, 0.0
     if attention is not None:
         attention_rows, operations = attention_cost(model, layer, options.tokens, options.window, attention.layers)
-        attention_seconds = operations / matrix_rate(device)
+        seconds = operations / matrix_rate(device)
     stored = bytes_stored(pairs, len(options.effects)) + int(attention_rows * BYTES_PER_SUM)
     return Estimate(
         run_id=_run_id(request),
@@ -92,12 +92,12 @@ def estimate(request: Request, attention: AttentionRequest | None = None, *, fou
         memory_bytes=held.bytes,
         memory_available=held.available,
         offloaded_bytes=held.offloaded,
-        minutes=forecast.minutes + attention_seconds / 60,
+        minutes=forecast.minutes + seconds / 60,
         attention_rows=attention_rows,
-        attention_minutes=attention_seconds / 60,
+        attention_minutes=seconds / 60,
         minutes_source=forecast.source,
         minutes_why=forecast.why,
-        stage_seconds={name: round(seconds, 3) for name, seconds in forecast.seconds.items()},
+        stage_seconds={name: round(value, 3) for name, value in forecast.seconds.items()},
     )
 
 
@@ -118,6 +118,15 @@ def _why_not(request: Request, held: Plan) -> str:
     if request.options.offload == ALWAYS and held.is_whole:
         return "its weights may not wait off the device"
     return ""
+
+
+def attention_seconds(prepared: Prepared, attention: AttentionRequest) -> float:
+    """Seconds that attention is reckoned to take in a run that is about to begin."""
+    manifest, window = prepared.manifest, prepared.material.sample.tokens.shape[1] - 1
+    _, operations = attention_cost(
+        prepared.model, prepared.structure.layer, manifest.positions, window, attention.layers
+    )
+    return operations / matrix_rate(prepared.device)
 
 
 def attention_cost(

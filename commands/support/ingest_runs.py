@@ -176,11 +176,13 @@ class _Ingest:
     ) -> None:
         from rare_tokens.analyses.registry import readers
         from rare_tokens.ingest.attention.measure import measure_attention
+        from rare_tokens.ingest.estimate import attention_seconds
 
         settings, run_id = self.settings, prepared.manifest.run_id
         place = self.asked.spreading.place(folder)
         groups = warehouse.read(settings.warehouse, run_id, "position_group", wait=settings.wait)
-        measure_attention(prepared, groups, folder, wanted, executor, place)
+        seconds = attention_seconds(prepared, wanted) if is_shown(quiet=settings.quiet) else None
+        measure_attention(prepared, groups, folder, wanted, executor, place, seconds)
         warehouse.add_attention(
             settings.warehouse, run_id, folder, readers=readers("dim_attention"), wait=settings.wait
         )

@@ -102,6 +102,7 @@ def measure_attention(
     request: AttentionRequest,
     executor: Executor,
     place: Place | None = None,
+    expected: float | None = None,
 ) -> None:
     """Measure attention and write its parts to a folder, resuming an interrupted measurement.
 
@@ -112,6 +113,7 @@ def measure_attention(
         request: which layers, which ablation.
         executor: runs the units.
         place: where units leave their files; None: in the folder, by this process.
+        expected: seconds that the units are forecast to take on this machine.
 
     Raises:
         UserError: there is no such layer, a layer has no attention weights, values are not finite, the place cannot be
@@ -136,11 +138,15 @@ def measure_attention(
         edits.find_means(list(_batches(sample.tokens, np.arange(len(sample.tokens)))))
     units = AttentionUnits(folder, edits, sample.tokens, cells, structure.neurons)
     if place is None:
-        executor.run("attention", range(len(cells.units)), units.run, units.is_done)
+        executor.run("attention", range(len(cells.units)), units.run, units.is_done, expected)
     else:
         indices = tuple(layer.index for layer in layers)
         stage = AttentionStage(indices, request.ablation, seed, cells.without_table(), edits.means)
-        gather(executor, stage, prepared.loaded, place, lambda unit: place.get(unit_name(unit), units.path(unit)))
+
+        def take(unit: int) -> None:
+            place.get(unit_name(unit), units.path(unit))
+
+        gather(executor, stage, prepared.loaded, place, take, expected)
     error = structural_error(edits, sample.tokens, cells)
     if not error <= 1:
         raise UserError(

@@ -7,9 +7,13 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import HfApi, constants
 
+from rare_tokens.commands.support import ingest_runs
+from rare_tokens.ingest.forecast import forecast
 from rare_tokens.ingest.forecast.extrapolation import EFFECTS, FORWARD, PUBLISH, STAGES
+from rare_tokens.ingest.forecast.measure import measured
 from rare_tokens.ingest.model import locate as locating
 from rare_tokens.ingest.model.files import file_hash
+from rare_tokens.ingest.run import pipeline
 from tests.support.tiny import DENSE, SUPPORTED, save_folder, tiny_corpus
 
 SHAPE = ("--tokens", 512, "--window", 32, "--device", "cpu")
@@ -157,3 +161,27 @@ def test_of_several_models_one_that_cannot_be_tried_does_not_stop_the_others(com
     assert ended.code == 2
     assert [row["minutes_source"] for row in json.loads(ended.out)] == ["measured"]
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("worth", [0.0, 1e9])
+def test_an_ingest_whose_progress_is_seen_begins_with_a_forecast(commands, model, corpus, monkeypatch, worth):
+    given = {}
+    real = pipeline.execute
+
+    def execute(*arguments, expected, **named):
+        given.update(expected)
+        return real(*arguments, expected=expected, **named)
+
+    monkeypatch.setattr(pipeline, "execute", execute)
+    monkeypatch.setattr(ingest_runs, "is_shown", lambda *, quiet: not quiet)
+    monkeypatch.setattr(forecast, "WORTH_MEASURING", worth)
+    tried = []
+    monkeypatch.setattr(forecast, "measured", lambda *one: tried.append(one) or measured(*one))
+    asked = ("ingest", "--model", model, "--corpus", corpus, *SHAPE)
+    assert commands(*asked, "--quiet").code == 0
+    assert (given, tried) == ({}, []), "nobody looks"
+    ended = commands(*asked, "--again")
+    assert ended.code == 0, ended.err
+    assert set(given) == set(STAGES) - {"find", "load", "text"}, "those that are still to come"
+    assert len(tried) == (worth == 0)
+    assert "minutes on this machine" in ended.err
