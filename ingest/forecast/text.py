@@ -10,7 +10,7 @@ from rare_tokens.ingest.text.corpus import Corpus, open_corpus
 from rare_tokens.ingest.text.counts import Counter, read_count_file
 from rare_tokens.ingest.text.matched import NC_MATCHED
 from rare_tokens.ingest.text.material import FROM_CORPUS, Material
-from rare_tokens.ingest.text.reading import STREAM_LIMIT, Tokenised, tokenised_documents
+from rare_tokens.ingest.text.reading import STREAM_LIMIT, Tokenised, batches, tokenised_documents
 from rare_tokens.ingest.text.sources import BUILTIN
 from rare_tokens.ingest.text.spelling import token_table
 from rare_tokens.ingest.text.windows import Packer
@@ -71,11 +71,11 @@ def few_windows(request: Request, vocabulary_size: int, windows: int) -> FewWind
 
 
 def _in_time(corpus: Corpus, request: Request, few: Packer) -> Iterator[Tokenised]:
-    """Documents until the windows are full and the time is over."""
+    """Documents until the windows are full and the time is over: whole batches, for all of a batch takes that time."""
     end = time.perf_counter() + READ_SECONDS
-    for tokenised in tokenised_documents(corpus.documents(request.options.seed), request.tokenizer):
-        yield tokenised
-        if few.full and time.perf_counter() > end:
+    for batch in batches(corpus.documents(request.options.seed)):
+        yield from tokenised_documents(batch, request.tokenizer)
+        if few.full and time.perf_counter() >= end:
             return
 
 
