@@ -5,7 +5,6 @@ blocks of several sizes, and the line through them gives the whole. Only the abl
 the forecast follows whatever the ablation costs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from rare_tokens.common.parts import Manifest
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.block_sizes import piece_size
 from rare_tokens.ingest.ablation.capture import Capture, Captured, forward
 from rare_tokens.ingest.ablation.neurons import neuron_tables
 from rare_tokens.ingest.ablation.reference import VALUES, reference_effects
@@ -30,7 +28,7 @@ from rare_tokens.ingest.forecast.storage import captured_seconds, parts_seconds,
 from rare_tokens.ingest.run.stages import Loaded, effect_units
 
 FORWARD_SECONDS = 8.0  # about how long the forward pass is tried, in whole windows
-PIECES = 1, 6  # pieces of the vocabulary whose neuron tables are tried
+TOKENS = 2_048, 8_192  # of the vocabulary, for which the neuron tables are tried
 WARMED_SECONDS = 2.0  # up to which a first try is made again, since it also pays for what is made once
 PAIRS = 8, 32  # pairs of the self-check that are tried
 
@@ -109,11 +107,10 @@ def _forward(loaded: Loaded, manifest: Manifest) -> tuple[float, Tried]:
 
 
 def _neurons(loaded: Loaded, mean: NDArray[np.float64]) -> float:
-    """Seconds of the tables about neurons, which go through the vocabulary piece by piece."""
+    """Seconds of the tables about neurons, which go through the vocabulary once."""
     structure, counts = loaded.structure, loaded.counts
-    N, d = structure.w_out.shape
     V = structure.vocabulary_size
-    small, large = (min(V, pieces * piece_size(V, d, N)) for pieces in PIECES)
+    small, large = (min(V, tokens) for tokens in TOKENS)
 
     def run(rows: int) -> tuple[int, float]:
         head = structure.head
@@ -150,6 +147,5 @@ def _check(loaded: Loaded, manifest: Manifest, tried: Tried) -> float:
     pairs = min(NUMERIC_PAIRS, windows * sample.predicted)
     at_a_time = max(1, VALUES // structure.vocabulary_size)
     tokens = torch.from_numpy(sample.tokens[0]).to(loaded.model.device)
-    run: Callable[[], object] = lambda: window_losses(loaded.model, tokens, sample.predicted)  # noqa: E731
-    structural, _ = timed(run, loaded.device)
+    structural, _ = timed(lambda: window_losses(loaded.model, tokens, sample.predicted), loaded.device)
     return Line.through(*map(numeric, PAIRS)).of_calls(calls(pairs, at_a_time)) + 2 * windows * structural

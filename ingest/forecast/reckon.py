@@ -7,7 +7,6 @@ summed over the whole vocabulary. The rates are those of a trained model on web 
 import torch
 from transformers import PreTrainedModel
 
-from rare_tokens.ingest.ablation.block_sizes import MOST_POSITIONS
 from rare_tokens.ingest.dense.ablation import WIDER
 from rare_tokens.ingest.dense.parts import dense_cost
 from rare_tokens.ingest.forecast.extrapolation import EFFECTS, FORWARD, LOAD, NEURONS, SELF_CHECK, TEXT
@@ -22,7 +21,7 @@ from rare_tokens.ingest.text.reading import STREAM_LIMIT
 # Measured with SmolLM2-135M on C4 (benchmarks/results/forecast.json), as shares of `matrix_rate` or multiples of it.
 _FORWARD_SHARE = 0.7  # of the machine's rate that forward passes reach
 _POSITION = 7.0  # a position's cost, in products of V × (d + N)
-_BLOCK = 2.0  # products of V × d × N that a block of positions pays
+_BLOCK, _POSITIONS = 2.0, 4_096  # products of V × d × N that a block of positions pays, and positions in it
 _DENSE_SHARE = 0.6  # of the machine's rate that the layers above reach when they are run again
 _LOGIT = 2e-8  # seconds of a thread for each logit of a position run again: softmax, sums, copies
 _NEURONS = 4.0  # products of V × d × (d + N): the Gram matrix is in float64
@@ -55,7 +54,7 @@ def reckoned(request: Request, model: PreTrainedModel, layer: int, device: str, 
         logits = 0.0 if place.startswith("cuda") else cost.rows * V * _LOGIT / torch.get_num_threads()
         effects = cost.operations / (_DENSE_SHARE * matrix_rate(place, dtype)) + logits
     else:
-        effects = product * (_BLOCK * -(-T // MOST_POSITIONS) * d * N + _POSITION * T * (d + N))
+        effects = product * (_BLOCK * -(-T // _POSITIONS) * d * N + _POSITION * T * (d + N))
     return {
         LOAD: parameters * DTYPES[options.dtype].itemsize / _LOADED,
         TEXT: _tokens(request) / _TOKENS,
