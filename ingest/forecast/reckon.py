@@ -18,7 +18,9 @@ from rare_tokens.ingest.run.request import Request
 from rare_tokens.ingest.text.matched import NC_MATCHED
 from rare_tokens.ingest.text.reading import STREAM_LIMIT
 
-# Measured with SmolLM2-135M on C4 (benchmarks/results/forecast.json), as shares of `matrix_rate` or multiples of it.
+# Fitted by hand, as shares or multiples of `matrix_rate`: the ablation and the forward pass to SmolLM2-135M on C4,
+# the dense path's logits to a small Gemma 2 and novella. Assumed: loading, reading and the self-check.
+# `benchmarks/speed/forecast.py` shows beside each measured run what these give.
 _FORWARD_SHARE = 0.7  # of the machine's rate that forward passes reach
 _POSITION = 7.0  # a position's cost, in products of V × (d + N)
 _BLOCK, _POSITIONS = 2.0, 4_096  # products of V × d × N that a block of positions pays, and positions in it

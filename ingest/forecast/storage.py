@@ -1,15 +1,16 @@
-"""What reading and writing takes, at rates measured once: too little of a run to be tried before each."""
+"""What reading and writing takes, at fixed rates: too little of a run to be tried before each."""
 
 import os
 
 from rare_tokens.common.parts import Manifest
 
-# Measured on two cores of an AMD EPYC with 6.3 and 77 million pairs; the last on four (benchmarks/results/growth.json).
+# Measured: writing a pair (6.3 million of them, one core), what a small run pays beside its stages (two cores), and
+# publishing a pair (77 million, benchmarks/results/publishing.json). Assumed, since little depends on them: the others.
 _CAPTURED_A_SECOND = 8e8  # bytes of captured rows
-_PART, _PART_EFFECT = 3e-8, 1e-8  # seconds a pair to write it with one effect, and with each further one
+_PART, _PART_EFFECT = 4e-8, 1e-8  # seconds a pair to write it with one effect, and with each further one
 _READ = 3e-8  # seconds a pair of the blocks that the self-check reads
 _PUBLISH = 5.0  # seconds to open the warehouse, audit and publish, however small a run is
-_PUBLISHED, _MOST_CORES = 3.8e-7, 4  # processor seconds a pair, on at most so many cores
+_PUBLISHED, _MOST_CORES = 3.5e-7, 4  # processor seconds a pair, on at most so many cores
 
 
 def captured_seconds(positions: int, width: int) -> float:
