@@ -1,5 +1,6 @@
 """The command `ingest`: its options, and what a dry run says."""
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from rare_tokens.warehouse import STORES
 
 if TYPE_CHECKING:
     from rare_tokens.ingest.attention.measure import AttentionOptions
+    from rare_tokens.ingest.estimate import Estimate
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -167,7 +169,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     help="Folder or URL for unfinished work, any that fsspec knows [default: beside the warehouse].",
 )
 @click.option("--again", is_flag=True, help="Compute a published run again and replace it.")
-@click.option("--dry-run", is_flag=True, help="Print rows, bytes, memory and minutes; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Try a few positions; print rows, bytes, memory, minutes; write nothing.")
 @click.option("--publish-anyway", metavar="REASON", help="Publish a run even if its checks fail; the reason is stored.")
 @global_options
 def ingest(
@@ -195,6 +197,7 @@ def ingest(
     stays as it is, or gains what is newly asked for. Of several runs, one that fails does not stop the others: the exit
     code is then 3 if checks refused one, else 2.
     """
+    began = time.perf_counter()
     with working("Find the model and the text", quiet=settings.quiet):
         from rare_tokens.ingest.attention.measure import AttentionOptions
         from rare_tokens.ingest.model.files import Trust
@@ -204,9 +207,10 @@ def ingest(
         heads = AttentionOptions(attention, attention_layers, head_ablation)
         given["corpus"] = given["corpus"] or ("c4",)
         models, trust = given.pop("model"), Trust(allow_pickle, trust_remote_code)
-        requests = requested([Options(model=model, **given, trust=trust) for model in models], series)
+        options = [Options(model=model, **given, trust=trust) for model in models]
+        requests = requested(options, series, fetch=not dry_run)
     if dry_run:
-        _show_estimates(requests, heads, settings)
+        _show_estimates(requests, heads, settings, began)
         return
     ingested = ingest_all(requests, settings, Asked(again, publish_anyway, groups, heads, store, spreading))
     show(listed_runs(settings, ingested.run_ids), settings.form)
@@ -214,22 +218,48 @@ def ingest(
     ingested.require_all()
 
 
-def _show_estimates(requests: Requests, heads: "AttentionOptions", settings: Settings) -> None:
+def _show_estimates(requests: Requests, heads: "AttentionOptions", settings: Settings, began: float) -> None:
+    """Print the estimate of each run; `began` is when the command did, since when the first is being found."""
     from rare_tokens.ingest.estimate import UNKNOWN, estimate
     from rare_tokens.ingest.run.checkpoints import Gap
 
     estimates, ingested = [], Ingested()
     for request in requests.each():
+        found = time.perf_counter() - began
         ingested.run_ids.append(request.run_id)
-        if not isinstance(request, Gap):
-            estimates.append(estimate(request, heads.request(int(request.config.num_hidden_layers))))
-        elif request.is_failure:
-            ingested.fail(request.run_id, UserError(request.why))
-    show(pl.DataFrame([asdict(one) for one in estimates]), settings.form)
+        if isinstance(request, Gap):
+            if request.is_failure:
+                ingested.fail(request.run_id, UserError(request.why))
+            continue
+        attention = heads.request(int(request.config.num_hidden_layers))
+        try:
+            with working(f"Try a few positions of {request.run_id}", quiet=settings.quiet):
+                estimates.append(estimate(request, attention, found=found))
+        except UserError as error:
+            if not requests.goes_on:
+                raise
+            ingested.fail(request.run_id, error)
+        began = time.perf_counter()
+    rows = [asdict(one) for one in estimates]
+    if settings.form == "table":
+        rows = [{name: value for name, value in row.items() if name not in _IN_WORDS} for row in rows]
+    show(pl.DataFrame(rows), settings.form)
     for one in estimates:
+        settings.say(f"{one.run_id}: {_in_words(one)}")
         if one.path == UNKNOWN:
             settings.say(
                 f"{one.run_id}: whether the dense path is needed cannot be told without the weights. The figures are "
                 "those of the dense path, the most it can take; the ingest says which it is before it starts."
             )
     ingested.require_all()
+
+
+_IN_WORDS = ("stage_seconds", "minutes_why")  # said beside the table
+
+
+def _in_words(found: "Estimate") -> str:
+    """Where the minutes of an estimate come from, and where they go."""
+    stages = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in found.stage_seconds.items() if seconds >= 1)
+    if found.minutes_source == "measured":
+        return f"minutes are measured on a few positions: {stages}."
+    return f"minutes are reckoned from rates of other runs, since {found.minutes_why}: {stages}."

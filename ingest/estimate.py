@@ -1,23 +1,20 @@
-"""Estimates a run's cost before it starts (`ingest --dry-run`), from the configuration alone: no weights are read."""
+"""What `ingest --dry-run` says: a run's rows, bytes and memory from its configuration, and how long it will take."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from transformers import PreTrainedModel
 
 from rare_tokens.ingest.attention.cells import MOST_SUMS
 from rare_tokens.ingest.attention.edits import CONTROL_DRAWS
 from rare_tokens.ingest.attention.heads import LAYERS
 from rare_tokens.ingest.attention.measure import SUBSAMPLE, AttentionRequest
-from rare_tokens.ingest.dense.ablation import WIDER
-from rare_tokens.ingest.dense.parts import dense_cost
+from rare_tokens.ingest.forecast.forecast import measure, reckon
 from rare_tokens.ingest.machine import matrix_rate
 from rare_tokens.ingest.model.mlp import decoder_blocks, layer_index, mlp_shape
 from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
-from rare_tokens.ingest.run.pipeline import choose_device
-from rare_tokens.ingest.run.request import Request
-from rare_tokens.ingest.run.resources import bytes_needed, bytes_stored, plan
-from rare_tokens.ingest.text.matched import NC_MATCHED
+from rare_tokens.ingest.run.pipeline import Prepared, choose_device
+from rare_tokens.ingest.run.request import ALWAYS, Request
+from rare_tokens.ingest.run.resources import Plan, bytes_needed, bytes_stored, plan
 
 BYTES_PER_SUM = 6.5  # stored, measured: 4 for the float, the rest for edit, cell and neuron
 CELLS_PER_WINDOW = 5  # roughly; the kinds of positions by token group in a window
@@ -26,7 +23,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of one run. Times are rough: matrix products, counted, at the rate just measured on this machine.
+    """Cost of one run.
 
     For matched contexts it is the most there can be: only the search can tell how many there are.
     """
@@ -43,44 +40,47 @@ class Estimate:
     memory_bytes: int  # at the peak, on the device that computes; above `memory_available` the run is refused
     memory_available: int
     offloaded_bytes: int  # weights kept off the device
-    minutes: float
+    minutes: float  # of the whole command, on this machine alone
     attention_rows: int = 0  # of `--attention`; minutes and bytes include them
-    attention_minutes: float = 0.0
+    attention_minutes: float = 0.0  # counted operations at the machine's rate: rough
+    minutes_source: str = "reckoned"  # `measured` on a few positions, or `reckoned` from rates of other runs
+    minutes_why: str = ""  # why nothing was measured
+    stage_seconds: dict[str, float] = field(default_factory=dict)  # of `minutes`, by stage
 
 
-def estimate(request: Request, attention: AttentionRequest | None = None) -> Estimate:
-    """Estimate a run's rows, bytes and time; `attention` included if given.
+def estimate(request: Request, attention: AttentionRequest | None = None, *, found: float = 0.0) -> Estimate:
+    """Estimate a run's rows, bytes and time; `attention` included if given. Writes nothing.
+
+    Args:
+        request: the run. Where its weights are at hand and fit, a few of its positions are tried, which takes seconds.
+        attention: what is asked of attention.
+        found: seconds that finding the model and the text took.
 
     Raises:
-        UserError: the configuration shows that the architecture cannot be analysed.
+        UserError: the configuration shows that the architecture cannot be analysed, or what is tried shows that the
+            ingest would be refused.
     """
     options = request.options
     device = choose_device(options.device)
     model = empty_model(request.folder.name, request.config, remote_code=options.trust.remote_code)
-    neurons, width, vocabulary = mlp_shape(model, options.layer)
+    neurons, width, _ = mlp_shape(model, options.layer)
     layer = layer_index(options.layer, len(decoder_blocks(model)))
     needs_dense = needs_dense_path(model, layer)
-    is_dense = needs_dense is not False  # if unknown, estimate the larger cost
-    parameters = sum(weight.numel() for weight in model.parameters())
+    held = plan(request, model, layer, device, whole=attention is not None)
+    if why := _why_not(request, held):
+        is_dense = needs_dense is not False  # if unknown, estimate the larger cost
+        forecast = reckon(request, model, layer, device, is_dense=is_dense, found=found, why=why)
+    else:
+        forecast, is_dense = measure(request, found=found, whole=attention is not None)
+        needs_dense = is_dense
     pairs = options.tokens * neurons
-    # A forward pass costs 2 operations per parameter and token; a matched context takes a window per position.
-    forward = options.tokens * (options.window if options.contexts == NC_MATCHED else 1)
-    seconds = forward * 2 * parameters / matrix_rate(device)
-    if is_dense:
-        dtype = WIDER.get(getattr(torch, options.dtype), torch.float32)
-        place = "cpu" if device == "mps" and dtype == torch.float64 else device
-        operations = dense_cost(model, layer, pairs, tuple(options.effects)).operations
-        seconds += operations / matrix_rate(place, dtype)
-    else:  # each position is unembedded twice, and takes about two products of vocabulary × neurons
-        seconds += options.tokens * 4 * vocabulary * (width + neurons) / matrix_rate(device)
-    attention_rows, attention_seconds = 0, 0.0
+    attention_rows, seconds = 0, 0.0
     if attention is not None:
         attention_rows, operations = attention_cost(model, layer, options.tokens, options.window, attention.layers)
-        attention_seconds = operations / matrix_rate(device)
+        seconds = operations / matrix_rate(device)
     stored = bytes_stored(pairs, len(options.effects)) + int(attention_rows * BYTES_PER_SUM)
-    held = plan(request, model, layer, device, whole=attention is not None)
     return Estimate(
-        run_id=request.run_id,
+        run_id=_run_id(request),
         positions=options.tokens,
         neurons=neurons,
         layer=layer,
@@ -92,10 +92,41 @@ def estimate(request: Request, attention: AttentionRequest | None = None) -> Est
         memory_bytes=held.bytes,
         memory_available=held.available,
         offloaded_bytes=held.offloaded,
-        minutes=(seconds + attention_seconds) / 60,
+        minutes=forecast.minutes + seconds / 60,
         attention_rows=attention_rows,
-        attention_minutes=attention_seconds / 60,
+        attention_minutes=seconds / 60,
+        minutes_source=forecast.source,
+        minutes_why=forecast.why,
+        stage_seconds={name: round(value, 3) for name, value in forecast.seconds.items()},
     )
+
+
+def _run_id(request: Request) -> str:
+    """The id of the run; without its hash where neither the weights nor the hub's word of them are at hand."""
+    folder = request.folder
+    if all(digest for _, digest in folder.absent):
+        return request.run_id
+    return f"{folder.short_name}-{folder.revision}-{UNKNOWN}"
+
+
+def _why_not(request: Request, held: Plan) -> str:
+    """Why the run cannot be tried; empty if it can."""
+    if request.folder.absent:
+        return "its weights are not here"
+    if held.bytes > held.available:
+        return "it does not fit into the memory"
+    if request.options.offload == ALWAYS and held.is_whole:
+        return "its weights may not wait off the device"
+    return ""
+
+
+def attention_seconds(prepared: Prepared, attention: AttentionRequest) -> float:
+    """Seconds that attention is reckoned to take in a run that is about to begin."""
+    manifest, window = prepared.manifest, prepared.material.sample.tokens.shape[1] - 1
+    _, operations = attention_cost(
+        prepared.model, prepared.structure.layer, manifest.positions, window, attention.layers
+    )
+    return operations / matrix_rate(prepared.device)
 
 
 def attention_cost(

@@ -7,28 +7,26 @@ in float64; everywhere else the dense path runs the model again with all of the 
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import schema
-from rare_tokens.common.progress import progress
-from rare_tokens.ingest.ablation.capture import Capture, Captured, mean_activations
+from rare_tokens.common.version import VERSION
+from rare_tokens.ingest.ablation.capture import Capture, mean_activations
 from rare_tokens.ingest.ablation.parts import write_relation
-from rare_tokens.ingest.dense.ablation import DenseAblation
-from rare_tokens.ingest.dense.parts import announce
 from rare_tokens.ingest.dense.selfcheck import Edit, structural_error
-from rare_tokens.ingest.model.head import ROWS, Head
-from rare_tokens.ingest.run.executors import Executor
-from rare_tokens.ingest.run.pipeline import Prepared
+from rare_tokens.ingest.group_units import GroupStage, GroupUnits, unit_name
+from rare_tokens.ingest.run.executors import Executor, gather
+from rare_tokens.ingest.run.pipeline import Prepared, capture_rows
+from rare_tokens.ingest.run.resuming import begin
+from rare_tokens.ingest.run.shared_storage import Place
 
 SUFFIXES = (".json", ".csv", ".txt")
 CHECKED_WINDOWS = 2  # per group, against the hooked model
@@ -121,86 +119,53 @@ def groups_due(asked: Sequence[Group], stored: Sequence[Group], *, recomputed: b
 
 
 def group_effects(
-    prepared: Prepared, groups: Sequence[Group], folder: Path, executor: Executor, *, quiet: bool
+    prepared: Prepared, groups: Sequence[Group], folder: Path, executor: Executor, place: Place | None = None
 ) -> None:
-    """Ablate each group at every position and write the parts into `folder`, which is emptied first.
+    """Ablate each group at every position and write the parts into a folder, resuming what was interrupted.
+
+    Args:
+        prepared: the run's model and sample; the run itself is left as it is.
+        groups: what to ablate.
+        folder: for these parts alone.
+        executor: runs the units.
+        place: where units leave their files; None: in the folder, by this process.
 
     Raises:
-        UserError: values are not finite, or a group's effects differ from the hooked model's.
+        UserError: values are not finite, a group's effects differ from the hooked model's, or the place cannot be used.
     """
     check_groups(groups, prepared.structure.neurons)
-    shutil.rmtree(folder, ignore_errors=True)
-    sample, structure = prepared.material.sample, prepared.structure
-    capture = Capture(folder, sample.tokens, prepared.model, structure, sample.predicted)
-    capture.open()
-    executor.run("forward pass", range(capture.batches), capture.run, capture.is_done)
-    captured = capture.open("r")
+    begin(folder, _plan(prepared, groups), place)
+    captured = capture_rows(prepared, folder, executor, place)
     mean = mean_activations(captured.activations)
     reference = (mean if prepared.manifest.ablation == "mean" else np.zeros_like(mean)).astype(np.float32)
     members = [group.neurons for group in groups]
-    parts = []
-    with progress("groups", len(sample.tokens), "windows", quiet=quiet) as advance:
-        windows = _dense(prepared, members, reference) if structure.between else None
-        for part in windows or _plain(prepared, members, reference, captured):
-            parts.append(part)
-            advance()
-    effects = np.concatenate(parts)  # T × G
+    scope = prepared.manifest.options["edit_scope"]
+    units = GroupUnits(folder, prepared.loaded, members, reference, captured, scope)
+    if place is None:
+        units.announce()
+        executor.run("groups", range(units.units), units.run, units.is_done)
+    else:
+        sample = prepared.material.sample
+        batch = Capture.windows_in_a_batch(sample.tokens) * sample.predicted
+        stage = GroupStage(units.units, members, reference, scope, batch)
+        gather(executor, stage, prepared.loaded, place, lambda unit: place.get(unit_name(unit), units.path(unit)))
+    effects = np.concatenate([np.load(units.path(unit)) for unit in range(units.units)])  # T × G
     if not np.isfinite(effects).all():
         raise UserError("A group's effect is NaN or infinite. Try --dtype float32, or check the weights.")
-    errors = [_checked(prepared, group, effects[:, place], reference) for place, group in enumerate(groups)]
+    errors = [_checked(prepared, group, effects[:, index], reference) for index, group in enumerate(groups)]
     _write(folder, prepared, groups, effects, errors)
     shutil.rmtree(folder / "capture")
+    shutil.rmtree(folder / "units")
 
 
-def _dense(
-    prepared: Prepared, members: Sequence[Sequence[int]], reference: NDArray[np.float32]
-) -> Iterator[NDArray[np.float32]]:
-    """Effects window by window, each positions × groups, from running the model again."""
-    sample = prepared.material.sample
-    scope = prepared.manifest.options["edit_scope"]
-    dense = DenseAblation(prepared.model, prepared.structure, torch.from_numpy(reference), edit_scope=scope)
-    announce(dense, prepared.structure, sample, len(members))
-    for tokens in sample.tokens:
-        yield dense.window(tokens, members, sample.predicted).values["loss"]
-
-
-def _plain(
-    prepared: Prepared, members: Sequence[Sequence[int]], reference: NDArray[np.float32], captured: Captured
-) -> Iterator[NDArray[np.float32]]:
-    """The same from adding Σ a_i w_i to the captured residual stream."""
-    structure, sample = prepared.structure, prepared.material.sample
-    place = torch.device("cpu" if prepared.device == "mps" else prepared.device)
-    each = sample.predicted
-    for window in range(len(sample.tokens)):
-        rows = slice(window * each, (window + 1) * each)
-        x = torch.from_numpy(np.array(captured.residual[rows])).to(place, torch.float64)
-        activations = torch.from_numpy(np.array(captured.activations[rows])).to(place, torch.float64)
-        shift = torch.from_numpy(reference).to(activations) - activations
-        targets = torch.from_numpy(sample.targets[rows]).to(place)
-        before = exact_loss(structure.head, x, targets)
-        columns = []
-        for neurons in members:
-            chosen = torch.tensor(neurons, device=place)
-            edited = structure.moved(x, activations, shift[:, chosen], chosen)
-            columns.append(exact_loss(structure.head, edited, targets) - before)
-        yield torch.stack(columns, dim=1).float().cpu().numpy()
-
-
-def exact_loss(head: Head, residual: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy (P) of targets (P) from the residual stream before the final norm (P × d), in its own dtype."""
-    normed = head.norm(residual)
-    total = torch.full_like(normed[:, 0], -torch.inf)
-    for start in range(0, len(head.unembedding), ROWS):
-        logits = _logits(head, normed, slice(start, start + ROWS))
-        total = torch.logaddexp(total, logits.logsumexp(1))
-    rows = targets.to(head.unembedding.device)
-    target = (normed * head.unembedding[rows].to(normed)).sum(1)
-    return total - (target if head.logit_bias is None else target + head.logit_bias[rows].to(normed))
-
-
-def _logits(head: Head, normed: Tensor, rows: slice) -> Tensor:
-    logits = normed @ head.unembedding[rows].to(normed).T
-    return logits if head.logit_bias is None else logits + head.logit_bias[rows].to(normed)
+def _plan(prepared: Prepared, groups: Sequence[Group]) -> dict[str, Any]:
+    """What the units of these groups depend on."""
+    return {
+        "identity": prepared.manifest.identity,
+        "groups": [group.neurons for group in groups],
+        "code_version": VERSION,
+        "packages": prepared.manifest.packages,
+    }
 
 
 def _checked(prepared: Prepared, group: Group, effects: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

@@ -26,7 +26,8 @@ FLOORS = {
         ("ablation",),
         ("dense",),
         ("run",),
-        ("attention", "groups"),
+        ("attention", "group_units"),
+        ("groups", "forecast"),
         ("estimate",),
     ),
     "analyses": (

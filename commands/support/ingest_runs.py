@@ -1,5 +1,6 @@
 """From requests to published runs: what `ingest` and `demo` call, in order."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from rare_tokens.commands.support.requests import Requests
 from rare_tokens.commands.support.settings import Settings
 from rare_tokens.common.errors import OptionError, QualityError, UserError
 from rare_tokens.common.parts import attention_folder, groups_folder, parts_root
-from rare_tokens.common.progress import working
+from rare_tokens.common.progress import is_shown, working
 from rare_tokens.common.version import VERSION
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class _Ingest:
         place = asked.spreading.place(folder)
         if there and not groups and not attention:
             warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
-            _clear(place, folder)
+            for one in (folder, groups_folder(folder), attention_folder(folder)):
+                _clear(asked.spreading.place(one), one)
             return
         self._executor = executor = self._executor or self.running.enter_context(asked.spreading.started(settings))
         request = request if asked.again else _extended(request, settings)
@@ -114,11 +116,11 @@ class _Ingest:
             if (prepared := self._prepared(request, groups, executor, whole=bool(attention))) is None:
                 return
             if not there:
-                self._publish(prepared, folder, executor, place)
+                self._publish(request, prepared, folder, executor, place)
             if groups:
-                _add_groups(prepared, groups, groups_folder(folder), executor, settings)
+                self._add_groups(prepared, groups, groups_folder(folder), executor)
             for wanted in attention:
-                _add_attention(prepared, wanted, attention_folder(folder), executor, settings)
+                self._add_attention(prepared, wanted, attention_folder(folder), executor)
 
     def _prepared(
         self, request: "Request", groups: list["Group"], executor: "Executor", *, whole: bool
@@ -136,14 +138,18 @@ class _Ingest:
         check_groups(groups, prepared.structure.neurons)
         return prepared
 
-    def _publish(self, prepared: "Prepared", folder: Path, executor: "Executor", place: "Place | None") -> None:
+    def _publish(
+        self, request: "Request", prepared: "Prepared", folder: Path, executor: "Executor", place: "Place | None"
+    ) -> None:
         from rare_tokens.analyses.curve.power_law import power_law_line
         from rare_tokens.ingest.run.pipeline import execute
 
         settings = self.settings
         warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
-        execute(prepared, folder, executor, afresh=self.asked.again, place=place)
-        with working(f"Check and publish {prepared.manifest.run_id}", quiet=settings.quiet):
+        seconds = self._expected(request, prepared)
+        execute(prepared, folder, executor, afresh=self.asked.again, place=place, expected=seconds)
+        title = f"Check and publish {prepared.manifest.run_id}"
+        with working(title, quiet=settings.quiet, expected=seconds.get("publish")):
             warehouse.publish(
                 settings.warehouse,
                 folder,
@@ -154,6 +160,45 @@ class _Ingest:
                 quiet=settings.quiet,
             )
         _clear(place, folder)
+
+    def _add_groups(self, prepared: "Prepared", groups: list["Group"], folder: Path, executor: "Executor") -> None:
+        from rare_tokens.ingest.groups import group_effects
+
+        settings, run_id = self.settings, prepared.manifest.run_id
+        place = self.asked.spreading.place(folder)
+        group_effects(prepared, groups, folder, executor, place)
+        warehouse.add_groups(settings.warehouse, run_id, folder, wait=settings.wait)
+        _clear(place, folder)
+        settings.say(f"{run_id} has the groups {', '.join(group.name for group in groups)}.")
+
+    def _add_attention(
+        self, prepared: "Prepared", wanted: "AttentionRequest", folder: Path, executor: "Executor"
+    ) -> None:
+        from rare_tokens.analyses.registry import readers
+        from rare_tokens.ingest.attention.measure import measure_attention
+        from rare_tokens.ingest.estimate import attention_seconds
+
+        settings, run_id = self.settings, prepared.manifest.run_id
+        place = self.asked.spreading.place(folder)
+        groups = warehouse.read(settings.warehouse, run_id, "position_group", wait=settings.wait)
+        seconds = attention_seconds(prepared, wanted) if is_shown(quiet=settings.quiet) else None
+        measure_attention(prepared, groups, folder, wanted, executor, place, seconds)
+        warehouse.add_attention(
+            settings.warehouse, run_id, folder, readers=readers("dim_attention"), wait=settings.wait
+        )
+        _clear(place, folder)
+        settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
+
+    def _expected(self, request: "Request", prepared: "Prepared") -> "Mapping[str, float]":
+        """Seconds that each stage is forecast to take; nothing is tried for it where no progress is shown."""
+        from rare_tokens.ingest.forecast.forecast import expected
+
+        if not is_shown(quiet=self.settings.quiet):
+            return {}
+        with working(f"Try a few positions of {request.run_id}", quiet=self.settings.quiet):
+            forecast = expected(request, prepared)
+        self.settings.say(f"{request.run_id}: about {forecast.minutes:,.1f} minutes on this machine.")
+        return forecast.seconds
 
 
 def _clear(place: "Place | None", folder: Path) -> None:
@@ -211,30 +256,6 @@ def _attention(
     if asked is not None and not due:
         settings.say(f"{request.run_id} has that attention already.")
     return due
-
-
-def _add_groups(
-    prepared: "Prepared", groups: list["Group"], folder: Path, executor: "Executor", settings: Settings
-) -> None:
-    from rare_tokens.ingest.groups import group_effects
-
-    run_id = prepared.manifest.run_id
-    group_effects(prepared, groups, folder, executor, quiet=settings.quiet)
-    warehouse.add_groups(settings.warehouse, run_id, folder, wait=settings.wait)
-    settings.say(f"{run_id} has the groups {', '.join(group.name for group in groups)}.")
-
-
-def _add_attention(
-    prepared: "Prepared", wanted: "AttentionRequest", folder: Path, executor: "Executor", settings: Settings
-) -> None:
-    from rare_tokens.analyses.registry import readers
-    from rare_tokens.ingest.attention.measure import measure_attention
-
-    run_id = prepared.manifest.run_id
-    groups = warehouse.read(settings.warehouse, run_id, "position_group", wait=settings.wait)
-    measure_attention(prepared, groups, folder, wanted, executor)
-    warehouse.add_attention(settings.warehouse, run_id, folder, readers=readers("dim_attention"), wait=settings.wait)
-    settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
 
 
 def _is_there(request: "Request", settings: Settings) -> bool:

@@ -48,7 +48,7 @@ class Requests:
                 yield gap(options, revision, FAILED, str(error))
 
 
-def requested(options: "Sequence[Options]", series: str | None) -> Requests:
+def requested(options: "Sequence[Options]", series: str | None, *, fetch: bool = True) -> Requests:
     """The runs asked for of each model: at each --revision, or over a range of checkpoints.
 
     A single run is identified at once; of several, each is found while the one before it is computed.
@@ -56,6 +56,7 @@ def requested(options: "Sequence[Options]", series: str | None) -> Requests:
     Args:
         options: of each model, the same but for the model.
         series: the range; None: none.
+        fetch: whether weights that are only on the hub are fetched; without, such a run can only be estimated.
 
     Raises:
         UserError: the options contradict each other, or the single run cannot be.
@@ -71,6 +72,9 @@ def requested(options: "Sequence[Options]", series: str | None) -> Requests:
         raise UserError("--model: the same one is given twice. Leave one out.")
     choose_device(first.device)
     if series is None and len(options) == 1 and len(first.revisions) < 2:
-        return Requests([(first, iter(identify(first)))], None, goes_on=False)
-    found = [(one, one_ahead(named(one) if series is None else checkpoints(one, series))) for one in options]
+        return Requests([(first, iter(identify(first, fetch=fetch)))], None, goes_on=False)
+    found = [
+        (one, one_ahead(named(one, fetch=fetch) if series is None else checkpoints(one, series, fetch=fetch)))
+        for one in options
+    ]
     return Requests(found, series, goes_on=True)

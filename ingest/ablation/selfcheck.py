@@ -187,9 +187,15 @@ def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[T
         edited.view(-1, edited.shape[-1])[-len(chosen) :][each, chosen] = values
         return (edited, *args[1:])
 
-    with torch.inference_mode(), hooked((subject.structure.out_projection, "before", replace)):
-        logits = subject.model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -subject.predicted :]
-    targets = tokens[-subject.predicted :]
+    with hooked((subject.structure.out_projection, "before", replace)):
+        return window_losses(subject.model, tokens, subject.predicted)
+
+
+def window_losses(model: PreTrainedModel, tokens: Tensor, predicted: int) -> tuple[Tensor, Tensor]:
+    """Loss (in float64) and largest |logit| at the last `predicted` positions of a window + 1 token ids."""
+    with torch.inference_mode():
+        logits = model(input_ids=tokens[None, :-1], use_cache=False).logits[0, -predicted:]
+    targets = tokens[-predicted:]
     # A few positions at a time: in float64 a window's logits take gigabytes where the vocabulary is large
     copies = zip(logits.split(_COPIED), targets.split(_COPIED), strict=True)
     losses = [torch.nn.functional.cross_entropy(few.double(), y, reduction="none") for few, y in copies]

@@ -6,7 +6,7 @@ have units of their own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,6 +56,10 @@ class Cells:
             kept = ids != NO_CELL
             found.append(UnitCells(ids[kept], counts[kept]))
         return found
+
+    def without_table(self) -> "Cells":
+        """The same for a worker, which needs no table."""
+        return replace(self, table=self.table.clear())
 
     def of_unit(self, unit: int) -> UnitCells:
         """The cells of a unit."""

@@ -115,6 +115,23 @@ class HeadEdits:
             count += len(tokens) * self.predicted
         self._means = {key: total / count for key, total in totals.items()}
 
+    @property
+    def means(self) -> tuple[NDArray[np.float64], ...]:
+        """What `find_means` found, layer by layer, for `use_means` on another machine; empty before it."""
+        return tuple(self._means[module].cpu().numpy() for module in self._averaged_modules) if self._means else ()
+
+    def use_means(self, means: Sequence[NDArray[np.float64]]) -> None:
+        """Take the means that another machine found."""
+        device = self.rerun.model.device
+        self._means = {
+            module: torch.from_numpy(np.array(mean)).to(device)
+            for module, mean in zip(self._averaged_modules if means else (), means, strict=True)
+        }
+
+    @property
+    def _averaged_modules(self) -> list[nn.Module]:
+        return [module for layer in self.layers for module in (layer.module, layer.feed_forward, layer.norm)]
+
     def record(self, tokens: NDArray[np.int64], *, loss: bool) -> tuple[Tensor, dict[int, Weights]]:
         """Run n windows of T + 1 tokens unedited; return the analysed activations, n × T × N, and layers' weights."""
         ids = self._tokens = self._ids(tokens)

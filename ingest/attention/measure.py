@@ -7,7 +7,6 @@ are in the same token groups, so that any group of neurons chosen later is a que
 loss is measured in a seeded subsample of whole windows and kept per position; patches are tried in that subsample.
 """
 
-import json
 import logging
 import shutil
 import time
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.common.files import read_json, write_atomically, write_json
+from rare_tokens.common.files import write_atomically
 from rare_tokens.common.parts import ATTENTION_RELATIONS, relation_path, schema
 from rare_tokens.common.version import VERSION
 from rare_tokens.ingest.ablation.parts import write_relation
@@ -31,16 +30,15 @@ from rare_tokens.ingest.attention.cells import Cells, make_cells, positions_with
 from rare_tokens.ingest.attention.edits import ABLATIONS, HeadEdits
 from rare_tokens.ingest.attention.heads import AttentionLayer, eager, find_heads, parse_layers
 from rare_tokens.ingest.attention.selfcheck import structural_error
-from rare_tokens.ingest.attention.sums import UnitSums
-from rare_tokens.ingest.run.executors import Executor
+from rare_tokens.ingest.attention.units import UNITS, AttentionStage, AttentionUnits, batched, unit_name
+from rare_tokens.ingest.run.executors import Executor, gather
 from rare_tokens.ingest.run.pipeline import Prepared
+from rare_tokens.ingest.run.resuming import begin
+from rare_tokens.ingest.run.shared_storage import Place
 
 log = logging.getLogger("rare_tokens")
 
 SUBSAMPLE = 4_096  # positions whose loss is measured, in whole windows
-POSITIONS_PER_PASS = 512  # shorter windows run several at a time
-_UNITS = "units"
-_PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,13 @@ def attention_due(
 
 
 def measure_attention(
-    prepared: Prepared, groups: pl.DataFrame, folder: Path, request: AttentionRequest, executor: Executor
+    prepared: Prepared,
+    groups: pl.DataFrame,
+    folder: Path,
+    request: AttentionRequest,
+    executor: Executor,
+    place: Place | None = None,
+    expected: float | None = None,
 ) -> None:
     """Measure attention and write its parts to a folder, resuming an interrupted measurement.
 
@@ -108,10 +112,12 @@ def measure_attention(
         folder: for these parts alone.
         request: which layers, which ablation.
         executor: runs the units.
+        place: where units leave their files; None: in the folder, by this process.
+        expected: seconds that the units are forecast to take on this machine.
 
     Raises:
-        UserError: there is no such layer, a layer has no attention weights, values are not finite, or the self-check
-            fails.
+        UserError: there is no such layer, a layer has no attention weights, values are not finite, the place cannot be
+            used, or the self-check fails.
     """
     began = time.perf_counter()
     model, structure, sample = prepared.model, prepared.structure, prepared.material.sample
@@ -127,11 +133,20 @@ def measure_attention(
         values=len(edits.edits) * structure.neurons,
         pairs=None if sample.contexts is None else sample.contexts["pair_id"].to_numpy().astype(np.int64),
     )  # fmt: skip
-    _begin(folder, prepared, request, layers)
+    begin(folder, _plan(prepared, request, layers), place)
     if request.ablation == "mean":
         edits.find_means(list(_batches(sample.tokens, np.arange(len(sample.tokens)))))
-    units = AttentionUnits(folder / _UNITS, edits, sample.tokens, cells, structure.neurons)
-    executor.run("attention", range(len(cells.units)), units.run, units.is_done)
+    units = AttentionUnits(folder, edits, sample.tokens, cells, structure.neurons)
+    if place is None:
+        executor.run("attention", range(len(cells.units)), units.run, units.is_done, expected)
+    else:
+        indices = tuple(layer.index for layer in layers)
+        stage = AttentionStage(indices, request.ablation, seed, cells.without_table(), edits.means)
+
+        def take(unit: int) -> None:
+            place.get(unit_name(unit), units.path(unit))
+
+        gather(executor, stage, prepared.loaded, place, take, expected)
     error = structural_error(edits, sample.tokens, cells)
     if not error <= 1:
         raise UserError(
@@ -149,81 +164,23 @@ def measure_attention(
         "code_version": VERSION,
     }
     _write(folder, edits, cells, units, prepared, about)
-    shutil.rmtree(folder / _UNITS)
+    shutil.rmtree(folder / UNITS)
 
 
-class AttentionUnits:
-    """Units of windows: each becomes one file with its cells' sums and its positions' losses."""
-
-    def __init__(self, folder: Path, edits: HeadEdits, tokens: NDArray[np.int64], cells: Cells, neurons: int) -> None:
-        self.folder, self.edits, self.tokens, self.cells, self.neurons = folder, edits, tokens, cells, neurons
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def path(self, unit: int) -> Path:
-        """The file of a unit."""
-        return self.folder / f"{unit:05d}.npz"
-
-    def is_done(self, unit: int) -> bool:
-        """Whether it is on disk."""
-        return self.path(unit).exists()
-
-    def run(self, unit: int) -> None:
-        """Run the unit's windows with every edit and write their sums.
-
-        Raises:
-            UserError: an activation or a loss is NaN or infinite.
-        """
-        loss = unit in self.cells.subsampled
-        sums = UnitSums(self.edits, self.cells.of_unit(unit), self.neurons, self.tokens.shape[1] - 1)
-        for chosen in _batched(self.cells.units[unit], self.tokens.shape[1] - 1):
-            patched = None
-            if loss and len(self.tokens) > 1:
-                patched = self.edits.heads_of(self.tokens[self.cells.partner[chosen]])
-            tokens = self.tokens[chosen]
-            activations, weights = self.edits.record(tokens, loss=loss)
-            sums.add_clean(self.cells.cell_of(chosen), activations, weights)
-            for edited in self.edits.edited(loss=loss, patched=patched):
-                sums.add_edited(edited)
-        arrays = sums.arrays()
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise UserError(
-                f"Attention or its heads' effect is NaN or infinite in windows {self.cells.units[unit].tolist()}. "
-                "Try --dtype float32, or check the weights."
-            )
-        write_atomically(self.path(unit), lambda path: _save(path, arrays))
-
-
-def _batches(tokens: NDArray[np.int64], windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for chosen in _batched(windows, tokens.shape[1] - 1):
-        yield tokens[chosen]
-
-
-def _batched(windows: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]:
-    at_a_time = max(1, POSITIONS_PER_PASS // length)
-    for start in range(0, len(windows), at_a_time):
-        yield windows[start : start + at_a_time]
-
-
-def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    with path.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-
-
-def _begin(folder: Path, prepared: Prepared, request: AttentionRequest, layers: Sequence[AttentionLayer]) -> None:
-    """Start afresh if the folder holds another measurement's units, else resume."""
-    plan = {
+def _plan(prepared: Prepared, request: AttentionRequest, layers: Sequence[AttentionLayer]) -> dict[str, Any]:
+    """What the units depend on."""
+    return {
         "identity": prepared.manifest.identity,
         "ablation": request.ablation,
         "layers": [layer.index for layer in layers],
         "code_version": VERSION,
         "packages": prepared.manifest.packages,
     }
-    path = folder / _PLAN
-    if path.is_file() and read_json(path) == json.loads(json.dumps(plan)):
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write_json(path, plan)
+
+
+def _batches(tokens: NDArray[np.int64], windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for chosen in batched(windows, tokens.shape[1] - 1):
+        yield tokens[chosen]
 
 
 def _write(

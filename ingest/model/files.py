@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,7 @@ class ModelFolder:
         revision: branch, tag or commit of a hub id; the checkpoint folder's name; `main` for a plain folder or file.
         gguf: name of the GGUF file in `path`; None where the model is a folder in Hugging Face's layout.
         above: the folder above, where a checkpoint has no tokenizer of its own and that one's is taken.
+        absent: name and sha256 of each weight file that is on the hub only; the hash is empty where it is not known.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class ModelFolder:
     revision: str
     gguf: str | None = None
     above: Path | None = None
+    absent: tuple[tuple[str, str], ...] = ()
 
     @property
     def tokenizer_path(self) -> Path:
@@ -97,17 +100,50 @@ def weight_files(path: Path, trust: Trust) -> list[Path]:
     return []
 
 
+def weight_names(path: Path, files: Collection[str], trust: Trust) -> list[str]:
+    """Names of the weight files that would be loaded, of which some may not be in the folder yet.
+
+    Args:
+        path: the folder; it has the index, if there is one.
+        files: every file that there is to fetch.
+        trust: whether pickles count.
+
+    Raises:
+        UserError: an index cannot be read.
+    """
+    for kind in ("safetensors", "bin") if trust.pickle else ("safetensors",):
+        whole = _WHOLE[kind]
+        if whole in files:
+            return [whole]
+        if (index := path / f"{whole}.index.json").is_file():
+            return [file.name for file in _named(index)]
+    return []
+
+
 def _indexed(index: Path) -> list[Path]:
-    wrong = f"The index of the weights, {index.name}, cannot be used"
+    """The files that an index names, all of them there."""
+    files = _named(index)
+    if missing := [file.name for file in files if not file.is_file()]:
+        shown = ", ".join(name[:80] for name in missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise UserError(
+            f"{_unusable(index)}: of the files it names {len(missing)} are not there ({shown}). Download them."
+        )
+    return files
+
+
+def _unusable(index: Path) -> str:
+    return f"The index of the weights, {index.name}, cannot be used"
+
+
+def _named(index: Path) -> list[Path]:
+    """The files that an index names."""
+    wrong = _unusable(index)
     refuse_pointer(index)
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         files = [index.parent / name for name in names]
     except (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{wrong}: it has no `weight_map` of tensors to files. Download it again.") from error
-    if missing := [file.name for file in files if not file.is_file()]:
-        shown = ", ".join(name[:80] for name in missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise UserError(f"{wrong}: of the files it names {len(missing)} are not there ({shown}). Download them.")
     if not files or any(file.parent != index.parent for file in files):
         raise UserError(f"{wrong}: it names no files of its own folder. Download it again.")
     return files
@@ -133,14 +169,18 @@ def refuse_pointer(file: Path) -> None:
 def model_hash(found: ModelFolder, trust: Trust) -> str:
     """sha256 over everything that is loaded as the model, hex: its configuration, its weights, code that comes with it.
 
-    In a hub cache a large file is a link to a blob named by its own sha256, which is then not read again.
+    In a hub cache a large file is a link to a blob named by its own sha256, which is then not read again. Of a file
+    that is on the hub only, the hash is the hub's.
     """
     if found.gguf is not None:
         return hashlib.sha256(f"gguf {file_hash(found.path / found.gguf)}".encode()).hexdigest()
     digest = hashlib.sha256(json.dumps(config_values(found), sort_keys=True).encode())
     code = sorted(found.path.glob("*.py")) if trust.remote_code else []
-    for file in (*weight_files(found.path, trust), *code):
-        digest.update(f"{file.name} {file_hash(file)}".encode())
+    absent = dict(found.absent)
+    weights = [found.path / name for name in sorted(absent)] if absent else weight_files(found.path, trust)
+    for file in (*weights, *code):
+        known = absent.get(file.name) or (file_hash(file) if file.is_file() else "")
+        digest.update(f"{file.name} {known}".encode())
     return digest.hexdigest()
 
 

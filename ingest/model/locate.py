@@ -1,7 +1,7 @@
 """Finding a model: a local folder, a folder of checkpoints, or a hub id."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from rare_tokens.ingest.model.files import (
     Trust,
     folder_name,
     weight_files,
+    weight_names,
 )
 from rare_tokens.ingest.model.gguf import gguf_file, gguf_in, is_gguf
 
@@ -88,8 +89,10 @@ def available_revisions(model: str) -> list[str]:
     return [ref.name for ref in (*refs.branches, *refs.tags)]
 
 
-def locate(model: str, revision: str | None, trust: Trust) -> ModelFolder:
+def locate(model: str, revision: str | None, trust: Trust, *, fetch: bool = True) -> ModelFolder:
     """Find a model on disk, fetching it from the hub where it is not a folder.
+
+    Without `fetch`, weights that are not in the local cache stay on the hub: they are then `absent`.
 
     Raises:
         UserError: no such folder, revision or hub id; the hub cannot be reached and has nothing cached; no weights.
@@ -105,7 +108,7 @@ def locate(model: str, revision: str | None, trust: Trust) -> ModelFolder:
             f"--model {model}: {what}. Give a folder with config.json and weights, a .gguf file, or a hub id."
         )
     else:
-        found = _from_hub(model, revision, trust)
+        found = _from_hub(model, revision, trust, fetch=fetch)
     _require_files(found, trust)
     return found
 
@@ -174,18 +177,21 @@ def _refuse_adapter(path: Path, name: str) -> None:
     )
 
 
-def _from_hub(model: str, revision: str | None, trust: Trust) -> ModelFolder:
+def _from_hub(model: str, revision: str | None, trust: Trust, *, fetch: bool) -> ModelFolder:
     try:
         validate_repo_id(model)
     except HFValidationError as error:
         raise UserError(f"--model {model}: neither a folder here nor a possible hub id. Check the path.") from error
     wanted = revision or "main"
     try:
-        info = HfApi().model_info(model, revision=wanted, timeout=HUB_TIMEOUT_SECONDS, files_metadata=False)
+        info = HfApi().model_info(model, revision=wanted, timeout=HUB_TIMEOUT_SECONDS, files_metadata=not fetch)
         has_safetensors = any(item.rfilename.endswith(".safetensors") for item in info.siblings or [])
-        patterns = [*(SAFETENSORS if has_safetensors or not trust.pickle else PICKLES), *_TOKENIZER_AND_CONFIG]
-        patterns += ["*.py"] if trust.remote_code else []
+        weights = SAFETENSORS if has_safetensors or not trust.pickle else PICKLES
+        patterns = [*(weights if fetch else ()), *_TOKENIZER_AND_CONFIG, *(["*.py"] if trust.remote_code else [])]
         path = snapshot_download(model, revision=wanted, allow_patterns=patterns)
+        if not fetch:
+            hashes = {item.rfilename: item.lfs.sha256 if item.lfs else "" for item in info.siblings or []}
+            return ModelFolder(Path(path), model, wanted, absent=_absent(Path(path), hashes, trust))
     except RevisionNotFoundError as error:
         raise NoCheckpointError(f"--revision {wanted}: {model} has no such revision on the hub.") from error
     except GatedRepoError as error:
@@ -196,7 +202,19 @@ def _from_hub(model: str, revision: str | None, trust: Trust) -> ModelFolder:
         raise UserError(f"--model {model}: no such folder here and no such model on the hub.") from error
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         path = _cached(model, wanted, error)
+        if not fetch:
+            here = {item.name: "" for item in Path(path).iterdir()}
+            whole = {"model.safetensors": ""} if not weight_names(Path(path), here, trust) else {}
+            return ModelFolder(Path(path), model, wanted, absent=_absent(Path(path), here | whole, trust))
     return ModelFolder(Path(path), model, wanted)
+
+
+def _absent(path: Path, hashes: Mapping[str, str], trust: Trust) -> tuple[tuple[str, str], ...]:
+    """Name and sha256 of each weight file of a model on the hub, unless all are in the cache already."""
+    names = weight_names(path, hashes, trust)
+    if all((path / name).is_file() for name in names):
+        return ()
+    return tuple((name, hashes.get(name, "")) for name in names)
 
 
 def _cached(model: str, revision: str, error: BaseException) -> str:
@@ -220,7 +238,7 @@ def _require_files(found: ModelFolder, trust: Trust) -> None:
             f"--model {found.name}: its folder holds a distributed checkpoint (*.distcp). Save the model from it with "
             "`save_pretrained` and give that folder."
         )
-    if not weight_files(found.path, trust):
+    if not found.absent and not weight_files(found.path, trust):
         pickled = any(item for pattern in PICKLES for item in found.path.glob(pattern))
         if pickled and not trust.pickle:
             raise UserError(

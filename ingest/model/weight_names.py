@@ -41,7 +41,7 @@ class WeightNames:
             UserError: one cannot be read, or is a Git LFS pointer.
         """
         shapes: dict[str, Shape] = {}
-        for file in () if found.gguf is not None else weight_files(found.path, trust):
+        for file in () if found.gguf is not None or found.absent else weight_files(found.path, trust):
             refuse_pointer(file)
             if file.suffix != ".safetensors":
                 continue

@@ -46,18 +46,18 @@ class Gap:
         return self.status == FAILED
 
 
-def checkpoints(options: Options, wanted: str) -> Iterator[Request | Gap]:
-    """The requests of a range, each identified (and fetched, from a hub) only when it is its turn.
+def checkpoints(options: Options, wanted: str, *, fetch: bool = True) -> Iterator[Request | Gap]:
+    """The requests of a range, each identified (and fetched, from a hub, if `fetch`) only when it is its turn.
 
     Raises:
         UserError: as `select`, or an option is wrong at every checkpoint. What is wrong with one checkpoint is no
             error: it is a gap.
     """
     _of_corpus(options)
-    yield from _in_turn(options, select(wanted, locate.available_revisions(options.model)), absent=MISSING)
+    yield from _in_turn(options, select(wanted, locate.available_revisions(options.model)), absent=MISSING, fetch=fetch)
 
 
-def named(options: Options) -> Iterator[Request | Gap]:
+def named(options: Options, *, fetch: bool = True) -> Iterator[Request | Gap]:
     """The requests at each revision of the options, likewise; one that is not there is `failed`, for it was named.
 
     Raises:
@@ -65,14 +65,14 @@ def named(options: Options) -> Iterator[Request | Gap]:
     """
     _of_corpus(options)
     locate.require_folders(options.model, options.revisions)
-    yield from _in_turn(options, options.revisions or (None,), absent=FAILED)
+    yield from _in_turn(options, options.revisions or (None,), absent=FAILED, fetch=fetch)
 
 
-def _in_turn(options: Options, revisions: Sequence[str | None], absent: str) -> Iterator[Request | Gap]:
+def _in_turn(options: Options, revisions: Sequence[str | None], *, absent: str, fetch: bool) -> Iterator[Request | Gap]:
     layer = options.layer if options.layer >= 0 else None  # its number is the same in every checkpoint
     for revision in revisions:
         try:
-            (request,) = identify(replace(options, revisions=(revision,) if revision else ()))
+            (request,) = identify(replace(options, revisions=(revision,) if revision else ()), fetch=fetch)
         except OptionError:
             raise
         except UserError as error:

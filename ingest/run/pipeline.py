@@ -8,9 +8,8 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from rare_tokens.ingest.run.request import Request
 from rare_tokens.ingest.run.resources import require_space
 from rare_tokens.ingest.run.resuming import agree, resumable
 from rare_tokens.ingest.run.shared_storage import Place
+from rare_tokens.ingest.run.stage_clock import StageClock
 from rare_tokens.ingest.run.stages import AblationStage, ForwardStage, Loaded, Recipe, effect_units, rows_of
 from rare_tokens.ingest.text.matched import NC_MATCHED, NothingToMeasureError
 from rare_tokens.ingest.text.material import Material, draw_material
@@ -86,17 +86,6 @@ class Prepared:
         return self.loaded.device
 
 
-@dataclass
-class _Clock:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-
 class Workbench:
     """Prepares the runs of one command, and makes only once what several revisions share."""
 
@@ -118,9 +107,9 @@ class Workbench:
         found = load(request, whole=whole)
         material = self._material(request, found.structure.vocabulary_size)
         sample, counts = material.sample, material.counts.counts
-        recipe = Recipe.of(request, sample, counts)
+        recipe = Recipe.of(request, sample, counts, whole=whole)
         loaded = Loaded(found.model, found.structure, found.device, sample, counts, recipe)
-        return Prepared(_manifest(request, found, material, units), material, loaded, _notes(request))
+        return Prepared(manifest_of(request, found, material, units), material, loaded, _notes(request))
 
     def _material(self, request: Request, vocabulary_size: int) -> Material:
         key = (request.tokenizer_id, request.frequency_source_id, vocabulary_size)
@@ -186,7 +175,8 @@ def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[st
     return facts
 
 
-def _manifest(request: Request, loaded: LoadedModel, material: Material, units: int) -> Manifest:
+def manifest_of(request: Request, loaded: LoadedModel, material: Material, units: int) -> Manifest:
+    """What a run is, before it begins; `units` is about how many the ablation is divided into, at least."""
     options, structure = request.options, loaded.structure
     block = position_block(len(material.sample.targets), structure.neurons, units)
     if structure.between:
@@ -229,17 +219,24 @@ def versions() -> dict[str, str]:
 
 
 def execute(
-    prepared: Prepared, folder: Path, executor: Executor, *, afresh: bool = False, place: Place | None = None
+    prepared: Prepared,
+    folder: Path,
+    executor: Executor,
+    *,
+    afresh: bool = False,
+    place: Place | None = None,
+    expected: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Compute a run into its folder, or resume an interrupted one; returns its manifest.
 
     A run that is already staged stays as it is; `afresh` computes everything again. With a `place`, units leave their
-    files there, an interrupted run resumes from there, and the folder gets its files from there.
+    files there, an interrupted run resumes from there, and the folder gets its files from there. `expected` is how many
+    seconds each stage is forecast to take, by its name in `stage_seconds`.
 
     Raises:
         UserError: the disk is too small, a value is not finite, the place cannot be used, or the self-check fails.
     """
-    start, clock = time.perf_counter(), _Clock()
+    start, clock = time.perf_counter(), StageClock(expected or {}, executor.quiet)
     if place is not None:
         agree(place, folder, prepared.manifest)
     manifest = None if afresh else resumable(folder, prepared.manifest)
@@ -263,8 +260,8 @@ def execute(
         with clock.stage("workers"):
             executor.ready(prepared.loaded)
     with clock.stage("forward"):
-        captured = _capture(prepared, folder, executor, place)
-    with clock.stage("neurons"):
+        captured = capture_rows(prepared, folder, executor, place, clock.expected.get("forward"))
+    with clock.shown("neurons"):
         mean = mean_activations(captured.activations)
         tables = neuron_tables(structure, mean, material.counts.counts)
         write_relation(folder, "dim_neuron", tables.neuron)
@@ -272,8 +269,10 @@ def execute(
         write_relation(folder, "neuron_token", tables.token)
     reference = (mean if manifest.ablation == "mean" else np.zeros_like(mean)).astype(np.float32)
     with clock.stage("effects"):
-        exact_pairs = _effects(prepared, manifest, folder, captured, reference, executor, place)
-    with clock.stage("self-check"):
+        exact_pairs = _effects(
+            prepared, manifest, folder, captured, reference, executor, place, clock.expected.get("effects")
+        )
+    with clock.shown("self-check"):
         subject = Subject(
             folder, prepared.model, structure, tokens, captured, reference,
             manifest.position_block, manifest.tolerance, manifest.seed, material.sample.predicted,
@@ -297,12 +296,19 @@ def _write_tokens(folder: Path, material: Material) -> None:
     write_relation(folder, "token_frequency", pa.table(table))
 
 
-def _capture(prepared: Prepared, folder: Path, executor: Executor, place: Place | None) -> Captured:
+def capture_rows(
+    prepared: Prepared, folder: Path, executor: Executor, place: Place | None, expected: float | None = None
+) -> Captured:
+    """Run the sample forward, resuming what was interrupted; returns what is captured in the folder.
+
+    Raises:
+        UserError: a value is not finite, or the place cannot be used.
+    """
     sample = prepared.material.sample
     capture = Capture(folder, sample.tokens, prepared.model, prepared.structure, sample.predicted)
     capture.open()
     if place is None:
-        executor.run("forward pass", range(capture.batches), capture.run, capture.is_done)
+        executor.run("forward pass", range(capture.batches), capture.run, capture.is_done, expected)
         return capture.open("r")
     stage = ForwardStage(capture.batches, capture.windows_per_batch)
 
@@ -311,7 +317,7 @@ def _capture(prepared: Prepared, folder: Path, executor: Executor, place: Place 
             with place.fetched(stage.files(batch)[0]) as path:
                 capture.keep(batch, *rows_of(path))
 
-    gather(executor, stage, prepared.loaded, place, take)
+    gather(executor, stage, prepared.loaded, place, take, expected)
     return capture.open("r")
 
 
@@ -323,12 +329,13 @@ def _effects(
     reference: NDArray[np.float32],
     executor: Executor,
     place: Place | None,
+    expected: float | None,
 ) -> int:
     """Compute the effect of every pair, then write the positions; returns how many pairs took the exact path."""
     sample = prepared.material.sample
     if place is None:
         units = effect_units(prepared.loaded, manifest, folder, captured, torch.from_numpy(reference), say=True)
-        executor.run("ablation", range(manifest.blocks), units.run, units.is_done)
+        executor.run("ablation", range(manifest.blocks), units.run, units.is_done, expected)
     else:
         batch = Capture.windows_in_a_batch(sample.tokens) * sample.predicted
         stage = AblationStage(manifest, reference, batch)
@@ -340,7 +347,7 @@ def _effects(
             for name in stage.files(block):
                 place.get(name, folder / name)
 
-        gather(executor, stage, prepared.loaded, place, take)
+        gather(executor, stage, prepared.loaded, place, take, expected)
     baseline = read_baselines(folder, manifest.blocks)
     window = sample.predicted
     positions = np.arange(manifest.positions, dtype=np.uint32)
@@ -361,7 +368,7 @@ def _effects(
     return baseline.exact_pairs
 
 
-def _summary(prepared: Prepared, checked: Checked, exact_pairs: int, seconds: float, clock: _Clock) -> Summary:
+def _summary(prepared: Prepared, checked: Checked, exact_pairs: int, seconds: float, clock: StageClock) -> Summary:
     warnings = [*prepared.notes, *prepared.material.sample.warnings, *prepared.material.counts.warnings]
     if prepared.manifest.dtype in ("bfloat16", "float16"):
         warnings.append(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -40,7 +41,7 @@ class _Worker:
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
         self._loaded: Loaded | None = None
-        self._works: dict[tuple[str, str], Work] = {}
+        self._work: tuple[str, Work] | None = None  # of the stage at hand
 
     def load(self, recipe: Recipe) -> Loaded:
         """Load the model, once only."""
@@ -52,14 +53,16 @@ class _Worker:
         """Load the model; returns the device that it is on."""
         return self.load(recipe).device
 
-    def run(self, recipe: Recipe, stage: Stage, place: Place, unit: int) -> int:
-        """Compute a unit. A restarted actor has nothing loaded, so each call brings the recipe."""
+    def run(self, recipe: Recipe, stage: Stage, name: str, place: Place, unit: int) -> int:
+        """Compute a unit. A restarted actor has nothing loaded, so each call brings the recipe.
+
+        `name` is another for each time that a stage is spread: two of the same title may differ in all else.
+        """
         loaded = self.load(recipe)
-        key = (stage.title, place.url)
-        if key not in self._works:
-            self._works.clear()
-            self._works[key] = stage.build(loaded, place)
-        self._works[key](unit)
+        if self._work is None or self._work[0] != name:
+            self._work = None
+            self._work = (name, stage.build(loaded, place))
+        self._work[1](unit)
         return unit
 
 
@@ -94,6 +97,7 @@ class RayExecutor(LocalExecutor):
             raise UserError(f"--workers {self.workers}: the cluster has {self.gpus} GPUs, and a worker takes one.")
         self.least_units = UNITS_PER_WORKER * self.workers
         self.threads = int(os.environ.get(_ENVIRONMENT) or max(1, cpus // self.workers))
+        self.times = self.gpus or self.workers * self.threads / torch.get_num_threads()
         self._pool: tuple[Recipe, Any, Any] | None = None
 
     def check(self, versions: Mapping[str, str], place: Place) -> None:
@@ -137,8 +141,10 @@ class RayExecutor(LocalExecutor):
             return
         with self._naming():
             recipe, pool = self._pool_of(loaded.recipe)
-            sent = self.ray.put(stage)
-            yield from pool.map_unordered(lambda actor, unit: actor.run.remote(recipe, sent, place, unit), list(units))
+            sent, name = self.ray.put(stage), uuid4().hex
+            yield from pool.map_unordered(
+                lambda actor, unit: actor.run.remote(recipe, sent, name, place, unit), list(units)
+            )
 
     def close(self) -> None:
         """Leave the cluster, and end a Ray that was started here."""

@@ -145,23 +145,23 @@ def run_id(model: str, revision: str, identity: Any) -> str:
     return f"{short_name(model)}-{plain}-{digest[:8]}"
 
 
-def identify(options: Options) -> list[Request]:
+def identify(options: Options, *, fetch: bool = True) -> list[Request]:
     """Find the model at each revision and the corpus, and say which runs they make.
 
     The models are looked at before the corpus is fetched. Reads and hashes files, but loads no weights and draws no
-    sample.
+    sample. Without `fetch`, weights that are only on the hub stay there, and what the hub says of them identifies them.
 
     Raises:
         UserError: something named cannot be found or used.
     """
     revisions: Sequence[str | None] = options.revisions or (None,)
-    looked = [_look(options, revision) for revision in revisions]
+    looked = [_look(options, revision, fetch=fetch) for revision in revisions]
     corpus = open_corpus(options.corpus, options.text_field)
     return [_request(options, folder, found, corpus) for folder, found in looked]
 
 
-def _look(options: Options, revision: str | None) -> tuple[ModelFolder, Look]:
-    folder = locate.locate(options.model, revision, options.trust)
+def _look(options: Options, revision: str | None, *, fetch: bool) -> tuple[ModelFolder, Look]:
+    folder = locate.locate(options.model, revision, options.trust, fetch=fetch)
     found = look(folder, options.trust, options.layer, options.ignore_weights)
     longest = context_length(found.config)
     if longest is not None and options.window > longest:

@@ -191,7 +191,7 @@ def mapped_bytes(folder: ModelFolder, dtype: str, trust: Trust) -> int:
 
     A file that cannot be read counts as none; loading it will say so.
     """
-    if folder.gguf is not None:
+    if folder.gguf is not None or folder.absent:
         return 0
     if platform.system() == "Windows":  # files are read there, not mapped
         return 0

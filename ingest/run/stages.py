@@ -56,15 +56,16 @@ class Recipe:
     sample: Sample
     counts: NDArray[np.int64]
     is_local: bool  # the model is a folder, which workers must find under the same path
+    is_whole: bool  # none of the model may wait off the device
 
     @classmethod
-    def of(cls, request: Request, sample: Sample, counts: NDArray[np.int64]) -> "Recipe":
-        """The recipe for a run whose sample is drawn."""
+    def of(cls, request: Request, sample: Sample, counts: NDArray[np.int64], *, whole: bool = False) -> "Recipe":
+        """The recipe for a run whose sample is drawn; with `whole`, for workers that edit the model itself."""
         is_local = Path(request.options.model).expanduser().exists()
         folder = replace(request.folder, path=request.folder.path.resolve())
         nothing = cast("Any", None)
         light = replace(request, folder=folder, tokenizer=nothing, corpus=nothing, look=nothing)
-        return cls(light, replace(sample, documents=sample.documents.clear(), contexts=None), counts, is_local)
+        return cls(light, replace(sample, documents=sample.documents.clear(), contexts=None), counts, is_local, whole)
 
     def find(self) -> Request:
         """The request with the path that the model has on this machine.
@@ -88,7 +89,7 @@ class Recipe:
         Raises:
             UserError: as `find`, or it cannot be loaded.
         """
-        found = load(self.find())
+        found = load(self.find(), whole=self.is_whole)
         return Loaded(found.model, found.structure, found.device, self.sample, self.counts, self)
 
 
@@ -163,8 +164,7 @@ class AblationStage:
     def build(self, loaded: Loaded, place: Place) -> Work:
         """Ablate what the forward stage left at the place."""
         scratch = tempfile.TemporaryDirectory(prefix="rare-tokens-")
-        rows = _Rows(place, self.positions_per_batch)
-        captured = Captured(cast("Any", _Column(rows, "residual")), cast("Any", _Column(rows, "activations")))
+        captured = captured_at(place, self.positions_per_batch)
         units = effect_units(loaded, self.manifest, Path(scratch.name), captured, torch.from_numpy(self.reference))
 
         def work(block: int) -> None:
@@ -213,6 +213,12 @@ def effect_units(
         sample=sample_of(captured.residual, len(sample.targets)),
     )
     return EffectUnits(folder, ablation, captured, sample.targets, manifest.position_block, effects)
+
+
+def captured_at(place: Place, positions_per_batch: int) -> Captured:
+    """What the forward stage left at a place, to be read in slices of rows."""
+    rows = _Rows(place, positions_per_batch)
+    return Captured(cast("Any", _Column(rows, "residual")), cast("Any", _Column(rows, "activations")))
 
 
 class _Rows:

@@ -124,7 +124,7 @@ def tokenised_documents(documents: Iterable[Document], tokenizer: PreTrainedToke
 
     The name of a special token within a text is text like any other, so that no separator comes from a document.
     """
-    for batch in _batches(documents):
+    for batch in batches(documents):
         encoded = token_ids(tokenizer, [document.text for document in batch])
         for document, ids in zip(batch, encoded, strict=True):
             yield Tokenised(document, np.asarray(ids, dtype=np.int64))
@@ -144,7 +144,8 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     return ids
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents as they are tokenised: some at a time, in their order."""
     batch: list[Document] = []
     size = 0
     for document in documents:

@@ -77,6 +77,9 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(commands, inputs):
     (row,) = json.loads(ended.out)
     assert row["fact_rows"] == 640 * 80
     assert row["minutes"] > 0
+    assert row["minutes"] * 60 == pytest.approx(sum(row["stage_seconds"].values()), abs=0.01)
+    assert row["minutes_source"] == "measured"
+    assert "measured on a few positions" in ended.err
     assert not any(commands.folder.iterdir())
 
 
@@ -92,18 +95,50 @@ def test_a_dry_run_tells_the_dense_path_and_what_it_reruns(commands, inputs):
     assert cost[0]["run_id"] != cost[-1]["run_id"]
 
 
-def test_a_dry_run_that_cannot_tell_the_path_says_so_and_shows_the_most(commands, inputs, monkeypatch):
+@pytest.fixture
+def runs_only_with_values(monkeypatch):
+    """A model that looks into values, and so does not run without weights."""
     from transformers import GPTNeoXModel
 
-    def refuse(*_args, **_given):
-        raise NotImplementedError("values are looked into, and there are none")
+    real = GPTNeoXModel.forward
 
-    monkeypatch.setattr(GPTNeoXModel, "forward", refuse)
+    def forward(self, input_ids=None, **given):
+        if input_ids.device.type == "meta":
+            raise NotImplementedError("values are looked into, and there are none")
+        return real(self, input_ids, **given)
+
+    monkeypatch.setattr(GPTNeoXModel, "forward", forward)
+
+
+@pytest.mark.usefixtures("runs_only_with_values")
+def test_a_dry_run_that_cannot_tell_the_path_says_so_and_shows_the_most(commands, inputs, monkeypatch):
+    monkeypatch.setattr("rare_tokens.ingest.run.resources.available_bytes", lambda _device: 1_000)
     ended = commands("ingest", *small(inputs), "--dry-run", "--json")
     assert ended.code == 0, ended.err
     (unknown,) = json.loads(ended.out)
     assert (unknown["path"], unknown["rerun_positions"]) == ("unknown", 640 * 80)
+    assert (unknown["minutes_source"], unknown["minutes_why"]) == ("reckoned", "it does not fit into the memory")
     assert "whether the dense path is needed cannot be told without the weights" in ended.err
+
+
+@pytest.mark.usefixtures("runs_only_with_values")
+def test_a_dry_run_that_has_the_weights_tells_the_path(commands, inputs):
+    ended = commands("ingest", *small(inputs), "--dry-run", "--json")
+    (told,) = json.loads(ended.out)
+    assert (told["path"], told["rerun_positions"], told["minutes_source"]) == ("moments", 0, "measured")
+    assert "cannot be told" not in ended.err
+
+
+BAD_DRY_RUNS = ["corpus too short", "no such model folder", "corpus missing", "count file missing"]
+
+
+@pytest.mark.parametrize("case", BAD_DRY_RUNS)
+def test_a_dry_run_refuses_what_the_ingest_would_in_the_same_words(commands, inputs, case):
+    changes, _ = BAD_OPTIONS[case]
+    ended = [commands("ingest", *small(inputs, **changes), *more) for more in (["--dry-run"], [])]
+    assert [one.code for one in ended] == [2, 2]
+    assert ended[0].err == ended[1].err
+    assert "Traceback" not in ended[0].err
 
 
 BAD_OPTIONS = {

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest import group_units
 from rare_tokens.ingest import groups as grouped
 from rare_tokens.ingest.groups import Group, read_groups
 from rare_tokens.ingest.model.structure import find_structure, hooked
@@ -36,7 +37,7 @@ def prepare(tmp_path: Path, name: str, **options: Any) -> Prepared:
 
 def computed(prepared: Prepared, folder: Path, groups: list[Group]) -> dict[str, np.ndarray]:
     """Δ (T) by the name of the group."""
-    grouped.group_effects(prepared, groups, folder, LocalExecutor(quiet=True), quiet=True)
+    grouped.group_effects(prepared, groups, folder, LocalExecutor(quiet=True))
     facts = pl.read_parquet(folder / "fct_group_effect.parquet")
     assert facts["position_id"].to_list() == [*range(POSITIONS)] * len(groups)
     return {group.name: facts.filter(group_name=group.name)["delta_loss"].to_numpy() for group in groups}
@@ -113,8 +114,8 @@ def test_a_group_is_not_the_sum_of_its_neurons(tmp_path):
 
 def test_a_wrong_effect_is_refused(tmp_path, monkeypatch):
     prepared = prepare(tmp_path, "gpt2")
-    exact = grouped.exact_loss
-    monkeypatch.setattr(grouped, "exact_loss", lambda *given: 1.1 * exact(*given))
+    exact = group_units.exact_loss
+    monkeypatch.setattr(group_units, "exact_loss", lambda *given: 1.1 * exact(*given))
     with pytest.raises(UserError, match="--group few: its effects differ from the hooked GPT2LMHeadModel by"):
         computed(prepared, tmp_path / "groups", [GROUPS[1]])
     assert not (tmp_path / "groups" / "fct_group_effect.parquet").exists()

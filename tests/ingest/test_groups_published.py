@@ -207,9 +207,7 @@ def groups_parts(once, tmp_path_factory):
     options = Options(str(once / "neox"), corpus=(str(once / "corpus.jsonl"),), tokens=48, window=16, device="cpu")
     folder = tmp_path_factory.mktemp("parts")
     groups = [Group("few", (3, 17, 41), "test"), Group("one", (5,), "test")]
-    grouped.group_effects(
-        Workbench().prepare(identify(options)[0]), groups, folder, LocalExecutor(quiet=True), quiet=True
-    )
+    grouped.group_effects(Workbench().prepare(identify(options)[0]), groups, folder, LocalExecutor(quiet=True))
     return folder
 
 

@@ -230,7 +230,7 @@ def test_results_do_not_depend_on_how_windows_and_edits_are_batched(tmp_path, mo
     prepared = prepared_model(tmp_path / "model", tiny_model(SUPPORTED["qwen3"]))
     whole = measured_parts(prepared, tmp_path / "whole")
     monkeypatch.setattr("rare_tokens.ingest.attention.edits.POSITIONS_PER_BATCH", 16)
-    monkeypatch.setattr("rare_tokens.ingest.attention.measure.POSITIONS_PER_PASS", 16)
+    monkeypatch.setattr("rare_tokens.ingest.attention.units.POSITIONS_PER_PASS", 16)
     single = measured_parts(prepared, tmp_path / "single")
     monkeypatch.setattr("rare_tokens.ingest.attention.cells.MOST_SUMS", 1)
     monkeypatch.setattr("rare_tokens.ingest.attention.cells.LEAST_UNITS", 2)

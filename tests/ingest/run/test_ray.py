@@ -207,11 +207,11 @@ def test_three_nodes_of_which_one_dies_make_what_one_process_makes(commands, tmp
 
 @pytest.mark.slow
 def test_a_ray_of_its_own_makes_the_same_run_beside_the_warehouse(commands, tmp_path):
-    """Without an address and without a URL; groups and attention are added to the run by the driver."""
+    """Without an address and without a URL; workers compute the groups and the attention that are added to the run."""
     pytest.importorskip("ray", reason="NOT TESTED: ray is not installed")
     (tmp_path / "some.txt").write_text("3\n7\n")
     asked = [*model_and_corpus(tmp_path, SUPPORTED["gpt_neox"]), "--tokens", 2048]
-    asked += ["--group", tmp_path / "some.txt", "--attention"]
+    asked += ["--group", tmp_path / "some.txt", "--attention", "--head-ablation", "mean"]
     threads = {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
     for name, options in (("alone", []), ("spread", ["--executor", "ray", "--workers", 2])):
         process = commands.start(*asked, *options, "--warehouse", f"{name}.duckdb", environment=threads)
@@ -222,7 +222,9 @@ def test_a_ray_of_its_own_makes_the_same_run_beside_the_warehouse(commands, tmp_
     key = ["neuron", "position_id"]
     effects = [one["fct_effect"].sort(key)["delta_loss"] for one in (first, second)]
     assert (effects[0] - effects[1]).abs().max() <= 1e-6
-    assert first["fct_group_effect"].equals(second["fct_group_effect"])
+    added = [name for name in first if "attention" in name or "group_effect" in name]
+    assert {"fct_group_effect", "fct_attention_effect", "agg_attention_activation"} <= {*added}
+    assert [name for name in added if not first[name].equals(second[name])] == []
     assert not list((tmp_path / "spread.duckdb.parts").rglob("*"))
 
 

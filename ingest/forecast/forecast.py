@@ -1,0 +1,82 @@
+"""The forecast of a run: tried on a few of its positions where it can be, else reckoned."""
+
+from dataclasses import replace
+
+from transformers import PreTrainedModel
+
+from rare_tokens.ingest.ablation.capture import POSITIONS_PER_BATCH
+from rare_tokens.ingest.ablation.parts import position_block
+from rare_tokens.ingest.forecast.clock import timed
+from rare_tokens.ingest.forecast.extrapolation import FIND, LOAD, MEASURED, PUBLISH, TEXT, Forecast
+from rare_tokens.ingest.forecast.measure import measured
+from rare_tokens.ingest.forecast.reckon import reckoned
+from rare_tokens.ingest.forecast.storage import publish_seconds
+from rare_tokens.ingest.forecast.text import few_windows
+from rare_tokens.ingest.machine import release_memory
+from rare_tokens.ingest.model.mlp import mlp_shape
+from rare_tokens.ingest.run.loading import load
+from rare_tokens.ingest.run.pipeline import Prepared, manifest_of
+from rare_tokens.ingest.run.request import Request
+from rare_tokens.ingest.run.stages import Loaded, Recipe
+
+WORTH_MEASURING = 60.0  # seconds that a run is reckoned to take, below which it is not tried before it begins
+
+
+def reckon(
+    request: Request, model: PreTrainedModel, layer: int, device: str, *, is_dense: bool, found: float, why: str
+) -> Forecast:
+    """The forecast without a try.
+
+    Args:
+        request, model, layer, device, is_dense: as `reckoned`.
+        found: seconds that finding the model and the text took.
+        why: why nothing is tried.
+    """
+    neurons, _, _ = mlp_shape(model, layer)
+    stages = reckoned(request, model, layer, device, is_dense=is_dense)
+    publishing = {PUBLISH: publish_seconds(request.options.tokens * neurons)}
+    return Forecast({FIND: found} | stages | publishing, why=why)
+
+
+def measure(request: Request, *, found: float, whole: bool) -> tuple[Forecast, bool]:
+    """The forecast from loading the model and trying each stage on a few windows; and whether it is the dense path.
+
+    Writes nothing. `whole`: the whole model must be on the device, as for attention.
+
+    Raises:
+        UserError: what the ingest would refuse: the weights, the architecture, the text.
+    """
+    options = request.options
+    loading, model = timed(lambda: load(request, whole=whole))
+    windows = max(1, min(options.tokens, POSITIONS_PER_BATCH) // options.window)
+    text = few_windows(request, model.structure.vocabulary_size, windows)
+    sample, counts = text.material.sample, text.material.counts.counts
+    recipe = Recipe.of(request, sample, counts)
+    loaded = Loaded(model.model, model.structure, model.device, sample, counts, recipe)
+    manifest = manifest_of(request, model, text.material, units=1)
+    if not model.structure.between:
+        manifest = replace(manifest, position_block=position_block(options.tokens, model.structure.neurons))
+    manifest = replace(manifest, positions=options.tokens)
+    stages = {LOAD: loading, TEXT: text.seconds} | measured(loaded, manifest)
+    publishing = {PUBLISH: publish_seconds(options.tokens * model.structure.neurons)}
+    forecast = Forecast({FIND: found} | stages | publishing, MEASURED)
+    is_dense = bool(model.structure.between)
+    del loaded, model
+    release_memory()
+    return forecast, is_dense
+
+
+def expected(request: Request, prepared: Prepared) -> Forecast:
+    """The forecast of a run that is about to begin: what is left of it is tried only if it is worth the time.
+
+    Raises:
+        UserError: values are not finite.
+    """
+    structure, manifest = prepared.structure, prepared.manifest
+    pairs = manifest.positions * manifest.neurons
+    stages = reckoned(request, prepared.model, structure.layer, prepared.device, is_dense=bool(structure.between))
+    publishing = {PUBLISH: publish_seconds(pairs)}
+    stages = {name: seconds for name, seconds in stages.items() if name not in (LOAD, TEXT)}  # which are done
+    if sum(stages.values()) < WORTH_MEASURING:
+        return Forecast(stages | publishing)
+    return Forecast(measured(prepared.loaded, manifest) | publishing, MEASURED)
