@@ -219,7 +219,9 @@ class Ablation:
         origin = sums.origin[: len(edits.rows)]
         unablated = Positions(edits.rows, targets, log_normaliser, target_z, loss, entropy, origin, sums.kept_z)
         lengths = target_rows.norm(dim=1).float().to(self.device)
-        sizes = Sizes(sums.length / weight, lengths, sums.squares.sqrt() / weight)
+        squares = sums.squares / weight.square()
+        others = (squares - (-2 * loss).exp()).clamp(min=0)
+        sizes = Sizes(sums.length / weight, lengths, squares.sqrt(), others.sqrt())
         shape = tuple(activations.shape)
         values = {name: torch.empty(shape, device=self.device) for name in self.effects}
         bounds = torch.empty(shape, device=self.device) if self.with_report else None

@@ -77,6 +77,8 @@ def torch_sums(
         m, z = w @ piece.U.T, piece.z.flatten(0, 1)
         log_p = folded.add_bias(piece.ids, piece.z[0]) - base[:, None]
         p = log_p.exp()
+        there = ((piece.targets >= 0) & (piece.targets < len(piece.ids))).nonzero()[:, 0]
+        p[there, piece.targets[there]] = 0  # the target's term is 0 by definition, which float32 would miss
         axis = torch.zeros_like(m[:1]) if directions is None else directions.axis[None, piece.ids]
         table = torch.cat([m, z, axis, torch.ones_like(axis)])
         for few in (in_full if piece.is_rare else everything).split(max(1, _CHANGES // len(piece.ids))):
@@ -133,7 +135,8 @@ def float64_effects(
     scale, new_scale = (folded.head.norm.scale_of_centred(value) for value in (x, edited))
     normed = torch.cat([x / scale, targets[:, None].to(x)], dim=1)
     distinct, which = torch.unique_consecutive(normed, dim=0, return_inverse=True)
-    before = Positions.of(folded, distinct[:, :-1], distinct[:, -1].long())[which]
-    after = Positions.of(folded, edited / new_scale, targets)
+    asked = needs_log_p(effects)
+    before = Positions.of(folded, distinct[:, :-1], distinct[:, -1].long(), with_entropy=asked)[which]
+    after = Positions.of(folded, edited / new_scale, targets, with_entropy=asked)
     edits = Edits(folded, before, after, edited, scale, directions)
     return {name: FORMULAS[name].float64(edits) for name in effects}

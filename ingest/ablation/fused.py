@@ -91,11 +91,11 @@ class _Block:
         bias = self._folded.bias_of(ids)
         on_tokens = (torch.zeros(len(ids)) if bias is None else bias).numpy()
         axis = (torch.zeros(0) if self._axis is None else self._axis[ids]).numpy()
-        z = piece.z.numpy()
+        z, targets = piece.z.numpy(), (piece.targets - tokens.start).int().numpy()
 
         def add(few: slice) -> None:
             run(
-                z, tokens.start, on_tokens, self._base, self._entropy, self._m, axis,
+                z, tokens.start, on_tokens, self._base, self._entropy, targets, self._m, axis,
                 listed.t, listed.i, listed.u, listed.c, listed.y, few.start, few.stop, listed.sums,
             )  # fmt: skip
 

@@ -44,16 +44,17 @@ def compiled(has_mlp: bool, has_axis: bool, with_entropy: bool) -> Callable[...,
 
     The compiled function takes, for B positions, P pairs and K tokens, float32 unless said otherwise: z (F x B x more
     than K) and the first column that counts; bias (K, zeros where there is none); what is subtracted from a logit to
-    give log p (B) and the entropy (B); m (N x K); the axis (K, if any); t and i (P int32); u (3 x P: of z, of the MLP's
-    logits, of the axis) and c, y (P), each times log2 e; the first of the pairs to compute and the one after the last;
-    and the sums it adds to (1 or 3 x P float64): p (e^(δ−δ_y) − 1), and for the entropy the same times (log p +
-    entropy), and p e^(δ−δ_y) (δ − δ_y).
+    give log p (B); the entropy (B); the target's column (B int32; any number outside of the K where it is elsewhere),
+    whose term is 0 by definition and would not be by rounding; m (N x K); the axis (K, if any); t and i (P int32); u (3
+    x P: of z, of the MLP's logits, of the axis) and c, y (P), each times log2 e; the first of the pairs to compute and
+    the one after the last; and the sums it adds to (1 or 3 x P float64): p (e^(δ−δ_y) − 1), and for the entropy the
+    same times (log p + entropy), and p e^(δ−δ_y) (δ − δ_y).
     """
     probabilities = _probabilities()
 
     def run(
-        z: Any, first: int, bias: Any, base: Any, entropy: Any, m: Any, axis: Any, t: Any, i: Any, u: Any, c: Any,
-        y: Any, begin: int, end: int, sums: Any,
+        z: Any, first: int, bias: Any, base: Any, entropy: Any, target: Any, m: Any, axis: Any, t: Any, i: Any, u: Any,
+        c: Any, y: Any, begin: int, end: int, sums: Any,
     ) -> None:  # fmt: skip
         K = m.shape[1]
         log_p, p = np.empty(K, np.float32), np.empty(K, np.float32)
@@ -65,6 +66,8 @@ def compiled(has_mlp: bool, has_axis: bool, with_entropy: bool) -> Callable[...,
             if position != before:
                 before = position
                 probabilities(z_t, bias, base[position], log_p, p)
+                if 0 <= target[position] < K:
+                    p[target[position]] = 0
             m_i = m[i[j]]
             of_z, of_mlp, of_axis, of_m, shift = u[0, j], u[1, j], u[2, j], c[j], y[j]
             growths, scores, tilts = np.float32(0), np.float32(0), np.float32(0)

@@ -58,6 +58,7 @@ class Sizes:
     row_length: Tensor  # E ‖U_v‖
     target_length: Tensor  # ‖U_y‖
     focus: Tensor  # (Σ p²)^½: independent errors of the logits average out by this factor
+    other_focus: Tensor  # the same without the target
 
     def target_rounding(self, size: Tensor) -> Tensor:
         """Error of δ_y where it is found in float32 from a residual that moves by `size`."""
@@ -68,12 +69,12 @@ class Sizes:
 
         The edit moves the normed residual by `size` and the logits by about `spread`; `width` is d.
         """
-        error = self.edited_row(spread) * (size + spread * width**0.5)
+        error = self.edited_row(self.focus, spread) * (size + spread * width**0.5)
         return error * (ROUNDINGS * FLOAT32) + target + FLOOR
 
-    def edited_row(self, spread: Tensor) -> Tensor:
+    def edited_row(self, focus: Tensor, spread: Tensor) -> Tensor:
         """E ‖U_v‖ times the focus of the edited prediction, to which independent errors of logits add up."""
-        return (self.focus * (2 * spread).exp()).clamp_max(1) * self.row_length
+        return (focus * (2 * spread).exp()).clamp_max(1) * self.row_length
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,13 @@ class ExactRounding:
             exponent += torch.maximum(u.abs(), pairs.direct.u[f].abs()) * spans.z[f, t]
             target += (u * target_z[f, t]).abs()
         spread = torch.maximum(pairs.spread, (2 * (loss - pairs.first_order)).clamp_(min=0).sqrt())
-        here = Sizes(sizes.row_length[t], sizes.target_length[t], sizes.focus[t])
-        rounding = here.rounding(pairs.size, spread, width, FLOAT32 * target)
+        here = Sizes(*(value[t] for value in vars(sizes).values()))
+        # The target's own term is left out, so m errs only at other tokens
+        rounding = here.edited_row(here.other_focus, spread) * pairs.size
+        rounding += here.edited_row(here.focus, spread) * spread * width**0.5
+        rounding = rounding * (ROUNDINGS * FLOAT32) + FLOAT32 * target + FLOOR
         return ExactRounding(
             torch.where(exponent <= LARGEST_EXPONENT, rounding, torch.inf),
-            here.edited_row(spread) * (width**0.5 * ROUNDINGS * FLOAT32),
+            here.edited_row(here.focus, spread) * (width**0.5 * ROUNDINGS * FLOAT32),
             here.target_rounding(pairs.size),
         )

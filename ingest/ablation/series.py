@@ -130,7 +130,7 @@ class CentralMoments:
         self.z_target = self.z - (target_z - sums.origin[:, at])[:, :, None]
         self.product_error, self.width = PRODUCT[dtype], w.shape[1]
         focus = sums.squares[at, None].sqrt() * scale
-        self.sizes = Sizes(sums.length[at, None] * scale, target_rows.norm(dim=1, keepdim=True), focus)
+        self.sizes = Sizes(sums.length[at, None] * scale, target_rows.norm(dim=1, keepdim=True), focus, focus)
 
 
 class Series:

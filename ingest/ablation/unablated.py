@@ -46,20 +46,24 @@ class Positions:
         targets: Tensor,
         axis: Tensor | None = None,
         projection: Tensor | None = None,
+        *,
+        with_entropy: bool = False,
     ) -> "Positions":
         """Pass once over the vocabulary for the normaliser, the loss and the entropy, in the dtype of `normed`.
 
-        With `axis` (V) and `projection` (B), for the logits less their `projection` along the `axis`.
+        With `axis` (V) and `projection` (B), for the logits less their `projection` along the `axis`. Without
+        `with_entropy` the entropies are NaN.
         """
         offset = None if axis is None or projection is None else -projection[:, None] * axis[None, :]
         total = torch.full_like(normed[:, 0], -torch.inf)
-        expected = torch.zeros_like(total)  # E[logit] under the normaliser so far
+        expected = torch.full_like(total, 0.0 if with_entropy else torch.nan)  # E[logit] under the normaliser so far
         for ids, U, _ in folded.pieces(normed.dtype):
             logits = folded.add_bias(ids, normed @ U.T)
             if offset is not None:
                 logits = logits + offset[:, ids]
             new = torch.logaddexp(total, logits.logsumexp(1))
-            expected = expected * (total - new).exp() + ((logits - new[:, None]).exp() * logits).sum(1)
+            if with_entropy:
+                expected = expected * (total - new).exp() + ((logits - new[:, None]).exp() * logits).sum(1)
             total = new
         target_z = (normed * folded.gather(targets, normed.dtype)).sum(1)
         target_logit = folded.add_bias(targets, target_z)

@@ -119,6 +119,6 @@ def test_powers_of_two_do_not_cancel(exponent: float) -> None:
     axis, bias, u = np.full(16, exponent, single), np.full(16, -np.log(16), single), np.eye(3, 1, -2, single)
     sums = np.zeros((1, 1))
     run = kernel.compiled(False, True, False)
-    run(nothing, 0, bias, zero, zero, nothing[0], axis, place, place, u, zero, zero, 0, 1, sums)
+    run(nothing, 0, bias, zero, zero, place - 1, nothing[0], axis, place, place, u, zero, zero, 0, 1, sums)
     expected = np.expm1(np.float64(single(exponent)) * np.log(2))
     assert abs(sums[0, 0] - expected) <= 4e-7 * abs(expected)
