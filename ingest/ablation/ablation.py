@@ -16,6 +16,7 @@ the moments for the rare ones; a sum over the whole vocabulary; the edited resid
 d and the other symbols are those of docs/definitions.md, "Symbols".
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.ablation import fused64, kernel
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
 from rare_tokens.ingest.ablation.changes import Pairs
 from rare_tokens.ingest.ablation.edits import BlockEdits, LayerEdits
@@ -32,6 +34,7 @@ from rare_tokens.ingest.ablation.folded_head import fold
 from rare_tokens.ingest.ablation.moments import accumulate
 from rare_tokens.ingest.ablation.paths import Expansion
 from rare_tokens.ingest.ablation.rounding import (
+    LARGEST_EXPONENT,
     LARGEST_RISE,
     RELATIVE_ROUNDING,
     RELATIVE_TOLERANCE,
@@ -39,6 +42,7 @@ from rare_tokens.ingest.ablation.rounding import (
     ExactRounding,
     Sizes,
     Spans,
+    reach,
     require_tolerance,
 )
 from rare_tokens.ingest.ablation.series import CentralMoments, Estimate
@@ -49,7 +53,8 @@ from rare_tokens.ingest.machine import reduced_precision
 from rare_tokens.ingest.model.head import Head, PostNorm, require_finite, require_matrix, require_shape
 
 COMMON_MASS = 0.985  # share of the typical prediction that the common tokens hold
-FLOAT64_PAIRS = 512  # computed at a time
+# Pairs in float64 at a time: unembedded, and by the compiled pass so many values of their rows
+FLOAT64_PAIRS, FLOAT64_VALUES = 512, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -317,23 +322,38 @@ class Ablation:
 
     def _settle(self, block: Block, pairs: Pairs) -> None:
         """Fill in P pairs: over the vocabulary, in float64 where float32 may not hold them."""
-        with self._clock.of(VOCABULARY, len(pairs)):
-            values = exact_effects(self.folded, block.unablated, self.layer.w, pairs, self.effects, self.directions)
-        sizes, target_z = block.sizes, block.unablated.target_z
-        rounding = ExactRounding.of(self.folded.width, sizes, block.spans, pairs, target_z, values[LOSS])
-        # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
-        hard = values[LOSS] < max(FORMULAS[name].largest_rise for name in self.effects)
-        hard |= ~(pairs.ratio > SMALLEST_RATIO)
-        for name, value in values.items():
-            allowed = self.tolerance + (RELATIVE_TOLERANCE - RELATIVE_ROUNDING) * value.abs()
-            hard |= ~(FORMULAS[name].rounding(rounding, values[LOSS]) + pairs.rare_error <= allowed)
-            hard |= ~value.isfinite() | (value < LARGEST_RISE)
-            block.values[name][pairs.t, pairs.i] = value
+        far = reach(block.spans, pairs)
+        hard = ~(pairs.ratio > SMALLEST_RATIO) | ~(far <= LARGEST_EXPONENT)
+        easy = (~hard).nonzero()[:, 0]
+        if len(easy):
+            hard[easy] = self._settle_in_float32(block, pairs if len(easy) == len(pairs) else pairs[easy])
         block.common_pairs += len(pairs) - int(pairs.is_in_full.sum())
         block.float64_pairs += int(hard.sum())
-        for few in hard.nonzero()[:, 0].split(FLOAT64_PAIRS):
+        fused = self.effects == (LOSS,) and self.device.type == "cpu" and kernel.is_available()
+        fit = far <= fused64.LARGEST_EXPONENT if fused else torch.zeros_like(hard)
+        t, i = pairs.t.long(), pairs.i.long()
+        for few in _several(hard & fit, max(FLOAT64_PAIRS, FLOAT64_VALUES // self.folded.width)):
             with self._clock.of(FLOAT64, len(few)):
-                self._settle_in_float64(block, pairs.t[few].long(), pairs.i[few].long())
+                found = fused64.fused64_losses(self.folded, block.unablated, block.edits, t[few], i[few])
+                block.values[LOSS][t[few], i[few]] = found.float()
+        for few in _several(hard & ~fit, FLOAT64_PAIRS):
+            with self._clock.of(FLOAT64, len(few)):
+                self._settle_in_float64(block, t[few], i[few])
+
+    def _settle_in_float32(self, block: Block, pairs: Pairs) -> Tensor:
+        """Fill in P pairs over the vocabulary; return which of them float32 may not hold (P, bool)."""
+        with self._clock.of(VOCABULARY, len(pairs)):
+            values = exact_effects(self.folded, block.unablated, self.layer.w, pairs, self.effects, self.directions)
+        target_z, loss = block.unablated.target_z, values[LOSS]
+        rounding = ExactRounding.of(self.folded.width, block.sizes, pairs, target_z, loss)
+        # The target's rise leaves 1 + Σ p expm1(δ − δ_y) near 0, which float32 cannot hold
+        hard = loss < max(FORMULAS[name].largest_rise for name in self.effects)
+        for name, value in values.items():
+            allowed = self.tolerance + (RELATIVE_TOLERANCE - RELATIVE_ROUNDING) * value.abs()
+            hard |= ~(FORMULAS[name].rounding(rounding, loss) + pairs.rare_error <= allowed)
+            hard |= ~value.isfinite() | (value < LARGEST_RISE)
+            block.values[name][pairs.t, pairs.i] = value
+        return hard
 
     def _settle_in_float64(self, block: Block, t: Tensor, i: Tensor) -> None:
         """Fill in the pairs (t, i): the residual stream is edited and unembedded anew."""
@@ -358,6 +378,12 @@ class Ablation:
         require_finite("the activations", activations)
         if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
             raise UserError(f"A target is not a token id: the vocabulary has {self.folded.vocabulary} tokens.")
+
+
+def _several(chosen: Tensor, size: int) -> Iterable[Tensor]:
+    """The places that are `chosen` (P, bool), so many at a time."""
+    places = chosen.nonzero()[:, 0]
+    return places.split(size) if len(places) else ()
 
 
 def _require_layer(head: Head, w_out: Tensor, reference: Tensor) -> tuple[int, int, int]:

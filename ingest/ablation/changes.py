@@ -66,6 +66,14 @@ class Pairs:
 
         return Pairs(**{one.name: joined(one.name) for one in fields(Pairs)})
 
+    def __getitem__(self, chosen: Tensor) -> "Pairs":
+        """Some of the pairs."""
+
+        def some(value: Any) -> Any:
+            return value[chosen] if isinstance(value, Change) else value[..., chosen]
+
+        return Pairs(**{one.name: some(getattr(self, one.name)) for one in fields(Pairs)})
+
     @property
     def is_in_full(self) -> Tensor:
         """P: whether the rare tokens must be summed one by one too."""

@@ -24,18 +24,18 @@ _REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # what sums over tokens may
 
 
 @functools.cache
-def _numba() -> Any:
+def numba() -> Any:
     """The compiler, loaded when first asked for; None on a platform that it does not support."""
     try:
-        import numba
+        import numba as found
     except ImportError:
         return None
-    return numba
+    return found
 
 
 def is_available() -> bool:
     """Whether this platform can compile the pass; where it cannot, torch does the same, more slowly."""
-    return _numba() is not None
+    return numba() is not None
 
 
 @functools.cache
@@ -91,7 +91,7 @@ def compiled(has_mlp: bool, has_axis: bool, with_entropy: bool) -> Callable[...,
                 sums[1, j] += scores
                 sums[2, j] += tilts
 
-    found: Callable[..., None] = _numba().njit(nogil=True, error_model="numpy", fastmath=_REORDERED)(run)
+    found: Callable[..., None] = numba().njit(nogil=True, error_model="numpy", fastmath=_REORDERED)(run)
     return found
 
 
@@ -99,7 +99,7 @@ def compiled(has_mlp: bool, has_axis: bool, with_entropy: bool) -> Callable[...,
 def _probabilities() -> Callable[..., None]:
     """log p and p of K tokens. Apart, for here no operation may be moved: the parts of ln 2 would be added up."""
 
-    @_numba().njit(nogil=True, error_model="numpy")
+    @numba().njit(nogil=True, error_model="numpy")
     def run(z: Any, bias: Any, base: Any, log_p: Any, p: Any) -> None:
         for v in range(len(z)):
             log_p[v] = max(z[v] + bias[v] - base, _LEAST_LOG_P)

@@ -85,42 +85,46 @@ class Spans:
     m: Tensor  # N: of m of each neuron
 
 
+def reach(spans: Spans, pairs: Pairs) -> Tensor:
+    """The most that any |δ_v − δ_y| of P pairs can be: Σ_f |u_f| times the span of z_f plus |c| times that of m."""
+    t, i, change = pairs.t, pairs.i, pairs.change
+    total = torch.maximum(change.c.abs(), pairs.direct.c.abs()) * spans.m[i]
+    for f, u in enumerate(change.u):
+        total += torch.maximum(u.abs(), pairs.direct.u[f].abs()) * spans.z[f, t]
+    return total
+
+
 @dataclass(frozen=True)
 class ExactRounding:
     """What float32 rounding can do to each of P pairs over the whole vocabulary, nats."""
 
-    loss: Tensor  # to Δ loss; inf if exp(δ) may overflow
+    loss: Tensor  # to Δ loss
     log_p: Tensor  # to the log-probabilities, averaged by the edited prediction
     moved: Tensor  # to the change of one logit that is found in float32
 
     @staticmethod
-    def of(width: int, sizes: Sizes, spans: Spans, pairs: Pairs, target_z: Tensor, loss: Tensor) -> "ExactRounding":
+    def of(width: int, sizes: Sizes, pairs: Pairs, target_z: Tensor, loss: Tensor) -> "ExactRounding":
         """Model it.
 
         Args:
             width: d.
             sizes: for all B positions.
-            spans: as the sums have seen them. No |δ_v − δ_y| exceeds Σ_f |u_f| times the span of z_f plus |c| times
-                that of m.
             pairs: P of them.
             target_z: F x B, the functions at the targets; they and `pairs.target_m` come from float64.
             loss: P, Δ loss. It tells log E exp(δ̃), half the variance for a normal δ: more where tokens that p hardly
                 holds gain most of the edited prediction.
         """
-        t, i, change = pairs.t, pairs.i, pairs.change
-        exponent = torch.maximum(change.c.abs(), pairs.direct.c.abs()) * spans.m[i]
+        t, change = pairs.t, pairs.change
         target = (change.c * pairs.target_m).abs()
         for f, u in enumerate(change.u):
-            exponent += torch.maximum(u.abs(), pairs.direct.u[f].abs()) * spans.z[f, t]
             target += (u * target_z[f, t]).abs()
         spread = torch.maximum(pairs.spread, (2 * (loss - pairs.first_order)).clamp_(min=0).sqrt())
         here = Sizes(*(value[t] for value in vars(sizes).values()))
         # The target's own term is left out, so m errs only at other tokens
         rounding = here.edited_row(here.other_focus, spread) * pairs.size
         rounding += here.edited_row(here.focus, spread) * spread * width**0.5
-        rounding = rounding * (ROUNDINGS * FLOAT32) + FLOAT32 * target + FLOOR
         return ExactRounding(
-            torch.where(exponent <= LARGEST_EXPONENT, rounding, torch.inf),
+            rounding * (ROUNDINGS * FLOAT32) + FLOAT32 * target + FLOOR,
             here.edited_row(here.focus, spread) * (width**0.5 * ROUNDINGS * FLOAT32),
             here.target_rounding(pairs.size),
         )
