@@ -41,5 +41,7 @@ def test_every_stage_of_an_ablation_is_timed_once_and_changes_nothing() -> None:
     whole = time.perf_counter() - start
     assert set(clock.seconds) == set(STAGES)
     assert 0.5 * whole < sum(clock.seconds.values()) <= whole
-    assert 0 < clock.pairs["float64"] < clock.pairs["vocabulary"] == found.exact_pairs
+    # Some go to float64 at once
+    assert 0 < clock.pairs["float64"] < found.exact_pairs
+    assert 0 < clock.pairs["vocabulary"] < found.exact_pairs
     assert torch.equal(found.delta_loss, Ablation(*layer[:3]).ablate(*layer[3:]).delta_loss)
