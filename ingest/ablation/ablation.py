@@ -16,7 +16,6 @@ the moments for the rare ones; a sum over the whole vocabulary; the edited resid
 d and the other symbols are those of docs/definitions.md, "Symbols".
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -24,13 +23,14 @@ from torch import Tensor
 
 from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation import fused64, kernel
+from rare_tokens.ingest.ablation import kernel
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
 from rare_tokens.ingest.ablation.changes import Pairs
 from rare_tokens.ingest.ablation.edits import BlockEdits, LayerEdits
 from rare_tokens.ingest.ablation.effects import FORMULAS, needs_axis, needs_log_p
 from rare_tokens.ingest.ablation.exact import exact_effects, float64_effects
 from rare_tokens.ingest.ablation.folded_head import fold
+from rare_tokens.ingest.ablation.fused64 import fused64_losses
 from rare_tokens.ingest.ablation.moments import accumulate
 from rare_tokens.ingest.ablation.paths import Expansion
 from rare_tokens.ingest.ablation.rounding import (
@@ -54,7 +54,7 @@ from rare_tokens.ingest.model.head import Head, PostNorm, require_finite, requir
 
 COMMON_MASS = 0.985  # share of the typical prediction that the common tokens hold
 # Pairs in float64 at a time: unembedded, and by the compiled pass so many values of their rows
-FLOAT64_PAIRS, FLOAT64_VALUES = 512, 1 << 22
+FLOAT64_PAIRS, FLOAT64_VALUES = 512, 1 << 23
 
 
 @dataclass(frozen=True)
@@ -329,16 +329,16 @@ class Ablation:
             hard[easy] = self._settle_in_float32(block, pairs if len(easy) == len(pairs) else pairs[easy])
         block.common_pairs += len(pairs) - int(pairs.is_in_full.sum())
         block.float64_pairs += int(hard.sum())
-        fused = self.effects == (LOSS,) and self.device.type == "cpu" and kernel.is_available()
-        fit = far <= fused64.LARGEST_EXPONENT if fused else torch.zeros_like(hard)
-        t, i = pairs.t.long(), pairs.i.long()
-        for few in _several(hard & fit, max(FLOAT64_PAIRS, FLOAT64_VALUES // self.folded.width)):
+        is_fused = self.effects == (LOSS,) and self.device.type == "cpu" and kernel.is_available()
+        at_a_time = max(FLOAT64_PAIRS, FLOAT64_VALUES // self.folded.width) if is_fused else FLOAT64_PAIRS
+        for few in hard.nonzero()[:, 0].split(at_a_time) if bool(hard.any()) else ():
+            t, i = pairs.t[few].long(), pairs.i[few].long()
             with self._clock.of(FLOAT64, len(few)):
-                found = fused64.fused64_losses(self.folded, block.unablated, block.edits, t[few], i[few])
-                block.values[LOSS][t[few], i[few]] = found.float()
-        for few in _several(hard & ~fit, FLOAT64_PAIRS):
-            with self._clock.of(FLOAT64, len(few)):
-                self._settle_in_float64(block, t[few], i[few])
+                if is_fused:
+                    found = fused64_losses(self.folded, block.unablated, block.edits, t, i)
+                    block.values[LOSS][t, i] = found.float()
+                else:
+                    self._settle_in_float64(block, t, i)
 
     def _settle_in_float32(self, block: Block, pairs: Pairs) -> Tensor:
         """Fill in P pairs over the vocabulary; return which of them float32 may not hold (P, bool)."""
@@ -378,12 +378,6 @@ class Ablation:
         require_finite("the activations", activations)
         if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
             raise UserError(f"A target is not a token id: the vocabulary has {self.folded.vocabulary} tokens.")
-
-
-def _several(chosen: Tensor, size: int) -> Iterable[Tensor]:
-    """The places that are `chosen` (P, bool), so many at a time."""
-    places = chosen.nonzero()[:, 0]
-    return places.split(size) if len(places) else ()
 
 
 def _require_layer(head: Head, w_out: Tensor, reference: Tensor) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.changes import Change
-from rare_tokens.ingest.ablation.series import CentralMoments, Estimate, Series, g
+from rare_tokens.ingest.ablation.series import CentralMoments, Estimate, Series, g_above, g_below
 from rare_tokens.ingest.ablation.sums import AlongSums, Sums
 
 
@@ -60,7 +60,7 @@ def entropy(series: Series, log_p: LogPMoments) -> Estimate:
         low, high = least * mean_power(smallest), most * mean_power(largest)
         tilt += (low + high) / 2
         left_out += (high - low) / 2
-        off = (0.5 - g(smallest), g(largest) - 0.5)
+        off = (0.5 - g_below(smallest), g_above(largest) - 0.5)
         by_largest = log_p.largest * most * torch.maximum(*off)
         by_spread = deviation * most.sqrt() * torch.maximum(-smallest * off[0], largest * off[1])
         left_out += torch.minimum(by_largest, by_spread)

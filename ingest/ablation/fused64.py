@@ -1,6 +1,7 @@
 """The exact path in float64 on a processor: O(V) a pair, once z of its position and m of its neuron are made."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,11 @@ from rare_tokens.ingest.ablation.folded_head import FoldedHead
 from rare_tokens.ingest.ablation.row_threads import Stripes
 from rare_tokens.ingest.ablation.unablated import Positions
 
-LARGEST_EXPONENT = 600.0  # nats by which a logit may move against the target's: float64 holds their sum
 _TOKENS = 256  # at a time
 
 
 def fused64_losses(folded: FoldedHead, positions: Positions, edits: BlockEdits, t: Tensor, i: Tensor) -> Tensor:
-    """Δ loss of P pairs (t, i), of which no logit moves by more than `LARGEST_EXPONENT` against the target's: float64.
+    """Δ loss of P pairs (t, i), float64.
 
     Log Σ p e^(δ−δ_y) less log Σ p, with p from the float32 normaliser: what that is off by cancels.
     """
@@ -38,10 +38,11 @@ def fused64_losses(folded: FoldedHead, positions: Positions, edits: BlockEdits, 
     for u, row in zip(change.u, rows, strict=True):
         at_target += u * vecdot(row, target_rows)[t_of]
     base = positions.log_normaliser[places].double()
-    before, after = torch.zeros(len(places), dtype=torch.float64), torch.zeros(len(t), dtype=torch.float64)
+    before = torch.zeros(len(places), dtype=torch.float64)
+    sums = np.zeros((2, len(t)))
+    sums[0] = -1e300
     run = kernel64.compiled(len(rows) > 1)
     given = [value.numpy() for value in (t_of.int(), i_of.int(), change.u.contiguous(), change.c, at_target)]
-    sums = after.numpy()
     with Stripes(w.device) as stripes:
         for ids, U, _ in folded.pieces(torch.float64):
             for few, V in zip(ids.split(_TOKENS), U.split(_TOKENS), strict=True):
@@ -52,8 +53,9 @@ def fused64_losses(folded: FoldedHead, positions: Positions, edits: BlockEdits, 
                 tile = [value.numpy() for value in (z, bias, base, m)]
                 add = functools.partial(_add, run, (*tile, *given), sums)
                 stripes.map(add, stripes.split(len(t), len(t)))
+    largest, after = torch.from_numpy(sums)
     found = torch.empty_like(after)
-    found[order] = after.log() - before.log()[t_of]
+    found[order] = after.log() + largest * math.log(2) - before.log()[t_of]
     return found
 
 

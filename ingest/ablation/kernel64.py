@@ -22,31 +22,38 @@ def compiled(has_mlp: bool) -> Callable[..., None]:
 
     The compiled function takes, for B positions, P pairs and K tokens, float64 unless said otherwise: z (F x B x K);
     what is added to it to give log p (K), and subtracted (B); m (N x K); t and i (P int32); u (F x P), c and y (P); the
-    first of the pairs to compute and the one after the last; and the sums it adds to (P): p e^(δ−δ_y).
+    first of the pairs to compute and the one after the last; and what it adds to (2 x P): the largest exponent so far,
+    of two, and the sum of p e^(δ−δ_y) over two to that.
     """
 
     def run(
         z: Any, bias: Any, base: Any, m: Any, t: Any, i: Any, u: Any, c: Any, y: Any, begin: int, end: int, sums: Any
     ) -> None:
+        x = np.empty(len(bias), np.float64)
         for j in range(begin, end):
             z_t, m_i = z[0, t[j]], m[i[j]]
             mlp_t = z[1, t[j]] if has_mlp else z_t
             of_z, of_m, shift = 1 + u[0, j], c[j], base[t[j]] + y[j]
             of_mlp = u[1, j] if has_mlp else 0.0
+            largest = sums[0, j]
+            for v in range(len(bias)):
+                exponent = of_z * z_t[v] + of_m * m_i[v] + (bias[v] - shift)
+                if has_mlp:
+                    exponent += of_mlp * mlp_t[v]
+                x[v] = exponent * _LOG2_E
+                largest = max(largest, x[v])
             total = 0.0
             for v in range(len(bias)):
-                x = of_z * z_t[v] + of_m * m_i[v] + (bias[v] - shift)
-                if has_mlp:
-                    x += of_mlp * mlp_t[v]
-                x = max(x * _LOG2_E, _LEAST)
-                whole = np.rint(x)
-                f = x - whole
+                below = max(x[v] - largest, _LEAST)
+                whole = np.rint(below)
+                f = below - whole
                 power = np.int64((np.int64(whole) + 1023) << 52).view(np.float64)
                 high = _T6 + f * (_T7 + f * (_T8 + f * (_T9 + f * (_T10 + f * _T11))))
                 total += power * (_T0 + f * (_T1 + f * (_T2 + f * (_T3 + f * (_T4 + f * (_T5 + f * high))))))
-            sums[j] += total
+            sums[1, j] = sums[1, j] * 2.0 ** max(sums[0, j] - largest, _LEAST) + total
+            sums[0, j] = largest
 
     found: Callable[..., None] = numba().njit(
-        nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
+        nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"}
     )(run)
     return found

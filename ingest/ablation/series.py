@@ -48,10 +48,13 @@ class TierMoments:
     m_range: Tensor  # 2 x b x N, of m̃
 
     @staticmethod
-    def of(sums: TierSums, at: slice, scale: Tensor, w: Tensor, z: Tensor, m: Tensor) -> "TierMoments":
-        """Centre a tier's sums about the means z (F x b x 1) and m (b x N); `scale` is 1 / Σ e, b x 1."""
+    def of(sums: TierSums, at: slice, scale: Tensor, w: Tensor, tier_m: Tensor, z: Tensor, m: Tensor) -> "TierMoments":
+        """Centre a tier's sums about the means z (F x b x 1) and m (b x N).
+
+        `scale` is 1 / Σ e (b x 1), `tier_m` the tier's share of E m (b x N).
+        """
         mass, tier_z, zz = (value[..., at, None] * scale for value in (sums.mass, sums.z, sums.zz))
-        tier_m, tier_zm = ((rows[..., at, :] * scale) @ w.T for rows in (sums.row, sums.z_row))
+        tier_zm = (sums.z_row[:, at] * scale) @ w.T
         mm = sums.m2[at] * scale
         first_z = tier_z - z * mass
         return TierMoments(
@@ -121,9 +124,11 @@ class CentralMoments:
         scale = 1 / sums.weight[at, None]
         mean_row = (sums.common.row[at] + sums.rare.row[at]) * scale
         self.z = (sums.common.z + sums.rare.z)[:, at, None] * scale  # F x b x 1
-        self.m = mean_row @ w.T  # b x N
+        tier_m = [(tier.row[at] * scale) @ w.T for tier in (sums.common, sums.rare)]
+        self.m = tier_m[0] + tier_m[1]  # b x N
         self.common, self.rare = (
-            TierMoments.of(tier, at, scale, w, self.z, self.m) for tier in (sums.common, sums.rare)
+            TierMoments.of(tier, at, scale, w, own_m, self.z, self.m)
+            for tier, own_m in zip((sums.common, sums.rare), tier_m, strict=True)
         )
         # First order against the target, the one that must not cancel: E m − m_y and E z − z_y
         self.m_target = (mean_row - target_rows) @ w.T
@@ -149,12 +154,12 @@ class Series:
             variance = tier.variance(change)
             self.variances.append(((variance - SUMMED * raw).clamp_(min=0), variance + SUMMED * raw))
         brackets = [
-            (least * g(smallest), most * g(largest))
+            (least * g_below(smallest), most * g_above(largest))
             for (least, most), (smallest, largest) in zip(self.variances, self.extremes, strict=True)
         ]
         self.middles = [(low + high) / 2 for low, high in brackets]
         self.halves = [(high - low) / 2 for low, high in brackets]
-        largest_g = g(self.extremes[1][1])
+        largest_g = g_above(self.extremes[1][1])
         self.reduced_error = change.c.square() * moments.rare.raw_mm * moments.product_error * largest_g
         self.spread = (self.variances[0][1] + self.variances[1][1]).sqrt()  # standard deviation of δ, at most
 
@@ -191,6 +196,14 @@ class Series:
         return total, self.halves[1] + self.reduced_error + SUMMED * (self.raw[1] * rare.mass).sqrt()
 
 
-def g(x: Tensor) -> Tensor:
-    """(e^x − 1 − x) / x², increasing."""
-    return torch.where(x.abs() < 0.05, 0.5 + x / 6 + x * x / 24, (x.expm1() - x) / (x * x))
+def g_above(x: Tensor) -> Tensor:
+    """An upper bound of g, e^{x/3 + x²/32}/2: g(x) = E exp(xB)/2 with B ~ Beta(1, 2), whose mean is 1/3.
+
+    A Beta(α, β) is sub-Gaussian with the variance 1/(4(α + β + 1)), here 1/16 (Marchal and Arbel, 2017).
+    """
+    return (x * (1 / 3 + x / 32)).exp_().div_(2)
+
+
+def g_below(x: Tensor) -> Tensor:
+    """A lower bound of g, e^{x/3}/2 (Jensen)."""
+    return (x / 3).exp_().div_(2)

@@ -9,7 +9,7 @@ from torch import Tensor
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.entropy import mean_power
 from rare_tokens.ingest.ablation.reference import reference_effects
-from rare_tokens.ingest.ablation.series import Estimate, Series, g
+from rare_tokens.ingest.ablation.series import Estimate, Series, g_above, g_below
 from tests.support.ablation_layers import chosen_pairs, every_pair, made_up, trained
 
 
@@ -111,12 +111,21 @@ def test_the_rare_tokens_share_is_within_its_bound(neurons: float, reduced: torc
     assert (error / (bound + 1e-6))[usable].max() <= 1
 
 
-def test_the_brackets_increase() -> None:
-    x = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
-    for function, at_zero in ((g, 0.5), (mean_power, 1.0)):
-        values = function(x)
-        assert (values.diff() > -1e-12 * values[1:].abs()).all()
-        assert function(torch.zeros(1, dtype=torch.float64)).item() == at_zero
-        single = function(x.float()).double()
-        assert ((single - values).abs() <= 1e-5 * values).all()
-    assert ((2 + x) * g(x) >= mean_power(x) - 1e-12)[x >= 0].all()
+def test_the_brackets_hold() -> None:
+    x = torch.linspace(-60, 60, 600_001, dtype=torch.float64)
+    x = x[x.abs() > 1e-4]  # nearer, g by its definition cancels
+    g = (x.expm1() - x) / (x * x)
+    assert (g_below(x) <= g).all()
+    assert (g_above(x) >= g).all()
+    near = x.abs() < 0.5
+    assert (g_above(x) / g_below(x))[near].max() < 1.01
+    assert ((2 + x) * g >= mean_power(x) * (1 - 1e-12))[x >= 0].all()
+    assert (mean_power(x).diff() > 0).all()
+
+
+@pytest.mark.parametrize("function", [g_above, g_below, mean_power])
+def test_the_brackets_are_smooth_in_float32(function) -> None:
+    x = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
+    values = function(x)
+    assert ((function(x.float()).double() - values).abs() <= 1e-5 * values).all()
+    assert function(torch.zeros(1)).item() == function(torch.zeros(1, dtype=torch.float64)).item() in (0.5, 1.0)
