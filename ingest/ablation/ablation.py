@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation import kernel
+from rare_tokens.ingest.ablation import compiler
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
 from rare_tokens.ingest.ablation.changes import Pairs
 from rare_tokens.ingest.ablation.edits import BlockEdits, LayerEdits
@@ -329,7 +329,7 @@ class Ablation:
             hard[easy] = self._settle_in_float32(block, pairs if len(easy) == len(pairs) else pairs[easy])
         block.common_pairs += len(pairs) - int(pairs.is_in_full.sum())
         block.float64_pairs += int(hard.sum())
-        is_fused = self.effects == (LOSS,) and self.device.type == "cpu" and kernel.is_available()
+        is_fused = self.effects == (LOSS,) and self.device.type == "cpu" and compiler.is_available()
         at_a_time = max(FLOAT64_PAIRS, FLOAT64_VALUES // self.folded.width) if is_fused else FLOAT64_PAIRS
         for few in hard.nonzero()[:, 0].split(at_a_time) if bool(hard.any()) else ():
             t, i = pairs.t[few].long(), pairs.i[few].long()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.linalg import vecdot
 
 from rare_tokens.common.effects import LOSS
-from rare_tokens.ingest.ablation import kernel
+from rare_tokens.ingest.ablation import compiler
 from rare_tokens.ingest.ablation.changes import Pairs
 from rare_tokens.ingest.ablation.effects import FORMULAS, needs_log_p
 from rare_tokens.ingest.ablation.folded_head import FoldedHead
@@ -48,7 +48,7 @@ def exact_effects(
     of = OverVocabulary(pairs, positions, w, directions)
     changes = {name: FORMULAS[name].change(of) for name in effects if FORMULAS[name].has_own_change}
     changes[LOSS] = replace(changes[LOSS], has_entropy=needs_log_p(effects))
-    use_compiled = compiled and w.device.type == "cpu" and kernel.is_available()
+    use_compiled = compiled and w.device.type == "cpu" and compiler.is_available()
     sums = (fused_sums if use_compiled else torch_sums)(folded, positions, w, pairs, changes, directions)
     for name, growth in zip(changes, pairs.rare_growth, strict=True):
         sums[name][0] += growth.nan_to_num(nan=0.0)

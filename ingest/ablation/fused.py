@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rare_tokens.ingest.ablation import kernel
 from rare_tokens.ingest.ablation.changes import Pairs
 from rare_tokens.ingest.ablation.folded_head import FoldedHead
 from rare_tokens.ingest.ablation.paths import ExactChange
@@ -87,6 +86,8 @@ class _Block:
     def add(self, listed: _Listed, piece: PieceOfBlock, tokens: slice, stripes: Stripes) -> None:
         """Add the same tokens to the sums of the pairs."""
         change, ids = listed.change, piece.ids[tokens]
+        from rare_tokens.ingest.ablation import kernel  # loads the compiler
+
         run = kernel.compiled(self._has_mlp, change.axis is not None, change.has_entropy)
         bias = self._folded.bias_of(ids)
         on_tokens = (torch.zeros(len(ids)) if bias is None else bias).numpy()

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.linalg import vecdot
 
-from rare_tokens.ingest.ablation import kernel64
 from rare_tokens.ingest.ablation.edits import BlockEdits
 from rare_tokens.ingest.ablation.folded_head import FoldedHead
 from rare_tokens.ingest.ablation.row_threads import Stripes
@@ -25,6 +24,8 @@ def fused64_losses(folded: FoldedHead, positions: Positions, edits: BlockEdits, 
 
     Log Σ p e^(δ−δ_y) less log Σ p, with p from the float32 normaliser: what that is off by cancels.
     """
+    from rare_tokens.ingest.ablation import kernel64  # loads the compiler
+
     order = torch.argsort(t * (int(i.max()) + 1) + i)
     t, i = t[order], i[order]
     factors, w = edits.exact_factors(t, i)

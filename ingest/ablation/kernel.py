@@ -1,4 +1,4 @@
-"""Sums over the vocabulary for many pairs in one pass, compiled for this processor when first used.
+"""Sums over the vocabulary for many pairs in one compiled pass.
 
 A pair's row of m is read once; z of its position, and p made from it, stay in the cache for all pairs of the position.
 2^x is 2^n (1 + q) with q a polynomial on |f| ≤ ½, so that 2^x − 1 = 2^n q + (2^n − 1) does not cancel where x is small.
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from rare_tokens.ingest.ablation.compiler import REORDERED, jit
+
 _ONE, _LOG2_E, _LN_2 = np.float32(1), np.float32(1.4426950408889634), np.float32(0.6931471805599453)
 # ln 2 in two parts, the first with so few bits that its products with small whole numbers are exact
 _LN_2_HIGH, _LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -20,22 +22,17 @@ _C0, _C1, _C2, _C3, _C4, _C5 = (
     for value in (0.6931471880, 0.2402265076, 0.05550357114, 0.009618082557, 0.001339086336, 0.0001545316294)
 )
 
-_REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # what sums over tokens may do to the order of operations
 
-
-@functools.cache
-def numba() -> Any:
-    """The compiler, loaded when first asked for; None on a platform that it does not support."""
-    try:
-        import numba as found
-    except ImportError:
-        return None
-    return found
-
-
-def is_available() -> bool:
-    """Whether this platform can compile the pass; where it cannot, torch does the same, more slowly."""
-    return numba() is not None
+@jit("void(f4[::1], f4[::1], f4, f4[::1], f4[::1])")
+def probabilities(z: Any, bias: Any, base: Any, log_p: Any, p: Any) -> None:
+    """log p and p of K tokens. Apart, for here no operation may be moved: the parts of ln 2 would be added up."""
+    for v in range(len(z)):
+        log_p[v] = max(z[v] + bias[v] - base, _LEAST_LOG_P)
+        whole = np.rint(log_p[v] * _LOG2_E)
+        left = ((log_p[v] - whole * _LN_2_HIGH) - whole * _LN_2_LOW) * _LOG2_E
+        q = left * (_C0 + left * (_C1 + left * (_C2 + left * (_C3 + left * (_C4 + left * _C5)))))
+        power = np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+        p[v] = power * q + power
 
 
 @functools.cache
@@ -50,8 +47,12 @@ def compiled(has_mlp: bool, has_axis: bool, with_entropy: bool) -> Callable[...,
     the one after the last; and the sums it adds to (1 or 3 x P float64): p (e^(δ−δ_y) − 1), and for the entropy the
     same times (log p + entropy), and p e^(δ−δ_y) (δ − δ_y).
     """
-    probabilities = _probabilities()
 
+    @jit(
+        "void(f4[:,:,::1], i8, f4[::1], f4[::1], f4[::1], i4[::1], f4[:,::1], f4[::1], i4[::1], i4[::1], f4[:,::1], "
+        "f4[::1], f4[::1], i8, i8, f8[:,::1])",
+        REORDERED,
+    )
     def run(
         z: Any, first: int, bias: Any, base: Any, entropy: Any, target: Any, m: Any, axis: Any, t: Any, i: Any, u: Any,
         c: Any, y: Any, begin: int, end: int, sums: Any,
@@ -91,23 +92,4 @@ def compiled(has_mlp: bool, has_axis: bool, with_entropy: bool) -> Callable[...,
                 sums[1, j] += scores
                 sums[2, j] += tilts
 
-    found: Callable[..., None] = numba().njit(nogil=True, error_model="numpy", fastmath=_REORDERED)(run)
-    return found
-
-
-@functools.cache
-def _probabilities() -> Callable[..., None]:
-    """log p and p of K tokens. Apart, for here no operation may be moved: the parts of ln 2 would be added up."""
-
-    @numba().njit(nogil=True, error_model="numpy")
-    def run(z: Any, bias: Any, base: Any, log_p: Any, p: Any) -> None:
-        for v in range(len(z)):
-            log_p[v] = max(z[v] + bias[v] - base, _LEAST_LOG_P)
-            whole = np.rint(log_p[v] * _LOG2_E)
-            left = ((log_p[v] - whole * _LN_2_HIGH) - whole * _LN_2_LOW) * _LOG2_E
-            q = left * (_C0 + left * (_C1 + left * (_C2 + left * (_C3 + left * (_C4 + left * _C5)))))
-            power = np.int32((np.int32(whole) + 127) << 23).view(np.float32)
-            p[v] = power * q + power
-
-    found: Callable[..., None] = run
-    return found
+    return run

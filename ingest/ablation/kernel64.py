@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rare_tokens.ingest.ablation.kernel import numba
+from rare_tokens.ingest.ablation.compiler import REORDERED, jit
 
 _LOG2_E = np.float64(math.log2(math.e))
 # 2^f on |f| ≤ ½ by its first terms; what is left out is below 1e-14
@@ -26,6 +26,11 @@ def compiled(has_mlp: bool) -> Callable[..., None]:
     of two, and the sum of p e^(δ−δ_y) over two to that.
     """
 
+    @jit(
+        "void(f8[:,:,::1], f8[::1], f8[::1], f8[:,::1], i4[::1], i4[::1], f8[:,::1], f8[::1], f8[::1], i8, i8, "
+        "f8[:,::1])",
+        REORDERED | {"nnan"},
+    )
     def run(
         z: Any, bias: Any, base: Any, m: Any, t: Any, i: Any, u: Any, c: Any, y: Any, begin: int, end: int, sums: Any
     ) -> None:
@@ -53,7 +58,4 @@ def compiled(has_mlp: bool) -> Callable[..., None]:
             sums[1, j] = sums[1, j] * 2.0 ** max(sums[0, j] - largest, _LEAST) + total
             sums[0, j] = largest
 
-    found: Callable[..., None] = numba().njit(
-        nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"}
-    )(run)
-    return found
+    return run

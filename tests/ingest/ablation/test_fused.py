@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rare_tokens.common.effects import EFFECTS
-from rare_tokens.ingest.ablation import exact, fused, kernel
+from rare_tokens.ingest.ablation import compiler, exact, fused, kernel
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.effects import FORMULAS
 from rare_tokens.ingest.ablation.exact import exact_effects, torch_sums
@@ -45,7 +45,7 @@ def left_over(effects: tuple[str, ...], *, post: bool = False, memory: int = 2 <
 @pytest.mark.parametrize("post", [False, True])
 @pytest.mark.parametrize("effects", [("loss",), ("loss", "direct", "kl", "frequency"), ALL])
 def test_the_compiled_pass_gives_what_torch_gives(effects: tuple[str, ...], post: bool, memory: int) -> None:
-    assert kernel.is_available()
+    assert compiler.is_available()
     ablation, block, pairs = left_over(effects, post=post, memory=memory)
     assert (block.unablated.kept_z is None) == (memory < 2 << 30)
     told = [
@@ -104,7 +104,7 @@ def test_the_compiled_pass_has_the_same_bits_whatever_the_number_of_threads() ->
 
 def test_without_the_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(kernel, "is_available", lambda: False)
+    monkeypatch.setattr(compiler, "is_available", lambda: False)
     monkeypatch.setattr(exact, "torch_sums", lambda *given: asked.append(1) or torch_sums(*given))
     head, w, reference, x, n, y = made_up(21, neurons=0.3, logits=2.0)
     Ablation(head, w, reference).ablate(x, n, y)
@@ -122,3 +122,28 @@ def test_powers_of_two_do_not_cancel(exponent: float) -> None:
     run(nothing, 0, bias, zero, zero, place - 1, nothing[0], axis, place, place, u, zero, zero, 0, 1, sums)
     expected = np.expm1(np.float64(single(exponent)) * np.log(2))
     assert abs(sums[0, 0] - expected) <= 4e-7 * abs(expected)
+
+
+def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be written, or a full disk."""
+    import numba
+
+    real, asked = numba.njit, []
+
+    def njit(*given, cache, **named):
+        asked.append(cache)
+        if cache:
+            raise OSError(28, "No space left on device")
+        return real(*given, cache=cache, **named)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    double = compiler.jit("void(f8[::1])")(_double)
+    values = np.ones(3)
+    double(values)
+    assert values.tolist() == [2, 2, 2]
+    assert asked == [True, False]
+
+
+def _double(values) -> None:
+    for k in range(len(values)):
+        values[k] *= 2

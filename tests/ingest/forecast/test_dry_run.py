@@ -97,7 +97,7 @@ def test_what_is_tried_has_the_options_of_the_run(commands, model, corpus, monke
 
     def init(self, *given, **named):
         real(self, *given, **named)
-        made.append((self.effects, self.tolerance, float(self.reference.abs().max())))
+        made.append((self.effects, self.tolerance, float(self.layer._exact_reference.abs().max())))
 
     monkeypatch.setattr(Ablation, "__init__", init)
     dry(commands, model, corpus, "--effects", "loss,kl", "--tolerance", "5e-7", "--ablation", "zero")

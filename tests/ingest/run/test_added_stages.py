@@ -87,6 +87,7 @@ def test_groups_of_a_worker_are_those_of_this_process(tmp_path, name, options, w
     assert not list((tmp_path / "there").glob("units")), "what is not published goes"
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("ablation", ["zero", "mean", "uniform"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
 def test_attention_of_a_worker_is_that_of_this_process(tmp_path, name, ablation):
