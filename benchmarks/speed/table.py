@@ -156,7 +156,7 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2%}"
+    return "–" if value is None else f"{float(f'{100 * value:.2g}'):g}%"
 
 
 def _machine(result: Result) -> str:

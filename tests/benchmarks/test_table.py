@@ -44,7 +44,7 @@ def test_the_pages_show_the_committed_result(name: str) -> None:
 def test_ratios_are_of_seconds_a_missing_method_is_a_dash_and_the_real_model_leads() -> None:
     made = costs(drawn_up("tiny", "smollm2")).splitlines()
     assert made[2].startswith("| **smollm2** |")
-    assert made[3] == "| tiny | 2,048 × 8 | 2 | 1,500 | – | 2 | 1.23% | 0.10% | 0.46 | 1.4 |"
+    assert made[3] == "| tiny | 2,048 × 8 | 2 | 1,500 | – | 2 | 1.2% | 0.1% | 0.46 | 1.4 |"
     assert made[-1].startswith("A, 2 of 4 cores (cpu)")
     assert "load 0.2" in made[-1]
 
@@ -61,7 +61,7 @@ def test_hostile_heads_stand_beside_the_ordinary_one() -> None:
     size = {"vocabulary": 8192, "width": 256, "neurons": 1024, "positions": 128}
     row = {"head": "huge", "ordinary_seconds": 0.5, **size, **OURS}
     made = hostile({"hostile": [row]}).splitlines()[2]
-    assert made == "| huge | 8,192 × 256 × 1,024 × 128 | 2 | 4 | 1.23% | 0.10% | 123,456 | 0.46 |"
+    assert made == "| huge | 8,192 × 256 × 1,024 × 128 | 2 | 4 | 1.2% | 0.1% | 123,456 | 0.46 |"
 
 
 def test_a_match_names_what_is_apart() -> None:
