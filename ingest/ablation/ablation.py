@@ -274,7 +274,9 @@ class Ablation:
         """The pairs that are `left` (b x N, bool), and what the moments still tell of them."""
         t, i = left.nonzero().unbind(1)
         growth, error = self._rare_share(expansion)
-        target_m = (expansion.target_rows.double() @ self.layer.w.double().T).float()
+        place = "cpu" if self.device.type == "mps" else self.device  # which has no float64
+        rows, w = (value.to(place, torch.float64) for value in (expansion.target_rows, self.layer.w))
+        target_m = (rows @ w.T).float().to(self.device)
         chosen = {
             "target_m": target_m, "first_order": expansion.series.first_order(), "spread": expansion.series.spread,
             "size": expansion.size,
