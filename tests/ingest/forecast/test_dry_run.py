@@ -163,6 +163,7 @@ def test_of_several_models_one_that_cannot_be_tried_does_not_stop_the_others(com
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("worth", [0.0, 1e9])
 def test_an_ingest_whose_progress_is_seen_begins_with_a_forecast(commands, model, corpus, monkeypatch, worth):
     given = {}

@@ -72,6 +72,7 @@ def places(tmp_path: Path, folder: Path) -> dict[str, Place]:
     return {"beside": Place(folder), "elsewhere": Place(tmp_path / "elsewhere" / "groups")}
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("where", ["beside", "elsewhere"])
 @pytest.mark.parametrize(
     ("name", "options"),
