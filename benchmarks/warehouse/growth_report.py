@@ -203,7 +203,7 @@ def _pythia(result: dict[str, Any]) -> list[str]:
     rows = json.loads(ABLATION.read_text())["rows"]
     (ours,) = (row for row in rows if (row["shape"], row["method"]) == ("gpt2-small", "ours"))
     rate = operations(768, 3_072, 50_257) * ours["positions"] / POSITIONS / ours["seconds"]
-    found, total = [], [0.0] * 6
+    found, total, cores = [], [0.0] * 6, ours["threads"]
     for name, (d, N, V, millions) in PYTHIA.items():
         pairs = float(POSITIONS * N * CHECKPOINTS)
         forward = 2e6 * millions * POSITIONS * CHECKPOINTS
@@ -213,12 +213,12 @@ def _pythia(result: dict[str, Any]) -> list[str]:
         total = [a + b for a, b in zip(total, row, strict=True)]
         found.append([name, *(f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value in row)])
     found.append(["all", *(f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value in total)])
-    head = ["Pythia", "billion pairs", f"hours on {ours['threads']} cores", "GPU hours (assumed)", "publishing, hours", "warehouse, TB",
+    head = ["Pythia", "billion pairs", f"hours on {cores} cores", "GPU hours (assumed)", "publishing, hours", "warehouse, TB",
             "checkpoints, TB"]  # fmt: skip
     return [
         *table(head, found),
         "",
-        f"Rates: ablation {rate / 1e9:,.0f} GFLOP/s on {ours['threads']} quiet cores (`benchmarks/results/ablation.json`), "
+        f"Rates: ablation {rate / 1e9:,.0f} GFLOP/s on {cores} quiet cores (`benchmarks/results/ablation.json`), "
         f"{GPU_RATE / 1e12:.0f} TFLOP/s assumed of a GPU, publishing {facts / 1e6:.1f} M pairs/s "
         f"(`publishing.json`), {a_pair:.1f} bytes a pair with all marts.",
     ]
