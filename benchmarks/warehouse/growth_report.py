@@ -213,8 +213,8 @@ def _pythia(result: dict[str, Any]) -> list[str]:
         total = [a + b for a, b in zip(total, row, strict=True)]
         found.append([name, *(f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value in row)])
     found.append(["all", *(f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value in total)])
-    head = ["Pythia", "billion pairs", f"hours on {cores} cores", "GPU hours (assumed)", "publishing, hours", "warehouse, TB",
-            "checkpoints, TB"]  # fmt: skip
+    head = ["Pythia", "billion pairs", f"hours on {cores} cores", "GPU hours (assumed)", "publishing, hours",
+            "warehouse, TB", "checkpoints, TB"]  # fmt: skip
     return [
         *table(head, found),
         "",
