@@ -48,9 +48,13 @@ class Formula(ABC):
         """The series of the change of the logits that its sum over the vocabulary is about."""
         return expansion.series
 
-    def change(self, of: OverVocabulary) -> ExactChange:
-        """Its own change of the logits, of P pairs."""
-        raise NotImplementedError
+    def change(self, of: OverVocabulary) -> ExactChange:  # noqa: ARG002
+        """Its own change of the logits, of P pairs.
+
+        Raises:
+            TypeError: it has none.
+        """
+        raise TypeError(f"{type(self).__name__} has no change of its own")
 
     def rounding(self, of: ExactRounding, loss: Tensor) -> Tensor:  # noqa: ARG002
         """What float32 rounding can do to its exact value, of P pairs with these Δ `loss`."""
