@@ -18,7 +18,7 @@ from rare_tokens.ingest.dense.parts import announce
 from rare_tokens.ingest.machine import release_memory
 from rare_tokens.ingest.model.head import ROWS, Head
 from rare_tokens.ingest.run.shared_storage import Place
-from rare_tokens.ingest.run.stages import Loaded, Work, captured_at
+from rare_tokens.ingest.run.stages import Loaded, Work, captured_at, carried
 
 Members = Sequence[Sequence[int]]  # the neurons of each group
 
@@ -130,14 +130,7 @@ class GroupStage:
         scratch = tempfile.TemporaryDirectory(prefix="rare-tokens-")
         captured = captured_at(place, self.positions_per_batch)
         units = GroupUnits(Path(scratch.name), loaded, self.members, self.reference, captured, self.edit_scope)
-
-        def work(unit: int) -> None:
-            units.run(unit)
-            path = Path(scratch.name) / unit_name(unit)  # through `scratch`, so that the folder lives as long
-            place.put(path, unit_name(unit))
-            path.unlink()
-
-        return work
+        return carried(units.run, self.files, scratch, place)
 
 
 def unit_name(unit: int) -> str:

@@ -42,10 +42,7 @@ class TierSums:
 
     def rescale(self, at: slice, factor: Tensor) -> None:
         """Multiply all weights e of the positions `at` by their factors."""
-        for of_position in (self.mass, self.z, self.zz):
-            of_position[..., at] *= factor
-        for of_row in (self.row, self.z_row, self.m2):
-            of_row[..., at, :] *= factor[:, None]
+        _multiply((self.mass, self.z, self.zz), (self.row, self.z_row, self.m2), at, factor)
 
 
 @dataclass
@@ -77,10 +74,7 @@ class AlongSums:
 
     def rescale(self, at: slice, factor: Tensor) -> None:
         """As `TierSums.rescale`."""
-        for of_position in (self.a, self.aa, self.az, self.azz):
-            of_position[..., at] *= factor
-        for of_row in (self.row, self.z_row, self.m2):
-            of_row[..., at, :] *= factor[:, None]
+        _multiply((self.a, self.aa, self.az, self.azz), (self.row, self.z_row, self.m2), at, factor)
 
 
 @dataclass
@@ -139,6 +133,14 @@ class Sums:
                 sums.rescale(at, factor)
         for value in (self.logit, self.length, self.squares, self.squares):  # the squares are of e²
             value[at] *= factor
+
+
+def _multiply(by_position: tuple[Tensor, ...], by_row: tuple[Tensor, ...], at: slice, factor: Tensor) -> None:
+    """Multiply, at some positions, sums whose last dimension is the position's, and sums that have rows of it."""
+    for value in by_position:
+        value[..., at] *= factor
+    for value in by_row:
+        value[..., at, :] *= factor[:, None]
 
 
 def no_range(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from rare_tokens.ingest.attention.edits import HeadEdits
 from rare_tokens.ingest.attention.heads import eager, find_heads
 from rare_tokens.ingest.attention.sums import UnitSums
 from rare_tokens.ingest.run.shared_storage import Place
-from rare_tokens.ingest.run.stages import Loaded, Work
+from rare_tokens.ingest.run.stages import Loaded, Work, carried
 
 POSITIONS_PER_PASS = 512  # shorter windows run several at a time
 UNITS = "units"
@@ -94,14 +94,7 @@ class AttentionStage:
         )  # fmt: skip
         edits.use_means(self.means)
         units = AttentionUnits(Path(scratch.name), edits, sample.tokens, self.cells, structure.neurons)
-
-        def work(unit: int) -> None:
-            units.run(unit)
-            path = Path(scratch.name) / unit_name(unit)  # through `scratch`, so that the folder lives as long
-            place.put(path, unit_name(unit))
-            path.unlink()
-
-        return work
+        return carried(units.run, self.files, scratch, place)
 
 
 def unit_name(unit: int) -> str:

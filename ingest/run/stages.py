@@ -166,15 +166,22 @@ class AblationStage:
         scratch = tempfile.TemporaryDirectory(prefix="rare-tokens-")
         captured = captured_at(place, self.positions_per_batch)
         units = effect_units(loaded, self.manifest, Path(scratch.name), captured, torch.from_numpy(self.reference))
+        return carried(units.run, self.files, scratch, place)
 
-        def work(block: int) -> None:
-            units.run(block)
-            for name in self.files(block):
-                path = Path(scratch.name) / name
-                place.put(path, name)
-                path.unlink()
 
-        return work
+def carried(
+    run: Work, files: Callable[[int], tuple[str, ...]], scratch: "tempfile.TemporaryDirectory[str]", place: Place
+) -> Work:
+    """`run`, whose unit leaves its `files` in a scratch folder, and then their way to the place."""
+
+    def work(unit: int) -> None:
+        run(unit)
+        for name in files(unit):
+            path = Path(scratch.name) / name  # through `scratch`, so that the folder lives as long as the work
+            place.put(path, name)
+            path.unlink()
+
+    return work
 
 
 def rows_of(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

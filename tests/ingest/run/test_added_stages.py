@@ -1,4 +1,4 @@
-"""Groups and attention as stages: a worker makes bit for bit what this process makes, and neither is made twice."""
+"""Stages on workers: one makes bit for bit what this process makes, and nothing is made twice."""
 
 import pickle
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from rare_tokens.ingest.attention import cells, units
 from rare_tokens.ingest.attention.measure import AttentionRequest, measure_attention
 from rare_tokens.ingest.groups import Group, group_effects
 from rare_tokens.ingest.run.executors import LocalExecutor
-from rare_tokens.ingest.run.pipeline import Prepared, Workbench
+from rare_tokens.ingest.run.pipeline import Prepared, Workbench, execute
 from rare_tokens.ingest.run.request import Options, identify
 from rare_tokens.ingest.run.shared_storage import Place
 from rare_tokens.ingest.run.stages import Loaded, Stage
@@ -70,6 +70,16 @@ def same(first: Path, second: Path) -> bool:
 
 def places(tmp_path: Path, folder: Path) -> dict[str, Place]:
     return {"beside": Place(folder), "elsewhere": Place(tmp_path / "elsewhere" / "groups")}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "olmo2"])
+def test_effects_of_a_worker_are_those_of_this_process(tmp_path, name):
+    prepared, elsewhere = prepare(tmp_path, name), Elsewhere()
+    execute(prepared, tmp_path / "here", LocalExecutor(quiet=True))
+    execute(prepared, tmp_path / "there", elsewhere, place=Place(tmp_path / "place"))
+    assert {title for title, _ in elsewhere.computed} == {"forward pass", "ablation"}
+    here, there = (sorted((tmp_path / folder / "fct_effect").iterdir()) for folder in ("here", "there"))
+    assert [path.read_bytes() for path in here] == [path.read_bytes() for path in there]
 
 
 @pytest.mark.quick_cases(2)
