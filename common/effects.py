@@ -1,6 +1,6 @@
 """The effects of an ablation that can be measured per pair of neuron and position: their names and columns.
 
-To add one: a row here, its formulas in ``ingest/ablation/effects.py``, and its definition in
+To add one: a row here, its formulas in ``ingest/ablation/formulas/effects.py``, and its definition in
 ``ingest/ablation/reference.py``. Everything else (command, parts, memory, all paths) follows from these.
 """
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rare_tokens.common.files import write_atomically
-from rare_tokens.ingest.ablation.capture import Capture, Captured
+from rare_tokens.ingest.ablation.stages.capture import Capture, Captured
 from rare_tokens.ingest.dense.ablation import DenseAblation
 from rare_tokens.ingest.dense.parts import announce
 from rare_tokens.ingest.machine import release_memory

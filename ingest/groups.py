@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import schema
 from rare_tokens.common.version import VERSION
-from rare_tokens.ingest.ablation.capture import Capture, mean_activations
-from rare_tokens.ingest.ablation.parts import write_relation
+from rare_tokens.ingest.ablation.stages.capture import Capture, mean_activations
+from rare_tokens.ingest.ablation.stages.parts import write_relation
 from rare_tokens.ingest.dense.selfcheck import Edit, structural_error
 from rare_tokens.ingest.group_units import GroupStage, GroupUnits, unit_name
 from rare_tokens.ingest.run.executors import Executor, gather

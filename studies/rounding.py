@@ -17,20 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.speed.layers import Layer, smollm2
+from benchmarks.layers.layers import Layer, smollm2
 from benchmarks.speed.machine import machine
 from rare_tokens.common.effects import LOSS
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.changes import Pairs
-from rare_tokens.ingest.ablation.exact import exact_effects
-from rare_tokens.ingest.ablation.reference import reference_effects
-from rare_tokens.ingest.ablation.rounding import (
+from rare_tokens.ingest.ablation.layer.changes import Pairs
+from rare_tokens.ingest.ablation.numerics.rounding import (
     FLOOR,
     RELATIVE_ROUNDING,
     RELATIVE_TOLERANCE,
     ROUNDINGS,
     ExactRounding,
 )
+from rare_tokens.ingest.ablation.reference import reference_effects
+from rare_tokens.ingest.ablation.vocabulary.exact import exact_effects
 
 RESULT = Path(__file__).parent / "results" / "rounding.json"
 EACH = 1500  # pairs of a set

@@ -25,14 +25,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.speed.forward import SHAPES, Shape, forward, hooked
-from benchmarks.speed.hostile import HOSTILE, Hostile
-from benchmarks.speed.layers import Layer, RealModel, novella, smollm2
+from benchmarks.layers.hostile import HOSTILE, Hostile
+from benchmarks.layers.layers import Layer, RealModel, novella, smollm2
+from benchmarks.layers.match import apart, quantiles
+from benchmarks.layers.synthetic import Pattern
+from benchmarks.methods.forward import SHAPES, Shape, forward, hooked
+from benchmarks.methods.ours import ours
+from benchmarks.methods.published import published
 from benchmarks.speed.machine import machine
-from benchmarks.speed.match import apart, quantiles
-from benchmarks.speed.ours import ours
-from benchmarks.speed.published import published
-from benchmarks.speed.synthetic import Pattern
 from benchmarks.speed.table import RESULT, write
 from rare_tokens.common.effects import EFFECTS, chosen_effects
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.hostile import cancelled_residuals, flat, huge_neurons, near_zero_norms, one_hot
+from benchmarks.layers.hostile import cancelled_residuals, flat, huge_neurons, near_zero_norms, one_hot
+from benchmarks.layers.synthetic import Pattern
 from benchmarks.speed.ingested import Ingested
-from benchmarks.speed.synthetic import Pattern
 from rare_tokens.common.effects import EFFECTS, LOSS
 from rare_tokens.ingest.ablation.ablation import Ablation
+from rare_tokens.ingest.ablation.numerics.rounding import RELATIVE_TOLERANCE
 from rare_tokens.ingest.ablation.reference import reference_effects
-from rare_tokens.ingest.ablation.rounding import RELATIVE_TOLERANCE
 
 TOLERANCE = 1e-6
 SIZE = (2000, 64, 64, 32)  # V, d, N, T of the heads whose every pair is compared with its definition

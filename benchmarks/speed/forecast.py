@@ -24,7 +24,7 @@ import torch
 from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from benchmarks import ROOT, result
-from benchmarks.speed.forward import SHAPES, model_of
+from benchmarks.methods.forward import SHAPES, model_of
 from benchmarks.warehouse.synthetic_runs import machine
 from rare_tokens import warehouse
 from rare_tokens.ingest.forecast.forecast import reckon

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 
 from benchmarks import result
+from benchmarks.layers.layers import RealModel, c4_sample, captured, fetched
+from benchmarks.layers.synthetic import Pattern
+from benchmarks.methods.forward import SHAPES, Shape
 from benchmarks.speed.ablation import measure
 from benchmarks.speed.facts import compared, parity
-from benchmarks.speed.forward import SHAPES, Shape
 from benchmarks.speed.ingested import ingested
-from benchmarks.speed.layers import RealModel, c4_sample, captured, fetched
 from benchmarks.speed.machine import machine
-from benchmarks.speed.synthetic import Pattern
 from rare_tokens.ingest.embedded import MODEL_FOLDER, REVISIONS, reference_documents
 
 AGREE = 2.0  # tolerances between two devices: each is within one of float64 on what it captured itself

@@ -41,7 +41,7 @@ def use_threads(threads: int) -> None:
 
 def make_run(folder: Path, positions: int, neurons: int, run_id: str, seed: int = 1, **changed: Any) -> parts.Manifest:
     """The parts of a run of `positions` × `neurons` pairs, written by the writer of an ingest's units."""
-    from rare_tokens.ingest.ablation.parts import position_block
+    from rare_tokens.ingest.ablation.stages.parts import position_block
 
     given: dict[str, Any] = {"vocabulary": VOCABULARY, "window": WINDOW, "zipf_share": 1.0} | changed
     given.setdefault("position_block", position_block(positions, neurons))
@@ -93,7 +93,7 @@ def _as_an_ingest_does(path: Path, first: int, activations: np.ndarray, delta: n
     import torch
 
     from rare_tokens.ingest.ablation.ablation import BlockEffects
-    from rare_tokens.ingest.ablation.parts import write_effects
+    from rare_tokens.ingest.ablation.stages.parts import write_effects
 
     none = torch.empty(0)
     found = BlockEffects({"loss": torch.from_numpy(delta.T)}, none, none, 0)

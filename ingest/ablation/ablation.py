@@ -19,21 +19,21 @@ d and the other symbols are those of docs/definitions.md, "Symbols".
 from dataclasses import dataclass, field
 
 import torch
+from rare_tokens.ingest.ablation.series.series.moments import accumulate
+from rare_tokens.ingest.ablation.series.series.sums import Sums
 from torch import Tensor
 
 from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation import compiler
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
-from rare_tokens.ingest.ablation.changes import Pairs
-from rare_tokens.ingest.ablation.edits import BlockEdits, LayerEdits
-from rare_tokens.ingest.ablation.effects import FORMULAS, needs_axis, needs_log_p
-from rare_tokens.ingest.ablation.exact import exact_effects, float64_effects
-from rare_tokens.ingest.ablation.folded_head import fold
-from rare_tokens.ingest.ablation.fused64 import fused64_losses
-from rare_tokens.ingest.ablation.moments import accumulate
-from rare_tokens.ingest.ablation.paths import Expansion
-from rare_tokens.ingest.ablation.rounding import (
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, needs_axis, needs_log_p
+from rare_tokens.ingest.ablation.formulas.paths import Expansion
+from rare_tokens.ingest.ablation.layer.changes import Pairs
+from rare_tokens.ingest.ablation.layer.edits import BlockEdits, LayerEdits
+from rare_tokens.ingest.ablation.layer.folded_head import fold
+from rare_tokens.ingest.ablation.layer.unablated import Directions, Positions
+from rare_tokens.ingest.ablation.numerics import compiler
+from rare_tokens.ingest.ablation.numerics.rounding import (
     LARGEST_EXPONENT,
     LARGEST_RISE,
     RELATIVE_ROUNDING,
@@ -45,10 +45,18 @@ from rare_tokens.ingest.ablation.rounding import (
     reach,
     require_tolerance,
 )
-from rare_tokens.ingest.ablation.series import CentralMoments, Estimate
-from rare_tokens.ingest.ablation.sums import Sums
-from rare_tokens.ingest.ablation.timing import FLOAT64, FOLDING, MOMENTS, SERIES, VOCABULARY, NoClock, StageClock
-from rare_tokens.ingest.ablation.unablated import Directions, Positions
+from rare_tokens.ingest.ablation.numerics.timing import (
+    FLOAT64,
+    FOLDING,
+    MOMENTS,
+    SERIES,
+    VOCABULARY,
+    NoClock,
+    StageClock,
+)
+from rare_tokens.ingest.ablation.series.series import CentralMoments, Estimate
+from rare_tokens.ingest.ablation.vocabulary.exact import exact_effects, float64_effects
+from rare_tokens.ingest.ablation.vocabulary.fused64 import fused64_losses
 from rare_tokens.ingest.machine import reduced_precision
 from rare_tokens.ingest.model.head import Head, PostNorm, require_finite, require_matrix, require_shape
 

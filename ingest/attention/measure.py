@@ -25,7 +25,7 @@ from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import write_atomically
 from rare_tokens.common.parts import ATTENTION_RELATIONS, relation_path, schema
 from rare_tokens.common.version import VERSION
-from rare_tokens.ingest.ablation.parts import write_relation
+from rare_tokens.ingest.ablation.stages.parts import write_relation
 from rare_tokens.ingest.attention.cells import Cells, make_cells, positions_with_cells
 from rare_tokens.ingest.attention.edits import ABLATIONS, HeadEdits
 from rare_tokens.ingest.attention.heads import AttentionLayer, eager, find_heads, parse_layers

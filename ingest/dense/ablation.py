@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 
 from rare_tokens.common.effects import EFFECTS, LOSS
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation.effects import FORMULAS
-from rare_tokens.ingest.ablation.paths import Prediction
-from rare_tokens.ingest.ablation.unigram import Unigram
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
+from rare_tokens.ingest.ablation.formulas.paths import Prediction
+from rare_tokens.ingest.ablation.layer.unigram import Unigram
 from rare_tokens.ingest.dense.replay import Replay, Unrounded
 from rare_tokens.ingest.model.mlp import linear_weight
 from rare_tokens.ingest.model.norms import NormForm

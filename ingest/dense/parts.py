@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from rare_tokens.common.effects import LOSS
 from rare_tokens.ingest.ablation.ablation import BlockEffects
-from rare_tokens.ingest.ablation.capture import Captured
-from rare_tokens.ingest.ablation.effects import FORMULAS
-from rare_tokens.ingest.ablation.parts import EffectUnits
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
+from rare_tokens.ingest.ablation.stages.capture import Captured
+from rare_tokens.ingest.ablation.stages.parts import EffectUnits
 from rare_tokens.ingest.dense.ablation import DenseAblation
 from rare_tokens.ingest.model.mlp import decoder_blocks
 from rare_tokens.ingest.model.structure import Structure

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rare_tokens.ingest.ablation.rounding import RELATIVE_TOLERANCE
-from rare_tokens.ingest.ablation.selfcheck import Checked, Subject, captured_eps, require_passed, stored_effects
+from rare_tokens.ingest.ablation.numerics.rounding import RELATIVE_TOLERANCE
+from rare_tokens.ingest.ablation.stages.selfcheck import Checked, Subject, captured_eps, require_passed, stored_effects
 from rare_tokens.ingest.dense.ablation import widened
 from rare_tokens.ingest.dense.replay import Unrounded
 from rare_tokens.ingest.model.structure import MANY, hooked

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from rare_tokens.ingest.ablation.capture import POSITIONS_PER_BATCH
-from rare_tokens.ingest.ablation.parts import position_block
+from rare_tokens.ingest.ablation.stages.capture import POSITIONS_PER_BATCH
+from rare_tokens.ingest.ablation.stages.parts import position_block
 from rare_tokens.ingest.forecast.clock import timed
 from rare_tokens.ingest.forecast.extrapolation import FIND, LOAD, MEASURED, PUBLISH, TEXT, Forecast
 from rare_tokens.ingest.forecast.measure import measured

@@ -15,10 +15,15 @@ from torch import Tensor
 
 from rare_tokens.common.parts import Manifest
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.capture import Capture, Captured, forward
-from rare_tokens.ingest.ablation.neurons import neuron_tables
 from rare_tokens.ingest.ablation.reference import VALUES, reference_effects
-from rare_tokens.ingest.ablation.selfcheck import LEAST_POSITIONS, NUMERIC_PAIRS, STRUCTURAL_WINDOWS, window_losses
+from rare_tokens.ingest.ablation.stages.capture import Capture, Captured, forward
+from rare_tokens.ingest.ablation.stages.neurons import neuron_tables
+from rare_tokens.ingest.ablation.stages.selfcheck import (
+    LEAST_POSITIONS,
+    NUMERIC_PAIRS,
+    STRUCTURAL_WINDOWS,
+    window_losses,
+)
 from rare_tokens.ingest.dense.parts import DenseUnits
 from rare_tokens.ingest.forecast.blocks import blocks_seconds
 from rare_tokens.ingest.forecast.clock import timed

@@ -24,10 +24,10 @@ from transformers import PreTrainedModel
 from rare_tokens.common.errors import OptionError, UserError
 from rare_tokens.common.parts import MANIFEST, Manifest, Summary, read_summary, write_manifest, write_summary
 from rare_tokens.common.version import VERSION
-from rare_tokens.ingest.ablation.capture import Capture, Captured, mean_activations
-from rare_tokens.ingest.ablation.neurons import neuron_tables
-from rare_tokens.ingest.ablation.parts import position_block, read_baselines, write_relation
-from rare_tokens.ingest.ablation.selfcheck import Checked, Subject, self_check
+from rare_tokens.ingest.ablation.stages.capture import Capture, Captured, mean_activations
+from rare_tokens.ingest.ablation.stages.neurons import neuron_tables
+from rare_tokens.ingest.ablation.stages.parts import position_block, read_baselines, write_relation
+from rare_tokens.ingest.ablation.stages.selfcheck import Checked, Subject, self_check
 from rare_tokens.ingest.dense.parts import dense_position_block
 from rare_tokens.ingest.dense.selfcheck import dense_self_check
 from rare_tokens.ingest.model.structure import Structure

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.effects import LOSS, chosen_effects
 from rare_tokens.common.errors import OptionError, UserError
-from rare_tokens.ingest.ablation.rounding import require_tolerance
+from rare_tokens.ingest.ablation.numerics.rounding import require_tolerance
 from rare_tokens.ingest.model import locate
 from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash, short_name
 from rare_tokens.ingest.model.likeness import weights_hash

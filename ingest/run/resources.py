@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import size_in_words
 from rare_tokens.ingest.ablation.block_sizes import BlockBytes, piece_size
-from rare_tokens.ingest.ablation.capture import POSITIONS_PER_BATCH
-from rare_tokens.ingest.ablation.parts import position_block
 from rare_tokens.ingest.ablation.reference import VALUES
+from rare_tokens.ingest.ablation.stages.capture import POSITIONS_PER_BATCH
+from rare_tokens.ingest.ablation.stages.parts import position_block
 from rare_tokens.ingest.dense.ablation import MEMORY as DENSE_MEMORY
 from rare_tokens.ingest.dense.ablation import WIDER
 from rare_tokens.ingest.model.files import ModelFolder, Trust, weight_files

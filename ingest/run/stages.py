@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import Manifest, effect_path
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.capture import Capture, Captured, sample_of
-from rare_tokens.ingest.ablation.parts import EffectUnits, baseline_path
+from rare_tokens.ingest.ablation.stages.capture import Capture, Captured, sample_of
+from rare_tokens.ingest.ablation.stages.parts import EffectUnits, baseline_path
 from rare_tokens.ingest.dense.ablation import DenseAblation
 from rare_tokens.ingest.dense.parts import DenseUnits, announce
 from rare_tokens.ingest.machine import release_memory

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.speed.accuracy import errors, exact_losses, telling_pairs
-from benchmarks.speed.hostile import cancelled_residuals, flat, huge_neurons, near_zero_norms, one_hot
-from benchmarks.speed.layers import Layer, captured, fetched, smollm2
-from benchmarks.speed.match import LEVELS, apart, quantiles
-from benchmarks.speed.ours import ours
-from benchmarks.speed.published import published
-from benchmarks.speed.synthetic import Pattern
+from benchmarks.layers.hostile import cancelled_residuals, flat, huge_neurons, near_zero_norms, one_hot
+from benchmarks.layers.layers import Layer, captured, fetched, smollm2
+from benchmarks.layers.match import LEVELS, apart, quantiles
+from benchmarks.layers.synthetic import Pattern
+from benchmarks.methods.accuracy import errors, exact_losses, telling_pairs
+from benchmarks.methods.ours import ours
+from benchmarks.methods.published import published
+from rare_tokens.ingest.ablation.numerics.timing import STAGES
 from rare_tokens.ingest.ablation.reference import reference_effects
-from rare_tokens.ingest.ablation.timing import STAGES
 from rare_tokens.ingest.embedded import MODEL_FOLDER, REVISIONS, reference_documents
 from tests.support.ablation_layers import every_pair, made_up
 
@@ -153,12 +153,12 @@ def test_hostile_heads_are_what_they_are_called(pattern: Pattern) -> None:
 
 
 def test_without_the_real_model_the_option_that_gives_it_is_named(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr("benchmarks.speed.layers.REAL_MODEL", tmp_path / "absent.sh")
+    monkeypatch.setattr("benchmarks.layers.layers.REAL_MODEL", tmp_path / "absent.sh")
     with pytest.raises(FileNotFoundError, match=r"--smollm2 FILE\.gguf"):
         smollm2(tmp_path, 256)
     fails = tmp_path / "fails.sh"
     fails.write_text("echo no network >&2; exit 1")
-    monkeypatch.setattr("benchmarks.speed.layers.REAL_MODEL", fails)
+    monkeypatch.setattr("benchmarks.layers.layers.REAL_MODEL", fails)
     with pytest.raises(FileNotFoundError, match="no network"):
         fetched(tmp_path)
 

@@ -45,7 +45,7 @@ def command_line(*arguments: str) -> Callable[[], int]:
 
 def _ingest(*more: str) -> int:
     """Small parts, so that there are many moments to be disturbed at."""
-    from rare_tokens.ingest.ablation import capture, parts
+    from rare_tokens.ingest.ablation.stages import capture, parts
     from rare_tokens.warehouse.publish import loading
 
     loading.FACTS_PER_STATEMENT = 1  # a file for each 64 neurons

@@ -11,8 +11,8 @@ from torch import Tensor
 from rare_tokens.common.effects import EFFECTS
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.effects import FORMULAS
-from rare_tokens.ingest.ablation.exact import weighted_rows
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
+from rare_tokens.ingest.ablation.vocabulary.exact import weighted_rows
 from rare_tokens.ingest.model.head import Head
 from rare_tokens.ingest.model.norms import NormForm
 from tests.support.ablation_layers import chosen_pairs, every_pair, made_up, trained, worst

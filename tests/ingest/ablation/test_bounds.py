@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.entropy import mean_power
 from rare_tokens.ingest.ablation.reference import reference_effects
-from rare_tokens.ingest.ablation.series import Estimate, Series, g_above, g_below
+from rare_tokens.ingest.ablation.series.entropy import mean_power
+from rare_tokens.ingest.ablation.series.series import Estimate, Series, g_above, g_below
 from tests.support.ablation_layers import chosen_pairs, every_pair, made_up, trained
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from rare_tokens.common.effects import EFFECTS
-from rare_tokens.ingest.ablation import compiler, exact, fused, kernel
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.effects import FORMULAS
-from rare_tokens.ingest.ablation.exact import exact_effects, torch_sums
-from rare_tokens.ingest.ablation.fused import fused_sums
-from rare_tokens.ingest.ablation.paths import OverVocabulary
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
+from rare_tokens.ingest.ablation.formulas.paths import OverVocabulary
+from rare_tokens.ingest.ablation.numerics import compiler, exact, fused, kernel
+from rare_tokens.ingest.ablation.vocabulary.exact import exact_effects, torch_sums
+from rare_tokens.ingest.ablation.vocabulary.fused import fused_sums
 from rare_tokens.ingest.model.head import PostNorm
 from rare_tokens.ingest.model.norms import NormForm
 from tests.support.ablation_layers import made_up

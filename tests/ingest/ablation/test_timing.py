@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rare_tokens.ingest.ablation.ablation import Ablation
-from rare_tokens.ingest.ablation.timing import STAGES, NoClock, StageClock
+from rare_tokens.ingest.ablation.numerics.timing import STAGES, NoClock, StageClock
 from tests.support.ablation_layers import made_up
 
 

@@ -11,7 +11,7 @@ import torch
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.parts import EFFECT_COLUMNS, effect_path, read_manifest, read_summary
-from rare_tokens.ingest.ablation.capture import mean_activations
+from rare_tokens.ingest.ablation.stages.capture import mean_activations
 from rare_tokens.ingest.dense import ablation as dense
 from rare_tokens.ingest.model.structure import find_structure, hooked
 from rare_tokens.ingest.run.executors import LocalExecutor

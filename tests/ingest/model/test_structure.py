@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation.capture import Capture, forward
+from rare_tokens.ingest.ablation.stages.capture import Capture, forward
 from rare_tokens.ingest.model.structure import find_structure, hooked
 from tests.support.tiny import DENSE, SUPPORTED, UNSUPPORTED, tiny_model
 

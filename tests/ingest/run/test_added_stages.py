@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from rare_tokens.ingest import group_units
-from rare_tokens.ingest.ablation import capture
+from rare_tokens.ingest.ablation.stages import capture
 from rare_tokens.ingest.attention import cells, units
 from rare_tokens.ingest.attention.measure import AttentionRequest, measure_attention
 from rare_tokens.ingest.groups import Group, group_effects

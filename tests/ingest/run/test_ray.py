@@ -17,7 +17,7 @@ from transformers import GPTNeoXConfig
 
 from rare_tokens import warehouse
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation.parts import position_block
+from rare_tokens.ingest.ablation.stages.parts import position_block
 from rare_tokens.ingest.run.shared_storage import Place
 from tests.conftest import REPOSITORY
 from tests.ingest.run.test_resuming import MANY_UNITS, UNITS, contents

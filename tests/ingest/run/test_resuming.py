@@ -10,7 +10,7 @@ from tests.support.commands import finish
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
 
 # Parts of a few positions, so that a small run has many moments to be killed at.
-UNITS = "import rare_tokens.ingest.ablation.parts as u, rare_tokens.ingest.ablation.capture as c"
+UNITS = "import rare_tokens.ingest.ablation.stages.parts as u, rare_tokens.ingest.ablation.stages.capture as c"
 MANY_UNITS = f"{UNITS}; u.PAIRS_PER_PART = 20_480; c.POSITIONS_PER_BATCH = 512"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 

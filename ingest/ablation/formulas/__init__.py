@@ -1,0 +1,1 @@
+"""Every effect's formula, on each path that a pair may take."""
