@@ -87,7 +87,10 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
     ],
     "dim_neuron": [
         ("neuron", pa.uint16()),
-        ("mean_activation", pa.float64()),  # the reference of the ablation, n-bar
+        ("mean_activation", pa.float64()),  # over the run's positions
+        ("reference_activation", pa.float64()),  # what replaced the neuron's own; NULL: another one at each position
+        ("reference_error", pa.float64()),  # optimal: most by which the mean loss may exceed its minimum, nats
+        ("reference_is_outside", pa.bool_()),  # optimal: whether it is far from every activation
         ("w_out_norm", pa.float32()),
         ("null_space_share", pa.float32()),
         ("logit_variance", pa.float32()),

@@ -121,7 +121,7 @@ def _neurons(loaded: Loaded, mean: NDArray[np.float64]) -> float:
         head = structure.head
         bias = None if head.logit_bias is None else head.logit_bias[:rows]
         few = replace(structure, head=replace(head, unembedding=head.unembedding[:rows], logit_bias=bias))
-        return rows, timed(lambda: neuron_tables(few, mean, counts[:rows]), loaded.device)[0]
+        return rows, timed(lambda: neuron_tables(few, mean, mean, counts[:rows]), loaded.device)[0]
 
     first = run(small)
     if first[1] < WARMED_SECONDS:

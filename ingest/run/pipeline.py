@@ -263,11 +263,12 @@ def execute(
         captured = capture_rows(prepared, folder, executor, place, clock.expected.get("forward"))
     with clock.shown("neurons"):
         mean = mean_activations(captured.activations)
-        tables = neuron_tables(structure, mean, material.counts.counts)
+        reference = mean if manifest.ablation == "mean" else np.zeros_like(mean)
+        tables = neuron_tables(structure, mean, reference, material.counts.counts)
         write_relation(folder, "dim_neuron", tables.neuron)
         write_relation(folder, "neuron_weight", tables.weight)
         write_relation(folder, "neuron_token", tables.token)
-    reference = (mean if manifest.ablation == "mean" else np.zeros_like(mean)).astype(np.float32)
+    reference = reference.astype(np.float32)
     with clock.stage("effects"):
         exact_pairs = _effects(
             prepared, manifest, folder, captured, reference, executor, place, clock.expected.get("effects")

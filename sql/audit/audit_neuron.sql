@@ -40,6 +40,8 @@ neuron_sum as (
         count_if(
             not (
                 coalesce(isfinite(mean_activation), false)
+                and coalesce(isfinite(reference_activation), true)
+                and coalesce(isfinite(reference_error), true)
                 and coalesce(isfinite(w_out_norm), false)
                 and coalesce(isfinite(null_space_share), true)
                 and coalesce(isfinite(logit_variance), true)

@@ -170,9 +170,13 @@ def _write_positions(
 def _write_neurons(folder: Path, neurons: int, vocabulary: int, rng: np.random.Generator) -> None:
     ids = np.arange(neurons)
     weights = rng.standard_normal((2, neurons, WIDTH)).astype(np.float32)
+    mean = rng.standard_normal(neurons)
     columns = {
         "neuron": ids,
-        "mean_activation": rng.standard_normal(neurons),
+        "mean_activation": mean,
+        "reference_activation": mean,
+        "reference_error": [None] * neurons,
+        "reference_is_outside": [None] * neurons,
         "w_out_norm": np.linalg.norm(weights[0], axis=1),
         "null_space_share": rng.random(neurons).astype(np.float32),
         "logit_variance": rng.random(neurons).astype(np.float32),

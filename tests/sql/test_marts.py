@@ -244,10 +244,10 @@ def test_views_show_the_stored_rows_of_their_run(con: duckdb.DuckDBPyConnection)
     given_positions(con, [3], run_key=2)
     assert rows(con, "from dim_document") == [("run", 0, "h", "news", 9, None)]
     assert rows(con, "from dim_token where token_id = 1") == [("t", 1, " word1", False, True, False, None)]
-    assert rows(con, "from dim_neuron where run_id = 'other'") == [("other", 2, 5, 0.25, 4.0, None, None, None)]
+    assert rows(con, "from dim_neuron where run_id = 'other'") == [("other", 2, 5, 0.25, *[None] * 3, 4.0, *[None] * 3)]
     assert rows(con, "from neuron_weight") == [("run", 2, 5, [1.0, 2.0], None, None)]
     assert rows(con, "from neuron_token") == [("run", 2, 5, "up", 1, 3, 0.5)]
-    assert rows(con, "from fct_effect") == [("run", 2, 5, 7, 0.5, 0.25, None, None, None, None)]
+    assert rows(con, "from fct_effect") == [("run", 2, 5, 7, 0.5, 0.25, *[None] * 5)]
     assert rows(con, "from dim_position") == [("other", 0, 0, 0, None, 1, 3, 1.0, 1.0)]
     assert rows(con, "select run_id, run_key, status, layer from dim_run order by 2") == [
         ("run", 1, "published", 2),

@@ -33,12 +33,15 @@ class NeuronTables:
     token: pa.Table
 
 
-def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArray[np.int64]) -> NeuronTables:
+def neuron_tables(
+    structure: Structure, mean: NDArray[np.float64], reference: NDArray[np.float64], counts: NDArray[np.int64]
+) -> NeuronTables:
     """Measure every neuron of the layer, in one pass over the unembedding, never copying it whole.
 
     Args:
         structure: the layer, with w_out N × d and the head.
         mean: n-bar, N.
+        reference: what replaces each activation, N.
         counts: V, how often each token id occurs in the run's frequency source; 0 for padding rows.
     """
     head, w_out = structure.head, structure.w_out.float()
@@ -57,6 +60,9 @@ def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArr
     neuron = {
         "neuron": neurons,
         "mean_activation": mean,
+        "reference_activation": reference,
+        "reference_error": pa.nulls(len(neurons), pa.float64()),
+        "reference_is_outside": pa.nulls(len(neurons), pa.bool_()),
         "w_out_norm": w_out.norm(dim=1).cpu().numpy(),
         "null_space_share": null_space_share(head, gram, centred).cpu().numpy(),
         "logit_variance": lens.cosine_variance().cpu().numpy(),
