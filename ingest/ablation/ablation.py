@@ -19,8 +19,6 @@ d and the other symbols are those of docs/definitions.md, "Symbols".
 from dataclasses import dataclass, field
 
 import torch
-from rare_tokens.ingest.ablation.series.series.moments import accumulate
-from rare_tokens.ingest.ablation.series.series.sums import Sums
 from torch import Tensor
 
 from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
@@ -54,7 +52,9 @@ from rare_tokens.ingest.ablation.numerics.timing import (
     NoClock,
     StageClock,
 )
+from rare_tokens.ingest.ablation.series.moments import accumulate
 from rare_tokens.ingest.ablation.series.series import CentralMoments, Estimate
+from rare_tokens.ingest.ablation.series.sums import Sums
 from rare_tokens.ingest.ablation.vocabulary.exact import exact_effects, float64_effects
 from rare_tokens.ingest.ablation.vocabulary.fused64 import fused64_losses
 from rare_tokens.ingest.machine import reduced_precision

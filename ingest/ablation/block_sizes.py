@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from rare_tokens.ingest.ablation.series.series.moments import workspace
-
 from rare_tokens.ingest.ablation.formulas.effects import needs_axis, needs_log_p
+from rare_tokens.ingest.ablation.series.moments import workspace
 
 CHUNK = 64  # positions whose series are summed at a time
 EXACT_PAIRS = 1 << 20  # pairs left over by the series that are computed over the whole vocabulary at a time

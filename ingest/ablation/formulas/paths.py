@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from rare_tokens.ingest.ablation.series.series.sums import Sums
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.layer.changes import Change, Factors, Pairs
@@ -19,6 +18,7 @@ from rare_tokens.ingest.ablation.layer.unablated import Directions, Positions
 from rare_tokens.ingest.ablation.layer.unigram import Unigram
 from rare_tokens.ingest.ablation.series.entropy import LogPMoments
 from rare_tokens.ingest.ablation.series.series import CentralMoments, Estimate, Series
+from rare_tokens.ingest.ablation.series.sums import Sums
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """The series of the change of the prediction's entropy, which needs the log-probability besides the functions and m."""
 
 import torch
-from rare_tokens.ingest.ablation.series.series.sums import AlongSums, Sums
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.layer.changes import Change
 from rare_tokens.ingest.ablation.series.series import CentralMoments, Estimate, Series, g_above, g_below
+from rare_tokens.ingest.ablation.series.sums import AlongSums, Sums
 
 
 class LogPMoments:

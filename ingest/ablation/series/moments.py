@@ -12,12 +12,12 @@ import threading
 from dataclasses import dataclass
 
 import torch
-from rare_tokens.ingest.ablation.series.series.sums import AlongSums, Sums, widen
 from torch import Tensor
 from torch.linalg import vecdot
 
 from rare_tokens.ingest.ablation.layer.folded_head import RARE, FoldedHead
 from rare_tokens.ingest.ablation.numerics.row_threads import Stripes
+from rare_tokens.ingest.ablation.series.sums import AlongSums, Sums, widen
 
 _POSITIONS = 2048  # whose z and weights all threads together hold at a time: long products
 _TILE = 256  # of these go through the elementwise steps together, to stay in a processor's cache

@@ -16,11 +16,11 @@ precision add.
 from dataclasses import dataclass
 
 import torch
-from rare_tokens.ingest.ablation.series.series.sums import Sums, TierSums
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.layer.changes import Change
 from rare_tokens.ingest.ablation.numerics.rounding import PRODUCT, RELATIVE_ROUNDING, SUMMED, Sizes
+from rare_tokens.ingest.ablation.series.sums import Sums, TierSums
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from rare_tokens.ingest.ablation.series.series.moments import z_of_piece
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.layer.folded_head import RARE, FoldedHead
 from rare_tokens.ingest.ablation.layer.unablated import Positions
+from rare_tokens.ingest.ablation.series.moments import z_of_piece
 
 
 @dataclass(frozen=True)

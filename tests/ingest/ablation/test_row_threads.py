@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from rare_tokens.ingest.ablation.series.series.moments import accumulate
 
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.numerics.row_threads import STRIPES, Stripes
+from rare_tokens.ingest.ablation.series.moments import accumulate
 from tests.support.ablation_layers import made_up
 
 CPU = torch.device("cpu")
