@@ -1,7 +1,7 @@
 """Every neuron of a layer ablated at every position, pair by pair, for about the price of a forward pass.
 
-Ablating neuron i at position t adds a·w_i to the MLP's output, with a = n̄_i − n_{t,i} (mean ablation: Liu et al. 2025,
-ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Only norms and the unembedding U follow it, so the logits change by
+Ablating neuron i at position t adds a·w_i to the MLP's output, with a = n*_{t,i} − n_{t,i} for a reference n* (mean
+ablation, n* = n̄_i: Liu et al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Only norms and the unembedding U follow it, so the logits change by
 
     δ_v = u z_v + c m_v            z = U x_t / σ0,   m = U w_i,   u = σ0/σ1 − 1,   c = a/σ1
 
@@ -16,7 +16,9 @@ the moments for the rare ones; a sum over the whole vocabulary; the edited resid
 d and the other symbols are those of docs/definitions.md, "Symbols".
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,6 +55,7 @@ from rare_tokens.ingest.ablation.numerics.timing import (
     StageClock,
 )
 from rare_tokens.ingest.ablation.series.moments import accumulate
+from rare_tokens.ingest.ablation.second_order import SecondOrder
 from rare_tokens.ingest.ablation.series.series import CentralMoments, Estimate
 from rare_tokens.ingest.ablation.series.sums import Sums
 from rare_tokens.ingest.ablation.vocabulary.exact import exact_effects, float64_effects
@@ -100,15 +103,25 @@ class Block:
     unablated: Positions
     sizes: Sizes
     spans: Spans
-    values: dict[str, Tensor]  # of the effects, B x N each
-    bounds: Tensor | None
+    effects: tuple[str, ...]
+    with_report: bool
+    values: dict[str, Tensor] = field(default_factory=dict)  # of the effects, B x N each
+    bounds: Tensor | None = None
     common_pairs: int = 0
     float64_pairs: int = 0
     left: list[Pairs] = field(default_factory=list)  # pairs that the series cannot settle, yet to be computed
 
+    def towards(self, reference: Tensor) -> "Block":
+        """The same positions, whose neurons are replaced by a reference (N or B x N); no effect is there yet."""
+        device, shape = self.unablated.targets.device, tuple(self.activations.shape)
+        values = {name: torch.empty(shape, device=device) for name in self.effects}
+        bounds = torch.empty(shape, device=device) if self.with_report else None
+        edits = self.edits.towards(reference)
+        return replace(self, edits=edits, values=values, bounds=bounds, left=[])
+
 
 class Ablation:
-    """Mean ablation (zero ablation, where `reference` is zero) of every neuron of the last MLP."""
+    """Ablation of every neuron of the last MLP, by one reference or by several."""
 
     def __init__(
         self,
@@ -154,7 +167,7 @@ class Ablation:
         self._clock = clock or NoClock()
         self.device = torch.device(device)
         self.reduced = reduced_precision(self.device)
-        self.layer = LayerEdits(head.norm, w_out, reference, post_norm, self.device)
+        self.layer, self.reference = LayerEdits(head.norm, w_out, post_norm, self.device), reference
         K = piece_size(V, d, N)
         self._bytes = BlockBytes.of(N, d, V, K, self.effects, functions=1 if post_norm is None else 2)
         with self._clock.of(FOLDING):
@@ -186,26 +199,57 @@ class Ablation:
             UserError: shapes do not fit, values are not finite, a target is not a token id, or a residual has no
                 variance and the norm adds none.
         """
-        self._check(residual, activations, targets)
-        B = len(residual)
-        edits = self.layer.at(residual, activations)
+        (found,) = self.ablate_by(residual, activations, targets, [self.reference])
+        return found
+
+    def ablate_by(
+        self, residual: Tensor, activations: Tensor, targets: Tensor, references: Sequence[Tensor]
+    ) -> Iterator[BlockEffects]:
+        """The same by each of several references, N or B x N: the moments are shared, for only a differs.
+
+        Values are bit for bit those of each reference alone.
+
+        Raises:
+            UserError: as `ablate`.
+        """
+        self._check(residual, activations, targets, references)
+        edits = self.layer.at(residual, activations, references[0])
         with self._clock.of(MOMENTS):
             sums = self._sums(edits.rows)
-        block = self._begin(residual, activations, targets.to(self.device, torch.int64), edits, sums)
+        first = self._begin(residual, activations, targets.to(self.device, torch.int64), edits, sums)
+        for reference in references:
+            yield self._ablate_block(first.towards(reference), sums)
+
+    def _ablate_block(self, block: Block, sums: Sums) -> BlockEffects:
+        """The effects by the reference of a block that holds none yet."""
         exact_pairs = 0
-        for start in range(0, B, CHUNK):
+        for start in range(0, len(block.residual), CHUNK):
             with self._clock.of(SERIES):
-                pairs = self._by_series(block, sums, slice(start, min(start + CHUNK, B)))
+                pairs = self._by_series(block, sums, slice(start, min(start + CHUNK, len(block.residual))))
             exact_pairs += len(pairs)
             block.left.append(pairs)
             if sum(map(len, block.left)) > EXACT_PAIRS:  # keeps memory bounded where nearly all are left
                 self._settle_left(block)
-        del sums
         self._settle_left(block)
         report = None
         if block.bounds is not None:
             report = SeriesReport(block.bounds, block.common_pairs, block.float64_pairs)
         return BlockEffects(block.values, block.unablated.loss, block.unablated.entropy, exact_pairs, report)
+
+    def second_order(
+        self, residual: Tensor, activations: Tensor, targets: Tensor, *, keep: bool = False
+    ) -> SecondOrder:
+        """Δ at B positions by the second order alone, for any reference: to look for one; `keep` as there.
+
+        Raises:
+            UserError: as `ablate`.
+        """
+        self._check(residual, activations, targets, [])
+        edits = self.layer.at(residual, activations, self.reference)
+        sums = self._sums(edits.rows)
+        positions = self._begin(residual, activations, targets.to(self.device, torch.int64), edits, sums).unablated
+        stretches = [slice(start, min(start + CHUNK, len(residual))) for start in range(0, len(residual), CHUNK)]
+        return SecondOrder(edits, partial(self._moments, positions, sums), stretches, keep=keep)
 
     # --- the unablated model --------------------------------------------------------------------------------------
 
@@ -235,10 +279,7 @@ class Ablation:
         squares = sums.squares / weight.square()
         others = (squares - (-2 * loss).exp()).clamp(min=0)
         sizes = Sizes(sums.length / weight, lengths, squares.sqrt(), others.sqrt())
-        shape = tuple(activations.shape)
-        values = {name: torch.empty(shape, device=self.device) for name in self.effects}
-        bounds = torch.empty(shape, device=self.device) if self.with_report else None
-        return Block(residual, activations, edits, unablated, sizes, sums.spans(), values, bounds)
+        return Block(residual, activations, edits, unablated, sizes, sums.spans(), self.effects, self.with_report)
 
     def _typical_prediction(self, sample: Tensor) -> Tensor:
         """Mean prediction over some positions (S x d): V probabilities."""
@@ -268,15 +309,20 @@ class Ablation:
     def _expansion(self, block: Block, sums: Sums, at: slice) -> Expansion:
         """The series of δ at the positions `at`, from which every effect's series is made."""
         here, w, factors = block.unablated[at], self.layer.w, block.edits.factors(at)
-        target_rows, target_z = self.folded.gather(here.targets), here.target_z
-        if len(sums.origin) > len(target_z):  # the axis is one of the functions
-            assert self.directions is not None
-            target_z = torch.cat([target_z, self.directions.axis[None, here.targets]])
-        moments = CentralMoments(sums, at, w, target_rows, target_z, self.reduced)
+        target_rows, moments = self.folded.gather(here.targets), self._moments(block.unablated, sums, at)
         size = torch.maximum(factors.change.c.abs(), factors.direct.c.abs()) * self.layer.w_norm
         for u, length in zip(factors.change.u, block.edits.lengths[:, at], strict=True):
             size += u.abs() * length[:, None]
         return Expansion(sums, at, moments, factors, size, w, here, target_rows, self.directions)
+
+    def _moments(self, positions: Positions, sums: Sums, at: slice) -> CentralMoments:
+        """The central moments at the positions `at`, of the unablated model at all B."""
+        here = positions[at]
+        target_z = here.target_z
+        if len(sums.origin) > len(target_z):  # the axis is one of the functions
+            assert self.directions is not None
+            target_z = torch.cat([target_z, self.directions.axis[None, here.targets]])
+        return CentralMoments(sums, at, self.layer.w, self.folded.gather(here.targets), target_z, self.reduced)
 
     def _left_over(self, expansion: Expansion, left: Tensor) -> Pairs:
         """The pairs that are `left` (b x N, bool), and what the moments still tell of them."""
@@ -368,8 +414,7 @@ class Ablation:
     def _settle_in_float64(self, block: Block, t: Tensor, i: Tensor) -> None:
         """Fill in the pairs (t, i): the residual stream is edited and unembedded anew."""
         place = torch.device("cpu") if self.device.type == "mps" else self.device
-        on_cpu = t.cpu()
-        x, edited = self.layer.edited(block.residual[on_cpu], block.activations[on_cpu], i)
+        x, edited = block.edits.edited(block.residual, t.cpu(), i.cpu())
         targets = block.unablated.targets[t].to(place)
         values = float64_effects(
             self.folded.on(place), x.to(place), edited.to(place), targets, self.effects, self.directions
@@ -379,13 +424,16 @@ class Ablation:
 
     # --- input ----------------------------------------------------------------------------------------------------
 
-    def _check(self, residual: Tensor, activations: Tensor, targets: Tensor) -> None:
+    def _check(self, residual: Tensor, activations: Tensor, targets: Tensor, references: Sequence[Tensor]) -> None:
         B, _ = require_matrix("the residual stream", residual)
         require_shape("the residual stream", residual, (B, self.folded.width))
         require_shape("the activations", activations, (B, len(self.layer.w)))
         require_shape("the targets", targets, (B,))
         require_finite("the residual stream", residual)
         require_finite("the activations", activations)
+        for reference in references:
+            require_shape("the reference activations", reference, tuple(activations.shape)[-reference.ndim :])
+            require_finite("the reference activations", reference)
         if int(targets.min()) < 0 or int(targets.max()) >= self.folded.vocabulary:
             raise UserError(f"A target is not a token id: the vocabulary has {self.folded.vocabulary} tokens.")
 

@@ -1,6 +1,6 @@
 """What ablating each neuron of a layer does to the residual stream, and so to the logits.
 
-With a = n̄_i − n_{t,i} the edit adds a·w_i to the MLP's output μ_t. In most models that output is added to the residual
+With a = n*_{t,i} − n_{t,i}, n* the reference, the edit adds a·w_i to the MLP's output μ_t. In most models that output is added to the residual
 stream x_t as it is. Where a norm follows the MLP (Gemma 3, OLMo 2 and 3), with scale r before the edit, r' after it and
 gain g, the stream gains
 
@@ -9,6 +9,7 @@ gain g, the stream gains
 so that μ's logits q = U P/σ0 are one more function of the token, with the factor (r/r' − 1) σ0/σ1.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +25,10 @@ from rare_tokens.ingest.model.norms import NormForm
 class LayerEdits:
     """The edits of all N neurons, at any positions."""
 
-    def __init__(
-        self, final: NormForm, w_out: Tensor, reference: Tensor, post: PostNorm | None, device: torch.device
-    ) -> None:
-        """Centre the output rows w_out (N x d) for the `final` norm; `reference` holds n̄ (N)."""
+    def __init__(self, final: NormForm, w_out: Tensor, post: PostNorm | None, device: torch.device) -> None:
+        """Centre the output rows w_out (N x d) for the `final` norm."""
         self._final, self.post, self._device = final, post, device
-        self._w_out, self._exact_reference = w_out, reference
+        self._w_out = w_out
         raw = w_out.cpu().double()
         if post is not None:
             raw = post.norm.centre(raw)
@@ -38,10 +37,9 @@ class LayerEdits:
         w = final.centre(raw)
         self.w = w.float().to(device)  # N x d: the rows whose logits are m
         self.w_norm = w.square().sum(1).sqrt().float().to(device)  # N
-        self._reference = reference.float().to(device)
 
-    def at(self, residual: Tensor, activations: Tensor) -> "BlockEdits":
-        """The edits at B positions: residual B x d, activations B x N.
+    def at(self, residual: Tensor, activations: Tensor, reference: Tensor) -> "BlockEdits":
+        """The edits at B positions: residual B x d, activations B x N, reference N or B x N.
 
         Raises:
             UserError: a residual (or an MLP's output) has no variance and its norm adds none.
@@ -50,13 +48,14 @@ class LayerEdits:
         scale = self._final.scale_of_centred(x)
         _require_variance(scale, "residual stream", "final norm")
         if self.post is None:
-            return BlockEdits(self, activations, (x / scale)[None], scale, None)
+            return BlockEdits(self, activations, reference, (x / scale)[None], scale, None)
         mlp = self.mlp_output(activations.cpu().double())
         mlp_scale = self.post.norm.scale_of_centred(mlp)
         _require_variance(mlp_scale, "MLP's output", "norm after it")
         added = self._final.centre(mlp / mlp_scale * self.post.norm.gain.cpu().double())
         normed_mlp = (mlp / mlp_scale).float().to(self._device)
-        return BlockEdits(self, activations, torch.stack([x / scale, added / scale]), scale, (normed_mlp, mlp_scale))
+        rows = torch.stack([x / scale, added / scale])
+        return BlockEdits(self, activations, reference, rows, scale, (normed_mlp, mlp_scale))
 
     def mlp_output(self, activations: Tensor) -> Tensor:
         """μ centred for the norm after it, … x d float64, from activations (… x N)."""
@@ -66,11 +65,6 @@ class LayerEdits:
             output += self.post.bias.cpu().double()
         return self.post.norm.centre(output)
 
-    def exact_edit(self, activations: Tensor, i: Tensor) -> Tensor:
-        """a = n̄ − n of P pairs in float64; `activations` are P x N."""
-        n = activations.cpu().double().gather(1, i[:, None])[:, 0]
-        return self._exact_reference.cpu()[i].double() - n
-
     def exact_rows(self, i: Tensor) -> tuple[Tensor, Tensor]:
         """Output rows of P neurons in float64, P x d each: before a norm after the MLP, and as their logits are m."""
         raw = self._w_out.cpu()[i].double()
@@ -79,13 +73,14 @@ class LayerEdits:
         raw = self.post.norm.centre(raw)
         return raw, self._final.centre(raw * self.post.norm.gain.cpu().double())
 
-    def edited(self, residual: Tensor, activations: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+    def edited(self, residual: Tensor, activations: Tensor, a: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
         """The residual stream before and after P edits, P x d each in float64, centred for the final norm.
 
-        `residual` is P x d and `activations` P x N at the pairs' positions; `i` are their neurons.
+        `residual` is P x d and `activations` P x N at the pairs' positions; `i` are their neurons, `a` (float64) their
+        edits.
         """
-        x, a = residual.cpu().double(), self.exact_edit(activations, i.cpu())
-        raw, _ = self.exact_rows(i.cpu())
+        x = residual.cpu().double()
+        raw, _ = self.exact_rows(i)
         if self.post is None:
             return self._final.centre(x), self._final.centre(x + a[:, None] * raw)
         form = self.post.norm
@@ -102,12 +97,13 @@ class BlockEdits:
         self,
         layer: LayerEdits,
         activations: Tensor,
+        reference: Tensor,
         rows: Tensor,
         scale: Tensor,
         post: tuple[Tensor, Tensor] | None,
     ) -> None:
         """`rows` and `scale` are float64 on the CPU; `post`: the MLP's output over its norm's scale, and that scale."""
-        self._layer, self._activations = layer, activations
+        self._layer, self._activations, self._reference = layer, activations, reference
         device = layer._device
         self.exact_rows, self.exact_scale = rows, scale  # F x B x d, B x 1
         self.rows = rows.float().to(device)  # F x B x d: z_f = U rows_f
@@ -115,10 +111,18 @@ class BlockEdits:
         self._scale = scale.float().to(device)  # B x 1, σ0
         self._post = None if post is None else (post[0], post[1].float().to(device))
 
+    def towards(self, reference: Tensor) -> "BlockEdits":
+        """The edits at the same positions with another reference, N or B x N."""
+        other = copy.copy(self)
+        other._reference = reference
+        return other
+
     def factors(self, at: slice) -> Factors:
         """u and c of the positions `at` and all neurons, b x N in float32."""
         layer = self._layer
-        a = layer._reference - self._activations[at].to(layer._device, torch.float32)
+        reference = self._reference if self._reference.ndim == 1 else self._reference[at]
+        reference, n = (value.to(layer._device, torch.float32) for value in (reference, self._activations[at]))
+        a = reference - n
         x, width = self.rows[0, at], self.rows.shape[2]
         post = None
         if self._post is not None:
@@ -134,17 +138,25 @@ class BlockEdits:
             )
         return _factors(a, self._scale[at], x @ layer.w.T, layer.w_norm.square(), width, post)
 
+    def exact(self, t: Tensor, i: Tensor) -> Tensor:
+        """a = n* − n of P pairs (position, neuron) in float64, on the CPU."""
+        reference = self._reference[i] if self._reference.ndim == 1 else self._reference[t, i]
+        return reference.cpu().double() - self._activations[t, i].cpu().double()
+
+    def edited(self, residual: Tensor, t: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+        """As `LayerEdits.edited`, of P pairs at these positions, whose residual is B x d."""
+        return self._layer.edited(residual[t], self._activations[t], self.exact(t, i), i)
+
     def exact_factors(self, t: Tensor, i: Tensor) -> tuple[Factors, Tensor]:
         """The same of P pairs (position, neuron) in float64, and the rows (P x d) whose logits are m; on the CPU."""
         layer = self._layer
         raw, w = layer.exact_rows(i)
-        n = self._activations[t]
-        a = layer.exact_edit(n, i)
+        a = self.exact(t, i)
         x = self.exact_rows[0, t]
         scale = self.exact_scale[t, 0]
         post = None
         if layer.post is not None:
-            mlp = layer.mlp_output(n.cpu().double())
+            mlp = layer.mlp_output(self._activations[t].cpu().double())
             mlp_scale = layer.post.norm.scale_of_centred(mlp)
             added = self.exact_rows[1, t]
             post = _Post(
@@ -174,7 +186,7 @@ def _factors(a: Tensor, scale: Tensor, xw: Tensor, ww: Tensor, width: int, post:
     """u and c from σ1² = σ0² + e, e/σ0² by terms that do not cancel; in any dtype.
 
     Args:
-        a: n̄ − n.
+        a: n* − n.
         scale: σ0.
         xw: x·w / σ0.
         ww: ‖w‖², of the rows whose logits are m.

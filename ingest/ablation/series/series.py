@@ -137,6 +137,13 @@ class CentralMoments:
         focus = sums.squares[at, None].sqrt() * scale
         self.sizes = Sizes(sums.length[at, None] * scale, target_rows.norm(dim=1, keepdim=True), focus, focus)
 
+    def first_order(self, change: Change) -> Tensor:
+        """E δ − δ_y, b x N."""
+        total = change.c * self.m_target
+        for f, u_f in enumerate(change.u):
+            total += u_f * self.z_target[f]
+        return total
+
 
 class Series:
     """log E exp(δ̃) of b x N pairs to second order, and all it is made of."""
@@ -169,10 +176,7 @@ class Series:
 
     def first_order(self) -> Tensor:
         """E δ − δ_y."""
-        total = self.change.c * self.moments.m_target
-        for f, u_f in enumerate(self.change.u):
-            total += u_f * self.moments.z_target[f]
-        return total
+        return self.moments.first_order(self.change)
 
     def loss(self) -> Estimate:
         """Δ loss. E exp(δ̃) ≥ 1 (Jensen), so its logarithm's error is no larger than its own."""

@@ -34,9 +34,9 @@ def left_over(effects: tuple[str, ...], *, post: bool = False, memory: int = 2 <
         memory=memory,
         post_norm=PostNorm(form, None) if post else None,
     )
-    edits = ablation.layer.at(x, n)
+    edits = ablation.layer.at(x, n, ablation.reference)
     sums = ablation._sums(edits.rows)
-    block = ablation._begin(x, n, y, edits, sums)
+    block = ablation._begin(x, n, y, edits, sums).towards(reference)
     pairs = ablation._by_series(block, sums, slice(0, len(x)))
     assert len(pairs) > 50
     return ablation, block, pairs
