@@ -1,7 +1,8 @@
 """Every neuron of a layer ablated at every position, pair by pair, for about the price of a forward pass.
 
 Ablating neuron i at position t adds a·w_i to the MLP's output, with a = n*_{t,i} − n_{t,i} for a reference n* (mean
-ablation, n* = n̄_i: Liu et al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Only norms and the unembedding U follow it, so the logits change by
+ablation, n* = n̄_i: Liu et al. 2025, ES eq. 4 and 5, NC eq. 1; Stolfo et al. 2024). Only norms and the unembedding U
+follow it, so the logits change by
 
     δ_v = u z_v + c m_v            z = U x_t / σ0,   m = U w_i,   u = σ0/σ1 − 1,   c = a/σ1
 
@@ -17,7 +18,6 @@ d and the other symbols are those of docs/definitions.md, "Symbols".
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.ablation.block import Block, BlockEffects, SeriesReport
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
 from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, needs_axis, needs_log_p
 from rare_tokens.ingest.ablation.formulas.paths import Expansion
@@ -41,7 +42,6 @@ from rare_tokens.ingest.ablation.numerics.rounding import (
     SMALLEST_RATIO,
     ExactRounding,
     Sizes,
-    Spans,
     reach,
     require_tolerance,
 )
@@ -54,8 +54,8 @@ from rare_tokens.ingest.ablation.numerics.timing import (
     NoClock,
     StageClock,
 )
-from rare_tokens.ingest.ablation.series.moments import accumulate
 from rare_tokens.ingest.ablation.second_order import SecondOrder
+from rare_tokens.ingest.ablation.series.moments import accumulate
 from rare_tokens.ingest.ablation.series.series import CentralMoments, Estimate
 from rare_tokens.ingest.ablation.series.sums import Sums
 from rare_tokens.ingest.ablation.vocabulary.exact import exact_effects, float64_effects
@@ -66,58 +66,6 @@ from rare_tokens.ingest.model.head import Head, PostNorm, require_finite, requir
 COMMON_MASS = 0.985  # share of the typical prediction that the common tokens hold
 # Pairs in float64 at a time: unembedded, and by the compiled pass so many values of their rows
 FLOAT64_PAIRS, FLOAT64_VALUES = 512, 1 << 23
-
-
-@dataclass(frozen=True)
-class SeriesReport:
-    """How close the series came; only on request."""
-
-    share_of_tolerance: Tensor  # B x N: a loss's bound over its tolerance; inf where the series was not used
-    common_pairs: int  # of the pairs that it left over, those for which the common tokens and moments are enough
-    float64_pairs: int  # of the same, those that float32 may not hold
-
-
-@dataclass(frozen=True)
-class BlockEffects:
-    """Effects of ablating each of N neurons at each of B positions, in nats."""
-
-    values: dict[str, Tensor]  # by effect (`common.effects`), B x N float32
-    loss: Tensor  # B float32, of the unablated model
-    entropy: Tensor  # B float32, of the unablated model's prediction
-    exact_pairs: int  # pairs computed over the whole vocabulary
-    report: SeriesReport | None = None
-
-    @property
-    def delta_loss(self) -> Tensor:
-        """Δ, B x N float32."""
-        return self.values[LOSS]
-
-
-@dataclass
-class Block:
-    """B positions whose neurons are ablated: what was captured there, the unablated model, and the effects so far."""
-
-    residual: Tensor  # B x d
-    activations: Tensor  # B x N
-    edits: BlockEdits
-    unablated: Positions
-    sizes: Sizes
-    spans: Spans
-    effects: tuple[str, ...]
-    with_report: bool
-    values: dict[str, Tensor] = field(default_factory=dict)  # of the effects, B x N each
-    bounds: Tensor | None = None
-    common_pairs: int = 0
-    float64_pairs: int = 0
-    left: list[Pairs] = field(default_factory=list)  # pairs that the series cannot settle, yet to be computed
-
-    def towards(self, reference: Tensor) -> "Block":
-        """The same positions, whose neurons are replaced by a reference (N or B x N); no effect is there yet."""
-        device, shape = self.unablated.targets.device, tuple(self.activations.shape)
-        values = {name: torch.empty(shape, device=device) for name in self.effects}
-        bounds = torch.empty(shape, device=device) if self.with_report else None
-        edits = self.edits.towards(reference)
-        return replace(self, edits=edits, values=values, bounds=bounds, left=[])
 
 
 class Ablation:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rare_tokens.ingest.ablation.ablation import BlockEffects
+from rare_tokens.ingest.ablation.block import BlockEffects
 from rare_tokens.ingest.ablation.numerics.rounding import RELATIVE_TOLERANCE
 from rare_tokens.ingest.ablation.reference import reference_effects
 from rare_tokens.ingest.model.head import Head

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rare_tokens.common.errors import OptionError
-from rare_tokens.ingest.ablation.ablation import BlockEffects
+from rare_tokens.ingest.ablation.block import BlockEffects
 
 MEAN, ZERO, RESAMPLE, OPTIMAL = "mean", "zero", "resample", "optimal"
 KINDS = (MEAN, ZERO, RESAMPLE, OPTIMAL)
@@ -59,8 +59,8 @@ def _choice(asked: str, text: str) -> Choice:
     kind, colon, draws = text.partition(":")
     if kind not in KINDS or (colon and kind != RESAMPLE):
         raise OptionError(
-            f"--ablation {asked}: there is no reference {text!r}. Choose from mean, zero, resample, resample:R (R draws) "
-            "and optimal; separate several by commas."
+            f"--ablation {asked}: there is no reference {text!r}. Choose from mean, zero, resample, resample:R (R "
+            "draws) and optimal; separate several by commas."
         )
     if not colon:
         return Choice(kind)
@@ -72,7 +72,8 @@ def _choice(asked: str, text: str) -> Choice:
 class Rows(Protocol):
     """Captured activations, T × N, of which slices of rows are read."""
 
-    def __getitem__(self, rows: slice) -> NDArray[np.float32]: ...
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """Those rows."""
 
 
 class Reference(Protocol):
