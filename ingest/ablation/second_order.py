@@ -18,7 +18,7 @@ class SecondOrder:
     def __init__(
         self, edits: BlockEdits, moments: Callable[[slice], CentralMoments], stretches: Sequence[slice], *, keep: bool
     ) -> None:
-        """`moments` gives those of a stretch of positions; `keep` them where references are asked for again and again."""
+        """`moments` gives those of a stretch of positions; `keep` them where references follow one by one."""
         self._edits, self._moments, self._stretches = edits, moments, stretches
         self._kept = [(at, moments(at)) for at in stretches] if keep else None
 

@@ -1,8 +1,8 @@
 """What ablating each neuron of a layer does to the residual stream, and so to the logits.
 
 With a = n*_{t,i} − n_{t,i}, n* the reference, the edit adds a·w_i to the MLP's output μ_t. In most models that output
-is added to the residual stream x_t as it is. Where a norm follows the MLP (Gemma 3, OLMo 2 and 3), with scale r before the edit, r' after it and
-gain g, the stream gains
+is added to the residual stream x_t as it is. Where a norm follows the MLP (Gemma 3, OLMo 2 and 3), with scale r before
+the edit, r' after it and gain g, the stream gains
 
     (r/r' − 1) P + (a/r') g∘w_i           P = g∘μ/r, what the MLP added
 

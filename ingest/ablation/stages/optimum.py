@@ -5,18 +5,18 @@ may lie far from the activations: then the constant acts as a bias of the logits
 
 Exact effects of all neurons at all positions for every constant that is tried would cost many ingests. Instead
 
-    mean over the run  ≈  second order over S positions  +  q
-    q = (second order over the run − over the S positions) + (exact − second order, over the S positions)
+    mean over the run  ≈  second order over the run  +  (exact − second order) over S of its positions
 
-q is a control variate's correction, small and smooth. It is measured at three constants of each neuron and interpolated
-by a parabola: about a first minimum, and then about a better one.
+The first term is measured at a few Chebyshev points of each neuron's interval, in one pass over the run; the second, a
+control variate's correction, is small and smooth, and measured at three constants: about a first minimum, and again
+closer about a better one. Where S is all positions nothing is left to chance.
 
 What is stated as the error is how far the mean loss may lie above its minimum: s²/2H, H its curvature and s the slope
-that is still possible at the constant found, twice the standard error over the S positions (0 where they are all) plus
-what the interpolation may be off by.
+that is still possible at the constant found: twice its standard error over the S positions, and what the polynomials
+may be off by.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +26,16 @@ from scipy.optimize import elementwise
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.ablation import Ablation
+from rare_tokens.ingest.ablation.second_order import SecondOrder
 from rare_tokens.ingest.ablation.stages.capture import Captured
+from rare_tokens.ingest.ablation.stages.curves import Parabola, Polynomial, least
 
-SAMPLED = 512  # positions at which effects are exact in the search
-_FIRST, _FARTHEST = 0.01, 8.0  # steps of the search from the mean; its unit is the length of the residual stream
-_WIDTH, _LEAST_WIDTH = 0.15, 1e-3  # of the nodes: a share of the distance from the mean; and in these units
-_CLOSER = 0.25  # of that width, at most, the second time
-_PRECISION = 1e-4  # of a minimum's place
+SAMPLED, ROUGHLY = 512, 128  # positions at which effects are exact, about the second minimum and about the first
+# Constants are counted from the mean, in units of the edit that is as long as the residual stream
+_FIRST, _FARTHEST = 0.01, 8.0  # steps of the search
+_MARGIN, _LEAST_MARGIN = 0.5, 0.01  # of the interval beyond the first minimum: a share of its distance from the mean
+_WIDTH, _LEAST_WIDTH = 0.3, 3e-3  # of the nodes, likewise
+_PRECISION = 1e-3  # of the first minimum's place
 FloatArray = NDArray[np.float64]
 
 
@@ -42,7 +45,7 @@ class Optimum:
 
     Attributes:
         values: the constants.
-        error: the most by which the mean loss may lie above its minimum, nats.
+        error: the most by which the mean loss may lie above its minimum, nats; NaN where no minimum was found.
         is_outside: whether a constant lies farther from all activations than these do from each other.
     """
 
@@ -63,50 +66,36 @@ def optimum(
         mean: N, n̄, where the search begins.
         seed: of the choice of positions.
     """
-    search = _Search(ablation, captured, targets, mean, seed)
-    first = search.minimum(None, np.zeros_like(mean), np.full_like(mean, _FIRST))
-    nodes = search.nodes(first, np.maximum(_WIDTH * np.abs(first), _LEAST_WIDTH), None)
-    better = search.minimum(nodes, first, nodes.width)
-    closer = search.nodes(
-        better, np.clip(np.abs(better - first), _CLOSER / 5 * nodes.width, _CLOSER * nodes.width), nodes
-    )
-    best = search.minimum(closer, better, closer.width)
-    return search.told(best, nodes, closer)
+    return _Search(ablation, captured, targets, mean, seed).found()
 
 
 @dataclass(frozen=True)
-class _Parabola:
-    """A function of each neuron's constant through three points, N each."""
+class _Correction:
+    """Exact − second order over the sample."""
 
-    centre: FloatArray
-    width: FloatArray
-    values: FloatArray  # 3 x N: at centre − width, centre, centre + width
-
-    def at(self, y: FloatArray, i: NDArray[np.int64]) -> FloatArray:
-        """Values of the neurons i."""
-        below, middle, above = self.values[:, i]
-        x = (y - self.centre[i]) / self.width[i]
-        return middle + x * (above - below) / 2 + x**2 * (above - 2 * middle + below) / 2
-
-    def slope(self, y: FloatArray) -> FloatArray:
-        """Of all neurons."""
-        below, middle, above = self.values
-        x = (y - self.centre) / self.width
-        return ((above - below) / 2 + x * (above - 2 * middle + below)) / self.width
+    curve: Parabola
+    slope_error: FloatArray  # N: standard error of its slope
 
 
 @dataclass(frozen=True)
-class _Nodes:
-    """What is measured at three constants of each neuron: q in two parts."""
+class _Sample:
+    """Some positions of the run, with their moments."""
 
-    run: _Parabola  # second order over the run − over the sample
-    exact: _Parabola  # exact − second order, over the sample
-    slope_error: FloatArray  # N: standard error of the latter's slope
+    rows: tuple[Tensor, Tensor, Tensor]  # residual stream, activations, targets
+    second_order: SecondOrder
 
-    @property
-    def width(self) -> FloatArray:
-        """Between the constants."""
-        return self.exact.width
+    @staticmethod
+    def of(ablation: Ablation, captured: Captured, targets: NDArray[np.int64], chosen: NDArray[np.int64]) -> "_Sample":
+        residual, activations, tokens = (
+            torch.from_numpy(np.stack([array[position] for position in chosen.tolist()]))
+            for array in (captured.residual, captured.activations, targets)
+        )
+        rows = residual, activations, tokens
+        return _Sample(rows, ablation.second_order(*rows, keep=True))
+
+    def approximate(self, references: Sequence[Tensor]) -> list[Tensor]:
+        """Δ by the second order for each reference, S x N."""
+        return [torch.cat(stretches) for stretches in zip(*self.second_order.losses(references), strict=True)]
 
 
 class _Search:
@@ -119,82 +108,118 @@ class _Search:
         T = len(targets)
         chosen = np.sort(np.random.default_rng([seed, 0x0B7]).choice(T, min(SAMPLED, T), replace=False))
         self.is_whole = len(chosen) == T
-        self.sample = tuple(
-            torch.from_numpy(np.stack([array[position] for position in chosen.tolist()]))
-            for array in (captured.residual, captured.activations, targets)
-        )
-        length = self.sample[0].double().norm(dim=1).mean().item()
+        self.sample = _Sample.of(ablation, captured, targets, chosen)
+        self.few = self.sample
+        if not self.is_whole:
+            self.few = _Sample.of(ablation, captured, targets, chosen[:: SAMPLED // ROUGHLY])
+        length = self.sample.rows[0].double().norm(dim=1).mean().item()
         w_norm = ablation.layer.w_norm.double().cpu().numpy()
         self.moves = w_norm > 0
         self.unit = np.divide(length, w_norm, out=np.ones_like(w_norm), where=self.moves)
-        self.second_order = ablation.second_order(*self.sample, keep=True)
 
-    def minimum(self, nodes: _Nodes | None, start: FloatArray, step: FloatArray) -> FloatArray:
-        """Where the second order over the sample, corrected as the nodes say, is least; N."""
-
-        def mean_loss(y: FloatArray, i: NDArray[np.float64]) -> FloatArray:
-            number = i.astype(np.int64)
-            constants = start.copy()
-            constants[number] = y
-            found = self._of_sample([constants])[0][number]
-            return found if nodes is None else found + nodes.run.at(y, number) + nodes.exact.at(y, number)
-
-        neurons = np.arange(len(start), dtype=np.float64)
-        limits = {"xmin": np.full_like(start, -_FARTHEST), "xmax": np.full_like(start, _FARTHEST)}
-        around = {"xl0": start - step, "xr0": start + step}
-        bracket = elementwise.bracket_minimum(mean_loss, start, **around, **limits, args=(neurons,), maxiter=40)
-        tolerances = {"xatol": _PRECISION * _LEAST_WIDTH, "xrtol": _PRECISION}
-        found = elementwise.find_minimum(mean_loss, bracket.bracket, args=(neurons,), tolerances=tolerances, maxiter=40)
-        known = self.moves & np.isfinite(found.x) & (bracket.status == 0)
-        return np.where(known, found.x, np.where(self.moves & (bracket.status == -1), bracket.bracket[1], start))
-
-    def nodes(self, centre: FloatArray, width: FloatArray, before: _Nodes | None) -> _Nodes:
-        """Measure q about a constant of each neuron; what is known of the run is taken from the nodes `before`."""
-        constants = [centre - width, centre, centre + width]
-        references = [self._reference(y) for y in constants]
-        approximate = [torch.cat(stretches) for stretches in zip(*self.second_order.losses(references), strict=True)]
-        exact = [found.delta_loss for found in self.ablation.ablate_by(*self.sample, references)]
-        off = [(one - other).cpu().double().numpy() for one, other in zip(exact, approximate, strict=True)]
-        corrections = _Parabola(centre, width, np.stack([one.mean(0) for one in off]))
-        slope_error = np.zeros_like(centre)
-        if not self.is_whole:
-            slope_error = ((off[2] - off[0]) / (2 * width)).std(0, ddof=1) / np.sqrt(len(off[0]))
-        return _Nodes(self._of_run(constants) if before is None else before.run, corrections, slope_error)
-
-    def told(self, best: FloatArray, nodes: _Nodes, closer: _Nodes) -> Optimum:
-        """The constants found, and what their error is."""
-        steps = [best - closer.width, best, best + closer.width]
-        numbers = np.arange(len(best))
-        below, middle, above = (
-            value + closer.run.at(y, numbers) + closer.exact.at(y, numbers)
-            for y, value in zip(steps, self._of_sample(steps), strict=True)
+    def found(self) -> Optimum:
+        """The search, in its order."""
+        first, uncertainty = self.first_minimum()
+        ends = self.interval(first, uncertainty)
+        run = self.of_run(ends)
+        start = least([run], *ends)
+        wide = self.correction(
+            self.few, start, np.maximum.reduce([_WIDTH * np.abs(start), 2 * uncertainty, self._least_width()])
         )
-        curvature = (above - 2 * middle + below) / closer.width**2
-        bent = np.abs(nodes.exact.slope(best) - closer.exact.slope(best)) * (closer.width / nodes.width) ** 2
-        slope = bent + 2 * closer.slope_error
-        is_found = (curvature > 0) & (np.abs(best) < _FARTHEST)
+        better = least([run, wide.curve], *ends)
+        closer = self.correction(
+            self.sample, better, np.clip(np.abs(better - start), wide.curve.width / 8, wide.curve.width / 2)
+        )
+        best = least([run, closer.curve], *ends)
+        return self.told(best, ends, run, wide, closer)
+
+    def first_minimum(self) -> tuple[FloatArray, FloatArray]:
+        """Where the second order over the sample is least, and the standard error of that place over the run; N."""
+
+        def mean_loss(y: FloatArray, i: FloatArray) -> FloatArray:
+            number = i.astype(np.int64)
+            constants = np.zeros_like(self.mean)
+            constants[number] = y
+            return self._of_sample([constants])[0][number]
+
+        neurons, start = np.arange(len(self.mean), dtype=np.float64), np.zeros_like(self.mean)
+        limits = {"xl0": start - _FIRST, "xr0": start + _FIRST, "xmin": start - _FARTHEST, "xmax": start + _FARTHEST}
+        bracket = elementwise.bracket_minimum(mean_loss, start, **limits, args=(neurons,), maxiter=30)
+        tolerances = {"xatol": _PRECISION * _LEAST_WIDTH, "xrtol": _PRECISION}
+        inside = elementwise.find_minimum(
+            mean_loss, bracket.bracket, args=(neurons,), tolerances=tolerances, maxiter=30
+        )
+        known = self.moves & (bracket.status == 0) & np.isfinite(inside.x)
+        place = np.where(known, inside.x, np.where(self.moves, np.nan_to_num(bracket.bracket[1]), 0.0))
+        return place, self._uncertainty(place)
+
+    def interval(self, first: FloatArray, uncertainty: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Where the minimum is looked for: from below the mean and the first minimum to above both."""
+        margin = _MARGIN * np.abs(first) + 4 * uncertainty + _LEAST_MARGIN
+        low, high = np.minimum(first, 0) - margin, np.maximum(first, 0) + margin
+        return np.maximum(low, -_FARTHEST), np.minimum(high, _FARTHEST)
+
+    def of_run(self, ends: tuple[FloatArray, FloatArray]) -> Polynomial:
+        """The second order over all positions of the run."""
+        constants = Polynomial.points(*ends)
+        if self.is_whole:
+            return Polynomial.through(*ends, self._of_sample(constants))
+        references, total = [self._reference(y) for y in constants], torch.zeros(1)
+        for rows in self._blocks():
+            total = total + self.ablation.second_order(*rows).totals(references)
+        return Polynomial.through(*ends, (total / len(self.targets)).numpy())
+
+    def correction(self, sample: "_Sample", centre: FloatArray, width: FloatArray) -> _Correction:
+        """Exact − second order, at three constants of each neuron."""
+        references = [self._reference(y) for y in (centre - width, centre, centre + width)]
+        approximate = sample.approximate(references)
+        exact = [found.delta_loss for found in self.ablation.ablate_by(*sample.rows, references)]
+        off = [(one - other).cpu().double().numpy() for one, other in zip(exact, approximate, strict=True)]
+        curve = Parabola(centre, width, np.stack([one.mean(0) for one in off]))
+        if self.is_whole:
+            return _Correction(curve, np.zeros_like(centre))
+        return _Correction(curve, ((off[2] - off[0]) / (2 * width)).std(0, ddof=1) / np.sqrt(len(off[0])))
+
+    def told(
+        self,
+        best: FloatArray,
+        ends: tuple[FloatArray, FloatArray],
+        run: Polynomial,
+        wide: _Correction,
+        closer: _Correction,
+    ) -> Optimum:
+        """The constants found, and what their error is."""
+        curvature = run.curvature(best) + closer.curve.curvature(best)
+        bent = np.abs(wide.curve.slope(best) - closer.curve.slope(best))
+        bent *= (closer.curve.width / wide.curve.width) ** 2
+        slope = bent + run.slope_error() + 2 * closer.slope_error
+        edge = 0.01 * (ends[1] - ends[0])
+        is_found = (curvature > 0) & (best > ends[0] + edge) & (best < ends[1] - edge)
         error = np.divide(slope**2, 2 * curvature, out=np.full_like(best, np.nan), where=is_found)
         values = np.where(self.moves, self.mean + best * self.unit, self.mean)
         return Optimum(values, np.where(self.moves, error, 0.0), self._is_outside(values))
 
+    def _least_width(self) -> FloatArray:
+        return np.full_like(self.mean, _LEAST_WIDTH)
+
+    def _uncertainty(self, place: FloatArray) -> FloatArray:
+        """Standard error of a minimum of the second order over the sample, as an estimate of the run's."""
+        if self.is_whole:
+            return np.zeros_like(place)
+        step = np.maximum(0.05 * np.abs(place), _LEAST_WIDTH)
+        references = [self._reference(y) for y in (place - step, place, place + step)]
+        below, middle, above = (one.cpu().double().numpy() for one in self.sample.approximate(references))
+        slope_error = ((above - below) / (2 * step)).std(0, ddof=1) / np.sqrt(len(below))
+        curvature = (above - 2 * middle + below).mean(0) / step**2
+        return np.divide(slope_error, curvature, out=np.zeros_like(place), where=curvature > 0).clip(max=_FARTHEST)
+
     def _reference(self, y: FloatArray) -> Tensor:
         return torch.from_numpy((self.mean + y * self.unit).astype(np.float32))
 
-    def _of_sample(self, constants: list[FloatArray]) -> FloatArray:
+    def _of_sample(self, constants: Sequence[FloatArray]) -> FloatArray:
         """Mean over the sample of Δ by the second order, for each of R constants per neuron: R x N."""
-        totals = self.second_order.totals([self._reference(y) for y in constants])
-        return (totals / len(self.sample[2])).numpy()
-
-    def _of_run(self, constants: list[FloatArray]) -> _Parabola:
-        """How far the same over the run lies above it."""
-        _, centre, above = constants
-        nothing = np.zeros((3, len(centre)))
-        if self.is_whole:
-            return _Parabola(centre, above - centre, nothing)
-        references, total = [self._reference(y) for y in constants], torch.zeros(3, len(centre), dtype=torch.float64)
-        for rows in self._blocks():
-            total += self.ablation.second_order(*rows).totals(references)
-        return _Parabola(centre, above - centre, (total / len(self.targets)).numpy() - self._of_sample(constants))
+        totals = self.sample.second_order.totals([self._reference(y) for y in constants])
+        return np.asarray((totals / len(self.sample.rows[2])).numpy())
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Residual stream, activations and targets of all positions, as many at a time as the memory allows."""
@@ -206,9 +231,9 @@ class _Search:
             yield residual, activations, targets
 
     def _is_outside(self, values: FloatArray) -> NDArray[np.bool_]:
-        least, most = np.full_like(values, np.inf), np.full_like(values, -np.inf)
+        least_n, most_n = np.full_like(values, np.inf), np.full_like(values, -np.inf)
         for _, activations, _ in self._blocks():
-            least = np.minimum(least, activations.amin(0).numpy())
-            most = np.maximum(most, activations.amax(0).numpy())
-        spread = most - least
-        return (values < least - spread) | (values > most + spread)
+            least_n = np.minimum(least_n, activations.amin(0).numpy())
+            most_n = np.maximum(most_n, activations.amax(0).numpy())
+        spread = most_n - least_n
+        return np.asarray((values < least_n - spread) | (values > most_n + spread))
