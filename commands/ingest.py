@@ -11,7 +11,7 @@ from rare_tokens.commands.support.chosen_runs import listed_runs, say_warnings
 from rare_tokens.commands.support.executors import Spreading
 from rare_tokens.commands.support.ingest_runs import Asked, ingest_all
 from rare_tokens.commands.support.ingested import Ingested
-from rare_tokens.commands.support.requests import Requests, requested
+from rare_tokens.commands.support.requests import Requests, requested, require_references
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.effects import EFFECTS, LOSS
@@ -91,10 +91,11 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 )
 @click.option(
     "--ablation",
-    type=click.Choice(["mean", "zero"]),
     default="mean",
     show_default=True,
-    help="Value that replaces an activation: its mean over the sample, or 0.",
+    metavar="REFERENCES",
+    help="What replaces an activation, several separated by commas: its mean over the sample; zero; resample[:R], its "
+    "value at another position, in R draws; optimal, the constant with the least mean loss. Each is a run of its own.",
 )
 @click.option(
     "--effects",
@@ -208,6 +209,7 @@ def ingest(
         given["corpus"] = given["corpus"] or ("c4",)
         models, trust = given.pop("model"), Trust(allow_pickle, trust_remote_code)
         options = [Options(model=model, **given, trust=trust) for model in models]
+        require_references(options[0].ablation, groups, attention=attention)
         requests = requested(options, series, fetch=not dry_run)
     if dry_run:
         _show_estimates(requests, heads, settings, began)
@@ -220,31 +222,34 @@ def ingest(
 
 def _show_estimates(requests: Requests, heads: "AttentionOptions", settings: Settings, began: float) -> None:
     """Print the estimate of each run; `began` is when the command did, since when the first is being found."""
-    from rare_tokens.ingest.estimate import UNKNOWN, estimate
+    from rare_tokens.ingest.estimate import UNKNOWN, Estimate, estimates
     from rare_tokens.ingest.run.checkpoints import Gap
 
-    estimates, ingested = [], Ingested()
-    for request in requests.each():
+    made: list[Estimate] = []
+    ingested = Ingested()
+    for asked in requests.together():
         found = time.perf_counter() - began
-        ingested.run_ids.append(request.run_id)
-        if isinstance(request, Gap):
-            if request.is_failure:
-                ingested.fail(request.run_id, UserError(request.why))
+        if isinstance(asked, Gap):
+            ingested.run_ids.append(asked.run_id)
+            if asked.is_failure:
+                ingested.fail(asked.run_id, UserError(asked.why))
             continue
-        attention = heads.request(int(request.config.num_hidden_layers))
+        ingested.run_ids += [one.run_id for one in asked]
+        attention = heads.request(int(asked[0].config.num_hidden_layers))
         try:
-            with working(f"Try a few positions of {request.run_id}", quiet=settings.quiet):
-                estimates.append(estimate(request, attention, found=found))
+            with working(f"Try a few positions of {asked[0].run_id}", quiet=settings.quiet):
+                made += estimates(asked, attention, found=found)
         except UserError as error:
             if not requests.goes_on:
                 raise
-            ingested.fail(request.run_id, error)
+            for request in asked:
+                ingested.fail(request.run_id, error)
         began = time.perf_counter()
-    rows = [asdict(one) for one in estimates]
+    rows = [asdict(one) for one in made]
     if settings.form == "table":
         rows = [{name: value for name, value in row.items() if name not in _IN_WORDS} for row in rows]
     show(pl.DataFrame(rows), settings.form)
-    for one in estimates:
+    for one in made:
         settings.say(f"{one.run_id}: {_in_words(one)}")
         if one.path == UNKNOWN:
             settings.say(

@@ -1,6 +1,7 @@
 """What `ingest --dry-run` says: a run's rows, bytes and memory from its configuration, and how long it will take."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedModel
 
@@ -40,7 +41,7 @@ class Estimate:
     memory_bytes: int  # at the peak, on the device that computes; above `memory_available` the run is refused
     memory_available: int
     offloaded_bytes: int  # weights kept off the device
-    minutes: float  # of the whole command, on this machine alone
+    minutes: float  # of the whole command, on this machine alone; of runs measured together an equal share
     attention_rows: int = 0  # of `--attention`; minutes and bytes include them
     attention_minutes: float = 0.0  # counted operations at the machine's rate: rough
     minutes_source: str = "reckoned"  # `measured` on a few positions, or `reckoned` from rates of other runs
@@ -48,11 +49,16 @@ class Estimate:
     stage_seconds: dict[str, float] = field(default_factory=dict)  # of `minutes`, by stage
 
 
-def estimate(request: Request, attention: AttentionRequest | None = None, *, found: float = 0.0) -> Estimate:
-    """Estimate a run's rows, bytes and time; `attention` included if given. Writes nothing.
+def estimates(
+    requests: Sequence[Request], attention: AttentionRequest | None = None, *, found: float = 0.0
+) -> list[Estimate]:
+    """Estimate the rows, bytes and time of runs that are measured together, by several references. Writes nothing.
+
+    What they share is divided among them.
 
     Args:
-        request: the run. Where its weights are at hand and fit, a few of its positions are tried, which takes seconds.
+        requests: the runs, which differ in their reference alone. Where the weights are at hand and fit, a few of their
+            positions are tried, which takes seconds.
         attention: what is asked of attention.
         found: seconds that finding the model and the text took.
 
@@ -60,7 +66,9 @@ def estimate(request: Request, attention: AttentionRequest | None = None, *, fou
         UserError: the configuration shows that the architecture cannot be analysed, or what is tried shows that the
             ingest would be refused.
     """
-    options = request.options
+    count = len(requests)
+    request = replace(requests[0], together=count)
+    options, references = request.options, [one.options.ablation for one in requests]
     device = choose_device(options.device)
     model = empty_model(request.folder.name, request.config, remote_code=options.trust.remote_code)
     neurons, width, _ = mlp_shape(model, options.layer)
@@ -69,9 +77,9 @@ def estimate(request: Request, attention: AttentionRequest | None = None, *, fou
     held = plan(request, model, layer, device, whole=attention is not None)
     if why := _why_not(request, held):
         is_dense = needs_dense is not False  # if unknown, estimate the larger cost
-        forecast = reckon(request, model, layer, device, is_dense=is_dense, found=found, why=why)
+        forecast = reckon(request, model, layer, device, is_dense=is_dense, found=found, why=why, references=references)
     else:
-        forecast, is_dense = measure(request, found=found, whole=attention is not None)
+        forecast, is_dense = measure(request, found=found, whole=attention is not None, references=references)
         needs_dense = is_dense
     pairs = options.tokens * neurons
     attention_rows, seconds = 0, 0.0
@@ -79,7 +87,9 @@ def estimate(request: Request, attention: AttentionRequest | None = None, *, fou
         attention_rows, operations = attention_cost(model, layer, options.tokens, options.window, attention.layers)
         seconds = operations / matrix_rate(device)
     stored = bytes_stored(pairs, len(options.effects)) + int(attention_rows * BYTES_PER_SUM)
-    return Estimate(
+    effects = count * (1 + len(options.effects)) - 1
+    needed = bytes_needed(options.tokens, neurons, width, effects)
+    one = Estimate(
         run_id=_run_id(request),
         positions=options.tokens,
         neurons=neurons,
@@ -87,18 +97,19 @@ def estimate(request: Request, attention: AttentionRequest | None = None, *, fou
         path={True: "dense", False: "moments", None: UNKNOWN}[needs_dense],
         rerun_positions=pairs if is_dense else 0,
         fact_rows=pairs,
-        disk_bytes=stored + bytes_needed(options.tokens, neurons, width, len(options.effects)),
+        disk_bytes=stored + needed // count,
         warehouse_bytes=stored,
         memory_bytes=held.bytes,
         memory_available=held.available,
         offloaded_bytes=held.offloaded,
-        minutes=forecast.minutes + seconds / 60,
+        minutes=(forecast.minutes + seconds / 60) / count,
         attention_rows=attention_rows,
         attention_minutes=seconds / 60,
         minutes_source=forecast.source,
         minutes_why=forecast.why,
-        stage_seconds={name: round(value, 3) for name, value in forecast.seconds.items()},
+        stage_seconds={name: round(value / count, 3) for name, value in forecast.seconds.items()},
     )
+    return [replace(one, run_id=_run_id(each)) for each in requests]
 
 
 def _run_id(request: Request) -> str:

@@ -23,8 +23,9 @@ from rare_tokens.ingest.ablation.stages.capture import Capture, mean_activations
 from rare_tokens.ingest.ablation.stages.parts import write_relation
 from rare_tokens.ingest.dense.selfcheck import Edit, structural_error
 from rare_tokens.ingest.group_units import GroupStage, GroupUnits, unit_name
+from rare_tokens.ingest.run.execution import capture_rows
 from rare_tokens.ingest.run.executors import Executor, gather
-from rare_tokens.ingest.run.pipeline import Prepared, capture_rows
+from rare_tokens.ingest.run.pipeline import Prepared
 from rare_tokens.ingest.run.resuming import begin
 from rare_tokens.ingest.run.shared_storage import Place
 

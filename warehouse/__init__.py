@@ -13,7 +13,7 @@ from rare_tokens.warehouse.publish.gaps import find_twin, forget_gaps, record_ga
 from rare_tokens.warehouse.publish.groups import NamedGroup, add_groups, analysed_group, stored_groups
 from rare_tokens.warehouse.publish.moving import keep
 from rare_tokens.warehouse.publish.results import Stored, activations, read, store, store_published_values, stored
-from rare_tokens.warehouse.publish.runs import begin, publish
+from rare_tokens.warehouse.publish.runs import begin, publish, publish_together
 from rare_tokens.warehouse.report_inputs import card_frames, report_frames, same_positions
 from rare_tokens.warehouse.runs import find, runs, status
 from rare_tokens.warehouse.sandbox import run_sql
@@ -49,6 +49,7 @@ __all__ = [
     "migrate",
     "open",
     "publish",
+    "publish_together",
     "read",
     "record_gap",
     "record_twin",

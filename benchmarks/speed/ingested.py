@@ -8,8 +8,9 @@ import polars as pl
 
 from rare_tokens.common.effects import LOSS
 from rare_tokens.common.parts import read_summary
+from rare_tokens.ingest.run.execution import execute
 from rare_tokens.ingest.run.executors import LocalExecutor
-from rare_tokens.ingest.run.pipeline import Workbench, execute
+from rare_tokens.ingest.run.pipeline import Workbench
 from rare_tokens.ingest.run.request import Options, identify
 
 

@@ -1,6 +1,6 @@
 """From requests to published runs: what `ingest` and `demo` call, in order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,21 +60,23 @@ def ingest_all(requests: Requests, settings: Settings, asked: Asked | None = Non
     ingested = Ingested()
     with ExitStack() as running:
         ingest = _Ingest(settings, asked or Asked(), running)
-        for request in requests.each():
-            ingested.run_ids.append(request.run_id)
-            if isinstance(request, Gap):
-                record_gap(request, settings)
-                if request.is_failure:
-                    ingested.fail(request.run_id, UserError(request.why))
+        for several in requests.together():
+            if isinstance(several, Gap):
+                ingested.run_ids.append(several.run_id)
+                record_gap(several, settings)
+                if several.is_failure:
+                    ingested.fail(several.run_id, UserError(several.why))
                 continue
+            ingested.run_ids += [one.run_id for one in several]
             try:
-                ingest.answer(request)
+                ingest.answer(several)
             except (UserError, QualityError) as error:
                 is_of_all = isinstance(error, OptionError) and requests.is_of_one_model
                 if is_of_all or not requests.goes_on:
                     raise
-                record_failure(request, error, settings)
-                ingested.fail(request.run_id, error)
+                for one in several:
+                    record_failure(one, error, settings)
+                    ingested.fail(one.run_id, error)
     return ingested
 
 
@@ -89,77 +91,119 @@ class _Ingest:
         self.workbench = Workbench()
         self._executor: Executor | None = None  # not started where nothing is to be computed
 
-    def answer(self, request: "Request") -> None:
-        """Compute, extend or keep the run that a request asks for, or record whose twin it is."""
-        settings, asked = self.settings, self.asked
-        there = not asked.again and _is_there(request, settings)
-        if there or recorded_twin(request, settings) is None:
-            self._measure(request, there=there)
-        forget_gaps(request, settings)
+    def answer(self, several: "Sequence[Request]") -> None:
+        """Compute, extend or keep the runs that requests ask for, or record whose twins they are.
 
-    def _measure(self, request: "Request", *, there: bool) -> None:
+        They differ in their reference alone: those that are not there yet are measured together.
+        """
         settings, asked = self.settings, self.asked
-        if there and asked.store is not None:
+        there = {one.run_id: not asked.again and _is_there(one, settings) for one in several}
+        new = [one for one in several if not there[one.run_id] and recorded_twin(one, settings) is None]
+        if new:
+            self._measure(new)
+        for request in several:
+            if there[request.run_id]:
+                self._extend(request)
+            forget_gaps(request, settings)
+
+    def _measure(self, several: "list[Request]") -> None:
+        """Compute and publish runs, with the groups and the attention that are asked for."""
+        settings, asked = self.settings, self.asked
+        added = [
+            (
+                _groups(one, asked.groups, settings, recomputed=True),
+                _attention(one, asked.attention, settings, recomputed=True),
+            )
+            for one in several
+        ]
+        folders = [parts_root(settings.warehouse) / one.run_id for one in several]
+        executor = self._started()
+        if not asked.again:
+            several = _extended(several, settings)
+        with ExitStack() as claimed:
+            for folder in folders:
+                claimed.enter_context(warehouse.claim(folder, wait=settings.wait))
+            is_whole = any(attention for _, attention in added)
+            if (prepared := self._prepared(several, executor, whole=is_whole)) is None:
+                return
+            for groups, _ in added:
+                _check_groups(groups, prepared)
+            self._publish(several[0], prepared, folders, executor)
+            for manifest, folder, (groups, attention) in zip(prepared.manifests, folders, added, strict=True):
+                one = replace(prepared, manifest=manifest, others=())
+                self._add(one, folder, groups, attention, executor)
+
+    def _extend(self, request: "Request") -> None:
+        """Add what is asked for to a published run, and move its facts."""
+        settings, asked = self.settings, self.asked
+        if asked.store is not None:
             _keep(request.run_id, asked.store, settings)
-        groups = _groups(request, asked.groups, settings, recomputed=not there)
-        attention = _attention(request, asked.attention, settings, recomputed=not there)
+        groups = _groups(request, asked.groups, settings, recomputed=False)
+        attention = _attention(request, asked.attention, settings, recomputed=False)
         folder = parts_root(settings.warehouse) / request.run_id
-        place = asked.spreading.place(folder)
-        if there and not groups and not attention:
+        if not groups and not attention:
             warehouse.remove_parts(settings.warehouse, request.run_id, wait=settings.wait)
             for one in (folder, groups_folder(folder), attention_folder(folder)):
                 _clear(asked.spreading.place(one), one)
             return
-        self._executor = executor = self._executor or self.running.enter_context(asked.spreading.started(settings))
-        request = request if asked.again else _extended(request, settings)
+        executor = self._started()
         with warehouse.claim(folder, wait=settings.wait):
-            if (prepared := self._prepared(request, groups, executor, whole=bool(attention))) is None:
-                return
-            if not there:
-                self._publish(request, prepared, folder, executor, place)
-            if groups:
-                self._add_groups(prepared, groups, groups_folder(folder), executor)
-            for wanted in attention:
-                self._add_attention(prepared, wanted, attention_folder(folder), executor)
+            prepared = self._prepared(_extended([request], settings), executor, whole=bool(attention))
+            if prepared is not None:
+                _check_groups(groups, prepared)
+                self._add(prepared, folder, groups, attention, executor)
 
-    def _prepared(
-        self, request: "Request", groups: list["Group"], executor: "Executor", *, whole: bool
-    ) -> "Prepared | None":
-        """The run, ready to begin; None if there is nothing to measure, with the reason recorded."""
-        from rare_tokens.ingest.groups import check_groups
+    def _add(
+        self,
+        prepared: "Prepared",
+        folder: Path,
+        groups: list["Group"],
+        attention: list["AttentionRequest"],
+        executor: "Executor",
+    ) -> None:
+        if groups:
+            self._add_groups(prepared, groups, groups_folder(folder), executor)
+        for wanted in attention:
+            self._add_attention(prepared, wanted, attention_folder(folder), executor)
+
+    def _started(self) -> "Executor":
+        self._executor = self._executor or self.running.enter_context(self.asked.spreading.started(self.settings))
+        return self._executor
+
+    def _prepared(self, several: "Sequence[Request]", executor: "Executor", *, whole: bool) -> "Prepared | None":
+        """The runs, ready to begin; None if there is nothing to measure, with the reason recorded."""
         from rare_tokens.ingest.text.matched import NothingToMeasureError
 
+        first, *others = (replace(one, together=len(several)) for one in several)
         try:
-            with working(f"Prepare {request.run_id}", quiet=self.settings.quiet):
-                prepared = self.workbench.prepare(request, whole=whole, units=executor.least_units)
+            with working(f"Prepare {' and '.join(one.run_id for one in several)}", quiet=self.settings.quiet):
+                return self.workbench.prepare(first, *others, whole=whole, units=executor.least_units)
         except NothingToMeasureError as reason:
-            record_nothing(request, self.settings, str(reason))
+            for one in several:
+                record_nothing(one, self.settings, str(reason))
             return None
-        check_groups(groups, prepared.structure.neurons)
-        return prepared
 
-    def _publish(
-        self, request: "Request", prepared: "Prepared", folder: Path, executor: "Executor", place: "Place | None"
-    ) -> None:
+    def _publish(self, request: "Request", prepared: "Prepared", folders: list[Path], executor: "Executor") -> None:
         from rare_tokens.analyses.curve.power_law import power_law_line
-        from rare_tokens.ingest.run.pipeline import execute
+        from rare_tokens.ingest.run.execution import execute
 
-        settings = self.settings
-        warehouse.begin(settings.warehouse, prepared.manifest, wait=settings.wait)
+        settings, place = self.settings, self.asked.spreading.place(folders[0])
+        for manifest in prepared.manifests:
+            warehouse.begin(settings.warehouse, manifest, wait=settings.wait)
         seconds = self._expected(request, prepared)
-        execute(prepared, folder, executor, afresh=self.asked.again, place=place, expected=seconds)
-        title = f"Check and publish {prepared.manifest.run_id}"
+        execute(prepared, folders[0], executor, afresh=self.asked.again, place=place, expected=seconds)
+        title = f"Check and publish {' and '.join(manifest.run_id for manifest in prepared.manifests)}"
         with working(title, quiet=settings.quiet, expected=seconds.get("publish")):
-            warehouse.publish(
+            warehouse.publish_together(
                 settings.warehouse,
-                folder,
+                folders,
                 line=power_law_line,
                 wait=settings.wait,
                 anyway=self.asked.publish_anyway,
                 store=self.asked.store,
                 quiet=settings.quiet,
             )
-        _clear(place, folder)
+        _clear(place, folders[0])
 
     def _add_groups(self, prepared: "Prepared", groups: list["Group"], folder: Path, executor: "Executor") -> None:
         from rare_tokens.ingest.groups import group_effects
@@ -215,14 +259,20 @@ def _keep(run_id: str, store: str, settings: Settings) -> None:
         settings.say(f"The facts of {run_id} are in the {store} store now.")
 
 
-def _extended(request: "Request", settings: Settings) -> "Request":
-    """The request with the effects of its published run added, so that computing it again keeps them."""
+def _extended(several: "list[Request]", settings: Settings) -> "list[Request]":
+    """The requests with the effects of their published runs added, so that computing them again keeps them."""
+    effects: list[str] = []
     with warehouse.open(settings.warehouse, wait=settings.wait) as opened:
-        found = opened.dim_run(run_id=request.run_id, status="published")
-    if found.is_empty():
-        return request
-    effects = (*request.options.effects, *found.row(0, named=True)["effects"])
-    return replace(request, options=replace(request.options, effects=effects))
+        for request in several:
+            for row in opened.dim_run(run_id=request.run_id, status="published").iter_rows(named=True):
+                effects += row["effects"]
+    return [replace(one, options=replace(one.options, effects=(*one.options.effects, *effects))) for one in several]
+
+
+def _check_groups(groups: list["Group"], prepared: "Prepared") -> None:
+    from rare_tokens.ingest.groups import check_groups
+
+    check_groups(groups, prepared.structure.neurons)
 
 
 def _groups(request: "Request", spelled: tuple[str, ...], settings: Settings, *, recomputed: bool) -> list["Group"]:

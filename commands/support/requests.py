@@ -1,5 +1,6 @@
 """Which runs a command asks for: some models, each at one revision, at several, or over a range of checkpoints."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,13 +31,36 @@ class Requests:
         """Whether all are of the same model."""
         return len(self.found) == 1
 
+    def together(self) -> "Iterator[list[Request] | Gap]":
+        """Gaps, and lists of the requests that are measured together: they differ in their reference alone.
+
+        Raises:
+            UserError: as `each`.
+        """
+        from rare_tokens.ingest.run.checkpoints import Gap
+
+        def measured(one: "Request | Gap") -> tuple[str, str]:
+            if isinstance(one, Gap):
+                return "gap", one.run_id
+            return str(one.folder.path), one.measured
+
+        for _, several in itertools.groupby(self.each(), key=measured):
+            requests = []
+            for one in several:
+                if isinstance(one, Gap):
+                    yield one
+                else:
+                    requests.append(one)
+            if requests:
+                yield requests
+
     def each(self) -> "Iterator[Request | Gap]":
         """Request after request; a model of several of which nothing can be asked is one gap.
 
         Raises:
             UserError: nothing can be asked of the only model.
         """
-        from rare_tokens.ingest.run.checkpoints import FAILED, gap
+        from rare_tokens.ingest.run.checkpoints import FAILED, gaps
 
         for options, found in self.found:
             try:
@@ -45,7 +69,24 @@ class Requests:
                 if self.is_of_one_model:
                     raise
                 revision = self.series or next(iter(options.revisions), "main")
-                yield gap(options, revision, FAILED, str(error))
+                yield from gaps(options, revision, FAILED, str(error))
+
+
+def require_references(ablation: str, groups: "Sequence[str]", *, attention: bool) -> None:
+    """Refuse what several references, or other than constant ones, cannot be asked together with.
+
+    Raises:
+        UserError: naming the option.
+    """
+    from rare_tokens.ingest.ablation.stages.references import choices
+
+    chosen = choices(ablation)
+    if attention and len(chosen) > 1:
+        raise UserError(
+            f"--attention with --ablation {ablation}: attention does not depend on the reference. Ask for it with one."
+        )
+    if groups and (other := [one.name for one in chosen if not one.is_constant]):
+        raise UserError(f"--group with --ablation {other[0]}: groups are ablated by their means or by zero.")
 
 
 def requested(options: "Sequence[Options]", series: str | None, *, fetch: bool = True) -> Requests:

@@ -31,7 +31,7 @@ def reference_effects(
     Args:
         head: final norm and unembedding.
         w_out: N x d, the output projection's rows w_i.
-        reference: N, the value each activation is replaced by.
+        reference: N or B x N, the value each activation is replaced by.
         residual: B x d, the input of the final norm.
         activations: B x N.
         targets: B, token ids.
@@ -49,7 +49,8 @@ def reference_effects(
         t, i = few[:, 0], few[:, 1]
         x = _float64(residual, t)
         n = activations[t.to(activations.device), i.to(activations.device)].cpu().double()
-        edit = (reference.cpu().double()[i] - n)[:, None] * _float64(w_out, i)
+        replacing = (reference[i.to(reference.device)] if reference.ndim == 1 else reference[t, i]).cpu().double()
+        edit = (replacing - n)[:, None] * _float64(w_out, i)
         if post_norm is not None:
             output = _float64(activations, t) @ w_out.cpu().double()
             output = output if post_norm.bias is None else output + post_norm.bias.cpu().double()

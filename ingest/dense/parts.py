@@ -1,6 +1,7 @@
 """The dense path as units of work, and its cost."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rare_tokens.ingest.ablation.block import BlockEffects
 from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
 from rare_tokens.ingest.ablation.stages.capture import Captured
 from rare_tokens.ingest.ablation.stages.parts import EffectUnits
-from rare_tokens.ingest.dense.ablation import DenseAblation
+from rare_tokens.ingest.dense.ablation import DenseAblation, WindowEffects
 from rare_tokens.ingest.model.mlp import decoder_blocks
 from rare_tokens.ingest.model.structure import Structure
 from rare_tokens.ingest.text.windows import Sample
@@ -29,22 +30,24 @@ class DenseUnits(EffectUnits):
 
     def __init__(
         self,
-        folder: Path,
-        dense: DenseAblation,
+        folders: Sequence[Path],
+        dense: Sequence[DenseAblation],
         captured: Captured,
         sample: Sample,
         position_block: int,
         effects: tuple[str, ...],
     ) -> None:
-        """As `EffectUnits`; `position_block` is a multiple of a window's predicted positions."""
-        super().__init__(folder, None, captured, sample.targets, position_block, effects)
+        """As `EffectUnits`, with a path for each reference; blocks are whole windows of predicted positions."""
+        super().__init__(folders, None, (), captured, sample.targets, position_block, effects)
         self.dense, self.sample = dense, sample
 
-    def compute(self, at: slice) -> BlockEffects:
-        """Effects at the positions `at`, window by window."""
+    def compute(self, at: slice) -> list[BlockEffects]:
+        """Effects by each reference at the positions `at`, window by window."""
         each = self.sample.predicted
         some = self.sample.tokens[at.start // each : at.stop // each]
-        found = [self.dense.window(tokens, predicted=each) for tokens in some]
+        return [self._joined([dense.window(tokens, predicted=each) for tokens in some]) for dense in self.dense]
+
+    def _joined(self, found: list[WindowEffects]) -> BlockEffects:
         values = {name: torch.from_numpy(np.concatenate([one.values[name] for one in found])) for name in self.effects}
         return BlockEffects(
             values=values,

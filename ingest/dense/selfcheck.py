@@ -51,9 +51,11 @@ def dense_self_check(subject: Subject) -> Checked:
     wide, (wide_projection,) = widened(subject.model, subject.structure.out_projection)
     numeric = structural = 0.0
     pairs = 0
+    assert subject.reference.constant is not None
+    replacing = subject.reference.constant.astype(np.float32)
     for window in chosen.tolist():
         for neuron, position in _edits(subject, window, generator):
-            edit = Edit([neuron], subject.reference[[neuron]], position, subject.predicted)
+            edit = Edit([neuron], replacing[[neuron]], position, subject.predicted)
             stored = _stored(subject, window, edit.where, neuron)
             tokens = subject.tokens[window]
             with Unrounded():
@@ -83,7 +85,8 @@ def _edits(subject: Subject, window: int, generator: np.random.Generator) -> lis
     predicted = subject.predicted
     at = slice(window * predicted, (window + 1) * predicted)
     norms = subject.structure.w_out.float().norm(dim=1).cpu().numpy()
-    size = np.abs(subject.reference - np.asarray(subject.captured.activations[at])) * norms  # T × N
+    positions = np.arange(at.start, at.stop)
+    size = np.abs(subject.draws(positions)[0] - np.asarray(subject.captured.activations[at])) * norms  # T × N
     structure = subject.structure
     if subject.edit_scope == "window" or structure.layer == structure.depth - 1:
         drawn = generator.integers(0, structure.neurons, NEURONS // 2).tolist()

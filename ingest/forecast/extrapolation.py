@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 MEASURED, RECKONED = "measured", "reckoned"
 # The stages of a run, in their order: finding model and text, loading, drawing the text, those of `stage_seconds` in
 # `dim_run`, and publishing.
-FIND, LOAD, TEXT, FORWARD, NEURONS, EFFECTS, SELF_CHECK, PUBLISH = STAGES = (
-    "find", "load", "text", "forward", "neurons", "effects", "self-check", "publish",
+FIND, LOAD, TEXT, FORWARD, NEURONS, REFERENCES, EFFECTS, SELF_CHECK, PUBLISH = STAGES = (
+    "find", "load", "text", "forward", "neurons", "references", "effects", "self-check", "publish",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The forecast of a run: tried on a few of its positions where it can be, else reckoned."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from transformers import PreTrainedModel
@@ -23,7 +24,15 @@ WORTH_MEASURING = 60.0  # seconds that a run is reckoned to take, below which it
 
 
 def reckon(
-    request: Request, model: PreTrainedModel, layer: int, device: str, *, is_dense: bool, found: float, why: str
+    request: Request,
+    model: PreTrainedModel,
+    layer: int,
+    device: str,
+    *,
+    is_dense: bool,
+    found: float,
+    why: str,
+    references: Sequence[str] = (),
 ) -> Forecast:
     """The forecast without a try.
 
@@ -31,17 +40,19 @@ def reckon(
         request, model, layer, device, is_dense: as `reckoned`.
         found: seconds that finding the model and the text took.
         why: why nothing is tried.
+        references: those that are measured together; none: the request's.
     """
     neurons, _, _ = mlp_shape(model, layer)
-    stages = reckoned(request, model, layer, device, is_dense=is_dense)
-    publishing = {PUBLISH: publish_seconds(request.options.tokens * neurons)}
+    stages = reckoned(request, model, layer, device, is_dense=is_dense, references=references)
+    publishing = {PUBLISH: publish_seconds(request.options.tokens * neurons, max(1, len(references)))}
     return Forecast({FIND: found} | stages | publishing, why=why)
 
 
-def measure(request: Request, *, found: float, whole: bool) -> tuple[Forecast, bool]:
+def measure(request: Request, *, found: float, whole: bool, references: Sequence[str] = ()) -> tuple[Forecast, bool]:
     """The forecast from loading the model and trying each stage on a few windows; and whether it is the dense path.
 
-    Writes nothing. `whole`: the whole model must be on the device, as for attention.
+    Writes nothing. `whole`: the whole model must be on the device, as for attention. `references`: those that are
+    measured together; none: the request's.
 
     Raises:
         UserError: what the ingest would refuse: the weights, the architecture, the text.
@@ -57,8 +68,8 @@ def measure(request: Request, *, found: float, whole: bool) -> tuple[Forecast, b
     if not model.structure.between:
         manifest = replace(manifest, position_block=position_block(options.tokens, model.structure.neurons))
     manifest = replace(manifest, positions=options.tokens)
-    stages = {LOAD: loading, TEXT: text.seconds} | measured(loaded, manifest)
-    publishing = {PUBLISH: publish_seconds(options.tokens * model.structure.neurons)}
+    stages = {LOAD: loading, TEXT: text.seconds} | measured(loaded, manifest, references)
+    publishing = {PUBLISH: publish_seconds(options.tokens * model.structure.neurons, max(1, len(references)))}
     forecast = Forecast({FIND: found} | stages | publishing, MEASURED)
     is_dense = bool(model.structure.between)
     del loaded, model
@@ -74,9 +85,12 @@ def expected(request: Request, prepared: Prepared) -> Forecast:
     """
     structure, manifest = prepared.structure, prepared.manifest
     pairs = manifest.positions * manifest.neurons
-    stages = reckoned(request, prepared.model, structure.layer, prepared.device, is_dense=bool(structure.between))
-    publishing = {PUBLISH: publish_seconds(pairs)}
+    is_dense, references = bool(structure.between), [one.ablation for one in prepared.manifests]
+    stages = reckoned(
+        request, prepared.model, structure.layer, prepared.device, is_dense=is_dense, references=references
+    )
+    publishing = {PUBLISH: publish_seconds(pairs, len(prepared.manifests))}
     stages = {name: seconds for name, seconds in stages.items() if name not in (LOAD, TEXT)}  # which are done
     if sum(stages.values()) < WORTH_MEASURING:
         return Forecast(stages | publishing)
-    return Forecast(measured(prepared.loaded, manifest) | publishing, MEASURED)
+    return Forecast(measured(prepared.loaded, manifest, references) | publishing, MEASURED)

@@ -4,9 +4,12 @@ A configuration shows no predictions, and on these the ablation's cost depends: 
 summed over the whole vocabulary. The rates are those of a trained model on web text.
 """
 
+from collections.abc import Sequence
+
 import torch
 from transformers import PreTrainedModel
 
+from rare_tokens.ingest.ablation.stages.references import MEAN, OPTIMAL, RESAMPLE, ZERO, choices
 from rare_tokens.ingest.dense.ablation import WIDER
 from rare_tokens.ingest.dense.parts import dense_cost
 from rare_tokens.ingest.forecast.extrapolation import EFFECTS, FORWARD, LOAD, NEURONS, SELF_CHECK, TEXT
@@ -28,10 +31,21 @@ _DENSE_SHARE = 0.6  # of the machine's rate that the layers above reach when the
 _LOGIT = 2e-8  # seconds of a thread for each logit of a position run again: softmax, sums, copies
 _NEURONS = 4.0  # products of V × d × (d + N): the Gram matrix is in float64
 _CHECKED_PASSES, _CHECKED_PAIRS = 8, 3_000  # windows and residuals unembedded, in units of a forward pass
+# Of the cost of ablating by the mean: what all references share, and what each takes by itself; an optimal one its
+# search too. As on SmolLM2-135M.
+_SHARED, _BY_REFERENCE = 0.5, {MEAN: 0.5, ZERO: 0.5, RESAMPLE: 0.7, OPTIMAL: 10.0}
 _LOADED, _TOKENS = 4e8, 3e5  # bytes and tokens a second
 
 
-def reckoned(request: Request, model: PreTrainedModel, layer: int, device: str, *, is_dense: bool) -> dict[str, float]:
+def reckoned(
+    request: Request,
+    model: PreTrainedModel,
+    layer: int,
+    device: str,
+    *,
+    is_dense: bool,
+    references: Sequence[str] = (),
+) -> dict[str, float]:
     """Seconds of the stages of a run between finding it and publishing it, by stage.
 
     Args:
@@ -40,6 +54,7 @@ def reckoned(request: Request, model: PreTrainedModel, layer: int, device: str, 
         layer: of the neurons, counted from 0.
         device: that computes.
         is_dense: whether the dense path is taken.
+        references: those that are measured together; none: the request's.
     """
     options = request.options
     N, d, V = mlp_shape(model, layer)
@@ -57,13 +72,15 @@ def reckoned(request: Request, model: PreTrainedModel, layer: int, device: str, 
         effects = cost.operations / (_DENSE_SHARE * matrix_rate(place, dtype)) + logits
     else:
         effects = product * (_BLOCK * -(-T // _POSITIONS) * d * N + _POSITION * T * (d + N))
+    chosen = [one for name in references or [options.ablation] for one in choices(name)]
+    several = len(chosen) if is_dense else _SHARED + sum(_BY_REFERENCE[one.kind] * one.draws for one in chosen)
     return {
         LOAD: parameters * DTYPES[options.dtype].itemsize / _LOADED,
         TEXT: _tokens(request) / _TOKENS,
         FORWARD: rows * position + captured_seconds(T, d + N),
         NEURONS: _NEURONS * product * d * (d + N),
-        EFFECTS: effects + parts_seconds(T * N, len(options.effects)),
-        SELF_CHECK: _CHECKED_PASSES * options.window * position + _CHECKED_PAIRS * product * d,
+        EFFECTS: several * effects + len(chosen) * parts_seconds(T * N, len(options.effects)),
+        SELF_CHECK: len(chosen) * (_CHECKED_PASSES * options.window * position + _CHECKED_PAIRS * product * d),
     }
 
 

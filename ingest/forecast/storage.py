@@ -28,6 +28,6 @@ def read_seconds(manifest: Manifest) -> float:
     return _READ * min(manifest.positions, 2 * manifest.position_block) * manifest.neurons
 
 
-def publish_seconds(pairs: int) -> float:
-    """Seconds to audit and publish a run of so many pairs."""
-    return _PUBLISH + pairs * _PUBLISHED / min(_MOST_CORES, os.cpu_count() or 1)
+def publish_seconds(pairs: int, runs: int = 1) -> float:
+    """Seconds to audit and publish runs of so many pairs each."""
+    return _PUBLISH + runs * pairs * _PUBLISHED / min(_MOST_CORES, os.cpu_count() or 1)

@@ -72,15 +72,20 @@ def _in_turn(options: Options, revisions: Sequence[str | None], *, absent: str, 
     layer = options.layer if options.layer >= 0 else None  # its number is the same in every checkpoint
     for revision in revisions:
         try:
-            (request,) = identify(replace(options, revisions=(revision,) if revision else ()), fetch=fetch)
+            requests = identify(replace(options, revisions=(revision,) if revision else ()), fetch=fetch)
         except OptionError:
             raise
         except UserError as error:
             status = absent if isinstance(error, NoCheckpointError) else FAILED
-            yield gap(options, revision or "main", status, str(error), layer)
+            yield from gaps(options, revision or "main", status, str(error), layer)
         else:
-            layer = request.identity["layer"]
-            yield request
+            layer = requests[0].identity["layer"]
+            yield from requests
+
+
+def gaps(options: Options, revision: str, status: str, why: str, layer: int | None = None) -> list[Gap]:
+    """A gap in the series of each reference."""
+    return [gap(one, revision, status, why, layer) for one in options.by_reference()]
 
 
 def gap(options: Options, revision: str, status: str, why: str, layer: int | None = None) -> Gap:

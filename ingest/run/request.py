@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from rare_tokens.common.effects import LOSS, chosen_effects
 from rare_tokens.common.errors import OptionError, UserError
 from rare_tokens.ingest.ablation.numerics.rounding import require_tolerance
+from rare_tokens.ingest.ablation.stages.references import choices
 from rare_tokens.ingest.model import locate
 from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash, short_name
 from rare_tokens.ingest.model.likeness import weights_hash
@@ -41,7 +42,8 @@ class Options:
     `tokens` is T, the number of predicted positions (for matched contexts, the most there may be). `window` is the
     number of positions in a window, or of tokens before the one position of a matched context. `layer` counts from 0,
     or from the last if it is negative. `edit_scope` says where a neuron below the last layer is replaced: at every
-    position of the `window`, or at one `position` at a time.
+    position of the `window`, or at one `position` at a time. `ablation` names one reference or several, by comma: what
+    replaces an activation (`references`).
     """
 
     model: str
@@ -87,6 +89,11 @@ class Options:
         if self.offload not in OFFLOAD:
             raise UserError(f"--offload {self.offload}: unknown. There are {', '.join(OFFLOAD)}.")
         object.__setattr__(self, "effects", chosen_effects(self.effects))
+        object.__setattr__(self, "ablation", ",".join(choice.name for choice in choices(self.ablation)))
+
+    def by_reference(self) -> list["Options"]:
+        """The same for each of the references by itself: a run measures one."""
+        return [replace(self, ablation=choice.name) for choice in choices(self.ablation)]
 
     def given(self, revision: str) -> dict[str, Any]:
         """The options of a run at one revision, under the names that the command uses.
@@ -121,11 +128,17 @@ class Request:
     frequency_source_id: str
     frequency_source: str
     identity: dict[str, Any]
+    together: int = 1  # runs that are measured at once, this one among them: the same by other references
 
     @property
     def config(self) -> Any:
         """The model's configuration."""
         return self.look.config
+
+    @property
+    def measured(self) -> str:
+        """What is measured, whatever replaces an activation: the same for all references of one measurement."""
+        return json.dumps(self.identity | {"ablation": None}, sort_keys=True)
 
     @property
     def run_id(self) -> str:
@@ -146,7 +159,7 @@ def run_id(model: str, revision: str, identity: Any) -> str:
 
 
 def identify(options: Options, *, fetch: bool = True) -> list[Request]:
-    """Find the model at each revision and the corpus, and say which runs they make.
+    """Find the model at each revision and the corpus, and say which runs they make: one for each reference.
 
     The models are looked at before the corpus is fetched. Reads and hashes files, but loads no weights and draws no
     sample. Without `fetch`, weights that are only on the hub stay there, and what the hub says of them identifies them.
@@ -157,7 +170,7 @@ def identify(options: Options, *, fetch: bool = True) -> list[Request]:
     revisions: Sequence[str | None] = options.revisions or (None,)
     looked = [_look(options, revision, fetch=fetch) for revision in revisions]
     corpus = open_corpus(options.corpus, options.text_field)
-    return [_request(options, folder, found, corpus) for folder, found in looked]
+    return [one for folder, found in looked for one in _requests(options, folder, found, corpus)]
 
 
 def _look(options: Options, revision: str | None, *, fetch: bool) -> tuple[ModelFolder, Look]:
@@ -167,6 +180,13 @@ def _look(options: Options, revision: str | None, *, fetch: bool) -> tuple[Model
     if longest is not None and options.window > longest:
         raise OptionError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
     return folder, found
+
+
+def _requests(options: Options, folder: ModelFolder, found: Look, corpus: Corpus) -> list[Request]:
+    first, *others = options.by_reference()
+    request = _request(first, folder, found, corpus)
+    differing = [(one, request.identity | {"ablation": one.ablation}) for one in others]
+    return [request, *(replace(request, options=one, identity=identity) for one, identity in differing)]
 
 
 def _request(options: Options, folder: ModelFolder, found: Look, corpus: Corpus) -> Request:

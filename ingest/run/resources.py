@@ -52,6 +52,7 @@ class RunShape:
     element: int  # bytes of a weight in the run's dtype
     effects: tuple[str, ...]
     functions: int = 1  # of the token at each position: 2 where a norm follows the MLP
+    references: int = 1  # by which every pair is ablated
 
     def stages(self) -> dict[str, int]:
         """The most bytes that each stage takes, besides weights and libraries."""
@@ -70,7 +71,7 @@ class RunShape:
             + 16 * V
             + block.fixed
             + at_once * (block.each + z)
-            + (8 + 4 * len(self.effects)) * part * N,
+            + (8 + 4 * len(self.effects) * self.references) * part * N,
             "self-check": 8 * N * d + 8 * ROWS * d + 80 * checked + min(self.window, T) * V * (e + 4),
         }
 
@@ -112,7 +113,10 @@ def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, w
     element = torch.finfo(DTYPES[options.dtype]).bits // 8
     neurons, width, vocabulary = mlp_shape(model, layer)
     functions = 2 if has_post_norm(model, layer) else 1
-    shape = RunShape(options.tokens, neurons, width, vocabulary, options.window, element, options.effects, functions)
+    shape = RunShape(
+        options.tokens, neurons, width, vocabulary, options.window, element, options.effects, functions,
+        request.together,
+    )  # fmt: skip
     is_dense = needs_dense_path(model, layer) is not False  # if that cannot be told, assume the larger
     available = available_bytes(device)
     fixed = LIBRARIES * (device == "cpu") + shape.beside_weights()
@@ -296,17 +300,26 @@ def bytes_stored(pairs: int, effects: int) -> int:
 
 
 def require_space(
-    folder: Path, positions: int, neurons: int, width: int, effects: int, *, twice_captured: bool = False
+    folder: Path,
+    positions: int,
+    neurons: int,
+    width: int,
+    effects: int,
+    *,
+    runs: int = 1,
+    twice_captured: bool = False,
 ) -> None:
-    """Refuse a run if the disk has no room for its parts and for the warehouse beside them.
+    """Refuse runs if the disk has no room for their parts and for the warehouse beside them.
 
-    `twice_captured`: workers leave the captured rows on the same disk before they are gathered.
+    `runs` that are measured together share the captured rows; `twice_captured`: workers leave these on the same disk
+    before they are gathered.
 
     Raises:
         UserError: naming the space that it needs and the space that is free.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    needed = bytes_needed(positions, neurons, width, effects) + bytes_stored(positions * neurons, effects)
+    needed = bytes_needed(positions, neurons, width, runs * (1 + effects) - 1)
+    needed += runs * bytes_stored(positions * neurons, effects)
     needed += positions * (width + neurons) * 4 * twice_captured
     free = shutil.disk_usage(folder).free
     if needed > free:

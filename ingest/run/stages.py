@@ -6,7 +6,7 @@ the stages, because the ablation's reference is a mean over the whole forward st
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -21,6 +21,7 @@ from rare_tokens.common.parts import Manifest, effect_path
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.stages.capture import Capture, Captured, sample_of
 from rare_tokens.ingest.ablation.stages.parts import EffectUnits, baseline_path
+from rare_tokens.ingest.ablation.stages.references import Reference
 from rare_tokens.ingest.dense.ablation import DenseAblation
 from rare_tokens.ingest.dense.parts import DenseUnits, announce
 from rare_tokens.ingest.machine import release_memory
@@ -145,27 +146,40 @@ class ForwardStage:
 
 @dataclass(frozen=True)
 class AblationStage:
-    """Ablates every neuron in blocks of positions; each block leaves a part of ``fct_effect`` and a baseline."""
+    """Ablates every neuron in blocks of positions; each block leaves a part of ``fct_effect`` and a baseline.
 
-    manifest: Manifest
-    reference: NDArray[np.float32]  # N
+    Of several runs, one for each reference, the first one's files lie at the place, the others' in folders there.
+    """
+
+    manifests: tuple[Manifest, ...]
+    references: tuple[Reference, ...]
     positions_per_batch: int  # of the forward stage
     title: str = "ablation"
 
     @property
     def units(self) -> int:
         """Blocks of the run."""
-        return self.manifest.blocks
+        return self.manifests[0].blocks
+
+    def folders(self, at: Path) -> list[Path]:
+        """Where each run's files are, if the first one's are there."""
+        return [at, *(at / manifest.run_id for manifest in self.manifests[1:])]
 
     def files(self, unit: int) -> tuple[str, ...]:
-        """The baseline, then the part."""
-        return tuple(path(Path(), unit).as_posix() for path in (baseline_path, effect_path))
+        """The baselines, then the parts."""
+        paths = (baseline_path, effect_path)
+        return tuple(path(folder, unit).as_posix() for path in paths for folder in self.folders(Path()))
+
+    def files_in(self, folders: Sequence[Path], unit: int) -> tuple[Path, ...]:
+        """The same files in the folders of the runs."""
+        return tuple(path(folder, unit) for path in (baseline_path, effect_path) for folder in folders)
 
     def build(self, loaded: Loaded, place: Place) -> Work:
         """Ablate what the forward stage left at the place."""
         scratch = tempfile.TemporaryDirectory(prefix="rare-tokens-")
         captured = captured_at(place, self.positions_per_batch)
-        units = effect_units(loaded, self.manifest, Path(scratch.name), captured, torch.from_numpy(self.reference))
+        folders = self.folders(Path(scratch.name))
+        units = effect_units(loaded, self.manifests[0], folders, captured, self.references)
         return carried(units.run, self.files, scratch, place)
 
 
@@ -191,35 +205,64 @@ def rows_of(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def effect_units(
-    loaded: Loaded, manifest: Manifest, folder: Path, captured: Captured, reference: torch.Tensor, *, say: bool = False
+    loaded: Loaded,
+    manifest: Manifest,
+    folders: Sequence[Path],
+    captured: Captured,
+    references: Sequence[Reference],
+    *,
+    say: bool = False,
 ) -> EffectUnits:
-    """The ablation by moments if the structure allows it, else the dense path, whose cost `say` announces first."""
+    """The ablation by moments if the structure allows it, else the dense path, whose cost `say` announces first.
+
+    Args:
+        loaded: the model and the sample.
+        manifest: of one of the runs, which differ in their references alone.
+        folders: of the runs.
+        captured: of the forward pass.
+        references: of the runs.
+        say: whether to.
+    """
     structure, sample, effects = loaded.structure, loaded.sample, tuple(manifest.effects)
-    counts = torch.from_numpy(np.array(loaded.counts))
-    if structure.between:
-        dense = DenseAblation(
+    if not structure.between:
+        ablation = last_layer_ablation(loaded, manifest, captured, torch.zeros(manifest.neurons), effects=effects)
+        block = manifest.position_block
+        return EffectUnits(folders, ablation, references, captured, sample.targets, block, effects)
+    constants = [reference.constant for reference in references]
+    dense = [
+        DenseAblation(
             loaded.model,
             structure,
-            reference,
+            torch.from_numpy(constant.astype(np.float32)),
             edit_scope=manifest.options["edit_scope"],
             effects=effects,
-            unigram_counts=counts,
+            unigram_counts=torch.from_numpy(np.array(loaded.counts)),
         )
-        if say:
-            announce(dense, structure, sample, manifest.neurons)
-        return DenseUnits(folder, dense, captured, sample, manifest.position_block, effects)
-    ablation = Ablation(
+        for constant in constants
+        if constant is not None
+    ]
+    assert len(dense) == len(references), "a reference that is no constant is refused before"
+    if say:
+        announce(dense[0], structure, sample, manifest.neurons * len(dense))
+    return DenseUnits(folders, dense, captured, sample, manifest.position_block, effects)
+
+
+def last_layer_ablation(
+    loaded: Loaded, manifest: Manifest, captured: Captured, reference: torch.Tensor, *, effects: tuple[str, ...]
+) -> Ablation:
+    """The ablation by moments of a run's effects."""
+    structure = loaded.structure
+    return Ablation(
         structure.head,
         structure.w_out,
         reference,
         post_norm=structure.post_norm,
         tolerance=manifest.tolerance,
         effects=effects,
-        unigram_counts=counts,
+        unigram_counts=torch.from_numpy(np.array(loaded.counts)),
         device=loaded.device,
-        sample=sample_of(captured.residual, len(sample.targets)),
+        sample=sample_of(captured.residual, len(loaded.sample.targets)),
     )
-    return EffectUnits(folder, ablation, captured, sample.targets, manifest.position_block, effects)
 
 
 def captured_at(place: Place, positions_per_batch: int) -> Captured:

@@ -13,8 +13,9 @@ from rare_tokens.ingest import group_units
 from rare_tokens.ingest import groups as grouped
 from rare_tokens.ingest.groups import Group, read_groups
 from rare_tokens.ingest.model.structure import find_structure, hooked
+from rare_tokens.ingest.run.execution import execute
 from rare_tokens.ingest.run.executors import LocalExecutor
-from rare_tokens.ingest.run.pipeline import Prepared, Workbench, execute
+from rare_tokens.ingest.run.pipeline import Prepared, Workbench
 from rare_tokens.ingest.run.request import Options, identify
 from tests.ingest.dense.test_ablation import CONFIGS, losses, worst
 from tests.support.float64 import float64_model

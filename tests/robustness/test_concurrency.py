@@ -136,7 +136,7 @@ def test_an_ingest_that_is_locked_out_at_its_end_keeps_its_work(
     assert warehouse.runs(path)["status"].to_list() == ["staged"]
     parts = {file: file.stat().st_mtime_ns for file in parts_root(path).rglob("*.parquet")}
     assert len(parts) > 5
-    monkeypatch.setattr("rare_tokens.ingest.run.pipeline._effects", lambda *_: pytest.fail("computed a second time"))
+    monkeypatch.setattr("rare_tokens.ingest.run.execution._effects", lambda *_: pytest.fail("computed a second time"))
     ended = commands(*ingest(inputs, 1))
     assert ended.code == 0, ended.err
     assert facts(path) == 640 * 80

@@ -7,7 +7,7 @@ of the run or none of it, and a run published before either in its old state or 
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,13 +65,29 @@ def publish(
     store: str | None = None,
     quiet: bool = False,
 ) -> str:
-    """Check a finished run's parts, load them, compute the marts, remove the parts; return the run's id.
+    """Publish one run; as `publish_together`. Return its id."""
+    (run_id,) = publish_together(path, [folder], line=line, wait=wait, anyway=anyway, store=store, quiet=quiet)
+    return run_id
 
-    Publishing a run again replaces it. Parts that were already published (left by a crash) are only removed.
+
+def publish_together(
+    path: Path,
+    folders: Sequence[Path],
+    *,
+    line: marts.Line,
+    wait: float = 0.0,
+    anyway: str | None = None,
+    store: str | None = None,
+    quiet: bool = False,
+) -> list[str]:
+    """Check finished runs' parts, load them, compute the marts, remove the parts; return the runs' ids.
+
+    All of them are published, or none. Publishing a run again replaces it. Parts that were already published (left by a
+    crash) are only removed.
 
     Args:
         path: the warehouse; made if there is none.
-        folder: the run's parts.
+        folders: each run's parts.
         line: fits the power law of the run's curves.
         wait: seconds to wait for a process that has the warehouse open.
         anyway: reason to publish although checks fail; it is stored. It does not cover what the marts would fail on or
@@ -81,30 +97,56 @@ def publish(
         quiet: show no progress.
 
     Raises:
-        QualityError: the run fails an audit of its parts or of what is computed from them; it is recorded as rejected,
-            and its parts are kept.
-        UserError: there is no finished run in the folder, or the path is no usable warehouse.
+        QualityError: a run fails an audit of its parts or of what is computed from them; it is recorded as rejected,
+            and the parts of all are kept.
+        UserError: there is no finished run in a folder, or the path is no usable warehouse.
         LockedError: another process has the warehouse open.
     """
-    staged = staging.staged_run(folder)
-    run_id = staged.manifest.run_id
-    if _published_digest(path, run_id, wait) != staged.digest:
-        try:
-            with _timed("audit"):
-                verdicts = audit.audit_parts(staged)
-                audit.note(verdicts, run_id, anyway, _kept(staged))
-            with writing(path, wait=wait) as con, parquet_facts.swept(con, path):
-                with _naming_damage(staged):
-                    _load(con, path, staged, verdicts, anyway, line=line, store=store, quiet=quiet)
-                with _timed("checkpoint"):
-                    con.execute("checkpoint")
-        except QualityError as refusal:
-            _reject(path, staged, refusal, wait)
-            raise
+    every = [staging.staged_run(folder) for folder in folders]
+    new = [one for one in every if _published_digest(path, one.manifest.run_id, wait) != one.digest]
+    if new:
+        _publish_new(path, new, line=line, wait=wait, anyway=anyway, store=store, quiet=quiet)
     else:
         remove_orphans(path, wait=wait)
-    staging.remove(folder)
-    return run_id
+    for folder in folders:
+        staging.remove(folder)
+    return [one.manifest.run_id for one in every]
+
+
+def _publish_new(
+    path: Path,
+    new: list[staging.Staged],
+    *,
+    line: marts.Line,
+    wait: float,
+    anyway: str | None,
+    store: str | None,
+    quiet: bool,
+) -> None:
+    """Audit all runs, then load them in one transaction."""
+    staged = new[0]
+    try:
+        found = []
+        with _timed("audit"):
+            for staged in new:
+                found.append(audit.audit_parts(staged))
+                audit.note(found[-1], staged.manifest.run_id, anyway, _kept(staged))
+        with writing(path, wait=wait) as con, parquet_facts.swept(con, path):
+            staging.attach(con, staged)
+            con.execute("begin")
+            for staged, verdicts in zip(new, found, strict=True):
+                staging.show(con, staged)
+                with _naming_damage(staged):
+                    _load(con, path, staged, verdicts, anyway, line=line, store=store, quiet=quiet)
+            parquet_facts.define(con)
+            with _timed("commit"):
+                con.execute("commit")
+            staging.detach(con)
+            with _timed("checkpoint"):
+                con.execute("checkpoint")
+    except QualityError as refusal:
+        _reject(path, staged, refusal, wait)
+        raise
 
 
 def remove_orphans(path: Path, *, wait: float = 0.0) -> None:
@@ -173,8 +215,6 @@ def _load(
     store: str | None,
     quiet: bool,
 ) -> None:
-    staging.attach(con, staged)
-    con.execute("begin")
     store = store or run_records.column(con, staged.manifest.run_id, "store") or parquet_facts.NATIVE
     values = run_records.described(staged.manifest, staged.summary) | {
         "status": "published",
@@ -198,10 +238,6 @@ def _load(
             marts.fill(con, mart, key, staged.manifest, line)
     with _timed("second audit"):
         _audit_marts(con, key, staged, verdicts, anyway)
-    parquet_facts.define(con)
-    with _timed("commit"):
-        con.execute("commit")
-    staging.detach(con)
 
 
 def _audit_marts(

@@ -96,19 +96,27 @@ def check_part_files(files: dict[str, list[Path]], run_id: str, effects: tuple[s
 def attach(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
     """Show the parts as relations `staging.NAME`, with the parts' columns.
 
-    Effects that were not asked for are NULL; relations for which this kind of run has no part are empty.
+    Effects that were not asked for are NULL; relations for which this kind of run has no part are empty. A transaction
+    can neither attach nor detach, so the views read from variables: `show` turns them to another run.
     """
     con.execute("attach ':memory:' as staging")
     for relation in set(parts.CONTEXT_RELATIONS) - set(_files(staged)):
         con.register("nothing", parts.schema(relation).empty_table())
         con.execute(f"create table staging.{relation} as select * from nothing")
         con.unregister("nothing")
-    for relation, paths in _files(staged).items():
+    show(con, staged)
+    for relation in _files(staged):
         here = parts.schema(relation, tuple(staged.manifest.effects)).names
         every = parts.schema(relation, tuple(parts.EFFECT_COLUMNS)).names
         columns = ", ".join(f'"{name}"' if name in here else f"null::float as {name}" for name in every)
+        con.execute(f"create view staging.{relation} as select {columns} from read_parquet(getvariable('{relation}'))")
+
+
+def show(con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Show the parts of another run of the same effects and contexts in the relations of `attach`."""
+    for relation, paths in _files(staged).items():
         files = ", ".join(literals.file(path) for path in paths)
-        con.execute(f"create view staging.{relation} as select {columns} from read_parquet([{files}])")
+        con.execute(f"set variable {relation} = [{files}]")
 
 
 def detach(con: duckdb.DuckDBPyConnection) -> None:

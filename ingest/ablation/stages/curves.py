@@ -71,7 +71,7 @@ class Polynomial:
     def through(low: FloatArray, high: FloatArray, values: FloatArray) -> "Polynomial":
         """The one with these values (POINTS x N) at these points."""
         matrix = chebyshev.chebvander(chebyshev.chebpts1(POINTS), POINTS - 1)
-        return Polynomial(low, high, np.linalg.solve(matrix, values))
+        return Polynomial(low, high, np.asarray(np.linalg.solve(matrix, values), dtype=np.float64))
 
     def at(self, y: FloatArray) -> FloatArray:
         """Values."""
@@ -88,7 +88,7 @@ class Polynomial:
         return np.asarray(chebyshev.chebval(self._place(y), inner, tensor=False) * (2 / (self.high - self.low)) ** 2)
 
     def slope_error(self) -> FloatArray:
-        """About how far a slope is off: the next coefficient, by the ratio of the last two, times its steepest slope."""
+        """About how far a slope is off: the next coefficient, by the ratio of the last two, times its own slope."""
         last, before = np.abs(self.coefficients[-1]), np.abs(self.coefficients[-2])
         following = last * np.divide(last, before, out=np.ones_like(last), where=before > last)
         return following * POINTS**2 * 2 / (self.high - self.low)

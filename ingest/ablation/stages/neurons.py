@@ -16,6 +16,7 @@ from torch import Tensor
 from rare_tokens.common.parts import schema
 from rare_tokens.ingest.ablation.block_sizes import piece_size
 from rare_tokens.ingest.ablation.layer.unigram import log_unigram
+from rare_tokens.ingest.ablation.stages.references import ReferenceValues
 from rare_tokens.ingest.model.head import ROWS, Head
 from rare_tokens.ingest.model.structure import Structure
 
@@ -33,15 +34,12 @@ class NeuronTables:
     token: pa.Table
 
 
-def neuron_tables(
-    structure: Structure, mean: NDArray[np.float64], reference: NDArray[np.float64], counts: NDArray[np.int64]
-) -> NeuronTables:
+def neuron_tables(structure: Structure, mean: NDArray[np.float64], counts: NDArray[np.int64]) -> NeuronTables:
     """Measure every neuron of the layer, in one pass over the unembedding, never copying it whole.
 
     Args:
         structure: the layer, with w_out N × d and the head.
         mean: n-bar, N.
-        reference: what replaces each activation, N.
         counts: V, how often each token id occurs in the run's frequency source; 0 for padding rows.
     """
     head, w_out = structure.head, structure.w_out.float()
@@ -60,9 +58,6 @@ def neuron_tables(
     neuron = {
         "neuron": neurons,
         "mean_activation": mean,
-        "reference_activation": reference,
-        "reference_error": pa.nulls(len(neurons), pa.float64()),
-        "reference_is_outside": pa.nulls(len(neurons), pa.bool_()),
         "w_out_norm": w_out.norm(dim=1).cpu().numpy(),
         "null_space_share": null_space_share(head, gram, centred).cpu().numpy(),
         "logit_variance": lens.cosine_variance().cpu().numpy(),
@@ -74,9 +69,20 @@ def neuron_tables(
         "w_in": _lists(structure.w_in),
         "w_up": pa.nulls(len(neurons), pa.list_(pa.float32())) if structure.w_up is None else _lists(structure.w_up),
     }
-    return NeuronTables(
-        pa.table(neuron, schema("dim_neuron")), pa.table(weight, schema("neuron_weight")), lens.extreme_tokens()
-    )
+    return NeuronTables(pa.table(neuron), pa.table(weight, schema("neuron_weight")), lens.extreme_tokens())
+
+
+def with_reference(neuron: pa.Table, values: ReferenceValues) -> pa.Table:
+    """The part `dim_neuron` of a run with these reference values."""
+    form, count = schema("dim_neuron"), len(neuron)
+    columns = {name: neuron[name] for name in neuron.column_names}
+    for name, found in (
+        ("reference_activation", values.reference.constant),
+        ("reference_error", values.error),
+        ("reference_is_outside", values.is_outside),
+    ):
+        columns[name] = pa.nulls(count) if found is None else pa.array(found, from_pandas=True)
+    return pa.table({name: columns[name].cast(form.field(name).type) for name in form.names}, form)
 
 
 def null_space_share(head: Head, gram: Tensor, w: Tensor) -> Tensor:

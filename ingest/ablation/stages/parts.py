@@ -1,6 +1,8 @@
 """The work of one unit of the ablation stage: a block of positions becomes one sorted Parquet part."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from rare_tokens.common.parts import NEURONS_PER_ROW_GROUP, effect_path, relatio
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.block import BlockEffects
 from rare_tokens.ingest.ablation.stages.capture import Captured
+from rare_tokens.ingest.ablation.stages.references import Reference, averaged
 from rare_tokens.ingest.machine import release_memory
 
 PAIRS_PER_PART = 1 << 24
@@ -33,52 +36,57 @@ class Baseline:
 class EffectUnits:
     """Ablates every neuron at the positions of a block, and writes that block's part of ``fct_effect``.
 
-    The part is written last: once it exists, the block is done.
+    With several references each has a run and a folder of its own. The part is written last: once it exists in all
+    folders, the block is done.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folders: Sequence[Path],
         ablation: Ablation | None,
+        references: Sequence[Reference],
         captured: Captured,
         targets: NDArray[np.int64],
         position_block: int,
         effects: tuple[str, ...],
     ) -> None:
-        self.folder, self.ablation, self.captured = folder, ablation, captured
+        self.folders, self.ablation, self.references, self.captured = folders, ablation, references, captured
         self.targets, self.position_block, self.effects = targets, position_block, effects
 
     def is_done(self, block: int) -> bool:
-        """Whether the block's part is on disk."""
-        return effect_path(self.folder, block).exists()
+        """Whether the block's parts are on disk."""
+        return all(effect_path(folder, block).exists() for folder in self.folders)
 
     def run(self, block: int) -> None:
-        """Ablate every neuron at every position of the block and write the part."""
+        """Ablate every neuron at every position of the block and write its part for each reference."""
         self._write(block)
         release_memory()
 
     def _write(self, block: int) -> None:
         at = slice(block * self.position_block, min((block + 1) * self.position_block, len(self.targets)))
         activations = np.array(self.captured.activations[at])
-        found = self.compute(at)
-        loss, entropy = found.loss.float().cpu().numpy(), found.entropy.float().cpu().numpy()
-        write_atomically(
-            baseline_path(self.folder, block),
-            lambda path: _save_baseline(path, Baseline(loss, entropy, found.exact_pairs)),
-        )
-        write_atomically(
-            effect_path(self.folder, block),
-            lambda path: write_effects(path, at.start, activations, found, self.effects),
-        )
+        for folder, found in zip(self.folders, self.compute(at), strict=True):
+            loss, entropy = found.loss.float().cpu().numpy(), found.entropy.float().cpu().numpy()
+            baseline = Baseline(loss, entropy, found.exact_pairs)
+            write_atomically(baseline_path(folder, block), partial(_save_baseline, baseline=baseline))
+            write = partial(write_effects, first=at.start, activations=activations, found=found, effects=self.effects)
+            write_atomically(effect_path(folder, block), write)
 
-    def compute(self, at: slice) -> BlockEffects:
-        """Effects at the positions `at`, as many at a time as the ablation's memory allows."""
+    def compute(self, at: slice) -> list[BlockEffects]:
+        """Effects by each reference at the positions `at`, as many at a time as the ablation's memory allows."""
         assert self.ablation is not None
         size = self.ablation.preferred_positions(at.stop - at.start)
         arrays = (np.array(self.captured.residual[at]), np.array(self.captured.activations[at]), self.targets[at])
-        some = zip(*(torch.from_numpy(array).split(size) for array in arrays), strict=True)
-        several = [self.ablation.ablate(*one) for one in some]
-        return several[0] if len(several) == 1 else _joined(several)
+        several: list[list[BlockEffects]] = [[] for _ in self.references]
+        for start in range(0, at.stop - at.start, size):
+            residual, activations, targets = (torch.from_numpy(array[start : start + size]) for array in arrays)
+            positions = np.arange(at.start + start, at.start + start + len(residual))
+            draws = [reference.draws(self.captured.activations, positions) for reference in self.references]
+            replacing = [one for each in draws for one in each]
+            found = self.ablation.ablate_by(residual, activations, targets, replacing)
+            for each, effects in zip(draws, several, strict=True):
+                effects.append(averaged([next(found) for _ in each]))
+        return [each[0] if len(each) == 1 else _joined(each) for each in several]
 
 
 def position_block(T: int, N: int, least: int = 1) -> int:

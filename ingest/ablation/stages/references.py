@@ -8,7 +8,7 @@ optimal       the constant that minimises the mean loss over the run's positions
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -133,6 +133,21 @@ class Resampled:
         return found
 
 
+@dataclass(frozen=True)
+class ReferenceValues:
+    """A run's reference, and what is known of it.
+
+    Attributes:
+        reference: it.
+        error: of optimal ones the most by which the mean loss may exceed its minimum, N, nats; NaN where unknown.
+        is_outside: of optimal ones whether it is far from every activation, N.
+    """
+
+    reference: Reference
+    error: NDArray[np.float64] | None = None
+    is_outside: NDArray[np.bool_] | None = None
+
+
 def resampled(choice: Choice, windows: int, window: int, seed: int) -> Resampled:
     """The draws of a run of some windows of so many predicted positions.
 
@@ -164,14 +179,11 @@ def averaged(draws: Sequence[BlockEffects]) -> BlockEffects:
     """
     if len(draws) == 1:
         return draws[0]
-    values = {}
-    for name in draws[0].values:
-        each = torch.stack([one.values[name] for one in draws])
-        values[name] = each.abs().mean(0).copysign(each.mean(0))
+    values = {name: averaged_values([one.values[name] for one in draws]) for name in draws[0].values}
     return replace(draws[0], values=values, exact_pairs=sum(one.exact_pairs for one in draws), report=None)
 
 
-def gathered(reference: Reference, activations: Any, positions: NDArray[np.int64], N: int) -> list[NDArray[np.float32]]:
-    """The draws at P positions, each P × N."""
-    draws = reference.draws(activations, positions)
-    return [np.broadcast_to(one.numpy(), (len(positions), N)) for one in draws]
+def averaged_values(draws: Sequence[Tensor]) -> Tensor:
+    """Mean magnitude over the draws, with the sign of the mean."""
+    each = torch.stack(list(draws))
+    return draws[0] if len(draws) == 1 else each.abs().mean(0).copysign(each.mean(0))

@@ -23,6 +23,7 @@ from rare_tokens.common.parts import NEURONS_PER_ROW_GROUP, effect_path
 from rare_tokens.ingest.ablation.numerics.rounding import RELATIVE_TOLERANCE
 from rare_tokens.ingest.ablation.reference import reference_effects
 from rare_tokens.ingest.ablation.stages.capture import Captured
+from rare_tokens.ingest.ablation.stages.references import Reference, averaged_values
 from rare_tokens.ingest.model.structure import Structure, hooked
 
 NUMERIC_PAIRS = 256
@@ -46,8 +47,8 @@ class Checked:
 class Subject:
     """What is checked: a run's parts with what they were computed from.
 
-    `tokens` is windows × (window + 1), of which the last `predicted` are targets; `reference` the activation that
-    replaces a neuron's own, N.
+    `tokens` is windows × (window + 1), of which the last `predicted` are targets; `reference` is what replaces a
+    neuron's activation.
     """
 
     folder: Path
@@ -55,12 +56,17 @@ class Subject:
     structure: Structure
     tokens: NDArray[np.int64]
     captured: Captured
-    reference: NDArray[np.float32]
+    reference: Reference
     position_block: int
     tolerance: float
     seed: int
     predicted: int
     edit_scope: str = "position"
+
+    def draws(self, positions: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """What replaces the activations at P positions, P × N in each draw."""
+        draws = self.reference.draws(self.captured.activations, positions)
+        return [np.broadcast_to(one.numpy(), (len(positions), self.structure.neurons)) for one in draws]
 
 
 def self_check(subject: Subject) -> Checked:
@@ -110,7 +116,8 @@ def _telling_neurons(subject: Subject, positions: NDArray[np.int64], generator: 
     drawn = generator.integers(0, total, size=(len(positions), min(_CANDIDATES, total)))
     activations = np.take_along_axis(np.asarray(subject.captured.activations[positions]), drawn, axis=1)
     norms = subject.structure.w_out.float().norm(dim=1).cpu().numpy()
-    edit = np.abs(subject.reference[drawn] - activations) * norms[drawn]
+    replacing = np.take_along_axis(subject.draws(positions)[0], drawn, axis=1)
+    edit = np.abs(replacing - activations) * norms[drawn]
     choice = np.where(np.arange(len(positions)) % 2, edit.argmax(1), 0)
     return drawn[np.arange(len(positions)), choice]
 
@@ -141,16 +148,22 @@ def _numeric_error(
 ) -> float:
     targets = subject.tokens[:, -subject.predicted :].reshape(-1)[positions]
     device = subject.structure.w_out.device
-    truth = reference_effects(
-        subject.structure.head,
-        subject.structure.w_out,
-        torch.from_numpy(subject.reference).to(device),
-        torch.from_numpy(subject.captured.residual[positions]).to(device),
-        torch.from_numpy(subject.captured.activations[positions]).to(device),
-        torch.from_numpy(targets).to(device),
-        torch.stack([torch.arange(len(positions)), torch.from_numpy(neurons.astype(np.int64))], dim=1).to(device),
-        post_norm=subject.structure.post_norm,
-    )["loss"].numpy()
+    pairs = torch.stack([torch.arange(len(positions)), torch.from_numpy(neurons.astype(np.int64))], dim=1)
+    truth = averaged_values(
+        [
+            reference_effects(
+                subject.structure.head,
+                subject.structure.w_out,
+                torch.from_numpy(np.array(replacing)).to(device),
+                torch.from_numpy(subject.captured.residual[positions]).to(device),
+                torch.from_numpy(subject.captured.activations[positions]).to(device),
+                torch.from_numpy(targets).to(device),
+                pairs.to(device),
+                post_norm=subject.structure.post_norm,
+            )["loss"]
+            for replacing in subject.draws(positions)
+        ]
+    ).numpy()
     return float((np.abs(stored - truth) / (subject.tolerance + RELATIVE_TOLERANCE * np.abs(truth))).max())
 
 
@@ -166,23 +179,27 @@ def _structural_error(
     for number, window in enumerate(windows):
         tokens = torch.from_numpy(subject.tokens[window]).to(subject.model.device)
         loss, largest = _losses(subject, tokens, None)
-        ablated, _ = _losses(subject, tokens, torch.from_numpy(neurons[number].astype(np.int64)))
-        delta = (ablated - loss).cpu().numpy()
+        positions = window * subject.predicted + np.arange(subject.predicted)
+        chosen = torch.from_numpy(neurons[number].astype(np.int64))
+        deltas = []
+        for replacing in subject.draws(positions):
+            values = torch.from_numpy(np.take_along_axis(replacing, neurons[number][:, None].astype(np.int64), 1)[:, 0])
+            deltas.append(_losses(subject, tokens, (chosen, values))[0] - loss)
+        delta = averaged_values(deltas).cpu().numpy()
         scale = torch.maximum(largest, loss).clamp_min(1.0).cpu().numpy()
         allowed = 32 * captured_eps(subject.model.dtype) * scale + 0.02 * np.abs(delta)
         worst = max(worst, float((np.abs(stored[number] - delta) / allowed).max()))
     return worst
 
 
-def _losses(subject: Subject, tokens: Tensor, neurons: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Loss and largest |logit| at each predicted position; with `neurons`, one of them is replaced at each."""
+def _losses(subject: Subject, tokens: Tensor, edit: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Loss and largest |logit| at each predicted position; an edit gives the neuron replaced at each, and by what."""
 
     def replace(_module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if neurons is None:
+        if edit is None:
             return None
         edited = args[0].clone()
-        chosen = neurons.to(edited.device)
-        values = torch.from_numpy(subject.reference).to(edited.device)[chosen].to(edited.dtype)
+        chosen, values = edit[0].to(edited.device), edit[1].to(edited.device, edited.dtype)
         each = torch.arange(len(chosen), device=edited.device)
         edited.view(-1, edited.shape[-1])[-len(chosen) :][each, chosen] = values
         return (edited, *args[1:])

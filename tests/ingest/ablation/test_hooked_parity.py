@@ -9,8 +9,9 @@ import torch
 
 from rare_tokens.common.parts import effect_path, read_summary
 from rare_tokens.ingest.model.structure import find_structure, hooked
+from rare_tokens.ingest.run.execution import execute
 from rare_tokens.ingest.run.executors import LocalExecutor
-from rare_tokens.ingest.run.pipeline import Workbench, execute
+from rare_tokens.ingest.run.pipeline import Workbench
 from rare_tokens.ingest.run.request import Options, identify
 from tests.support.float64 import float64_model
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus

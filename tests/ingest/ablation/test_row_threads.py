@@ -67,7 +67,9 @@ def test_moments_have_the_same_bits_whatever_the_number_of_threads(reduced: torc
     found = []
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
-        sums = accumulate(ablation.folded, ablation.layer.at(x, n, ablation.reference).rows, ablation.layer.w, reduced, keep_z=True)
+        sums = accumulate(
+            ablation.folded, ablation.layer.at(x, n, ablation.reference).rows, ablation.layer.w, reduced, keep_z=True
+        )
         assert sums.kept_z is not None
         found.append((sums.common.m2, sums.rare.m2, sums.rare.zz, sums.common.z_row, sums.weight, sums.kept_z))
     for others in found[1:]:

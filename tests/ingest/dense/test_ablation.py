@@ -14,8 +14,9 @@ from rare_tokens.common.parts import EFFECT_COLUMNS, effect_path, read_manifest,
 from rare_tokens.ingest.ablation.stages.capture import mean_activations
 from rare_tokens.ingest.dense import ablation as dense
 from rare_tokens.ingest.model.structure import find_structure, hooked
+from rare_tokens.ingest.run.execution import execute
 from rare_tokens.ingest.run.executors import LocalExecutor
-from rare_tokens.ingest.run.pipeline import Prepared, Workbench, execute
+from rare_tokens.ingest.run.pipeline import Prepared, Workbench
 from rare_tokens.ingest.run.request import Options, identify
 from tests.support.float64 import float64_model
 from tests.support.tiny import DENSE, SUPPORTED, save_folder, tiny_corpus, tiny_model

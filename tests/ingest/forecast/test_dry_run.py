@@ -13,7 +13,7 @@ from rare_tokens.ingest.forecast.extrapolation import EFFECTS, FORWARD, PUBLISH,
 from rare_tokens.ingest.forecast.measure import measured
 from rare_tokens.ingest.model import locate as locating
 from rare_tokens.ingest.model.files import file_hash
-from rare_tokens.ingest.run import pipeline
+from rare_tokens.ingest.run import execution
 from tests.support.tiny import DENSE, SUPPORTED, save_folder, tiny_corpus
 
 SHAPE = ("--tokens", 512, "--window", 32, "--device", "cpu")
@@ -167,13 +167,13 @@ def test_of_several_models_one_that_cannot_be_tried_does_not_stop_the_others(com
 @pytest.mark.parametrize("worth", [0.0, 1e9])
 def test_an_ingest_whose_progress_is_seen_begins_with_a_forecast(commands, model, corpus, monkeypatch, worth):
     given = {}
-    real = pipeline.execute
+    real = execution.execute
 
     def execute(*arguments, expected, **named):
         given.update(expected)
         return real(*arguments, expected=expected, **named)
 
-    monkeypatch.setattr(pipeline, "execute", execute)
+    monkeypatch.setattr(execution, "execute", execute)
     monkeypatch.setattr(ingest_runs, "is_shown", lambda *, quiet: not quiet)
     monkeypatch.setattr(forecast, "WORTH_MEASURING", worth)
     tried = []

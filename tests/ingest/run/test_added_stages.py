@@ -13,8 +13,9 @@ from rare_tokens.ingest.ablation.stages import capture
 from rare_tokens.ingest.attention import cells, units
 from rare_tokens.ingest.attention.measure import AttentionRequest, measure_attention
 from rare_tokens.ingest.groups import Group, group_effects
+from rare_tokens.ingest.run.execution import execute
 from rare_tokens.ingest.run.executors import LocalExecutor
-from rare_tokens.ingest.run.pipeline import Prepared, Workbench, execute
+from rare_tokens.ingest.run.pipeline import Prepared, Workbench
 from rare_tokens.ingest.run.request import Options, identify
 from rare_tokens.ingest.run.shared_storage import Place
 from rare_tokens.ingest.run.stages import Loaded, Stage
