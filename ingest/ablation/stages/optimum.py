@@ -7,9 +7,9 @@ Exact effects of all neurons at all positions for every constant that is tried w
 
     mean over the run  ≈  second order over the run  +  (exact − second order) over S of its positions
 
-The first term is measured at a few Chebyshev points of each neuron's interval, in one pass over the run; the second, a
-control variate's correction, is small and smooth, and measured at three constants: about a first minimum, and again
-closer about a better one. Where S is all positions nothing is left to chance.
+The first term is measured at Chebyshev points of each neuron's interval, in one pass over the run; the second, a control
+variate's correction, is small and smooth, and measured at three constants about a first minimum. About the better one
+that both give they are measured again, on a narrower interval. Where S is all positions nothing is left to chance.
 
 What is stated as the error is how far the mean loss may lie above its minimum: s²/2H, H its curvature and s the slope
 that is still possible at the constant found: twice its standard error over the S positions, and what the polynomials
@@ -35,6 +35,7 @@ SAMPLED, ROUGHLY = 512, 128  # positions at which effects are exact, about the s
 _FIRST, _FARTHEST = 0.01, 8.0  # steps of the search
 _MARGIN, _LEAST_MARGIN = 0.5, 0.01  # of the interval beyond the first minimum: a share of its distance from the mean
 _WIDTH, _LEAST_WIDTH = 0.3, 3e-3  # of the nodes, likewise
+_NEAR = 3.0  # widths of the nodes to either side, on which the last minimum is looked for
 _PRECISION = 1e-3  # of the first minimum's place
 FloatArray = NDArray[np.float64]
 
@@ -123,15 +124,15 @@ class _Search:
         ends = self.interval(first, uncertainty)
         run = self.of_run(ends)
         start = least([run], *ends)
-        wide = self.correction(
-            self.few, start, np.maximum.reduce([_WIDTH * np.abs(start), 2 * uncertainty, self._least_width()])
-        )
+        width = np.maximum(_WIDTH * np.abs(start), _LEAST_WIDTH)
+        wide = self.correction(self.few, start, width)
         better = least([run, wide.curve], *ends)
-        closer = self.correction(
-            self.sample, better, np.clip(np.abs(better - start), wide.curve.width / 8, wide.curve.width / 2)
-        )
-        best = least([run, closer.curve], *ends)
-        return self.told(best, ends, run, wide, closer)
+        width = np.clip(np.abs(better - start), width / 8, width / 2)
+        closer = self.correction(self.sample, better, width)
+        near = better - _NEAR * width, better + _NEAR * width
+        run = self.of_run(near)
+        best = least([run, closer.curve], *near)
+        return self.told(best, near, run, wide, closer)
 
     def first_minimum(self) -> tuple[FloatArray, FloatArray]:
         """Where the second order over the sample is least, and the standard error of that place over the run; N."""
@@ -198,9 +199,6 @@ class _Search:
         error = np.divide(slope**2, 2 * curvature, out=np.full_like(best, np.nan), where=is_found)
         values = np.where(self.moves, self.mean + best * self.unit, self.mean)
         return Optimum(values, np.where(self.moves, error, 0.0), self._is_outside(values))
-
-    def _least_width(self) -> FloatArray:
-        return np.full_like(self.mean, _LEAST_WIDTH)
 
     def _uncertainty(self, place: FloatArray) -> FloatArray:
         """Standard error of a minimum of the second order over the sample, as an estimate of the run's."""
