@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rare_tokens.common.effects import EFFECTS, LOSS, chosen_effects
+from rare_tokens.common.effects import ATTRIBUTION, EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
-from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, needs_axis, needs_log_p
+from rare_tokens.ingest.ablation.formulas.attribution import attribution, attribution64
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, needs_axis, needs_log_p, of_edits
 from rare_tokens.ingest.ablation.formulas.paths import Expansion
 from rare_tokens.ingest.ablation.layer.changes import Pairs
 from rare_tokens.ingest.ablation.layer.edits import BlockEdits, LayerEdits
@@ -105,6 +106,7 @@ class Block:
     common_pairs: int = 0
     float64_pairs: int = 0
     left: list[Pairs] = field(default_factory=list)  # pairs that the series cannot settle, yet to be computed
+    coarse: list[Tensor] = field(default_factory=list)  # (t, i), P x 2: whose attribution float32 cannot hold
 
 
 class Ablation:
@@ -149,14 +151,15 @@ class Ablation:
         """
         N, d, V = _require_layer(head, w_out, reference)
         require_tolerance(tolerance)
-        self.effects = chosen_effects(effects)
+        self.asked = chosen_effects(effects)
+        self.effects = of_edits(self.asked)  # the attribution takes a way of its own
         self.head, self.tolerance, self.memory, self.with_report = head, tolerance, memory, with_report
         self._clock = clock or NoClock()
         self.device = torch.device(device)
         self.reduced = reduced_precision(self.device)
         self.layer = LayerEdits(head.norm, w_out, reference, post_norm, self.device)
         K = piece_size(V, d, N)
-        self._bytes = BlockBytes.of(N, d, V, K, self.effects, functions=1 if post_norm is None else 2)
+        self._bytes = BlockBytes.of(N, d, V, K, self.asked, functions=1 if post_norm is None else 2)
         with self._clock.of(FOLDING):
             self.folded = fold(head, self.device, K)
             if sample is not None:
@@ -202,6 +205,7 @@ class Ablation:
                 self._settle_left(block)
         del sums
         self._settle_left(block)
+        self._settle_attribution(block)
         report = None
         if block.bounds is not None:
             report = SeriesReport(block.bounds, block.common_pairs, block.float64_pairs)
@@ -236,7 +240,7 @@ class Ablation:
         others = (squares - (-2 * loss).exp()).clamp(min=0)
         sizes = Sizes(sums.length / weight, lengths, squares.sqrt(), others.sqrt())
         shape = tuple(activations.shape)
-        values = {name: torch.empty(shape, device=self.device) for name in self.effects}
+        values = {name: torch.empty(shape, device=self.device) for name in self.asked}
         bounds = torch.empty(shape, device=self.device) if self.with_report else None
         return Block(residual, activations, edits, unablated, sizes, sums.spans(), values, bounds)
 
@@ -261,6 +265,11 @@ class Ablation:
             estimate = FORMULAS[name].series(expansion)
             block.values[name][at] = estimate.value
             good &= estimate.truncation + estimate.rounding <= self._allowed(estimate)  # false where either is NaN
+        if ATTRIBUTION in self.asked:
+            estimate = attribution(expansion)
+            block.values[ATTRIBUTION][at] = estimate.value
+            coarse = (~(estimate.rounding <= self._allowed(estimate))).nonzero()
+            block.coarse.append(coarse + coarse.new_tensor([at.start, 0]))
         if block.bounds is not None:
             block.bounds[at] = self._share_of_tolerance(expansion.loss).masked_fill_(~good, torch.inf)
         return self._left_over(expansion, ~good)
@@ -329,6 +338,14 @@ class Ablation:
         if any(map(len, block.left)):
             self._settle(block, Pairs.concatenate(block.left))
         block.left.clear()
+
+    def _settle_attribution(self, block: Block) -> None:
+        """Fill in the attributions that float32 cannot hold."""
+        if any(map(len, block.coarse)):
+            t, i = torch.cat(block.coarse).unbind(1)
+            with self._clock.of(FLOAT64, len(t)):
+                found = attribution64(self.folded, block.unablated, block.edits, t.cpu(), i.cpu())
+            block.values[ATTRIBUTION][t, i] = found.float().to(self.device)
 
     def _settle(self, block: Block, pairs: Pairs) -> None:
         """Fill in P pairs: over the vocabulary, in float64 where float32 may not hold them."""
