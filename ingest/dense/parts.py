@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from rare_tokens.common.effects import LOSS
 from rare_tokens.ingest.ablation.ablation import BlockEffects
-from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, of_edits
 from rare_tokens.ingest.ablation.stages.capture import Captured
 from rare_tokens.ingest.ablation.stages.parts import EffectUnits
 from rare_tokens.ingest.dense.ablation import DenseAblation
@@ -87,7 +87,7 @@ def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str
     unembedding = model.get_output_embeddings()
     assert isinstance(unembedding, nn.Linear)
     parameters = sum(weight.numel() for block in above for weight in block.parameters()) + unembedding.weight.numel()
-    passes = 2 if any(FORMULAS[name].frozen_scale for name in effects) else 1  # the frozen scale takes its own pass
+    passes = 2 if any(FORMULAS[name].frozen_scale for name in of_edits(effects)) else 1  # the frozen scale takes its own pass
     return DenseCost(rows, len(above), 2.0 * passes * rows * parameters)
 
 
