@@ -35,6 +35,7 @@ WIDER = {torch.float32: torch.float64, torch.float64: torch.float64}  # half pre
 MOST_EDITS = 512  # edits in a batch
 MEMORY = 2 << 30  # bytes per batch
 _PROBED = 2  # edits tried when a model is confirmed
+_TRIED = 4  # positions whose attributions are timed, besides one
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class DenseAblation:
         self._attribution: Attribution | None = None
         if ATTRIBUTION in effects:
             self._attribution = Attribution(self._replay, unembedding, self._w, is_last, self.at_once)
-        self._vocabulary, self._heads = structure.vocabulary_size, _heads(model)
+        self._vocabulary, self._heads = structure.vocabulary_size, attention_heads(model)
 
     def window(
         self, tokens: NDArray[np.int64], groups: Sequence[Sequence[int]] | None = None, predicted: int | None = None
@@ -157,6 +158,21 @@ class DenseAblation:
                 over(shift, members, base)[LOSS].cpu()
                 best = min(best, time.perf_counter() - start)
         return best / rows
+
+    def attribution_seconds(self, tokens: NDArray[np.int64], predicted: int) -> float:
+        """Seconds of the attributions at a window's last `predicted` positions, tried on a few; 0 if not asked for."""
+        if self._attribution is None:
+            return 0.0
+        with Unrounded(), torch.inference_mode():
+            base, shift = self._record(tokens, min(predicted, 1 + _TRIED))
+            one = base.before.select(slice(-1, None))
+            seconds = []
+            for before in (one, one, base.before):  # the first pass also pays for what is made once
+                start = time.perf_counter()
+                self._attribution.of(shift, before.targets).cpu()
+                seconds.append(time.perf_counter() - start)
+        _, first, more = seconds
+        return first + max(0.0, more - first) / _TRIED * (predicted - 1)
 
     def _record(self, tokens: NDArray[np.int64], predicted: int | None) -> tuple[_Base, Tensor]:
         """Run a window unedited; return the model at its last `predicted` positions, and n̄ − n at all, window × N."""
@@ -275,7 +291,8 @@ def _probe_tokens(model: PreTrainedModel, structure: Structure) -> Tensor:
     return (numbers * 104_729 % structure.vocabulary_size)[None]
 
 
-def _heads(model: PreTrainedModel) -> int:
+def attention_heads(model: PreTrainedModel) -> int:
+    """How many heads each layer's attention has; 1 where the configuration does not say."""
     config = model.config.get_text_config()
     return int(getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None) or 1)
 

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from rare_tokens.common.effects import EFFECTS
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
 from rare_tokens.ingest.ablation.formulas.paths import OverVocabulary
-from rare_tokens.ingest.ablation.numerics import compiler, exact, fused, kernel
+from rare_tokens.ingest.ablation.numerics import compiler
+from rare_tokens.ingest.ablation.vocabulary import exact, fused, kernel
 from rare_tokens.ingest.ablation.vocabulary.exact import exact_effects, torch_sums
 from rare_tokens.ingest.ablation.vocabulary.fused import fused_sums
 from rare_tokens.ingest.model.head import PostNorm
 from rare_tokens.ingest.model.norms import NormForm
 from tests.support.ablation_layers import made_up
 
-ALL = tuple(EFFECTS)
+ALL = tuple(FORMULAS)
 COUNTS = torch.arange(300) ** 2
 
 
