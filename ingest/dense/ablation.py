@@ -35,7 +35,7 @@ WIDER = {torch.float32: torch.float64, torch.float64: torch.float64}  # half pre
 MOST_EDITS = 512  # edits in a batch
 MEMORY = 2 << 30  # bytes per batch
 _PROBED = 2  # edits tried when a model is confirmed
-_TRIED = 4  # positions whose attributions are timed, besides one
+_TRIED = 5  # positions whose attributions are timed
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ class DenseAblation:
         if self._attribution is None:
             return 0.0
         with Unrounded(), torch.inference_mode():
-            base, shift = self._record(tokens, min(predicted, 1 + _TRIED))
+            tried = min(predicted, _TRIED)
+            base, shift = self._record(tokens, tried)
             one = base.before.select(slice(-1, None))
             seconds = []
             for before in (one, one, base.before):  # the first pass also pays for what is made once
@@ -172,7 +173,7 @@ class DenseAblation:
                 self._attribution.of(shift, before.targets).cpu()
                 seconds.append(time.perf_counter() - start)
         _, first, more = seconds
-        return first + max(0.0, more - first) / _TRIED * (predicted - 1)
+        return first + max(0.0, more - first) / max(1, tried - 1) * (predicted - 1)
 
     def _record(self, tokens: NDArray[np.int64], predicted: int | None) -> tuple[_Base, Tensor]:
         """Run a window unedited; return the model at its last `predicted` positions, and n̄ − n at all, window × N."""
