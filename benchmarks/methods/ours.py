@@ -11,7 +11,8 @@ from benchmarks.layers.layers import Layer
 from benchmarks.methods.accuracy import errors, telling_pairs
 from benchmarks.speed.machine import peak_bytes, reset_peak, timed, wait
 from rare_tokens.common.effects import EFFECTS, LOSS
-from rare_tokens.ingest.ablation.ablation import Ablation, BlockEffects
+from rare_tokens.ingest.ablation.ablation import Ablation
+from rare_tokens.ingest.ablation.block import BlockEffects
 from rare_tokens.ingest.ablation.numerics.timing import FLOAT64, STAGES, VOCABULARY, NoClock, StageClock
 from rare_tokens.ingest.machine import release_memory
 from rare_tokens.ingest.model.head import Head

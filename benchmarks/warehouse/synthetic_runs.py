@@ -92,7 +92,7 @@ def _as_an_ingest_does(path: Path, first: int, activations: np.ndarray, delta: n
     """A part of `fct_effect` from N × B activations and effects."""
     import torch
 
-    from rare_tokens.ingest.ablation.ablation import BlockEffects
+    from rare_tokens.ingest.ablation.block import BlockEffects
     from rare_tokens.ingest.ablation.stages.parts import write_effects
 
     none = torch.empty(0)

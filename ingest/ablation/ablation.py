@@ -16,13 +16,12 @@ the moments for the rare ones; a sum over the whole vocabulary; the edited resid
 d and the other symbols are those of docs/definitions.md, "Symbols".
 """
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
 from rare_tokens.common.effects import ATTRIBUTION, EFFECTS, LOSS, chosen_effects
 from rare_tokens.common.errors import UserError
+from rare_tokens.ingest.ablation.block import Block, BlockEffects, SeriesReport
 from rare_tokens.ingest.ablation.block_sizes import CHUNK, EXACT_PAIRS, MEMORY, BlockBytes, piece_size
 from rare_tokens.ingest.ablation.formulas.attribution import attribution, attribution64
 from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, needs_axis, needs_log_p, of_edits
@@ -40,7 +39,6 @@ from rare_tokens.ingest.ablation.numerics.rounding import (
     SMALLEST_RATIO,
     ExactRounding,
     Sizes,
-    Spans,
     reach,
     require_tolerance,
 )
@@ -64,49 +62,6 @@ from rare_tokens.ingest.model.head import Head, PostNorm, require_finite, requir
 COMMON_MASS = 0.985  # share of the typical prediction that the common tokens hold
 # Pairs in float64 at a time: unembedded, and by the compiled pass so many values of their rows
 FLOAT64_PAIRS, FLOAT64_VALUES = 512, 1 << 23
-
-
-@dataclass(frozen=True)
-class SeriesReport:
-    """How close the series came; only on request."""
-
-    share_of_tolerance: Tensor  # B x N: a loss's bound over its tolerance; inf where the series was not used
-    common_pairs: int  # of the pairs that it left over, those for which the common tokens and moments are enough
-    float64_pairs: int  # of the same, those that float32 may not hold
-
-
-@dataclass(frozen=True)
-class BlockEffects:
-    """Effects of ablating each of N neurons at each of B positions, in nats."""
-
-    values: dict[str, Tensor]  # by effect (`common.effects`), B x N float32
-    loss: Tensor  # B float32, of the unablated model
-    entropy: Tensor  # B float32, of the unablated model's prediction
-    exact_pairs: int  # pairs computed over the whole vocabulary
-    report: SeriesReport | None = None
-
-    @property
-    def delta_loss(self) -> Tensor:
-        """Δ, B x N float32."""
-        return self.values[LOSS]
-
-
-@dataclass
-class Block:
-    """B positions whose neurons are ablated: what was captured there, the unablated model, and the effects so far."""
-
-    residual: Tensor  # B x d
-    activations: Tensor  # B x N
-    edits: BlockEdits
-    unablated: Positions
-    sizes: Sizes
-    spans: Spans
-    values: dict[str, Tensor]  # of the effects, B x N each
-    bounds: Tensor | None
-    common_pairs: int = 0
-    float64_pairs: int = 0
-    left: list[Pairs] = field(default_factory=list)  # pairs that the series cannot settle, yet to be computed
-    coarse: list[Tensor] = field(default_factory=list)  # (t, i), P x 2: whose attribution float32 cannot hold
 
 
 class Ablation:

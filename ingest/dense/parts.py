@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rare_tokens.common.effects import ATTRIBUTION, LOSS
-from rare_tokens.ingest.ablation.ablation import BlockEffects
+from rare_tokens.ingest.ablation.block import BlockEffects
 from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, of_edits
 from rare_tokens.ingest.ablation.stages.capture import Captured
 from rare_tokens.ingest.ablation.stages.parts import EffectUnits

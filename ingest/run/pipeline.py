@@ -268,14 +268,14 @@ def execute(
         write_relation(folder, "dim_neuron", tables.neuron)
         write_relation(folder, "neuron_weight", tables.weight)
         write_relation(folder, "neuron_token", tables.token)
-    reference = reference.astype(np.float32)
+    replacing = reference.astype(np.float32)
     with clock.stage("effects"):
         exact_pairs = _effects(
-            prepared, manifest, folder, captured, reference, executor, place, clock.expected.get("effects")
+            prepared, manifest, folder, captured, replacing, executor, place, clock.expected.get("effects")
         )
     with clock.shown("self-check"):
         subject = Subject(
-            folder, prepared.model, structure, tokens, captured, reference,
+            folder, prepared.model, structure, tokens, captured, replacing,
             manifest.position_block, manifest.tolerance, manifest.seed, material.sample.predicted,
             manifest.options["edit_scope"],
         )  # fmt: skip

@@ -116,6 +116,7 @@ def assert_locked(ended: Ended, pid: int) -> None:
     assert "--wait" in ended.err
 
 
+@pytest.mark.slow
 def test_an_ingest_that_is_locked_out_at_its_end_keeps_its_work(
     commands: Commands, inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

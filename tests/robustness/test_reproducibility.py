@@ -88,6 +88,7 @@ def test_precision_is_a_matter_of_the_processor_not_of_how_busy_it_is(
     assert reduced_precision.__wrapped__(torch.device("cpu")) == getattr(torch, expected)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_made_it(commands: Commands, inputs: Path) -> None:
     ended = commands(*asked(inputs, "w.duckdb"))
     assert ended.code == 0, ended.err

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rare_tokens.common.effects import ATTRIBUTION
-from rare_tokens.ingest.ablation.ablation import BlockEffects
+from rare_tokens.ingest.ablation.block import BlockEffects
 from rare_tokens.ingest.ablation.numerics.rounding import RELATIVE_TOLERANCE
 from rare_tokens.ingest.ablation.reference import reference_attribution, reference_effects
 from rare_tokens.ingest.model.head import Head

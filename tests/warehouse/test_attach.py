@@ -84,6 +84,7 @@ def test_what_was_exported_is_attached_as_it_was(made: Path, tmp_path: Path, sto
     assert_same(relations_of(back), relations_of(made / "w.duckdb"))
 
 
+@pytest.mark.slow
 def test_beside_other_runs_and_after_the_folder_is_gone(there: Path, tmp_path: Path) -> None:
     path = tmp_path / "new.duckdb"
     publish(path, "first", "parquet", seed=7)

@@ -82,6 +82,7 @@ def earlier(commands: Commands) -> Path:
     return old
 
 
+@pytest.mark.slow
 def test_a_warehouse_of_earlier_code_answers_once_migrated(earlier: Path, commands: Commands) -> None:
     asked = "select run_id, sum(delta_loss), count(delta_entropy), count(*) from fct_effect group by 1 order by 1"
     refused = commands("sql", asked)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from rare_tokens.common.effects import EFFECTS
 from rare_tokens.common.files import write_atomically
 from rare_tokens.common.parts import NEURONS_PER_ROW_GROUP, effect_path, relation_path, schema
-from rare_tokens.ingest.ablation.ablation import Ablation, BlockEffects
+from rare_tokens.ingest.ablation.ablation import Ablation
+from rare_tokens.ingest.ablation.block import BlockEffects
 from rare_tokens.ingest.ablation.stages.capture import Captured
 from rare_tokens.ingest.machine import release_memory
 

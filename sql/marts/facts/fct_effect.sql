@@ -12,8 +12,8 @@
 --   delta_kl                     change of KL(unigram ‖ prediction), nats; NULL unless asked for
 --   frozen_frequency_delta_loss  delta_loss with the logits' part along log unigram frequency
 --                                frozen; NULL unless asked for
---   attributed_delta_loss        its first-order estimate, (reference − activation) times the loss's
---                                gradient, nats; NULL unless asked for
+--   attributed_delta_loss        its first-order estimate, (reference − activation) times the
+--                                gradient of the loss, nats; NULL unless asked for
 --
 -- Reading part of a run is quick: rows are sorted, and a filter on run_id or neuron skips the rest.
 

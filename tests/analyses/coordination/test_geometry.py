@@ -374,6 +374,7 @@ def dimension_coverage(samples):
     }
 
 
+@pytest.mark.slow
 def test_intervals_of_dimensions_cover():
     found = dimension_coverage(20)
     assert found["participation"] >= 16

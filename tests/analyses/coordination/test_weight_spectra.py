@@ -93,6 +93,7 @@ def test_fix_finger_is_weightwatchers_where_the_lower_ends_admit_the_same(monkey
     assert compared >= 5
 
 
+@pytest.mark.slow
 def test_fix_finger_keeps_to_its_window_where_the_published_code_does_not(monkeypatch):
     """A bump at 3 on a power law from 1: log10(0.95 · peak) is below 1, and the published code leaves the peak."""
     outside = 0

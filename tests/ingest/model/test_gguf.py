@@ -36,6 +36,7 @@ def test_weights_and_tokens_are_the_files_own(tmp_path):
     assert token_ids(tokenizer, text) == token_ids(tiny_tokenizer(), text)
 
 
+@pytest.mark.slow
 def test_a_file_and_a_folder_of_the_same_weights_give_the_same_effects(tmp_path, commands):
     path = write_gguf(tmp_path / "tiny.gguf")
     folder = save_as_folder(path, tmp_path / "folder")

@@ -43,6 +43,7 @@ def ingest(commands: Commands, corpus: Path, *more: object) -> tuple[Ended, dict
     return ended, {row["revision"]: row for row in json.loads(ended.out or "[]")}
 
 
+@pytest.mark.slow
 def test_a_twin_is_recorded_and_the_series_goes_on(commands: Commands, corpus: Path, steps: list[Path]) -> None:
     folder = commands.folder / "grown"
     for name, source in (("step0", 0), ("step1", 0), ("step64", 1), ("step256", 2)):
@@ -115,6 +116,7 @@ def test_what_fails_is_recorded_with_its_reason_and_tried_again(
     assert len(json.loads(commands("runs", "--json").out)) == 4, "no record of the failures is left"
 
 
+@pytest.mark.slow
 def test_a_refused_checkpoint_does_not_end_the_series(commands: Commands, corpus: Path, steps: list[Path]) -> None:
     folder = commands.folder / "grown"
     for number in range(3):
@@ -172,6 +174,7 @@ def test_several_models_are_one_table_and_one_that_fails_does_not_stop_the_other
     assert (twice.code, "given twice" in twice.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_each_of_several_models_has_its_own_series(commands: Commands, corpus: Path, steps: list[Path]) -> None:
     for number in range(2):
         shutil.copytree(steps[number], commands.folder / "seed1" / f"step{number}")

@@ -147,6 +147,7 @@ print(json.dumps([corpus.name, corpus.streamed, corpus.identity, orders, next(co
 """
 
 
+@pytest.mark.slow
 def test_c4_is_streamed_from_a_hub(tmp_path: Path) -> None:
     with fake_hub() as endpoint:
         done = run_python(STREAM, tmp_path, HF_ENDPOINT=endpoint)
