@@ -21,6 +21,7 @@ FLOAT32 = 2.0**-24  # unit roundoff
 # Calibrated, with room to spare, on trained and made-up heads: how many independent float32 roundings an error counts
 # as, the error relative to the effect, and what sums over the vocabulary lose anyway (nats)
 ROUNDINGS = 0.5
+DERIVATIVE_ROUNDINGS = 0.625  # as `ROUNDINGS`, of the attribution: a pair that fails is settled in float64 at once
 RELATIVE_ROUNDING = 2e-5
 FLOOR = 5e-8
 SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary
@@ -82,7 +83,7 @@ class Sizes:
         """
         error = self.focus * self.row_length * (size + spread * width**0.5)
         summed = along_mean * (MEAN_ROW / width)
-        return error * (ROUNDINGS * FLOAT32) + summed + self.target_rounding(size) + FLOOR
+        return error * (DERIVATIVE_ROUNDINGS * FLOAT32) + summed + self.target_rounding(size) + FLOOR
 
     def edited_row(self, focus: Tensor, spread: Tensor) -> Tensor:
         """E ‖U_v‖ times the focus of the edited prediction, to which independent errors of logits add up."""

@@ -106,16 +106,33 @@ def test_hostile_heads_are_within_tolerance(norm: str, scale: dict[str, float]) 
     V=st.sampled_from([40, 300, 3000]),
     d=st.sampled_from([8, 24, 96]),
 )
-def test_the_modelled_rounding_holds_on_any_head(
+def test_any_head_is_within_tolerance(
     seed: int, norm: str, logits: float, neurons: float, residual: float, V: int, d: int
 ) -> None:
     layer = made_up(seed, norm=norm, B=8, V=V, d=d, logits=logits, neurons=neurons, residual=residual)
-    ablation, estimate = series_of(layer)
-    pairs = every_pair(8, len(layer[1]))
-    truth = reference_attribution(*layer, pairs).view(8, -1)
-    assert ((estimate.value - truth).abs() <= estimate.rounding).all()
-    found = ablation.ablate(*layer[3:])
-    assert worst(layer, found, pairs, (ATTRIBUTION,)) <= 1
+    found = Ablation(*layer[:3], effects=BOTH).ablate(*layer[3:])
+    assert worst(layer, found, every_pair(8, len(layer[1])), (ATTRIBUTION,)) <= 1
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        {"neurons": 1e-2},
+        {"neurons": 30.0},
+        {"logits": 8.0, "neurons": 1.0},
+        {"residual": 1e-3},
+        # Two tokens share the prediction, and their logits are large: the most that was found
+        {"seed": 1629, "norm": "rms", "logits": 5.314, "neurons": 1.0, "residual": 255.0, "d": 96},
+        # A narrow residual stream, and long sums over the vocabulary
+        {"seed": 388119, "logits": 0.8035, "neurons": 0.2162, "residual": 10.756, "V": 12_000, "d": 8},
+    ],
+)
+def test_the_modelled_rounding_holds(scale: dict[str, float]) -> None:
+    layer = made_up(**{"seed": 10, "B": 8} | scale)
+    _, estimate = series_of(layer)
+    truth = reference_attribution(*layer, every_pair(8, len(layer[1]))).view(8, -1)
+    share = (estimate.value - truth).abs() / estimate.rounding
+    assert 0 < share.max() <= 1
 
 
 def test_what_float32_cannot_hold_is_settled_in_float64_and_nothing_else_changes() -> None:
