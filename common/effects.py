@@ -1,7 +1,8 @@
 """The effects of an ablation that can be measured per pair of neuron and position: their names and columns.
 
 To add one: a row here, its formulas in ``ingest/ablation/formulas/effects.py``, and its definition in
-``ingest/ablation/reference.py``. Everything else (command, parts, memory, all paths) follows from these.
+``ingest/ablation/reference.py``. Everything else (command, parts, memory, all paths) follows from these. One of them is
+no effect of an edit as a whole but the derivative at its start: the attribution, which has modules of its own.
 """
 
 from collections.abc import Collection
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 from rare_tokens.common.errors import UserError
 
-LOSS = "loss"
+LOSS, ATTRIBUTION = "loss", "attribution"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ EFFECTS = {
         Effect("entropy", "delta_entropy"),
         Effect("kl", "delta_kl", needs_counts=True),
         Effect("frequency", "frozen_frequency_delta_loss", needs_counts=True),
+        Effect(ATTRIBUTION, "attributed_delta_loss"),
     )
 }
 

@@ -39,11 +39,10 @@ EACH = 1500  # pairs of a set
 def left_over(layer: Layer) -> tuple[Pairs, Tensor, Tensor]:
     """P pairs that the series leaves over, their Δ loss in float32, and the modelled rounding."""
     ablation = Ablation(layer.head, layer.w_out, layer.activations.mean(0), sample=layer.residual[::16])
-    edits = ablation.layer.at(layer.residual, layer.activations, ablation.reference)
-    sums = ablation._sums(edits.rows)
-    block = ablation._begin(layer.residual, layer.activations, layer.targets, edits, sums).towards(ablation.reference)
+    there = ablation.at(layer.residual, layer.activations, layer.targets)
+    block = there.first.towards(ablation.reference)
     chunks = [slice(k, k + 64) for k in range(0, len(layer.residual), 64)]
-    pairs = Pairs.concatenate([ablation._by_series(block, sums, at) for at in chunks])
+    pairs = Pairs.concatenate([there.by_series(block, at) for at in chunks])
     loss = exact_effects(ablation.folded, block.unablated, ablation.layer.w, pairs, (LOSS,), None)[LOSS]
     modelled = ExactRounding.of(ablation.folded.width, block.sizes, pairs, block.unablated.target_z, loss)
     return pairs, loss, modelled.loss

@@ -7,10 +7,10 @@ import torch
 from benchmarks.layers.hostile import cancelled_residuals, flat, huge_neurons, near_zero_norms, one_hot
 from benchmarks.layers.synthetic import Pattern
 from benchmarks.speed.ingested import Ingested
-from rare_tokens.common.effects import EFFECTS, LOSS
+from rare_tokens.common.effects import ATTRIBUTION, EFFECTS, LOSS
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.numerics.rounding import RELATIVE_TOLERANCE
-from rare_tokens.ingest.ablation.reference import reference_effects
+from rare_tokens.ingest.ablation.reference import reference_attribution, reference_effects
 
 TOLERANCE = 1e-6
 SIZE = (2000, 64, 64, 32)  # V, d, N, T of the heads whose every pair is compared with its definition
@@ -37,6 +37,7 @@ def parity(pattern: Pattern, device: str, size: tuple[int, int, int, int] = SIZE
         ablation = Ablation(*fixed, effects=tuple(EFFECTS), unigram_counts=counts, device=device)
         found = ablation.ablate(*at).values
         truth = reference_effects(*fixed, *at, pairs, unigram_counts=counts)
+        truth[ATTRIBUTION] = reference_attribution(*fixed, *at, pairs)
         for effect, wanted in truth.items():
             error = (found[effect].cpu().flatten().double() - wanted).abs().nan_to_num(nan=torch.inf)
             worst = float((error / (TOLERANCE + RELATIVE_TOLERANCE * wanted.abs())).max())

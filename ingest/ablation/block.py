@@ -54,11 +54,14 @@ class Block:
     common_pairs: int = 0
     float64_pairs: int = 0
     left: list[Pairs] = field(default_factory=list)  # pairs that the series cannot settle, yet to be computed
+    coarse: list[Tensor] = field(default_factory=list)  # (t, i), P x 2: whose attribution float32 cannot hold
 
     def towards(self, reference: Tensor) -> "Block":
         """The same positions, whose neurons are replaced by a reference (N or B x N); no effect is there yet."""
         device, shape = self.unablated.targets.device, tuple(self.activations.shape)
         values = {name: torch.empty(shape, device=device) for name in self.effects}
         bounds = torch.empty(shape, device=device) if self.with_report else None
-        edits = self.edits.towards(reference)
-        return replace(self, edits=edits, values=values, bounds=bounds, common_pairs=0, float64_pairs=0, left=[])
+        edits, none = self.edits.towards(reference), 0
+        return replace(
+            self, edits=edits, values=values, bounds=bounds, common_pairs=none, float64_pairs=none, left=[], coarse=[]
+        )

@@ -5,6 +5,8 @@ final norm, the smoothed unigram distribution and each effect are written here o
 `NormForm`, `Unigram` and `Formula`; an error in one of those shows as a difference from this.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, log_softmax
@@ -52,11 +54,46 @@ def reference_effects(
         replacing = (reference[i.to(reference.device)] if reference.ndim == 1 else reference[t, i]).cpu().double()
         edit = (replacing - n)[:, None] * _float64(w_out, i)
         if post_norm is not None:
-            output = _float64(activations, t) @ w_out.cpu().double()
-            output = output if post_norm.bias is None else output + post_norm.bias.cpu().double()
+            output = _mlp_output(post_norm, w_out, _float64(activations, t))
             edit = _normed(post_norm, output + edit) - _normed(post_norm, output)
         found.append(_effects(final, x, x + edit, targets.cpu()[t], unigram))
     return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+
+def reference_attribution(
+    head: Head,
+    w_out: Tensor,
+    reference: Tensor,
+    residual: Tensor,
+    activations: Tensor,
+    targets: Tensor,
+    pairs: Tensor,
+    *,
+    post_norm: PostNorm | None = None,
+) -> Tensor:
+    """The attribution a·∂loss/∂n of some (position, neuron) pairs, P float64 in nats; arguments as `reference_effects`.
+
+    Found by automatic differentiation, forward through norms, unembedding and softmax, so that no graph is kept.
+    """
+    final = _FinalStep(head)
+    found = []
+    for few in pairs.cpu().split(max(1, VALUES // final.unembedding.shape[0])):
+        t, i = few[:, 0], few[:, 1]
+        x, y = _float64(residual, t), targets.cpu()[t]
+        n = activations[t.to(activations.device), i.to(activations.device)].cpu().double()
+        step = (reference.cpu().double()[i] - n)[:, None] * _float64(w_out, i)
+        if post_norm is not None:
+            output = _mlp_output(post_norm, w_out, _float64(activations, t))
+            step = torch.func.jvp(partial(_normed, post_norm), (output,), (step,))[1]
+        change = torch.func.jvp(lambda x: log_softmax(final.logits(x), 1), (x,), (step,))[1]
+        found.append(-change.gather(1, y[:, None])[:, 0])
+    return torch.cat(found)
+
+
+def _mlp_output(post_norm: PostNorm, w_out: Tensor, activations: Tensor) -> Tensor:
+    """What the MLP gives to the norm after it, P x d in float64."""
+    output = activations @ w_out.cpu().double()
+    return output if post_norm.bias is None else output + post_norm.bias.cpu().double()
 
 
 def _normed(post_norm: PostNorm, output: Tensor) -> Tensor:

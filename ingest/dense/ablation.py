@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rare_tokens.common.effects import EFFECTS, LOSS
+from rare_tokens.common.effects import ATTRIBUTION, EFFECTS, LOSS
 from rare_tokens.common.errors import UserError
-from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, of_edits
 from rare_tokens.ingest.ablation.formulas.paths import Prediction
 from rare_tokens.ingest.ablation.layer.unigram import Unigram
+from rare_tokens.ingest.dense.attribution import Attribution
 from rare_tokens.ingest.dense.replay import Replay, Unrounded
 from rare_tokens.ingest.model.mlp import linear_weight
 from rare_tokens.ingest.model.norms import NormForm
@@ -34,6 +35,7 @@ WIDER = {torch.float32: torch.float64, torch.float64: torch.float64}  # half pre
 MOST_EDITS = 512  # edits in a batch
 MEMORY = 2 << 30  # bytes per batch
 _PROBED = 2  # edits tried when a model is confirmed
+_TRIED = 5  # positions whose attributions are timed
 
 
 @dataclass(frozen=True)
@@ -87,22 +89,28 @@ class DenseAblation:
             unigram_counts: V, needed by some of them.
             memory: bytes that a batch may take.
         """
-        self.model, (edited, norm) = widened(model, structure.out_projection, structure.final_norm)
+        modules = (structure.out_projection, structure.final_norm, model.get_output_embeddings())
+        self.model, (edited, norm, unembedding) = widened(model, *modules)
+        self.model.requires_grad_(False)
         self.device, self.dtype = self.model.device, self.model.dtype
         self.effects, self.memory = effects, memory
-        self.at_once = edit_scope == "window" or structure.layer == structure.depth - 1
+        is_last = structure.layer == structure.depth - 1
+        self.at_once = edit_scope == "window" or is_last
         self._reference = reference.to(self.device, self.dtype)
         self._w = linear_weight(edited).T  # N × d
         self._unigram: Unigram | None = None
         if any(EFFECTS[name].needs_counts for name in effects):
             assert unigram_counts is not None
             self._unigram = Unigram.of(unigram_counts).to(self.device, self.dtype)
-        self._frozen_effects = [name for name in effects if FORMULAS[name].frozen_scale]
-        self._plain_effects = [name for name in effects if not FORMULAS[name].frozen_scale]
+        self._frozen_effects = [name for name in of_edits(effects) if FORMULAS[name].frozen_scale]
+        self._plain_effects = [name for name in of_edits(effects) if not FORMULAS[name].frozen_scale]
         self._norm = _FrozenNorm(norm, structure.head.norm)
         with Unrounded():
             self._replay = Replay(self.model, edited, _probe_tokens(self.model, structure))
-        self._vocabulary, self._heads = structure.vocabulary_size, _heads(model)
+        self._attribution: Attribution | None = None
+        if ATTRIBUTION in effects:
+            self._attribution = Attribution(self._replay, unembedding, self._w, is_last, self.at_once)
+        self._vocabulary, self._heads = structure.vocabulary_size, attention_heads(model)
 
     def window(
         self, tokens: NDArray[np.int64], groups: Sequence[Sequence[int]] | None = None, predicted: int | None = None
@@ -111,7 +119,7 @@ class DenseAblation:
 
         Args:
             tokens: window + 1 token ids; the last is a target only.
-            groups: indices of the neurons of each group.
+            groups: indices of the neurons of each group; these have no attribution.
             predicted: how many of the window's positions (T), counted from its end, to compute; None: all.
 
         Raises:
@@ -122,7 +130,9 @@ class DenseAblation:
             members = _members(len(self._w), groups, self.device)
             over = self._over_window if self.at_once else self._over_positions
             batches = [over(shift, few, base) for few in members.split(self._batch(len(shift)))]
-        found = {name: torch.cat([batch[name] for batch in batches], dim=1) for name in self.effects}
+            found = {name: torch.cat([batch[name] for batch in batches], dim=1) for name in of_edits(self.effects)}
+            if self._attribution is not None and groups is None:
+                found[ATTRIBUTION] = self._attribution.of(shift, base.before.targets)
         for name, values in found.items():
             if not bool(torch.isfinite(values).all()):
                 raise UserError(f"An ablation's {name} is NaN or infinite. Try --dtype float32, or check the weights.")
@@ -148,6 +158,22 @@ class DenseAblation:
                 over(shift, members, base)[LOSS].cpu()
                 best = min(best, time.perf_counter() - start)
         return best / rows
+
+    def attribution_seconds(self, tokens: NDArray[np.int64], predicted: int) -> float:
+        """Seconds of the attributions at a window's last `predicted` positions, tried on a few; 0 if not asked for."""
+        if self._attribution is None:
+            return 0.0
+        with Unrounded(), torch.inference_mode():
+            tried = min(predicted, _TRIED)
+            base, shift = self._record(tokens, tried)
+            one = base.before.select(slice(-1, None))
+            seconds = []
+            for before in (one, one, base.before):  # the first pass also pays for what is made once
+                start = time.perf_counter()
+                self._attribution.of(shift, before.targets).cpu()
+                seconds.append(time.perf_counter() - start)
+        _, first, more = seconds
+        return first + max(0.0, more - first) / max(1, tried - 1) * (predicted - 1)
 
     def _record(self, tokens: NDArray[np.int64], predicted: int | None) -> tuple[_Base, Tensor]:
         """Run a window unedited; return the model at its last `predicted` positions, and n̄ − n at all, window × N."""
@@ -266,7 +292,8 @@ def _probe_tokens(model: PreTrainedModel, structure: Structure) -> Tensor:
     return (numbers * 104_729 % structure.vocabulary_size)[None]
 
 
-def _heads(model: PreTrainedModel) -> int:
+def attention_heads(model: PreTrainedModel) -> int:
+    """How many heads each layer's attention has; 1 where the configuration does not say."""
     config = model.config.get_text_config()
     return int(getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None) or 1)
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rare_tokens.common.effects import LOSS
+from rare_tokens.common.effects import ATTRIBUTION, LOSS
 from rare_tokens.ingest.ablation.block import BlockEffects
-from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
+from rare_tokens.ingest.ablation.formulas.effects import FORMULAS, of_edits
 from rare_tokens.ingest.ablation.stages.capture import Captured
 from rare_tokens.ingest.ablation.stages.parts import EffectUnits
-from rare_tokens.ingest.dense.ablation import DenseAblation, WindowEffects
-from rare_tokens.ingest.model.mlp import decoder_blocks
+from rare_tokens.ingest.dense.ablation import DenseAblation, WindowEffects, attention_heads
+from rare_tokens.ingest.model.mlp import decoder_blocks, mlp_shape
 from rare_tokens.ingest.model.structure import Structure
 from rare_tokens.ingest.text.windows import Sample
 
@@ -84,20 +84,38 @@ class DenseCost:
     operations: float
 
 
-def dense_cost(model: PreTrainedModel, layer: int, rows: int, effects: tuple[str, ...] = (LOSS,)) -> DenseCost:
-    """The cost of running `rows` positions again from a layer on; the weights need not be loaded."""
+def dense_cost(
+    model: PreTrainedModel, layer: int, rows: int, effects: tuple[str, ...] = (LOSS,), length: int = 1
+) -> DenseCost:
+    """The cost of running `rows` positions again from a layer on; the weights need not be loaded.
+
+    `length` is through how many positions the loss of one is led back for its attributions.
+    """
     above = list(decoder_blocks(model))[layer + 1 :]
     unembedding = model.get_output_embeddings()
     assert isinstance(unembedding, nn.Linear)
     parameters = sum(weight.numel() for block in above for weight in block.parameters()) + unembedding.weight.numel()
-    passes = 2 if any(FORMULAS[name].frozen_scale for name in effects) else 1  # the frozen scale takes its own pass
-    return DenseCost(rows, len(above), 2.0 * passes * rows * parameters)
+    # The frozen scale takes its own pass
+    passes = 2 if any(FORMULAS[name].frozen_scale for name in of_edits(effects)) else 1
+    operations = 2.0 * passes * rows * parameters
+    if ATTRIBUTION in effects:
+        operations += 2.0 * rows / mlp_shape(model, layer)[0] * length * (parameters - unembedding.weight.numel())
+    return DenseCost(rows, len(above), operations)
+
+
+def attribution_bytes(model: PreTrainedModel, layer: int, length: int, element: int) -> int:
+    """The most bytes that a forward pass over `length` positions keeps for the backward passes, in `element` each."""
+    N, d, V = mlp_shape(model, layer)
+    blocks = len(decoder_blocks(model)) - 1 - layer
+    return element * length * (blocks * (12 * d + 5 * N + 3 * attention_heads(model) * length) + 2 * V)
 
 
 def announce(dense: DenseAblation, structure: Structure, sample: Sample, edits: int) -> None:
     """Log why these edits take the dense path and how long it will take, estimated by trying one batch."""
     rows = dense_rows(sample, edits, at_once=dense.at_once)
     layers = structure.depth - 1 - structure.layer
+    seconds = rows * dense.seconds_per_row(sample.tokens[0])
+    seconds += len(sample.tokens) * dense.attribution_seconds(sample.tokens[0], sample.predicted)
     log.info(
         "Dense path (%s): %s positions run again through %s and the unembedding, in %s on %s: %s.",
         "; ".join(structure.between),
@@ -105,7 +123,7 @@ def announce(dense: DenseAblation, structure: Structure, sample: Sample, edits: 
         f"{layers} layer{'s' * (layers != 1)}",
         str(dense.dtype)[6:],
         dense.device,
-        in_words(rows * dense.seconds_per_row(sample.tokens[0]) / 60),
+        in_words(seconds / 60),
     )
 
 

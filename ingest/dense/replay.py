@@ -69,12 +69,15 @@ class Replay:
         return logits
 
     def logits(self, edits: Tensor) -> Tensor:
-        """B × T × V logits where the MLP's output is changed by `edits`, B × T × d."""
+        """B × T × V logits where the MLP's output is changed by `edits`, B × T × d.
+
+        They can be differentiated by the edits where these ask for it, of which there must then be one.
+        """
         count, length, width = edits.shape
         clean = self._projected.reshape(1, length, width)
         shape = (count * length, width) if self._projected.dim() == 2 else edits.shape
         with (
-            torch.inference_mode(),
+            torch.inference_mode(not edits.requires_grad),
             self._played_back(partial(_repeated, length, count, None), (clean + edits).reshape(shape).contiguous()),
         ):
             return self.model(input_ids=self._tokens.expand(count, -1), use_cache=False).logits
@@ -82,7 +85,8 @@ class Replay:
     def logits_at(self, position: int, edits: Tensor) -> Tensor:
         """B × V logits at one position where the MLP's output is changed by `edits` (B × d) there and nowhere else.
 
-        Earlier positions are as they were, so their keys and values are read from the cache.
+        Earlier positions are as they were, so their keys and values are read from the cache. Differentiable as
+        `logits`.
         """
         count, width = edits.shape
         length = self._tokens.shape[1]
@@ -96,7 +100,8 @@ class Replay:
             cache.layers.append(layer)
         tokens = self._tokens[:, position : position + 1].expand(count, -1)
         repeat = partial(_repeated, length, count, position)
-        with torch.inference_mode(), self._played_back(repeat, (clean + edits).reshape(shape).contiguous()):
+        mode = torch.inference_mode(not edits.requires_grad)
+        with mode, self._played_back(repeat, (clean + edits).reshape(shape).contiguous()):
             return self.model(input_ids=tokens, past_key_values=cache, use_cache=True).logits[:, 0]
 
     @property
@@ -156,9 +161,10 @@ def _repeated(length: int, count: int, position: int | None, value: Tensor) -> T
     """A recorded output repeated for `count` edits, at all its positions or at one.
 
     Outputs are 1 × positions × …, or positions × … where a model flattens its batch; others are left as they are.
+    For one edit all are copies, which unlike what was kept may be part of what is differentiated.
     """
     if value.dim() < 2:
-        return value
+        return value.clone()
     if value.shape[0] == 1:
         here = value if position is None or value.shape[1] != length else value[:, position : position + 1]
         # A single row is copied, so that a model that works in place does not change what is kept
@@ -166,7 +172,7 @@ def _repeated(length: int, count: int, position: int | None, value: Tensor) -> T
     if value.shape[0] == length:
         here = value if position is None else value[position : position + 1]
         return here.repeat(count, *[1] * (here.dim() - 1))
-    return value
+    return value.clone()
 
 
 def replaced(module: nn.Module, outputs: Iterator[Any]) -> AbstractContextManager[None]:

@@ -173,7 +173,7 @@ def _search(loaded: Loaded, manifest: Manifest, ablation: Ablation, tried: Tried
     rows = tried.some(count)
     (far,) = tried.references([Choice(OPTIMAL)], count)
     exact, _ = timed(lambda: list(ablation.ablate_by(*rows, [far])), loaded.device)
-    run, _ = timed(lambda: ablation.second_order(*rows).totals([far] * POINTS), loaded.device)
+    run, _ = timed(lambda: ablation.at(*rows).second_order().totals([far] * POINTS), loaded.device)
     places = 3 * (min(manifest.positions, SAMPLED) + min(manifest.positions, ROUGHLY))
     return (exact * places + run * (manifest.positions + SAMPLED)) / count
 

@@ -67,7 +67,8 @@ def reckoned(
     if is_dense:
         dtype = WIDER.get(DTYPES[options.dtype], torch.float32)
         place = "cpu" if device == "mps" and dtype == torch.float64 else device
-        cost = dense_cost(model, layer, T * N, tuple(options.effects))
+        length = options.window if options.edit_scope == "window" else 1
+        cost = dense_cost(model, layer, T * N, tuple(options.effects), length)
         logits = 0.0 if place.startswith("cuda") else cost.rows * V * _LOGIT / torch.get_num_threads()
         effects = cost.operations / (_DENSE_SHARE * matrix_rate(place, dtype)) + logits
     else:

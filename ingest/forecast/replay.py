@@ -13,14 +13,15 @@ from rare_tokens.ingest.run.stages import Loaded
 def replay_seconds(loaded: Loaded, manifest: Manifest, dense: DenseAblation) -> float:
     """Seconds in which every neuron of a run is ablated by running the model again.
 
-    An ingest tries a batch too, to announce the dense path, so that batch counts twice.
+    An ingest tries a batch and a few attributions too, to announce the dense path, so these count twice.
     """
     sample, structure = loaded.sample, loaded.structure
     trying, each = timed(lambda: dense.seconds_per_row(sample.tokens[0]), loaded.device)
     windows = manifest.positions // sample.predicted
     length = sample.tokens.shape[1] - 1
     rows = structure.neurons * windows * (length if dense.at_once else sample.predicted)
-    seconds = trying + rows * each
+    attributing, window = timed(lambda: dense.attribution_seconds(sample.tokens[0], sample.predicted), loaded.device)
+    seconds = trying + rows * each + attributing + windows * window
     if dense.at_once:
         alone, _ = timed(lambda: dense.window(sample.tokens[0], [[0]], sample.predicted), loaded.device)
         seconds += windows * max(0.0, alone - length * each)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from rare_tokens.common.effects import ATTRIBUTION
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import size_in_words
 from rare_tokens.ingest.ablation.block_sizes import BlockBytes, piece_size
@@ -26,6 +27,7 @@ from rare_tokens.ingest.ablation.stages.capture import POSITIONS_PER_BATCH
 from rare_tokens.ingest.ablation.stages.parts import position_block
 from rare_tokens.ingest.dense.ablation import MEMORY as DENSE_MEMORY
 from rare_tokens.ingest.dense.ablation import WIDER
+from rare_tokens.ingest.dense.parts import attribution_bytes
 from rare_tokens.ingest.model.files import ModelFolder, Trust, weight_files
 from rare_tokens.ingest.model.head import ROWS
 from rare_tokens.ingest.model.load import DTYPES
@@ -122,7 +124,8 @@ def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, w
     fixed = LIBRARIES * (device == "cpu") + shape.beside_weights()
     if is_dense:
         wide = WIDER.get(DTYPES[options.dtype], torch.float32).itemsize
-        fixed += DENSE_MEMORY + wide * _parameters(model)
+        kept = attribution_bytes(model, layer, options.window, wide) if ATTRIBUTION in options.effects else 0
+        fixed += max(DENSE_MEMORY, kept) + wide * _parameters(model)
     weights = element * _parameters(model)
     mapped = mapped_bytes(request.folder, options.dtype, options.trust) if device == "cpu" else 0
     peak = fixed + max(0, weights - mapped)

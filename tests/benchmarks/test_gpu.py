@@ -21,7 +21,7 @@ def test_all_of_it_runs_on_the_processor(tmp_path, capsys) -> None:
     assert "everything is within tolerance" in capsys.readouterr().out
     found = json.loads(out.read_text(encoding="utf-8"))
     assert {(row["head"], row["effect"]) for row in found["parity"]} >= {(head, "loss") for head in BENT}
-    assert len({row["effect"] for row in found["parity"]}) == len([name for name in EFFECTS if name != "attribution"])
+    assert len({row["effect"] for row in found["parity"]}) == len(EFFECTS)
     assert 0 < max(row["worst_over_tolerance"] for row in found["parity"]) <= 1
     assert [(row["model"], row["pairs"]) for row in found["ingests"]] == [("embedded", 64 * 512)]
     assert [(row["shape"], row["method"]) for row in found["rows"]] == [

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rare_tokens.common.effects import ATTRIBUTION
 from rare_tokens.ingest.ablation.block import BlockEffects
 from rare_tokens.ingest.ablation.numerics.rounding import RELATIVE_TOLERANCE
-from rare_tokens.ingest.ablation.reference import reference_effects
+from rare_tokens.ingest.ablation.reference import reference_attribution, reference_effects
 from rare_tokens.ingest.model.head import Head
 from rare_tokens.ingest.model.norms import NormForm
 
@@ -54,6 +55,8 @@ def worst(
 ) -> float:
     """Largest error of the pairs, in units of the tolerance."""
     truth = reference_effects(*layer, pairs, unigram_counts=counts)
+    if ATTRIBUTION in effects:
+        truth[ATTRIBUTION] = reference_attribution(*layer, pairs)
     errors = []
     for name in effects:
         value = found.values[name][pairs[:, 0], pairs[:, 1]].double()

@@ -1,7 +1,8 @@
 """The formula of every effect, on each path that a pair may take (docs/definitions.md, "Neuron effect").
 
 A `Formula` says how its effect follows from what a path provides (`paths`). The definition that all of them are
-checked against, `reference.reference_effects`, shares nothing with them.
+checked against, `reference.reference_effects`, shares nothing with them. The attribution has none: it is the derivative
+at the unablated model and no effect of an edit as a whole (`attribution`).
 """
 
 from abc import ABC, abstractmethod
@@ -252,11 +253,16 @@ FORMULAS: dict[str, Formula] = {
 }
 
 
+def of_edits(effects: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the effects that an edit as a whole has, and so a formula."""
+    return tuple(name for name in effects if name in FORMULAS)
+
+
 def needs_log_p(effects: tuple[str, ...]) -> bool:
     """Whether any of these effects needs sums along the log-probability."""
-    return any(FORMULAS[name].needs_log_p for name in effects)
+    return any(FORMULAS[name].needs_log_p for name in of_edits(effects))
 
 
 def needs_axis(effects: tuple[str, ...]) -> bool:
     """Whether any of these effects moves along the log-unigram axis."""
-    return any(FORMULAS[name].needs_axis for name in effects)
+    return any(FORMULAS[name].needs_axis for name in of_edits(effects))

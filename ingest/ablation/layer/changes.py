@@ -36,6 +36,7 @@ class Factors:
 
     change: Change  # b x N
     direct: Change  # the same with the final norm's scale frozen
+    linear: Change  # the first order of `change` in a
     ratio: Tensor  # b x N: σ1/σ0, or the same of the norm after the MLP where that is smaller
 
 

@@ -183,7 +183,7 @@ class _Post:
 
 
 def _factors(a: Tensor, scale: Tensor, xw: Tensor, ww: Tensor, width: int, post: _Post | None) -> Factors:
-    """u and c from σ1² = σ0² + e, e/σ0² by terms that do not cancel; in any dtype.
+    """u and c from σ1² = σ0² + e, e/σ0² by terms that do not cancel, and their first order in a; in any dtype.
 
     Args:
         a: n* − n.
@@ -196,8 +196,11 @@ def _factors(a: Tensor, scale: Tensor, xw: Tensor, ww: Tensor, width: int, post:
     if post is None:
         b = a / scale
         ratio, shrink = _ratio_and_shrink(b * (2 * xw + b * ww) / width)
-        return Factors(Change(shrink[None], b / ratio), Change(torch.zeros_like(shrink)[None], b), ratio)
+        direct = Change(torch.zeros_like(shrink)[None], b)
+        return Factors(Change(shrink[None], b / ratio), direct, Change((b * xw / -width)[None], b), ratio)
     b = a / post.scale
+    mlp_slope, slope = b * post.mlp_w / -width, b / scale
+    linear = Change(torch.stack([(mlp_slope * post.x_added + slope * xw) / -width, mlp_slope]), slope)
     mlp_ratio, mlp_shrink = _ratio_and_shrink(b * (2 * post.mlp_w + b * post.ww) / width)
     b = b / mlp_ratio / scale
     growth = mlp_shrink * (2 * post.x_added + mlp_shrink * post.added_added)
@@ -205,7 +208,7 @@ def _factors(a: Tensor, scale: Tensor, xw: Tensor, ww: Tensor, width: int, post:
     ratio, shrink = _ratio_and_shrink(growth / width)
     direct = Change(torch.stack([torch.zeros_like(shrink), mlp_shrink]), b)
     change = Change(torch.stack([shrink, mlp_shrink / ratio]), b / ratio)
-    return Factors(change, direct, torch.minimum(ratio, mlp_ratio))
+    return Factors(change, direct, linear, torch.minimum(ratio, mlp_ratio))
 
 
 def _ratio_and_shrink(growth: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,9 +21,13 @@ FLOAT32 = 2.0**-24  # unit roundoff
 # Calibrated, with room to spare, on trained and made-up heads: how many independent float32 roundings an error counts
 # as, the error relative to the effect, and what sums over the vocabulary lose anyway (nats)
 ROUNDINGS = 0.5
+DERIVATIVE_ROUNDINGS = 0.625  # as `ROUNDINGS`, of the attribution: a pair that fails is settled in float64 at once
 RELATIVE_ROUNDING = 2e-5
 FLOOR = 5e-8
 SUMMED = 32 * FLOAT32  # relative error of a float32 sum over the vocabulary
+# Relative error of E U as a neuron's row sees it, times d: a float32 sum over the vocabulary, which libraries add in
+# longer runs where d is small
+MEAN_ROW = 16 * SUMMED
 # Relative error of a product over the vocabulary by the dtype of its factors. bfloat16 rounds three times (two factors
 # and the result), proven.
 PRODUCT = {torch.float32: SUMMED, torch.bfloat16: 3 * 2.0**-8 + SUMMED}
@@ -71,6 +75,15 @@ class Sizes:
         """
         error = self.edited_row(self.focus, spread) * (size + spread * width**0.5)
         return error * (ROUNDINGS * FLOAT32) + target + FLOOR
+
+    def derivative_rounding(self, size: Tensor, spread: Tensor, width: int, along_mean: Tensor) -> Tensor:
+        """Error of E δ − δ_y in nats for a δ of first order, besides `RELATIVE_ROUNDING`.
+
+        As `rounding`, with the prediction as it is; `along_mean` is the most that E m can be, |c| ‖w‖ ‖E U‖.
+        """
+        error = self.focus * self.row_length * (size + spread * width**0.5)
+        summed = along_mean * (MEAN_ROW / width)
+        return error * (DERIVATIVE_ROUNDINGS * FLOAT32) + summed + self.target_rounding(size) + FLOOR
 
     def edited_row(self, focus: Tensor, spread: Tensor) -> Tensor:
         """E ‖U_v‖ times the focus of the edited prediction, to which independent errors of logits add up."""

@@ -130,6 +130,7 @@ class CentralMoments:
             TierMoments.of(tier, at, scale, w, own_m, self.z, self.m)
             for tier, own_m in zip((sums.common, sums.rare), tier_m, strict=True)
         )
+        self.mean_length = mean_row.norm(dim=1, keepdim=True)  # b x 1: ‖E U‖
         # First order against the target, the one that must not cancel: E m − m_y and E z − z_y
         self.m_target = (mean_row - target_rows) @ w.T
         self.z_target = self.z - (target_z - sums.origin[:, at])[:, :, None]
@@ -140,9 +141,14 @@ class CentralMoments:
     def first_order(self, change: Change) -> Tensor:
         """E δ − δ_y, b x N."""
         total = change.c * self.m_target
-        for f, u_f in enumerate(change.u):
-            total += u_f * self.z_target[f]
+        for u, z in zip(change.u, self.z_target, strict=False):  # without the axis, where the change does not have it
+            total += u * z
         return total
+
+    def spread(self, change: Change) -> Tensor:
+        """Standard deviation of δ under p, b x N: at most, given what a float32 sum does not hold."""
+        variance = self.common.variance(change) + self.rare.variance(change)
+        return (variance + SUMMED * (self.common.raw_variance(change) + self.rare.raw_variance(change))).sqrt()
 
 
 class Series:

@@ -7,16 +7,17 @@ Exact effects of all neurons at all positions for every constant that is tried w
 
     mean over the run  ≈  second order over the run  +  (exact − second order) over S of its positions
 
-The first term is measured at Chebyshev points of each neuron's interval, in one pass over the run; the second, a control
-variate's correction, is small and smooth, and measured at three constants about a first minimum. About the better one
-that both give they are measured again, on a narrower interval. Where S is all positions nothing is left to chance.
+The first term is measured at Chebyshev points of each neuron's interval, in one pass over the run; the second, the
+correction of a control variate, is small and smooth, and measured at three constants about a first minimum. About the
+better one that both give they are measured again, on a narrower interval. Neurons for which that does not settle the
+minimum, because the second order says too little of them, are searched by exact effects at the S positions alone.
 
 What is stated as the error is how far the mean loss may lie above its minimum: s²/2H, H its curvature and s the slope
 that is still possible at the constant found: twice its standard error over the S positions, and what the polynomials
 may be off by.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ from scipy.optimize import elementwise
 from torch import Tensor
 
 from rare_tokens.ingest.ablation.ablation import Ablation
+from rare_tokens.ingest.ablation.at_positions import AtPositions
 from rare_tokens.ingest.ablation.second_order import SecondOrder
 from rare_tokens.ingest.ablation.stages.capture import Captured
 from rare_tokens.ingest.ablation.stages.curves import Parabola, Polynomial, least
@@ -36,7 +38,9 @@ _FIRST, _FARTHEST = 0.01, 8.0  # steps of the search
 _MARGIN, _LEAST_MARGIN = 0.5, 0.01  # of the interval beyond the first minimum: a share of its distance from the mean
 _WIDTH, _LEAST_WIDTH = 0.3, 3e-3  # of the nodes, likewise
 _NEAR = 3.0  # widths of the nodes to either side, on which the last minimum is looked for
-_PRECISION = 1e-3  # of the first minimum's place
+_PRECISION, _EXACT_PRECISION = 1e-3, 1e-5  # of a minimum's place, by the second order and by exact effects
+_GRID = np.geomspace(0.02, 6, 14)  # constants to either side of the mean at which the exact search first looks
+_SETTLED = 1e-6  # nats that the polynomials may cost
 FloatArray = NDArray[np.float64]
 
 
@@ -83,6 +87,7 @@ class _Sample:
     """Some positions of the run, with their moments."""
 
     rows: tuple[Tensor, Tensor, Tensor]  # residual stream, activations, targets
+    there: AtPositions
     second_order: SecondOrder
 
     @staticmethod
@@ -92,7 +97,8 @@ class _Sample:
             for array in (captured.residual, captured.activations, targets)
         )
         rows = residual, activations, tokens
-        return _Sample(rows, ablation.second_order(*rows, keep=True))
+        there = ablation.at(*rows)
+        return _Sample(rows, there, there.second_order(keep=True))
 
     def approximate(self, references: Sequence[Tensor]) -> list[Tensor]:
         """Δ by the second order for each reference, S x N."""
@@ -132,7 +138,16 @@ class _Search:
         near = better - _NEAR * width, better + _NEAR * width
         run = self.of_run(near)
         best = least([run, closer.curve], *near)
-        return self.told(best, near, run, wide, closer)
+        slope = self._slope_by_polynomials(best, run, wide, closer)
+        error = self._error(slope, closer.slope_error, run.curvature(best) + closer.curve.curvature(best))
+        settled = self._error(slope, 0, run.curvature(best) + closer.curve.curvature(best)) <= _SETTLED
+        edge = 0.01 * (near[1] - near[0])
+        settled &= (best > near[0] + edge) & (best < near[1] - edge)
+        left = np.flatnonzero(self.moves & ~settled)
+        if len(left):
+            best[left], error[left] = self.by_exact_effects(left, np.stack([start, better, best]))
+        values = np.where(self.moves, self.mean + best * self.unit, self.mean)
+        return Optimum(values, np.where(self.moves, error, 0.0), self._is_outside(values))
 
     def first_minimum(self) -> tuple[FloatArray, FloatArray]:
         """Where the second order over the sample is least, and the standard error of that place over the run; N."""
@@ -144,14 +159,8 @@ class _Search:
             return self._of_sample([constants])[0][number]
 
         neurons, start = np.arange(len(self.mean), dtype=np.float64), np.zeros_like(self.mean)
-        limits = {"xl0": start - _FIRST, "xr0": start + _FIRST, "xmin": start - _FARTHEST, "xmax": start + _FARTHEST}
-        bracket = elementwise.bracket_minimum(mean_loss, start, **limits, args=(neurons,), maxiter=30)
-        tolerances = {"xatol": _PRECISION * _LEAST_WIDTH, "xrtol": _PRECISION}
-        inside = elementwise.find_minimum(
-            mean_loss, bracket.bracket, args=(neurons,), tolerances=tolerances, maxiter=30
-        )
-        known = self.moves & (bracket.status == 0) & np.isfinite(inside.x)
-        place = np.where(known, inside.x, np.where(self.moves, np.nan_to_num(bracket.bracket[1]), 0.0))
+        place, _ = _minimum(mean_loss, start, neurons, np.full_like(start, _FIRST), _PRECISION)
+        place = np.where(self.moves, place, 0.0)
         return place, self._uncertainty(place)
 
     def interval(self, first: FloatArray, uncertainty: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -167,38 +176,59 @@ class _Search:
             return Polynomial.through(*ends, self._of_sample(constants))
         references, total = [self._reference(y) for y in constants], torch.zeros(1)
         for rows in self._blocks():
-            total = total + self.ablation.second_order(*rows).totals(references)
+            total = total + self.ablation.at(*rows).second_order().totals(references)
         return Polynomial.through(*ends, (total / len(self.targets)).numpy())
 
     def correction(self, sample: "_Sample", centre: FloatArray, width: FloatArray) -> _Correction:
         """Exact − second order, at three constants of each neuron."""
         references = [self._reference(y) for y in (centre - width, centre, centre + width)]
         approximate = sample.approximate(references)
-        exact = [found.delta_loss for found in self.ablation.ablate_by(*sample.rows, references)]
+        exact = [sample.there.ablate(reference).delta_loss for reference in references]
         off = [(one - other).cpu().double().numpy() for one, other in zip(exact, approximate, strict=True)]
         curve = Parabola(centre, width, np.stack([one.mean(0) for one in off]))
         if self.is_whole:
             return _Correction(curve, np.zeros_like(centre))
         return _Correction(curve, ((off[2] - off[0]) / (2 * width)).std(0, ddof=1) / np.sqrt(len(off[0])))
 
-    def told(
-        self,
-        best: FloatArray,
-        ends: tuple[FloatArray, FloatArray],
-        run: Polynomial,
-        wide: _Correction,
-        closer: _Correction,
-    ) -> Optimum:
-        """The constants found, and what their error is."""
-        curvature = run.curvature(best) + closer.curve.curvature(best)
+    def by_exact_effects(self, neurons: NDArray[np.int64], guesses: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The minima of some neurons by exact effects over the sample, from the best of R guesses (R x N), and errors.
+
+        All other neurons are replaced by their own activations, which costs nothing.
+        """
+        number = np.arange(len(neurons), dtype=np.float64)
+
+        def losses(y: FloatArray, i: FloatArray) -> Tensor:
+            chosen = neurons[i.astype(np.int64)]
+            reference = self.sample.rows[1].clone()
+            reference[:, chosen] = torch.from_numpy((self.mean[chosen] + y * self.unit[chosen]).astype(np.float32))
+            return self.sample.there.ablate(reference).delta_loss[:, chosen].cpu().double()
+
+        def mean_loss(y: FloatArray, i: FloatArray) -> FloatArray:
+            return np.asarray(losses(y, i).mean(0).numpy())
+
+        grid = np.concatenate([-_GRID[::-1], [0.0], _GRID])[:, None]
+        tried = np.concatenate([np.broadcast_to(grid, (len(grid), len(neurons))), guesses[:, neurons]])
+        start = np.take_along_axis(tried, np.stack([mean_loss(y, number) for y in tried]).argmin(0)[None], 0)[0]
+        place, is_inside = _minimum(mean_loss, start, number, 0.1 * np.abs(start) + _FIRST, _EXACT_PRECISION)
+        step = 0.01 * np.abs(place) + _LEAST_WIDTH
+        below, middle, above = (losses(y, number).numpy() for y in (place - step, place, place + step))
+        curvature = (above - 2 * middle + below).mean(0) / step**2
+        slope = (above - below) / (2 * step)
+        chance = 0.0 if self.is_whole else slope.std(0, ddof=1) / np.sqrt(len(slope))
+        return place, np.where(is_inside, self._error(np.abs(slope.mean(0)), chance, curvature), np.nan)
+
+    def _slope_by_polynomials(
+        self, best: FloatArray, run: Polynomial, wide: _Correction, closer: _Correction
+    ) -> FloatArray:
+        """The slope that interpolation may have missed."""
         bent = np.abs(wide.curve.slope(best) - closer.curve.slope(best))
-        bent *= (closer.curve.width / wide.curve.width) ** 2
-        slope = bent + run.slope_error() + 2 * closer.slope_error
-        edge = 0.01 * (ends[1] - ends[0])
-        is_found = (curvature > 0) & (best > ends[0] + edge) & (best < ends[1] - edge)
-        error = np.divide(slope**2, 2 * curvature, out=np.full_like(best, np.nan), where=is_found)
-        values = np.where(self.moves, self.mean + best * self.unit, self.mean)
-        return Optimum(values, np.where(self.moves, error, 0.0), self._is_outside(values))
+        return np.asarray(bent * (closer.curve.width / wide.curve.width) ** 2 + run.slope_error())
+
+    @staticmethod
+    def _error(slope: FloatArray, chance: FloatArray | float, curvature: FloatArray) -> FloatArray:
+        """How far above its minimum the mean loss may be."""
+        possible = (slope + 2 * chance) ** 2
+        return np.divide(possible, 2 * curvature, out=np.full_like(slope, np.nan), where=curvature > 0)
 
     def _uncertainty(self, place: FloatArray) -> FloatArray:
         """Standard error of a minimum of the second order over the sample, as an estimate of the run's."""
@@ -235,3 +265,19 @@ class _Search:
             most_n = np.maximum(most_n, activations.amax(0).numpy())
         spread = most_n - least_n
         return np.asarray((values < least_n - spread) | (values > most_n + spread))
+
+
+def _minimum(
+    function: Callable[[FloatArray, FloatArray], FloatArray],
+    start: FloatArray,
+    numbers: FloatArray,
+    step: FloatArray,
+    precision: float,
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Minima of some functions, called with places and the functions' numbers; and which lie within the limits."""
+    around = {"xl0": start - step, "xr0": start + step, "xmin": -_FARTHEST, "xmax": _FARTHEST}
+    bracket = elementwise.bracket_minimum(function, start, **around, args=(numbers,), maxiter=30)
+    tolerances = {"xatol": precision * _LEAST_WIDTH, "xrtol": precision}
+    found = elementwise.find_minimum(function, bracket.bracket, args=(numbers,), tolerances=tolerances, maxiter=40)
+    is_inside = np.asarray((bracket.status == 0) & np.isfinite(found.x))
+    return np.where(is_inside, found.x, np.nan_to_num(bracket.bracket[1])), is_inside

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rare_tokens.common.effects import EFFECTS
+from rare_tokens.common.effects import ATTRIBUTION, EFFECTS
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
@@ -21,7 +21,7 @@ ALL = tuple(EFFECTS)
 
 
 def test_every_effect_has_its_formulas() -> None:
-    assert list(FORMULAS) == list(EFFECTS)
+    assert [*FORMULAS, ATTRIBUTION] == list(EFFECTS), "the attribution is no effect of an edit as a whole"
 
 
 @pytest.fixture(scope="module")

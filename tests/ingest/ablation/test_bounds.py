@@ -20,9 +20,8 @@ def series_of_all_pairs(layer: tuple, reduced: torch.dtype, common_mass: float |
     ablation.reduced = reduced
     if common_mass is not None:
         ablation.folded = ablation.folded.ordered_by(ablation._typical_prediction(x), common_mass)
-    edits = ablation.layer.at(x, n, ablation.reference)
-    sums = ablation._sums(edits.rows)
-    return ablation._expansion(ablation._begin(x, n, y, edits, sums), sums, slice(0, len(x))).series
+    there = ablation.at(x, n, y)
+    return there.expansion(there.first, slice(0, len(x))).series
 
 
 def share_of_bound(layer: tuple, estimate: Estimate, pairs: Tensor) -> Tensor:
@@ -54,8 +53,9 @@ def test_no_logit_changes_by_more_than_the_reach(common_mass: float | None) -> N
     ablation = Ablation(head, w, reference)
     if common_mass is not None:
         ablation.folded = ablation.folded.ordered_by(ablation._typical_prediction(x), common_mass)
-    edits = ablation.layer.at(x, n, ablation.reference)
-    spans, factors = ablation._sums(edits.rows).spans(), edits.factors(slice(0, len(x))).change
+    there = ablation.at(x, n, y)
+    edits, spans = there.first.edits, there.sums.spans()
+    factors = edits.factors(slice(0, len(x))).change
     U = ablation.folded.gather(torch.arange(ablation.folded.vocabulary), torch.float64)
     z, m = edits.exact_rows[0] @ U.T, ablation.layer.w.double() @ U.T
     change = factors.u[0].double()[..., None] * z[:, None] + factors.c.double()[..., None] * m[None]
@@ -90,9 +90,8 @@ def test_the_rare_tokens_share_is_within_its_bound(neurons: float, reduced: torc
     head, w, reference, x, n, y = made_up(12, neurons=neurons, logits=4.0)
     ablation = Ablation(head, w, reference, sample=x)
     ablation.reduced = reduced
-    edits = ablation.layer.at(x, n, ablation.reference)
-    sums = ablation._sums(edits.rows)
-    series = ablation._expansion(ablation._begin(x, n, y, edits, sums), sums, slice(0, len(x))).series
+    there = ablation.at(x, n, y)
+    edits, series = there.first.edits, there.expansion(there.first, slice(0, len(x))).series
     U = ablation.folded.gather(torch.arange(ablation.folded.vocabulary), torch.float64)
     z, m = edits.exact_rows[0] @ U.T, ablation.layer.w.double() @ U.T
     bias = 0 if ablation.folded.bias is None else ablation.folded.bias

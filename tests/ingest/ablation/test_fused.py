@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from rare_tokens.common.effects import EFFECTS
 from rare_tokens.ingest.ablation.ablation import Ablation
 from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
 from rare_tokens.ingest.ablation.formulas.paths import OverVocabulary
@@ -16,7 +15,7 @@ from rare_tokens.ingest.model.head import PostNorm
 from rare_tokens.ingest.model.norms import NormForm
 from tests.support.ablation_layers import made_up
 
-ALL = tuple(EFFECTS)
+ALL = tuple(FORMULAS)
 COUNTS = torch.arange(300) ** 2
 
 
@@ -34,10 +33,9 @@ def left_over(effects: tuple[str, ...], *, post: bool = False, memory: int = 2 <
         memory=memory,
         post_norm=PostNorm(form, None) if post else None,
     )
-    edits = ablation.layer.at(x, n, ablation.reference)
-    sums = ablation._sums(edits.rows)
-    block = ablation._begin(x, n, y, edits, sums).towards(reference)
-    pairs = ablation._by_series(block, sums, slice(0, len(x)))
+    there = ablation.at(x, n, y)
+    block = there.first.towards(reference)
+    pairs = there.by_series(block, slice(0, len(x)))
     assert len(pairs) > 50
     return ablation, block, pairs
 
