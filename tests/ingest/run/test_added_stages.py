@@ -75,7 +75,7 @@ def places(tmp_path: Path, folder: Path) -> dict[str, Place]:
 
 @pytest.mark.parametrize("name", ["gpt2", "olmo2"])
 def test_effects_of_a_worker_are_those_of_this_process(tmp_path, name):
-    prepared, elsewhere = prepare(tmp_path, name), Elsewhere()
+    prepared, elsewhere = prepare(tmp_path, name, effects=("loss", "attribution")), Elsewhere()
     execute(prepared, tmp_path / "here", LocalExecutor(quiet=True))
     execute(prepared, tmp_path / "there", elsewhere, place=Place(tmp_path / "place"))
     assert {title for title, _ in elsewhere.computed} == {"forward pass", "ablation"}
