@@ -208,6 +208,7 @@ class _Search:
 
         grid = np.concatenate([-_GRID[::-1], [0.0], _GRID])[:, None]
         tried = np.concatenate([np.broadcast_to(grid, (len(grid), len(neurons))), guesses[:, neurons]])
+        tried = tried.clip(-_GRID[-1], _GRID[-1])
         start = np.take_along_axis(tried, np.stack([mean_loss(y, number) for y in tried]).argmin(0)[None], 0)[0]
         place, is_inside = _minimum(mean_loss, start, number, 0.1 * np.abs(start) + _FIRST, _EXACT_PRECISION)
         step = 0.01 * np.abs(place) + _LEAST_WIDTH
@@ -279,5 +280,5 @@ def _minimum(
     bracket = elementwise.bracket_minimum(function, start, **around, args=(numbers,), maxiter=30)
     tolerances = {"xatol": precision * _LEAST_WIDTH, "xrtol": precision}
     found = elementwise.find_minimum(function, bracket.bracket, args=(numbers,), tolerances=tolerances, maxiter=40)
-    is_inside = np.asarray((bracket.status == 0) & np.isfinite(found.x))
+    is_inside = np.asarray((bracket.status == 0) & (np.abs(found.x) < 0.999 * _FARTHEST))  # false where it is NaN
     return np.where(is_inside, found.x, np.nan_to_num(bracket.bracket[1])), is_inside

@@ -95,8 +95,8 @@ class Constant:
 
     @property
     def constant(self) -> NDArray[np.float64]:
-        """N."""
-        return self.values
+        """N, as they are used: rounded to float32."""
+        return self.values.astype(np.float32).astype(np.float64)
 
     def draws(self, activations: Rows, positions: NDArray[np.int64]) -> list[Tensor]:  # noqa: ARG002
         """The values, the same at every position."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from rare_tokens.common.effects import ATTRIBUTION, EFFECTS
 from rare_tokens.common.errors import UserError
 from rare_tokens.ingest.ablation.ablation import Ablation
+from rare_tokens.ingest.ablation.at_positions import AtPositions
 from rare_tokens.ingest.ablation.formulas.effects import FORMULAS
 from rare_tokens.ingest.ablation.vocabulary.exact import weighted_rows
 from rare_tokens.ingest.model.head import Head
@@ -180,14 +181,14 @@ def test_pairs_are_settled_few_at_a_time(novella, monkeypatch: pytest.MonkeyPatc
     layer = tuple(value[:160] if value is novella[3] or value is novella[4] else value for value in novella[:5])
     ablation, edited, targets = Ablation(*layer[:3], sample=novella[3][::4]), layer[3:], novella[5][:160]
     at_once, sizes = ablation.ablate(*edited, targets), []
-    settle = Ablation._settle
+    settle = AtPositions._settle
 
     def counted(self: Ablation, *given) -> None:
         sizes.append(len(given[-1]))
         settle(self, *given)
 
-    monkeypatch.setattr(Ablation, "_settle", counted)
-    monkeypatch.setattr("rare_tokens.ingest.ablation.ablation.EXACT_PAIRS", 100)
+    monkeypatch.setattr(AtPositions, "_settle", counted)
+    monkeypatch.setattr("rare_tokens.ingest.ablation.at_positions.EXACT_PAIRS", 100)
     found = ablation.ablate(*edited, targets)
     assert len(sizes) > 1
     assert sum(sizes) == found.exact_pairs == at_once.exact_pairs
