@@ -35,6 +35,7 @@ EFFECTS = {
         Effect("entropy", "delta_entropy"),
         Effect("kl", "delta_kl", needs_counts=True),
         Effect("frequency", "frozen_frequency_delta_loss", needs_counts=True),
+        Effect("attribution", "attributed_delta_loss"),
     )
 }
 
