@@ -21,7 +21,7 @@ class Source:
     """What an analysis asks for about the run that is analysed.
 
     Attributes:
-        relation: a public relation, or `ACTIVATIONS`.
+        relation: a public relation, a macro of a run alone, or `ACTIVATIONS`.
         preset: only the rows, or positions, of this preset; None: all of them.
         token_group: likewise.
         columns: only these; empty: all.
@@ -89,7 +89,8 @@ class Analysis:
 class SetAnalysis:
     """A step of `analyze` over sets of runs: the checkpoints of a series, the references of a measurement.
 
-    It is computed for a set once every run with effects has what it reads, and anew if the set or its parameters change.
+    It is computed for a set once all its runs with effects have what it reads, and anew if the set or its parameters
+    change.
 
     Attributes:
         name: the name it is stored and listed under, with each of the runs.

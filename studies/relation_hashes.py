@@ -74,6 +74,8 @@ STORED_GROUPS = f"{RUNS['last layer']} --group boost --group nc:boost"  # groups
 
 # How each public macro is called; {run} stands for each published run in turn.
 MACROS = {
+    "agg_attributed_effect": "from agg_attributed_effect('{run}')",
+    "agg_attribution_error": "from agg_attribution_error('{run}')",
     "elbow_distance": "select *, elbow_distance(count, rank, 900, 1, 500) from token_frequency where count > 0",
     "exact_avg": "select run_id, exact_avg(loss) as mean_loss from dim_position group by run_id",
     "group_activation": "from group_activation('{run}', 'es', draws := 2)",
