@@ -63,7 +63,8 @@ def agreements(
     Returns:
         For each pair `rank_correlation` (Spearman's, over all neurons) and `shared_…` (how many of the first neurons of
         one are among as many of the other; ties to the lower index), each with `_low` and `_high`, `windows`, `draws`
-        and `reason`. NULL where influences are all equal or too few are above 0, the interval with a single window.
+        and `reason`. NULL where the influences of one are all equal or too few are above 0; intervals with a single
+        window too.
     """
     values = [sums.influence()[None, :] for sums in rankings]
     ranked = [_Ranked.of(one) for one in values]
@@ -127,19 +128,17 @@ def _row(
     own: Mapping[str, FloatArray], samples: Mapping[str, FloatArray], tops: Mapping[str, int | None], above: int
 ) -> dict[str, Any]:
     """The columns of a pair of which at least `above` neurons have an influence above 0 in both rankings."""
+    nothing = None if samples else SINGLE_WINDOW
+    if not np.isfinite(own["rank_correlation"][0]):
+        return {"reason": joined(EQUAL, nothing)}
     few = {name: count for name, count in tops.items() if count is not None and count > above}
     row: dict[str, Any] = {}
     for name, (value,) in own.items():
-        if np.isfinite(value) and name.removeprefix("shared_") not in few:
+        if name.removeprefix("shared_") not in few:
             row[name] = int(value) if name.startswith("shared_") else float(value)
             row |= interval_columns(name, float(value), samples.get(name))
-    return row | {
-        "reason": joined(
-            None if "rank_correlation" in row else EQUAL,
-            f"fewer than {min(few.values())} neurons with an influence above 0" if few else None,
-            None if samples else SINGLE_WINDOW,
-        )
-    }
+    lacking = f"fewer than {min(few.values())} neurons with an influence above 0" if few else None
+    return row | {"reason": joined(lacking, nothing)}
 
 
 def interval_columns(name: str, value: float, samples: FloatArray | None) -> dict[str, float]:

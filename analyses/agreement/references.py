@@ -65,8 +65,8 @@ def reference_agreement(
     curves: Mapping[str, Curves],
     heads: Mapping[tuple[str, str, str], int | None],
     *,
-    draws: int = DRAWS,
-    seed: int = SEED,
+    draws: int,
+    seed: int,
 ) -> pl.DataFrame:
     """Compare the references of one measurement, two by two.
 
@@ -127,7 +127,7 @@ def _compute(asks: Mapping[str, Ask], runs: pl.DataFrame) -> Results:
         for run_id, ask in asks.items()
         for preset, group, rank in ask(Source("regime_decision", columns=columns)).rows()
     }
-    return {"reference_agreement": reference_agreement(runs, curves, heads)}
+    return {"reference_agreement": reference_agreement(runs, curves, heads, draws=DRAWS, seed=SEED)}
 
 
 ANALYSIS = SetAnalysis(
