@@ -52,12 +52,17 @@ def every_reference_set(runs: pl.DataFrame) -> list[pl.DataFrame]:
         key = json.dumps([[row[name] for name in SAME], identity], sort_keys=True)
         found.setdefault(key, []).append(row)
     several = [rows for rows in found.values() if len({row["ablation"] for row in rows}) > 1]
-    return [pl.DataFrame(sorted(rows, key=_place), schema=runs.schema) for rows in several]
+    return [pl.DataFrame(sorted(rows, key=_order), schema=runs.schema) for rows in several]
 
 
-def _place(run: Mapping[str, Any]) -> tuple[int, str, str]:
-    kind = run["ablation"].partition(":")[0]
-    return ORDER.index(kind) if kind in ORDER else len(ORDER), run["ablation"], run["run_id"]
+def _order(run: Mapping[str, Any]) -> tuple[tuple[int, str], str]:
+    return place(run["ablation"]), run["run_id"]
+
+
+def place(ablation: str) -> tuple[int, str]:
+    """Where an ablation stands among others: mean, zero, resample, optimal."""
+    kind = ablation.partition(":")[0]
+    return ORDER.index(kind) if kind in ORDER else len(ORDER), ablation
 
 
 def reference_agreement(

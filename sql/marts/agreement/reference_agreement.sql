@@ -1,51 +1,53 @@
 -- reference_agreement: whether two references, values that an activation is replaced by, agree.
 -- One row per run × other run × preset × token_group.
---   run_id                 a run
---   other_run_id           a run that differs from it in nothing but the ablation
---   preset                 definition of rare and common (see position_group)
---   token_group            rare or common
---   layer                  layer of the neurons
---   ablation               what replaces an activation in the run
---   other_ablation         what does in the other
---   rank_correlation       Spearman's, of the neurons' influence in the two runs
---   rank_correlation_low   lower end of its 95 % interval, the same windows resampled for both
---   rank_correlation_high  upper end of the same
---   shared_10              how many of the first 10 neurons are among the first 10 of the other run
---   shared_10_low          lower end of its interval
---   shared_10_high         upper end of the same
---   shared_50              the same of the first 50
---   shared_50_low          lower end of its interval
---   shared_50_high         upper end of the same
---   first                  b of the run: break_rank, when the two were compared
---   shared_first           the same of the first b, for b of the run and not of the other
---   shared_first_low       lower end of its interval; b is held fixed
---   shared_first_high      upper end of the same
---   kappa                  κ of the run (see regime_decision, as all that follows)
---   kappa_low              lower end of its interval
---   kappa_high             upper end of the same
---   other_kappa            κ of the other
---   other_kappa_low        lower end of its interval
---   other_kappa_high       upper end of the same
---   step                   s of the run
---   step_low               lower end of its interval
---   step_high              upper end of the same
---   other_step             s of the other
---   other_step_low         lower end of its interval
---   other_step_high        upper end of the same
---   break_rank             b of the run
---   break_low              lower end of its interval
---   break_high             upper end of the same
---   other_break_rank       b of the other
---   other_break_low        lower end of its interval
---   other_break_high       upper end of the same
---   decision               whether the run's curve has a plateau: present, absent, undecided
---   p_value                of a step at its head
---   other_decision         the same of the other
---   other_p_value          of a step at its head
---   windows                number of windows resampled
---   draws                  bootstrap samples
---   reason                 why a value of this comparison is NULL; NULL if none is. Why κ, s or a
---                          decision is NULL is in regime_decision
+--   run_id                  a run
+--   other_run_id            a run that differs from it in nothing but the ablation
+--   preset                  definition of rare and common (see position_group)
+--   token_group             rare or common
+--   layer                   layer of the neurons
+--   ablation                what replaces an activation in the run
+--   other_ablation          what does in the other
+--   rank_correlation        Spearman's, of the neurons' influence in the two runs
+--   rank_correlation_low    lower end of its 95 % interval, the same windows resampled for both
+--   rank_correlation_high   upper end of the same
+--   shared_10               how many of the first 10 neurons are among the first 10 of the other run
+--   shared_10_low           lower end of its interval
+--   shared_10_high          upper end of the same
+--   shared_50               the same of the first 50
+--   shared_50_low           lower end of its interval
+--   shared_50_high          upper end of the same
+--   first                   b of the run: break_rank, when the two were compared
+--   shared_first            the same of the first b, for b of the run and not of the other
+--   shared_first_low        lower end of its interval; b is held fixed
+--   shared_first_high       upper end of the same
+--   kappa                   κ of the run (see regime_decision, as all that follows)
+--   kappa_low               lower end of its interval
+--   kappa_high              upper end of the same
+--   other_kappa             κ of the other
+--   other_kappa_low         lower end of its interval
+--   other_kappa_high        upper end of the same
+--   step                    s of the run
+--   step_low                lower end of its interval
+--   step_high               upper end of the same
+--   other_step              s of the other
+--   other_step_low          lower end of its interval
+--   other_step_high         upper end of the same
+--   break_rank              b of the run
+--   break_low               lower end of its interval
+--   break_high              upper end of the same
+--   break_determined        false: the interval spans (nearly) every rank at which a head may end
+--   other_break_rank        b of the other
+--   other_break_low         lower end of its interval
+--   other_break_high        upper end of the same
+--   other_break_determined  as break_determined, of the other
+--   decision                whether the run's curve has a plateau: present, absent, undecided
+--   p_value                 of a step at its head
+--   other_decision          the same of the other
+--   other_p_value           of a step at its head
+--   windows                 number of windows resampled
+--   draws                   bootstrap samples
+--   reason                  why a value of this comparison is NULL; NULL if none is. Why κ, s or a
+--                           decision is NULL is in regime_decision
 --
 -- See docs/references.md. A pair is listed once, under the run that comes first in the order mean,
 -- zero, resample, optimal. Pairs with a run that is gone are gone too.
@@ -91,9 +93,11 @@ select
     decision.break_rank,
     decision.break_low,
     decision.break_high,
+    decision.break_determined,
     other_decision.break_rank as other_break_rank,
     other_decision.break_low as other_break_low,
     other_decision.break_high as other_break_high,
+    other_decision.break_determined as other_break_determined,
     decision.decision,
     decision.p_value,
     other_decision.decision as other_decision,
