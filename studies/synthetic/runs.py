@@ -78,7 +78,6 @@ def make_parts(
         "packages": {"numpy": np.__version__},
     }
     described = parts.Manifest(**(fields | manifest))
-    described.identity.setdefault("ablation", described.ablation)
     parts.write_manifest(folder, described)
     counts = _write_tokens(folder, vocabulary, rng)
     targets = _write_positions(folder, positions, window, counts, zipf_share, rng)

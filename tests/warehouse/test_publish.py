@@ -44,7 +44,7 @@ def test_the_stored_facts_are_the_parts(path: Path) -> None:
     warehouse.publish(path, folder, line=power_law_line)
     with warehouse.open(path) as opened:
         stored = opened.sql("select * from store.fct_effect order by rowid")
-        assert stored.drop("run_key", "delta_entropy", "frozen_frequency_delta_loss").equals(
+        assert stored.drop("run_key", "delta_entropy", "frozen_frequency_delta_loss", "attributed_delta_loss").equals(
             pl.concat(blocks).sort("neuron", "position_id")
         )
         for name in ("delta_entropy", "frozen_frequency_delta_loss"):

@@ -139,6 +139,15 @@ def test_a_reference_that_joins_or_goes_changes_what_is_compared(commands, path)
     assert set(compared(path)["other_run_id"]) == {"resampled"}
 
 
+def test_an_export_carries_them_whichever_run_is_attached_first(commands, path):
+    analysed(commands)
+    warehouse.export(path, commands.folder / "exported")
+    warehouse.attach(commands.folder / "other.duckdb", commands.folder / "exported", line=power_law_line, quiet=True)
+    attached = compared(commands.folder / "other.duckdb")
+    assert len(attached) == 6
+    assert attached.equals(compared(path))
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -158,11 +167,16 @@ def test_runs_that_differ_in_anything_else_are_no_references(other, tmp_path):
 
 
 def test_what_is_not_published_or_of_the_same_ablation_is_no_reference():
-    columns = dict.fromkeys(references.SAME, "x") | {"identity": '{"ablation": "?"}', "status": "published"}
-    rows = [columns | {"run_id": f"{n}", "ablation": kind} for n, kind in enumerate(["zero", "mean", "mean", "other"])]
+    columns = dict.fromkeys(references.SAME, "x") | {"status": "published"}
+    rows = [
+        columns | {"run_id": f"{n}", "ablation": kind, "identity": json.dumps({"ablation": kind, "begin_token": True})}
+        for n, kind in enumerate(["zero", "mean", "mean", "other"])
+    ]
     assert [part["run_id"].to_list() for part in every_reference_set(pl.DataFrame(rows))] == [["1", "2", "0", "3"]]
     gone = [row | {"status": "rejected" if row["ablation"] in ("zero", "other") else "published"} for row in rows]
     assert every_reference_set(pl.DataFrame(gone)) == []
+    unlike = [row | {"identity": f'{{"begin_token": {n}}}'} for n, row in enumerate(rows)]
+    assert every_reference_set(pl.DataFrame(unlike)) == []
 
 
 def test_pairs_of_one_ablation_are_left_out_and_nulls_have_reasons():
