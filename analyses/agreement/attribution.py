@@ -22,8 +22,7 @@ from rare_tokens.analyses.agreement.rankings import (
     with_interval,
 )
 from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results, Source
-from rare_tokens.analyses.curve.effect_cells import MATCHED, PRESETS, TOKEN_GROUPS, group_sums, in_group
-from rare_tokens.analyses.curve.stored_cells import stored_cells
+from rare_tokens.analyses.curve.effect_cells import MATCHED, NO_POSITION, PRESETS, TOKEN_GROUPS, WindowSums
 from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, table
 
 ATTRIBUTION = "attribution"
@@ -44,48 +43,42 @@ ATTRIBUTION_AGREEMENT: dict[str, Any] = (
 
 
 def attribution_agreement(
-    cells: pl.DataFrame,
-    attributed: pl.DataFrame,
-    errors: pl.DataFrame,
-    preset: str,
-    token_group: str,
-    *,
-    draws: int = 1_000,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
+    sums: pl.DataFrame, errors: pl.DataFrame, *, draws: int = 1_000, seed: int = 0
+) -> Iterator[dict[str, Any]]:
     """Compare the first-order estimates of one token group with its effects.
 
     Args:
-        cells: `agg_effect` of the run, as `stored_cells` reads it.
-        attributed: `agg_attributed_effect` of the run.
-        errors: `agg_attribution_error` of the run.
-        preset: of the token group.
-        token_group: `rare` or `common`.
+        sums: `agg_attributed_effect` of the run and group.
+        errors: `agg_attribution_error` of the run and group.
         draws: bootstrap samples of windows.
         seed: of the resampling.
 
     Returns:
-        Rows of `ATTRIBUTION_AGREEMENT`: one for the group, then one per decile. If the group has no position, only the
-        first, with the reason.
+        Rows of `ATTRIBUTION_AGREEMENT` without their group: one for all pairs, then one per decile. If the group has no
+        position, only the first, with the reason.
     """
-    key = {"preset": preset, "token_group": token_group, "draws": draws}
-    exact = group_sums(cells, preset, token_group)
-    renamed = attributed.rename({"abs_attributed_sum": "abs_delta_sum", "attributed_sum": "delta_sum"})
-    estimated = group_sums(renamed, preset, token_group)
-    if isinstance(exact, str) or isinstance(estimated, str):
-        return [key | {"reason": exact if isinstance(exact, str) else estimated}]
-    windows = cells.filter(in_group(preset, token_group))["window_id"].unique().sort().to_numpy()
-    of_group = errors.filter(preset=preset, token_group=token_group)
-    sums = [exact.absolute, estimated.absolute]
-    ranking = agreements(sums, [Compared(0, 1, TOPS)], draws=draws, seed=seed)[0]
-    whole = pair_errors(of_group, windows, "no effect exceeds the tolerance", draws=draws, seed=seed)
-    pairs = len(sums[0].neurons) * int(sums[0].positions.sum())
-    left_out = {"pairs_left_out": pairs - whole["pairs"], "reason": joined(ranking["reason"], whole["reason"])}
-    rows = [key | ranking | whole | left_out]
+    counted = {"draws": draws}
+    if sums.is_empty():
+        yield counted | {"reason": NO_POSITION}
+        return
+    ordered = sums.sort("neuron", "window_id")
+    windows = ordered["window_id"].unique().sort().to_numpy()
+    rankings = [_window_sums(ordered, name, len(windows)) for name in ("abs_delta_sum", "abs_attributed_sum")]
+    (ranking,) = agreements(rankings, [Compared(0, 1, TOPS)], draws=draws, seed=seed)
+    whole = pair_errors(errors, windows, "no effect exceeds the tolerance", draws=draws, seed=seed)
+    left_out = int(sums["positions"].sum()) - whole["pairs"]
+    reason = joined(ranking["reason"], whole["reason"])
+    yield counted | ranking | whole | {"pairs_left_out": left_out, "reason": reason}
     for decile in range(1, DECILES + 1):
-        found = pair_errors(of_group.filter(decile=decile), windows, "no pair is in it", draws=draws, seed=seed)
-        rows.append(key | {"decile": decile} | found)
-    return rows
+        found = pair_errors(errors.filter(decile=decile), windows, "no pair is in it", draws=draws, seed=seed)
+        yield counted | {"decile": decile} | found
+
+
+def _window_sums(ordered: pl.DataFrame, name: str, windows: int) -> WindowSums:
+    """A column of `agg_attributed_effect`, in order of neuron and window, as sums by window."""
+    neurons = ordered["neuron"].unique(maintain_order=True).to_numpy()
+    positions, sums = (ordered[one].to_numpy().reshape(-1, windows).astype(float) for one in ("positions", name))
+    return WindowSums(neurons, positions[0], sums)
 
 
 def pair_errors(errors: pl.DataFrame, windows: IntArray, none: str, *, draws: int, seed: int) -> dict[str, Any]:
@@ -157,16 +150,17 @@ def _rows(ask: Ask, parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if ATTRIBUTION not in run["effects"]:  # nothing is read for a run without estimates
         yield from ({"preset": preset, "token_group": group, "reason": NOT_ASKED_FOR} for preset, group in groups)
         return
-    cells, attributed = stored_cells(ask), ask(Source("agg_attributed_effect"))
-    errors = ask(Source("agg_attribution_error"))
+    sums, errors = (ask(Source(name)) for name in ("agg_attributed_effect", "agg_attribution_error"))
     for preset, group in groups:
-        yield from attribution_agreement(cells, attributed, errors, preset, group, **parameters)
+        key = {"preset": preset, "token_group": group}
+        found = attribution_agreement(sums.filter(**key), errors.filter(**key), **parameters)
+        yield from (key | row for row in found)
 
 
 ANALYSIS = Analysis(
     "attribution_agreement",
     {"attribution_agreement": ATTRIBUTION_AGREEMENT},
-    ("dim_run", "agg_effect", "agg_attributed_effect", "agg_attribution_error"),
+    ("dim_run", "agg_attributed_effect", "agg_attribution_error"),
     _compute,
     {"draws": 1_000, "seed": 0},
 )

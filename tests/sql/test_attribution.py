@@ -42,23 +42,18 @@ def con() -> Iterator[duckdb.DuckDBPyConnection]:
         effects = [(0, 0.5, 0.25), (1, -2.0, -1.0), (2, 0.5, -0.5), (3, 0.25, 9.0)]
         given(con, "fct_effect", EFFECTS, *((1, 0, t, 0.0, delta, estimate) for t, delta, estimate in effects))
         given(con, "fct_effect", EFFECTS, *((2, 0, t, 0.0, delta, None) for t, delta, _ in effects))
-        for key in (1, 2):
-            publish(con, "agg_effect", run_key=key, first_neuron=0, last_neuron=0)
         yield con
 
 
-def test_estimates_are_summed_over_the_cells_of_agg_effect(con: duckdb.DuckDBPyConnection) -> None:
-    columns = (
-        "neuron, window_id, percentile_bucket, is_word, matched_group, positions, abs_attributed_sum, attributed_sum"
-    )
-    assert rows(con, f"select {columns} from agg_attributed_effect('run') order by all") == [
-        (0, 7, 0, True, "rare", 2, 0.75, -0.25),
-        (0, 7, 75, True, "common", 1, 1.0, -1.0),
-        (0, 8, 0, True, "rare", 1, 9.0, 9.0),
+def test_estimates_are_summed_by_group_and_pair(con: duckdb.DuckDBPyConnection) -> None:
+    sums = "select * exclude (run_id) from agg_attributed_effect('run') where preset = 'nc-matched' order by all"
+    assert rows(con, sums) == [
+        ("nc-matched", "common", 2, 0, 7, 1, 2.0, 1.0),
+        ("nc-matched", "rare", 2, 0, 7, 2, 1.0, 0.75),
+        ("nc-matched", "rare", 2, 0, 8, 1, 0.25, 9.0),
     ]
-    cell = "neuron, window_id, percentile_bucket, occurrence_bucket, is_word, is_elbow, matched_group, positions"
-    same = f"select {cell} from agg_effect where run_id = 'run' except select {cell} from agg_attributed_effect('run')"
-    assert rows(con, same) == []
+    groups = "select distinct preset, token_group from agg_attributed_effect('run') order by all"
+    assert rows(con, groups) == rows(con, "select distinct preset, token_group from position_group order by all")
 
 
 def test_errors_are_counted_by_group_decile_and_pair(con: duckdb.DuckDBPyConnection) -> None:

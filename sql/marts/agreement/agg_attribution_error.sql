@@ -28,26 +28,15 @@ with chosen as (
     where r.run_id = run and list_contains(r.effects, 'attribution')
 ),
 
--- Positions in the same groups are alike (`kind`), so that a pair is handled once, not once a group.
-place as (
-    select g.position_id, list((g.preset, g.token_group) order by g.preset, g.token_group) as groups
-    from store.position_group as g
-    where g.run_key = (select k.run_key from chosen as k)
-    group by g.position_id
+member as materialized (
+    select p.position_id, p.window_id, p.kind, p.groups
+    from store.position_kind as p
+    where p.run_key = (select k.run_key from chosen as k)
 ),
 
 kind as (
-    select row_number() over (order by p.groups)::smallint as kind, p.groups
-    from (select distinct groups from place) as p
-),
-
-member as (
-    select p.position_id, coalesce(x.pair_id, p.window_id) as window_id, kind.kind
-    from store.dim_position as p
-    join place using (position_id)
-    join kind using (groups)
-    left join store.position_context as x using (run_key, position_id)
-    where p.run_key = (select k.run_key from chosen as k)
+    select distinct m.kind, m.groups
+    from member as m
 ),
 
 effect as not materialized (

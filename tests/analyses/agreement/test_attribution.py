@@ -156,12 +156,10 @@ def test_a_single_window_has_no_intervals_and_no_pair_has_no_numbers():
 
 
 def test_a_group_without_positions_says_so(path):
-    read = [
-        results.read(path, "with", name) for name in ("agg_effect", "agg_attributed_effect", "agg_attribution_error")
-    ]
-    cells, attributed, errors = (frame.clear() for frame in read)
-    (row,) = attribution_agreement(cells, attributed, errors, "es", "rare")
-    assert row["reason"] == "no position in the group"
+    sums, errors = (
+        results.read(path, "with", name).clear() for name in ("agg_attributed_effect", "agg_attribution_error")
+    )
+    assert list(attribution_agreement(sums, errors)) == [{"draws": 1_000, "reason": "no position in the group"}]
 
 
 def test_a_run_without_estimates_says_so_and_reads_no_fact(path):
@@ -179,22 +177,14 @@ def test_a_run_without_estimates_says_so_and_reads_no_fact(path):
         assert results.read(path, "without", name).is_empty()
 
 
-def test_sums_by_cell_are_those_of_the_facts(path, facts):
-    sums = results.read(path, "with", "agg_attributed_effect")
-    cells = results.read(path, "with", "agg_effect")
-    cell = ["layer", "neuron", "window_id", "percentile_bucket", "occurrence_bucket", "is_word", "is_elbow"]
-    assert sums.select(*cell, "positions").equals(cells.select(*cell, "positions"))
-    with warehouse.open(path) as opened:
-        counted = opened.position_frequency(run_id="with")["position_id"]
-        whole = opened.fct_effect(run_id="with").filter(pl.col("position_id").is_in(counted.to_list()))
-    expected = whole.group_by("neuron").agg(
-        size=pl.col("attributed_delta_loss").cast(pl.Float64).abs().sum(),
-        total=pl.col("attributed_delta_loss").cast(pl.Float64).sum(),
-    )
-    both = sums.group_by("neuron").agg(pl.col("abs_attributed_sum", "attributed_sum").sum()).join(expected, on="neuron")
-    assert len(both) == 64
-    assert both["abs_attributed_sum"].to_numpy() == pytest.approx(both["size"].to_numpy(), rel=1e-9)
-    assert both["attributed_sum"].to_numpy() == pytest.approx(both["total"].to_numpy(), abs=1e-9)
+def test_sums_by_window_are_those_of_the_facts(path, facts):
+    key = [*KEY, "neuron", "window_id"]
+    sums = results.read(path, "with", "agg_attributed_effect").sort(key)
+    expected = facts.group_by(key).agg(pl.len(), pl.col("delta_loss", "attributed_delta_loss").abs().sum()).sort(key)
+    assert sums.select(key).equals(expected.select(key))
+    assert sums["positions"].to_list() == expected["len"].to_list()
+    for name, column in (("abs_delta_sum", "delta_loss"), ("abs_attributed_sum", "attributed_delta_loss")):
+        assert sums[name].to_numpy() == pytest.approx(expected[column].to_numpy(), abs=1e-9)
 
 
 def test_analyze_stores_them(path, rows, monkeypatch):

@@ -116,6 +116,7 @@ def test_intervals_are_those_of_a_loop_over_the_facts(commands, path):
     assert (row["windows"], row["draws"]) == (len(windows), 40)
 
 
+@pytest.mark.slow
 def test_a_reference_that_joins_or_goes_changes_what_is_compared(commands, path):
     assert analysed(commands, "the-mean") == [], "the other reference is not analysed yet"
     assert analysed(commands) == ["the-mean", "a-zero"]
