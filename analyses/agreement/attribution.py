@@ -28,7 +28,7 @@ from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, tabl
 ATTRIBUTION = "attribution"
 NOT_ASKED_FOR = "not asked for with --effects: attribution"
 DECILES = 10
-CLASSES = 20  # of the relative error, in ln error = 1: those of `agg_attribution_error`
+CLASSES = 20  # of the relative error, in ln error = 1: those of `attribution_error`
 PAIR = ("wrong_sign_share", "relative_error", "error_ratio")
 
 ATTRIBUTION_AGREEMENT: dict[str, Any] = (
@@ -48,8 +48,8 @@ def attribution_agreement(
     """Compare the first-order estimates of one token group with its effects.
 
     Args:
-        sums: `agg_attributed_effect` of the run and group.
-        errors: `agg_attribution_error` of the run and group.
+        sums: `attribution_sum` of the run and group.
+        errors: `attribution_error` of the run and group.
         draws: bootstrap samples of windows.
         seed: of the resampling.
 
@@ -75,7 +75,7 @@ def attribution_agreement(
 
 
 def _window_sums(ordered: pl.DataFrame, name: str, windows: int) -> WindowSums:
-    """A column of `agg_attributed_effect`, in order of neuron and window, as sums by window."""
+    """A column of `attribution_sum`, in order of neuron and window, as sums by window."""
     neurons = ordered["neuron"].unique(maintain_order=True).to_numpy()
     positions, sums = (ordered[one].to_numpy().reshape(-1, windows).astype(float) for one in ("positions", name))
     return WindowSums(neurons, positions[0], sums)
@@ -85,7 +85,7 @@ def pair_errors(errors: pl.DataFrame, windows: IntArray, none: str, *, draws: in
     """How far the estimates of some pairs are off.
 
     Args:
-        errors: rows of `agg_attribution_error`: those of one token group, or of one decile of it.
+        errors: rows of `attribution_error`: those of one token group, or of one decile of it.
         windows: window_id of each window with a position of the group, ascending, shape (W,).
         none: the reason if there is no pair.
         draws: bootstrap samples of windows.
@@ -150,7 +150,7 @@ def _rows(ask: Ask, parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if ATTRIBUTION not in run["effects"]:  # nothing is read for a run without estimates
         yield from ({"preset": preset, "token_group": group, "reason": NOT_ASKED_FOR} for preset, group in groups)
         return
-    sums, errors = (ask(Source(name)) for name in ("agg_attributed_effect", "agg_attribution_error"))
+    sums, errors = (ask(Source(name)) for name in ("attribution_sum", "attribution_error"))
     for preset, group in groups:
         key = {"preset": preset, "token_group": group}
         found = attribution_agreement(sums.filter(**key), errors.filter(**key), **parameters)
@@ -160,7 +160,7 @@ def _rows(ask: Ask, parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 ANALYSIS = Analysis(
     "attribution_agreement",
     {"attribution_agreement": ATTRIBUTION_AGREEMENT},
-    ("dim_run", "agg_attributed_effect", "agg_attribution_error"),
+    ("dim_run", "attribution_sum", "attribution_error"),
     _compute,
     {"draws": 1_000, "seed": 0},
 )

@@ -46,19 +46,19 @@ def con() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def test_estimates_are_summed_by_group_and_pair(con: duckdb.DuckDBPyConnection) -> None:
-    sums = "select * exclude (run_id) from agg_attributed_effect('run') where preset = 'nc-matched' order by all"
+    sums = "select * exclude (run_id) from attribution_sum('run') where preset = 'nc-matched' order by all"
     assert rows(con, sums) == [
         ("nc-matched", "common", 2, 0, 7, 1, 2.0, 1.0),
         ("nc-matched", "rare", 2, 0, 7, 2, 1.0, 0.75),
         ("nc-matched", "rare", 2, 0, 8, 1, 0.25, 9.0),
     ]
-    groups = "select distinct preset, token_group from agg_attributed_effect('run') order by all"
+    groups = "select distinct preset, token_group from attribution_sum('run') order by all"
     assert rows(con, groups) == rows(con, "select distinct preset, token_group from position_group order by all")
 
 
 def test_errors_are_counted_by_group_decile_and_pair(con: duckdb.DuckDBPyConnection) -> None:
     half = math.floor(20 * math.log(0.5))
-    found = "select * exclude (run_id) from agg_attribution_error('run') where preset = 'nc-matched' order by all"
+    found = "select * exclude (run_id) from attribution_error('run') where preset = 'nc-matched' order by all"
     # The effect of position 3 is within the tolerance. Two rare pairs share a class, whose middle is half of them.
     assert rows(con, found) == [
         ("nc-matched", "common", 6, 7, half, 1, 0, 2.0, 1.0, 2.0, 2.0),
@@ -72,7 +72,7 @@ def test_an_exact_estimate_has_the_smallest_class_and_deciles_are_of_the_group(c
         "update store.fct_effect set attributed_delta_loss = delta_loss, delta_loss = delta_loss where run_key = 1"
     )
     con.execute("update store.run set tolerance = 0.1")
-    found = "select token_group, decile, window_id, error_class, pairs from agg_attribution_error('run')"
+    found = "select token_group, decile, window_id, error_class, pairs from attribution_error('run')"
     exact = math.floor(20 * math.log(1e-9))
     assert rows(con, f"{found} where preset = 'nc-matched' order by all") == [
         ("common", 6, 7, exact, 1),
@@ -82,5 +82,5 @@ def test_an_exact_estimate_has_the_smallest_class_and_deciles_are_of_the_group(c
 
 
 def test_a_run_without_estimates_has_no_rows(con: duckdb.DuckDBPyConnection) -> None:
-    assert rows(con, "from agg_attributed_effect('without')") == []
-    assert rows(con, "from agg_attribution_error('without')") == []
+    assert rows(con, "from attribution_sum('without')") == []
+    assert rows(con, "from attribution_error('without')") == []

@@ -156,9 +156,7 @@ def test_a_single_window_has_no_intervals_and_no_pair_has_no_numbers():
 
 
 def test_a_group_without_positions_says_so(path):
-    sums, errors = (
-        results.read(path, "with", name).clear() for name in ("agg_attributed_effect", "agg_attribution_error")
-    )
+    sums, errors = (results.read(path, "with", name).clear() for name in ("attribution_sum", "attribution_error"))
     assert list(attribution_agreement(sums, errors)) == [{"draws": 1_000, "reason": "no position in the group"}]
 
 
@@ -173,13 +171,13 @@ def test_a_run_without_estimates_says_so_and_reads_no_fact(path):
     assert asked == ["dim_run"]
     assert found["reason"].to_list() == ["not asked for with --effects: attribution"] * 6
     assert found.select(pl.exclude(*KEY, "reason")).null_count().row(0) == (6,) * (len(found.columns) - 3)
-    for name in ("agg_attributed_effect", "agg_attribution_error"):
+    for name in ("attribution_sum", "attribution_error"):
         assert results.read(path, "without", name).is_empty()
 
 
 def test_sums_by_window_are_those_of_the_facts(path, facts):
     key = [*KEY, "neuron", "window_id"]
-    sums = results.read(path, "with", "agg_attributed_effect").sort(key)
+    sums = results.read(path, "with", "attribution_sum").sort(key)
     expected = facts.group_by(key).agg(pl.len(), pl.col("delta_loss", "attributed_delta_loss").abs().sum()).sort(key)
     assert sums.select(key).equals(expected.select(key))
     assert sums["positions"].to_list() == expected["len"].to_list()

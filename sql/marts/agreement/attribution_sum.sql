@@ -1,5 +1,5 @@
--- agg_attributed_effect: effects and their first-order estimates, summed by token group and window.
--- Macro agg_attributed_effect(run).
+-- attribution_sum: effects and their first-order estimates, summed by token group and window.
+-- Macro attribution_sum(run).
 --   run_id              the run
 --   preset              definition of rare and common (see position_group)
 --   token_group         rare or common
@@ -35,7 +35,7 @@ from placed
 join store.dim_position as position using (run_key, position_id)
 left join store.position_context as context using (run_key, position_id);
 
-create or replace macro agg_attributed_effect(run) as table
+create or replace macro attribution_sum(run) as table
 with chosen as (
     select r.run_key, r.run_id, r.layer
     from store.run as r

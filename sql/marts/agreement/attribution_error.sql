@@ -1,5 +1,5 @@
--- agg_attribution_error: how far first-order estimates are from effects, counted by window.
--- Macro agg_attribution_error(run).
+-- attribution_error: how far first-order estimates are from effects, counted by window.
+-- Macro attribution_error(run).
 --   run_id          the run
 --   preset          definition of rare and common (see position_group)
 --   token_group     rare or common
@@ -21,7 +21,7 @@
 -- goes whole to the decile that holds its middle. It reads every fact of the run twice; sums are
 -- exact (see exact_avg).
 
-create or replace macro agg_attribution_error(run) as table
+create or replace macro attribution_error(run) as table
 with chosen as (
     select r.run_key, r.run_id, r.tolerance
     from store.run as r
