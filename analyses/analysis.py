@@ -21,7 +21,7 @@ class Source:
     """What an analysis asks for about the run that is analysed.
 
     Attributes:
-        relation: a public relation, or `ACTIVATIONS`.
+        relation: a public relation, a macro of a run alone, or `ACTIVATIONS`.
         preset: only the rows, or positions, of this preset; None: all of them.
         token_group: likewise.
         columns: only these; empty: all.
@@ -86,22 +86,34 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class SeriesAnalysis:
-    """A step of `analyze` over all checkpoints of one series; computed anew if its parameters change.
+class SetAnalysis:
+    """A step of `analyze` over sets of runs: the checkpoints of a series, the references of a measurement.
+
+    It is computed for a set once all its runs with effects have what it reads, and anew if the set or its parameters
+    change.
 
     Attributes:
         name: the name it is stored and listed under, with each of the runs.
+        doing: what is shown while it is computed.
         relations: those it fills, with each one's columns, `run_id` among them.
         reads: the relations it asks for, for every run with effects.
-        parameters: what the stored rows depend on, from the series (rows of `dim_run`).
-        compute: the relations of all runs of a series, from an `Ask` by run_id for each with effects, and the series.
+        sets: the sets among all runs (rows of `dim_run`), each in order.
+        parameters: what the stored rows depend on, from a set.
+        compute: the relations of all runs of a set, from an `Ask` by run_id for each with effects, and the set.
     """
 
     name: str
+    doing: str
     relations: Mapping[str, Schema]
     reads: tuple[str, ...]
+    sets: Callable[[pl.DataFrame], list[pl.DataFrame]]
     parameters: Callable[[pl.DataFrame], Mapping[str, Any]]
     compute: Callable[[Mapping[str, Ask], pl.DataFrame], Results]
+
+
+def members(runs: pl.DataFrame) -> list[list[str]]:
+    """Which runs (rows of `dim_run`) a set has, and when each was published: a part of a `SetAnalysis`'s parameters."""
+    return [list(row) for row in runs.select("run_id", pl.col("published_at").cast(pl.String)).rows()]
 
 
 def keyed(frame: pl.DataFrame, preset: str, token_group: str) -> pl.DataFrame:

@@ -14,7 +14,8 @@ from typing import Any
 
 from rare_tokens.analyses import group_tests
 from rare_tokens.analyses.across_runs import series
-from rare_tokens.analyses.analysis import Analysis, Schema, SeriesAnalysis
+from rare_tokens.analyses.agreement import attribution, references
+from rare_tokens.analyses.analysis import Analysis, Schema, SetAnalysis
 from rare_tokens.analyses.attention import head_edits, routing
 from rare_tokens.analyses.coordination import (
     clusters,
@@ -39,6 +40,7 @@ _OF_A_RUN: tuple[Analysis, ...] = (  # each after those it reads
     intervals.ANALYSIS,
     plateau_difference.ANALYSIS,
     threshold_sensitivity.ANALYSIS,
+    attribution.ANALYSIS,
     neuron_groups.ANALYSIS,
     correlation.ANALYSIS,
     cosine.ANALYSIS,
@@ -51,17 +53,17 @@ _OF_A_RUN: tuple[Analysis, ...] = (  # each after those it reads
     head_edits.ANALYSIS,
 )
 REGISTRY: tuple[Analysis, ...] = (*_OF_A_RUN, group_tests.over(_OF_A_RUN))
-OF_SERIES: tuple[SeriesAnalysis, ...] = (series.ANALYSIS,)
+OF_SETS: tuple[SetAnalysis, ...] = (series.ANALYSIS, references.ANALYSIS)
 
 
 def relations() -> dict[str, Schema]:
     """Every relation that `analyze` fills, with its columns besides the run's."""
-    every: tuple[Analysis | SeriesAnalysis, ...] = (*REGISTRY, *OF_SERIES)
+    every: tuple[Analysis | SetAnalysis, ...] = (*REGISTRY, *OF_SETS)
     return {name: schema for analysis in every for name, schema in analysis.relations.items()}
 
 
-def needed(analysis: SeriesAnalysis) -> list[str]:
-    """The analyses of a run that fill what an analysis of a series reads."""
+def needed(analysis: SetAnalysis) -> list[str]:
+    """The analyses of a run that fill what an analysis of a set of runs reads."""
     return [one.name for one in REGISTRY if set(one.relations) & set(analysis.reads)]
 
 

@@ -1,4 +1,4 @@
-"""The command `analyze`: computes and stores what runs and their series lack."""
+"""The command `analyze`: computes and stores what runs and sets of them lack."""
 
 import time
 from collections.abc import Collection
@@ -17,7 +17,7 @@ from rare_tokens.common.progress import progress, working
 from rare_tokens.common.version import VERSION
 
 if TYPE_CHECKING:
-    from rare_tokens.analyses.analysis import SeriesAnalysis, Source
+    from rare_tokens.analyses.analysis import SetAnalysis, Source
 
 
 @click.command()
@@ -56,7 +56,7 @@ def analyze_all(
     again: bool = False,
     only: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Compute and store what the chosen runs and their series lack; returns a row per analysis.
+    """Compute and store what the chosen runs and the sets they are in lack; returns a row per analysis.
 
     Args:
         chosen: rows of `dim_run`.
@@ -67,7 +67,7 @@ def analyze_all(
     """
     runs = chosen.iter_rows(named=True)
     done = [row for run_row in runs for row in _analyze(run_row, settings, positions, again, only)]
-    return done + _analyze_series(chosen["run_id"].to_list(), settings, again)
+    return done + _analyze_sets(chosen["run_id"].to_list(), settings, again)
 
 
 def _analyze(
@@ -107,32 +107,30 @@ def _analyze(
     return done
 
 
-def _analyze_series(chosen: list[str], settings: Settings, again: bool) -> list[dict[str, Any]]:
-    """Follow the series that the chosen runs belong to; returns a row per run with new results."""
-    from rare_tokens.analyses.across_runs.series import every_series
-    from rare_tokens.analyses.registry import OF_SERIES, needed
+def _analyze_sets(chosen: list[str], settings: Settings, again: bool) -> list[dict[str, Any]]:
+    """Compute what concerns several of the runs at once: series, references; returns a row per run with new results."""
+    from rare_tokens.analyses.registry import OF_SETS, needed
 
     done = []
     known = warehouse.runs(settings.warehouse, wait=settings.wait)
-    for members in every_series(known.filter(pl.col("status").is_in(["published", "missing"]))):
-        ids = members.filter(pl.col("status") == "published")["run_id"].to_list()
-        if not set(ids) & set(chosen):
-            continue
-        stored = {run_id: warehouse.stored(settings.warehouse, run_id, wait=settings.wait) for run_id in ids}
-        for analysis in OF_SERIES:
+    stored = cache(partial(warehouse.stored, settings.warehouse, wait=settings.wait))
+    for analysis in OF_SETS:
+        for members in analysis.sets(known):
+            ids = members.filter(pl.col("status") == "published")["run_id"].to_list()
             given, name = analysis.parameters(members), analysis.name
-            if any(set(needed(analysis)) - set(found) for found in stored.values()):
+            if not set(ids) & set(chosen) or any(set(needed(analysis)) - set(stored(run_id)) for run_id in ids):
                 continue
-            if again or any(name not in found or found[name].parameters != given for found in stored.values()):
-                done += _analyze_one_series(analysis, members, settings)
+            found = [stored(run_id).get(name) for run_id in ids]
+            if again or any(one is None or one.parameters != given for one in found):
+                done += _analyze_set(analysis, members, settings)
     return done
 
 
-def _analyze_one_series(analysis: "SeriesAnalysis", members: pl.DataFrame, settings: Settings) -> list[dict[str, Any]]:
-    """Compute one analysis of a series (rows of `dim_run`) and store it with each run; returns a row per run."""
+def _analyze_set(analysis: "SetAnalysis", members: pl.DataFrame, settings: Settings) -> list[dict[str, Any]]:
+    """Compute one analysis of a set (rows of `dim_run`) and store it with each run; returns a row per run."""
     with_effects = members.filter(pl.col("status") == "published")
     start = time.perf_counter()
-    with working("Follow the series", quiet=settings.quiet):
+    with working(analysis.doing, quiet=settings.quiet):
         asks = {run_id: cache(partial(_ask, settings, run_id)) for run_id in with_effects["run_id"]}
         frames = analysis.compute(asks, members)
     seconds = round((time.perf_counter() - start) / len(with_effects), 2)

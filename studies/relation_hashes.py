@@ -42,9 +42,7 @@ WAREHOUSE = "runs.duckdb"
 
 # Columns that differ between two runs of the same code, or say what wrote a row, not what was found.
 DROPPED = {
-    "created_at": "time of day",
-    "published_at": "time of day",
-    "checked_at": "time of day",
+    **dict.fromkeys(("created_at", "published_at", "checked_at"), "time of day"),
     "seconds": "how long it took",
     "stage_seconds": "how long it took, by stage",
     "code_version": "changes with every release",
@@ -74,6 +72,8 @@ STORED_GROUPS = f"{RUNS['last layer']} --group boost --group nc:boost"  # groups
 
 # How each public macro is called; {run} stands for each published run in turn.
 MACROS = {
+    "attribution_sum": "from attribution_sum('{run}')",
+    "attribution_error": "from attribution_error('{run}')",
     "elbow_distance": "select *, elbow_distance(count, rank, 900, 1, 500) from token_frequency where count > 0",
     "exact_avg": "select run_id, exact_avg(loss) as mean_loss from dim_position group by run_id",
     "group_activation": "from group_activation('{run}', 'es', draws := 2)",

@@ -42,7 +42,7 @@ FLOORS = {
         ("curve",),
         ("coordination",),
         ("attention",),
-        ("across_runs", "explore_charts", "reference"),
+        ("agreement", "across_runs", "explore_charts", "reference"),
         ("group_tests",),
         ("registry",),
         ("report.data",),

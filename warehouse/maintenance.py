@@ -15,7 +15,7 @@ from rare_tokens.warehouse import literals, locks
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import staging
 from rare_tokens.warehouse.publish.gaps import twins_of
-from rare_tokens.warehouse.publish.loading import clear, clear_unused
+from rare_tokens.warehouse.publish.loading import clear, clear_pairs, clear_unused
 from rare_tokens.warehouse.publish.marts import Line, bring_up_to_date
 from rare_tokens.warehouse.publish.runs import remove_orphans
 from rare_tokens.warehouse.runs import find
@@ -95,6 +95,7 @@ def delete(path: Path, run: str, *, wait: float = 0.0) -> list[str]:
         twins = twins_of(con, run_id)
         if key is not None:
             clear(con, key)
+            clear_pairs(con, run_id)
             con.execute(
                 "delete from store.run where run_key = $key or twin_of = $run_id", {"key": key, "run_id": run_id}
             )

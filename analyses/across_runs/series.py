@@ -9,14 +9,15 @@ from typing import Any, Literal
 
 import polars as pl
 
-from rare_tokens.analyses.across_runs.emergence import EMERGENCE, emergence, group_alphas, series
-from rare_tokens.analyses.analysis import Ask, Results, SeriesAnalysis, Source
+from rare_tokens.analyses.across_runs.emergence import EMERGENCE, MISSING, emergence, group_alphas, series
+from rare_tokens.analyses.analysis import Ask, Results, SetAnalysis, Source, members
 from rare_tokens.analyses.coordination.of_groups import At
 from rare_tokens.analyses.coordination.weight_spectra import Rule
 from rare_tokens.analyses.curve.effect_cells import RARE
 from rare_tokens.analyses.result_table import table
 
 PRESET = "es"
+PUBLISHED = "published"
 GROUPS = ("boost", "suppress")
 RULES: tuple[Rule, ...] = ("fix_finger", "mid")
 CHOSEN: tuple[Literal["last", "each"], ...] = ("last", "each")
@@ -27,15 +28,15 @@ def every_series(runs: pl.DataFrame) -> list[pl.DataFrame]:
     """The series with at least two checkpoints with effects, in order of training steps.
 
     Args:
-        runs: `dim_run`, published and missing ones.
+        runs: `dim_run`; of those without effects only missing checkpoints have a place.
     """
-    return [part for part in series(runs) if (part["status"] == "published").sum() > 1]
+    placed = series(runs.filter(pl.col("status").is_in([PUBLISHED, MISSING])))
+    return [part for part in placed if (part["status"] == PUBLISHED).sum() > 1]
 
 
 def parameters(runs: pl.DataFrame) -> dict[str, Any]:
     """What the stored rows depend on; if it changes, they are computed anew."""
-    members = runs.select("run_id", "published_at").with_columns(pl.col("published_at").cast(pl.String))
-    return {"k": 50, "rules": list(RULES), "chosen_at": list(CHOSEN), "runs": [list(row) for row in members.rows()]}
+    return {"k": 50, "rules": list(RULES), "chosen_at": list(CHOSEN), "runs": members(runs)}
 
 
 def training(asks: Mapping[str, Ask], runs: pl.DataFrame) -> pl.DataFrame:
@@ -84,6 +85,12 @@ def _compute(asks: Mapping[str, Ask], runs: pl.DataFrame) -> Results:
     return {"emergence": training(asks, runs)}
 
 
-ANALYSIS = SeriesAnalysis(
-    "emergence", {"emergence": EMERGENCE}, (*CURVES, "neuron_group", "neuron_weight"), parameters, _compute
+ANALYSIS = SetAnalysis(
+    "emergence",
+    "Follow the series",
+    {"emergence": EMERGENCE},
+    (*CURVES, "neuron_group", "neuron_weight"),
+    every_series,
+    parameters,
+    _compute,
 )

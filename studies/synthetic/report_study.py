@@ -23,7 +23,8 @@ def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
         inputs,
         values=values(runs),
         neuron_groups=_neuron_groups(runs),
-        of_figures={"emergence": _emergence(runs), "slopes": _slopes(inputs), "sensitivity": _sensitivity(runs)},
+        of_figures={"emergence": _emergence(runs), "slopes": _slopes(inputs), "sensitivity": _sensitivity(runs)}
+        | {"references": references(last, {runs[0]: "zero"}), "attribution": _attribution(runs)},
         contexts=_contexts(last, neurons),
         targets=_targets(last, neurons, rng),
         activations=_activations(last, neurons),
@@ -105,6 +106,40 @@ def _sensitivity(runs: list[str]) -> pl.DataFrame:
         for percentile in range(5, 51, 5)
     ]
     return pl.DataFrame(rows)
+
+
+def references(run_id: str, others: dict[str, str]) -> pl.DataFrame:
+    """`reference_agreement` of a run of mean ablation and `others`, whose ablations are given, two by two."""
+    every = [(run_id, "mean"), *others.items()]
+    wide = {"rank_correlation": 0.9, "shared_10": 8, "shared_50": 41, "first": 12, "shared_first": None}
+    wide |= {"rank_correlation_low": 0.85, "rank_correlation_high": 0.92, "shared_50_low": 39, "shared_50_high": 43}
+    own = {"kappa": 0.8, "kappa_low": 0.7, "kappa_high": 0.9, "decision": "present", "p_value": 0.002, "step": 0.7}
+    own |= {"break_rank": 12, "break_low": 11, "break_high": 13, "break_determined": True}
+    other = own | {"kappa": None, "decision": "undecided", "break_rank": 9, "break_determined": False}
+    rows = [
+        {"run_id": one, "other_run_id": second, "preset": "es", "token_group": group, "ablation": kind}
+        | {"other_ablation": other_kind, "reason": None}
+        | wide
+        | own
+        | {f"other_{name}": value for name, value in other.items()}
+        for place, (one, kind) in enumerate(every)
+        for second, other_kind in every[place + 1 :]
+        for group in ("common", "rare")
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _attribution(runs: list[str]) -> pl.DataFrame:
+    """`attribution_agreement`: a run without estimates, and one whose estimates are better for small effects."""
+    key = {"preset": "es", "token_group": "rare"}
+    whole = {"run_id": runs[-1], "decile": None, "rank_correlation": 0.97, "shared_10": 9, "shared_50": 44}
+    whole |= {"shared_50_low": 42, "shared_50_high": 46, "wrong_sign_share": 0.031, "relative_error": 0.2}
+    rows = [key | whole, key | {"run_id": runs[0], "reason": "not asked for with --effects: attribution"}]
+    for decile in range(1, 11):
+        value = {"relative_error": decile / 100, "relative_error_low": decile / 110, "relative_error_high": decile / 90}
+        rows.append(key | {"run_id": runs[-1], "decile": decile, "pairs": 640, "error_ratio": 0.1} | value)
+    columns = ("smallest_delta", "largest_delta")
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(**dict.fromkeys(columns, pl.lit(0.1)))
 
 
 def _contexts(run_id: str, neurons: list[int]) -> pl.DataFrame:

@@ -1,7 +1,9 @@
 """A synthetic run: the parts folder that an ingest would leave, without a model or a text.
 
 The facts are drawn so that every mart has something to find: influence falls with rank as a power law with a raised
-head and a steeper tail, is larger on rare targets, and half of the neurons boost while the others suppress.
+head and a steeper tail, is larger on rare targets, and half of the neurons boost while the others suppress. Runs that
+differ in nothing but `ablation` are references of one measurement: the same text and neurons, effects that are alike.
+A first-order estimate (effect `attribution`) is off by the square of an effect, and a little by chance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -216,6 +218,9 @@ def _write_effects(
     """Δ of each pair: the neuron's scale × (± 0.5 + noise), half as large again on rare targets."""
     neurons = manifest.neurons
     size = scale(neurons)[rng.permutation(neurons)].astype(np.float32)
+    of_reference = np.random.default_rng([manifest.seed, *manifest.ablation.encode()])
+    if manifest.ablation != "mean":
+        size *= np.exp(0.5 * of_reference.standard_normal(neurons, dtype=np.float32))
     sign = rng.choice(np.array([-0.5, 0.5], dtype=np.float32), neurons)
     schema = parts.schema("fct_effect", tuple(manifest.effects))
     for block in range(manifest.blocks):
@@ -235,7 +240,11 @@ def _write_effects(
             "delta_loss": delta.ravel(),
         }
         for name in schema.names[len(columns) :]:
-            columns[name] = rng.standard_normal(delta.size, dtype=np.float32) * np.float32(0.01)
+            if name == parts.EFFECT_COLUMNS["attribution"]:
+                noise = of_reference.standard_normal((2, *delta.shape), dtype=np.float32)
+                columns[name] = (delta * (1 + noise[0] / 5) - delta**2 + noise[1] / 1_000).ravel()
+            else:
+                columns[name] = rng.standard_normal(delta.size, dtype=np.float32) * np.float32(0.01)
         table = pa.table(columns, schema=schema)
         rows = parts.NEURONS_PER_ROW_GROUP * (last - first)
         write_atomically(path, partial(pq.write_table, table, row_group_size=rows))

@@ -50,7 +50,7 @@ def test_what_the_demo_computes_of_every_checkpoint_are_analyses_in_their_order(
 
 
 def test_a_series_waits_for_the_analyses_that_it_reads():
-    (emergence,) = registry.OF_SERIES
+    emergence = next(one for one in registry.OF_SETS if one.name == "emergence")
     assert registry.needed(emergence) == ["regimes", "influence_interval", "neuron_group"]
 
 

@@ -163,7 +163,7 @@ def test_only_what_changed_and_what_reads_it_is_computed_again(smaller):
     del stored["neuron_group"]
     due = {one.name for one in registry.due(stored)}
     without_groups = {"regimes", "influence_slope", "influence_interval", "plateau_difference"}
-    without_groups |= {"threshold_sensitivity", "attention_routing"}
+    without_groups |= {"threshold_sensitivity", "attribution_agreement", "attention_routing"}
     assert due == set(stored) - without_groups | {"neuron_group"}
 
 

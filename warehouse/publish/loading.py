@@ -181,6 +181,16 @@ def clear(con: duckdb.DuckDBPyConnection, key: int, keep: tuple[str, ...] = ()) 
         con.execute(f"delete from store.{table} where run_key = $run_key", {"run_key": key})
 
 
+def clear_pairs(con: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Remove what is stored with other runs about a pair that this run is in: it was true of what the run held."""
+    tables = con.execute(
+        "select table_name from duckdb_columns() where schema_name = 'store' and column_name = 'other_run_id'"
+        " and table_name in (select table_name from duckdb_tables()) order by 1"
+    ).fetchall()
+    for (table,) in tables:
+        con.execute(f"delete from store.{table} where other_run_id = $run_id", {"run_id": run_id})
+
+
 def clear_unused(con: duckdb.DuckDBPyConnection) -> None:
     """Remove tokens and frequencies that no run uses any more."""
     for table, key, owner in (

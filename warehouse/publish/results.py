@@ -14,6 +14,7 @@ import duckdb
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse.client import Warehouse
 from rare_tokens.warehouse.connection import reading, writing
+from rare_tokens.warehouse.schema import relations
 from rare_tokens.warehouse.store import run_records
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def read(
     Args:
         path: the warehouse.
         run_id: the run.
-        relation: a public relation.
+        relation: a public relation, or a macro of a run alone.
         preset: only its rows; None: all.
         token_group: likewise.
         columns: only these; empty: all.
@@ -148,7 +149,8 @@ def read(
     if group_names:
         conditions += " and group_name in $group_names"
         chosen["group_names"] = list(group_names)
-    query = f"select {', '.join(columns) or '*'} from {relation} where {conditions} order by all"
+    source = f"{relation}($run_id)" if relations.relations()[relation].is_macro else relation
+    query = f"select {', '.join(columns) or '*'} from {source} where {conditions} order by all"
     with Warehouse(path, wait=wait) as opened:
         return opened.sql(query, **chosen)
 

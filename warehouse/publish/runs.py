@@ -18,7 +18,7 @@ from rare_tokens.common.parts import Manifest
 from rare_tokens.warehouse import locks
 from rare_tokens.warehouse.connection import reading, reason, writing
 from rare_tokens.warehouse.publish import audit, marts, staging
-from rare_tokens.warehouse.publish.loading import clear, load_dimensions, load_shared, store_facts
+from rare_tokens.warehouse.publish.loading import clear, clear_pairs, load_dimensions, load_shared, store_facts
 from rare_tokens.warehouse.store import parquet_facts, run_records
 
 log = logging.getLogger("rare_tokens.publish")
@@ -228,6 +228,7 @@ def _load(
     with _timed("clear"):
         # Only the warehouse knows a group's neurons, so an ingest that is interrupted must not lose them
         clear(con, key, keep=GROUP_TABLES)
+        clear_pairs(con, staged.manifest.run_id)
     with _timed("dimensions"):
         load_shared(con, staged.manifest)
         load_dimensions(con, key)

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from rare_tokens.analyses.report.data import cards, fits, papers, provenance, rows, summary, tables
+from rare_tokens.analyses.report.data import cards, fits, papers, provenance, references, rows, summary, tables
 from rare_tokens.analyses.report.data.extent import Extent, extent_of
 from rare_tokens.analyses.report.data.inputs import INPUTS, ReportInputs
 from rare_tokens.analyses.report.data.points import Points, pack_points
@@ -97,6 +97,10 @@ class Content:
     def of_figure(self, name: str, run_id: str, preset: str) -> list[Row]:
         """Rows of a frame that only a figure reads, for one run and preset."""
         return self.inputs.of_figures[name].filter(run_id=run_id, preset=preset).to_dicts()
+
+    def references(self, run_id: str, preset: str) -> dict[str, list[Row]]:
+        """The references of a run, each by itself and two by two (`data.references.reference_tables`)."""
+        return references.reference_tables(self.inputs.of_figures["references"], run_id, preset)
 
     def k(self, series: Series) -> int:
         """How many of a series' neurons count as the most influential."""

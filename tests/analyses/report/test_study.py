@@ -218,7 +218,8 @@ def test_a_histogram_is_of_logarithmic_heights() -> None:
 
 def test_every_small_figure_has_its_rows(content: Content) -> None:
     packed = page_data(content)["series"][0]
-    assert set(packed["sets"]) == {"kappa", "spread", "slopes", "alpha", "suppress", "sensitivity"}
+    small = {"kappa", "spread", "slopes", "alpha", "suppress", "sensitivity", "references", "attribution"}
+    assert set(packed["sets"]) == small
     assert set(packed["sets"]) < set(packed["figures"])
     spread = packed["sets"]["spread"]["es"]
     assert len(spread["influence"]) == 2 * 2 * 4  # checkpoints × groups × places of the ranking
@@ -269,7 +270,7 @@ def test_a_single_run_has_no_figure_over_training(inputs: ReportInputs) -> None:
         name: frame for name, frame in vars(inputs).items() if isinstance(frame, pl.DataFrame) and name != "published"
     }
     one = replace(inputs, **{name: frame.filter(last) for name, frame in frames.items()})
-    assert set(build_content(one).sets[0]) == {"slopes", "suppress", "sensitivity"}
+    assert set(build_content(one).sets[0]) == {"slopes", "suppress", "sensitivity", "attribution"}
     assert "Over training" not in page_of(one).text
 
 
@@ -284,10 +285,9 @@ def test_figures_are_written_as_svg_and_png(inputs: ReportInputs, tmp_path: Path
     write_report(inputs, tmp_path)
     run_id = inputs.runs["run_id"][-1]
     names = {path.name.removeprefix(f"{run_id}-") for path in (tmp_path / "figures").iterdir()}
-    stems = {"influence", "scatter", "kappa", "slopes", "suppress", "sensitivity"}
-    stems |= {
-        f"{name}-{group}" for name in ("steps-influence", "steps-deviation", "spread") for group in ("rare", "common")
-    }
+    stems = {"influence", "scatter", "kappa", "slopes", "suppress", "sensitivity", "attribution"}
+    by_group = ("steps-influence", "steps-deviation", "spread", "references")
+    stems |= {f"{name}-{group}" for name in by_group for group in ("rare", "common")}
     stems |= {"alpha-fix-finger", "alpha-half-of-the-spectrum"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     svg = (tmp_path / "figures" / f"{run_id}-influence.svg").read_text(encoding="utf-8")

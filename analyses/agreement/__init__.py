@@ -1,0 +1,1 @@
+"""Do two ways to measure a neuron's influence rank the neurons alike: references, and first-order estimates."""
