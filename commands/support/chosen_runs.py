@@ -7,7 +7,18 @@ from rare_tokens.commands.support.settings import Settings
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.text import visible
 
-_RUN_COLUMNS = ("run_id", "status", "model", "revision", "layer", "positions", "neurons", "corpus", "created_at")
+_RUN_COLUMNS = (
+    "run_id",
+    "status",
+    "model",
+    "revision",
+    "layer",
+    "ablation",
+    "positions",
+    "neurons",
+    "corpus",
+    "created_at",
+)
 
 
 def listed_runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from rare_tokens.ingest.ablation.stages import capture
 from rare_tokens.ingest.attention import cells, units
 from rare_tokens.ingest.attention.measure import AttentionRequest, measure_attention
 from rare_tokens.ingest.groups import Group, group_effects
-from rare_tokens.ingest.run.execution import execute
+from rare_tokens.ingest.run.execution import execute, folders_of
 from rare_tokens.ingest.run.executors import LocalExecutor
 from rare_tokens.ingest.run.pipeline import Prepared, Workbench
 from rare_tokens.ingest.run.request import Options, identify
@@ -54,7 +54,7 @@ def prepare(tmp_path: Path, name: str, **options: Any) -> Prepared:
     model = save_folder(tmp_path / name, CONFIGS[name])
     corpus = tiny_corpus(tmp_path / "corpus.jsonl")
     given = {"tokens": WINDOW * WINDOWS, "window": WINDOW, "device": "cpu"} | options
-    return Workbench().prepare(identify(Options(str(model), corpus=(str(corpus),), **given))[0], whole=True)
+    return Workbench().prepare(*identify(Options(str(model), corpus=(str(corpus),), **given)), whole=True)
 
 
 def parts(folder: Path) -> dict[str, pl.DataFrame]:
@@ -81,6 +81,19 @@ def test_effects_of_a_worker_are_those_of_this_process(tmp_path, name):
     assert {title for title, _ in elsewhere.computed} == {"forward pass", "ablation"}
     here, there = (sorted((tmp_path / folder / "fct_effect").iterdir()) for folder in ("here", "there"))
     assert [path.read_bytes() for path in here] == [path.read_bytes() for path in there]
+
+
+@pytest.mark.parametrize("where", ["beside", "elsewhere"])
+def test_references_of_a_worker_are_those_of_this_process(tmp_path, where):
+    """Resampled activations come from windows that other units captured."""
+    prepared = prepare(tmp_path, "llama", ablation="mean,zero,resample:2,optimal")
+    here, there = tmp_path / "here" / "first", tmp_path / "there" / "first"
+    execute(prepared, here, LocalExecutor(quiet=True))
+    execute(prepared, there, Elsewhere(), place=places(tmp_path, there)[where])
+    for one, other in zip(folders_of(prepared, here), folders_of(prepared, there), strict=True):
+        assert same(one, other)
+        assert same(one / "fct_effect", other / "fct_effect")
+
 
 
 @pytest.mark.quick_cases(2)
