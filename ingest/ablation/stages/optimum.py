@@ -34,13 +34,13 @@ from rare_tokens.ingest.ablation.stages.curves import Parabola, Polynomial, leas
 
 SAMPLED, ROUGHLY = 512, 128  # positions at which effects are exact, about the second minimum and about the first
 # Constants are counted from the mean, in units of the edit that is as long as the residual stream
-_FIRST, _FARTHEST = 0.01, 8.0  # steps of the search
+_FIRST, FARTHEST = 0.01, 8.0  # steps of the search
 _MARGIN, _LEAST_MARGIN = 0.5, 0.01  # of the interval beyond the first minimum: a share of its distance from the mean
 _WIDTH, _LEAST_WIDTH = 0.3, 3e-3  # of the nodes, likewise
 _NEAR = 3.0  # widths of the nodes to either side, on which the last minimum is looked for
 _PRECISION, _EXACT_PRECISION = 1e-3, 1e-5  # of a minimum's place, by the second order and by exact effects
 _GRID = np.geomspace(0.02, 6, 14)  # constants to either side of the mean at which the exact search first looks
-_SETTLED = 1e-6  # nats that the polynomials may cost
+SETTLED = 1e-6  # nats that the polynomials may cost
 FloatArray = NDArray[np.float64]
 
 
@@ -140,7 +140,7 @@ class _Search:
         best = least([run, closer.curve], *near)
         slope = self._slope_by_polynomials(best, run, wide, closer)
         error = self._error(slope, closer.slope_error, run.curvature(best) + closer.curve.curvature(best))
-        settled = self._error(slope, 0, run.curvature(best) + closer.curve.curvature(best)) <= _SETTLED
+        settled = self._error(slope, 0, run.curvature(best) + closer.curve.curvature(best)) <= SETTLED
         edge = 0.01 * (near[1] - near[0])
         settled &= (best > near[0] + edge) & (best < near[1] - edge)
         left = np.flatnonzero(self.moves & ~settled)
@@ -167,7 +167,7 @@ class _Search:
         """Where the minimum is looked for: from below the mean and the first minimum to above both."""
         margin = _MARGIN * np.abs(first) + 4 * uncertainty + _LEAST_MARGIN
         low, high = np.minimum(first, 0) - margin, np.maximum(first, 0) + margin
-        return np.maximum(low, -_FARTHEST), np.minimum(high, _FARTHEST)
+        return np.maximum(low, -FARTHEST), np.minimum(high, FARTHEST)
 
     def of_run(self, ends: tuple[FloatArray, FloatArray]) -> Polynomial:
         """The second order over all positions of the run."""
@@ -240,7 +240,7 @@ class _Search:
         below, middle, above = (one.cpu().double().numpy() for one in self.sample.approximate(references))
         slope_error = ((above - below) / (2 * step)).std(0, ddof=1) / np.sqrt(len(below))
         curvature = (above - 2 * middle + below).mean(0) / step**2
-        return np.divide(slope_error, curvature, out=np.zeros_like(place), where=curvature > 0).clip(max=_FARTHEST)
+        return np.divide(slope_error, curvature, out=np.zeros_like(place), where=curvature > 0).clip(max=FARTHEST)
 
     def _reference(self, y: FloatArray) -> Tensor:
         return torch.from_numpy((self.mean + y * self.unit).astype(np.float32))
@@ -276,9 +276,9 @@ def _minimum(
     precision: float,
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Minima of some functions, called with places and the functions' numbers; and which lie within the limits."""
-    around = {"xl0": start - step, "xr0": start + step, "xmin": -_FARTHEST, "xmax": _FARTHEST}
+    around = {"xl0": start - step, "xr0": start + step, "xmin": -FARTHEST, "xmax": FARTHEST}
     bracket = elementwise.bracket_minimum(function, start, **around, args=(numbers,), maxiter=30)
     tolerances = {"xatol": precision * _LEAST_WIDTH, "xrtol": precision}
     found = elementwise.find_minimum(function, bracket.bracket, args=(numbers,), tolerances=tolerances, maxiter=40)
-    is_inside = np.asarray((bracket.status == 0) & (np.abs(found.x) < 0.999 * _FARTHEST))  # false where it is NaN
+    is_inside = np.asarray((bracket.status == 0) & (np.abs(found.x) < 0.999 * FARTHEST))  # false where it is NaN
     return np.where(is_inside, found.x, np.nan_to_num(bracket.bracket[1])), is_inside
