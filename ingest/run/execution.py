@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from rare_tokens.common.parts import MANIFEST, Manifest, Summary, read_summary, 
 from rare_tokens.ingest.ablation.stages.capture import Capture, Captured, mean_activations
 from rare_tokens.ingest.ablation.stages.neurons import neuron_tables, with_reference
 from rare_tokens.ingest.ablation.stages.parts import read_baselines, write_relation
-from rare_tokens.ingest.ablation.stages.references import Reference, ReferenceValues
+from rare_tokens.ingest.ablation.stages.references import OPTIMAL, Reference, ReferenceValues
 from rare_tokens.ingest.ablation.stages.selfcheck import Checked, Subject, self_check
 from rare_tokens.ingest.dense.selfcheck import dense_self_check
 from rare_tokens.ingest.run.executors import Executor, gather
@@ -78,7 +79,7 @@ def execute(
     with clock.shown("neurons"):
         mean = mean_activations(captured.activations)
         tables = neuron_tables(structure, mean, material.counts.counts)
-    with clock.shown("references"):
+    with clock.shown("references") if OPTIMAL in (manifest.ablation for manifest in manifests) else nullcontext():
         found = reference_values(manifests, prepared.loaded, captured, mean, folder / "capture")
     for one, values in zip(folders, found, strict=True):
         write_relation(one, "dim_neuron", with_reference(tables.neuron, values))

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, constants
 
 from rare_tokens.commands.support import ingest_runs
 from rare_tokens.ingest.forecast import forecast
-from rare_tokens.ingest.forecast.extrapolation import EFFECTS, FORWARD, PUBLISH, STAGES
+from rare_tokens.ingest.forecast.extrapolation import EFFECTS, FORWARD, PUBLISH, REFERENCES, STAGES
 from rare_tokens.ingest.forecast.measure import measured
 from rare_tokens.ingest.model import locate as locating
 from rare_tokens.ingest.model.files import file_hash
@@ -17,6 +17,8 @@ from rare_tokens.ingest.run import execution
 from tests.support.tiny import DENSE, SUPPORTED, save_folder, tiny_corpus
 
 SHAPE = ("--tokens", 512, "--window", 32, "--device", "cpu")
+
+OF_THE_MEAN = tuple(name for name in STAGES if name != REFERENCES)  # which is known without a search
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def corpus(tmp_path_factory):
 def dry(commands, model, corpus, *more):
     ended = commands("ingest", "--model", model, "--corpus", corpus, *SHAPE, "--dry-run", "--json", *more)
     assert ended.code == 0, ended.err
-    (row,) = json.loads(ended.out)
+    row = json.loads(ended.out)[0]
     return row, ended
 
 
@@ -76,7 +78,7 @@ def test_weights_that_are_here_are_tried(commands, model, corpus, more):
     row, _ = dry(commands, model, corpus, *more)
     assert row["minutes_source"] == "measured"
     assert row["path"] == ("dense" if "--layer" in more else "moments")
-    assert tuple(row["stage_seconds"]) == STAGES
+    assert tuple(row["stage_seconds"]) == OF_THE_MEAN
     assert all(seconds >= 0 for seconds in row["stage_seconds"].values())
     assert row["minutes"] == pytest.approx(sum(row["stage_seconds"].values()) / 60 + row["attention_minutes"], abs=1e-3)
     assert not everything(commands.folder)
@@ -92,16 +94,17 @@ def test_a_norm_after_the_mlp_is_seen_by_trying(commands, corpus, tmp_path_facto
 def test_what_is_tried_has_the_options_of_the_run(commands, model, corpus, monkeypatch):
     from rare_tokens.ingest.ablation.ablation import Ablation
 
-    made = []
-    real = Ablation.__init__
+    tried = []
+    real = Ablation.ablate_by
 
-    def init(self, *given, **named):
-        real(self, *given, **named)
-        made.append((self.effects, self.tolerance, float(self.layer._exact_reference.abs().max())))
+    def ablate_by(self, residual, activations, targets, references):
+        tried.append((self.effects, self.tolerance, [float(one.abs().max()) for one in references]))
+        return real(self, residual, activations, targets, references)
 
-    monkeypatch.setattr(Ablation, "__init__", init)
-    dry(commands, model, corpus, "--effects", "loss,kl", "--tolerance", "5e-7", "--ablation", "zero")
-    assert made == [(("loss", "kl"), 5e-7, 0.0)]
+    monkeypatch.setattr(Ablation, "ablate_by", ablate_by)
+    dry(commands, model, corpus, "--effects", "loss,kl", "--tolerance", "5e-7", "--ablation", "zero,mean")
+    assert {(effects, tolerance) for effects, tolerance, _ in tried} == {(("loss", "kl"), 5e-7)}
+    assert all(zero == 0 < mean for _, _, (zero, mean) in tried)
 
 
 def test_more_positions_cost_more_of_what_is_paid_by_position(commands, model, corpus):
@@ -183,6 +186,6 @@ def test_an_ingest_whose_progress_is_seen_begins_with_a_forecast(commands, model
     assert (given, tried) == ({}, []), "nobody looks"
     ended = commands(*asked, "--again")
     assert ended.code == 0, ended.err
-    assert set(given) == set(STAGES) - {"find", "load", "text"}, "those that are still to come"
+    assert set(given) == set(OF_THE_MEAN) - {"find", "load", "text"}, "those that are still to come"
     assert len(tried) == (worth == 0)
     assert "minutes on this machine" in ended.err

@@ -95,7 +95,6 @@ def test_references_of_a_worker_are_those_of_this_process(tmp_path, where):
         assert same(one / "fct_effect", other / "fct_effect")
 
 
-
 @pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("where", ["beside", "elsewhere"])
 @pytest.mark.parametrize(
