@@ -291,6 +291,8 @@ def test_every_relation_and_column_is_described(path: Path) -> None:
 ARGUMENTS = {  # of the table macros that take others than a run and a percentile
     "power_law_at": ("'run'", "1", "15"),
     "group_activation": ("'run'", "'es'"),
+    "attribution_sum": ("'run'",),
+    "attribution_error": ("'run'",),
 }
 
 

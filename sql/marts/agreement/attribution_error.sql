@@ -6,8 +6,9 @@
 --   decile          tenth of the group's pairs of neuron and position by |delta_loss|: 1 has the
 --                   smallest
 --   window_id       the window; in matched contexts the pair
---   error_class     class of the relative error |attributed_delta_loss − delta_loss| / |delta_loss|:
---                   floor(20 ln error), so a class is 5 % wide; an error below 1e-9 counts as 1e-9
+--   error_class     class of the relative error, |attributed_delta_loss − delta_loss| over
+--                   |delta_loss|: floor(20 ln error), so a class is 5 % wide; an error below 1e-9
+--                   counts as 1e-9
 --   pairs           pairs of neuron and position
 --   wrong_signs     of these, attributed_delta_loss has the other sign than delta_loss
 --   abs_delta_sum   Σ |delta_loss|, nats
@@ -15,11 +16,11 @@
 --   smallest_delta  smallest |delta_loss|, nats
 --   largest_delta   largest |delta_loss|, nats
 --
--- Only pairs whose |delta_loss| exceeds the run's tolerance: of the others neither sign nor relative
--- error is known. No row where the run has no attributed_delta_loss. Deciles are of the whole token
--- group, whatever the window; |delta_loss| is cut into classes 1 % wide (floor(100 ln)), and a class
--- goes whole to the decile that holds its middle. It reads every fact of the run twice; sums are
--- exact (see exact_avg).
+-- Only pairs whose |delta_loss| exceeds the run's tolerance: of the others neither sign nor
+-- relative error is known. No row where the run has no attributed_delta_loss. Deciles are of the
+-- whole token group, whatever the window; |delta_loss| is cut into classes 1 % wide
+-- (floor(100 ln)), and a class goes whole to the decile that holds its middle. It reads every fact
+-- of the run twice; sums are exact (see exact_avg).
 
 create or replace macro attribution_error(run) as table
 with chosen as (
