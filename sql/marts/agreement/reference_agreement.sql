@@ -10,7 +10,7 @@
 --   rank_correlation        Spearman's, of the neurons' influence in the two runs
 --   rank_correlation_low    lower end of its 95 % interval, the same windows resampled for both
 --   rank_correlation_high   upper end of the same
---   shared_10               how many of the first 10 neurons are among the first 10 of the other run
+--   shared_10               how many of the first 10 neurons are among the first 10 of the other
 --   shared_10_low           lower end of its interval
 --   shared_10_high          upper end of the same
 --   shared_50               the same of the first 50
