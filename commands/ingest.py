@@ -94,8 +94,8 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     default="mean",
     show_default=True,
     metavar="REFERENCES",
-    help="What replaces an activation: mean, zero, resample[:R] (its value at another position, R draws) or optimal (the "
-    "constant with the least mean loss). Several, separated by commas, are a run each, measured at once.",
+    help="What replaces an activation: mean, zero, resample[:R] (its value at another position, R draws) or optimal "
+    "(the constant with the least mean loss). Several, separated by commas, are a run each, measured at once.",
 )
 @click.option(
     "--effects",
