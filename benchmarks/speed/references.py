@@ -36,11 +36,12 @@ def measured(model: Path, corpus: Path, positions: int, ablation: str, effects: 
         minutes, _ = command("ingest", *options, "--ablation", ablation, "--effects", effects)
         with warehouse.open(path) as opened:
             runs = opened.sql(
-                "select ablation, exact_pairs / (positions * neurons) as share, stage_seconds from dim_run"
+                "select ablation, exact_pairs::double / (positions * neurons) as share, stage_seconds"
+                " from dim_run order by all"
             )
             optimal = opened.sql(
-                "select avg(reference_is_outside::int) as outside, median(reference_error) as error,"
-                " quantile_cont(reference_error, 0.9) as error_90, count_if(reference_error is null) as unknown"
+                "select avg(reference_is_outside::int)::double as outside, median(reference_error) as error,"
+                " quantile_cont(reference_error, 0.9) as error_90, count_if(reference_error is null)::double as unknown"
                 " from dim_neuron join dim_run using (run_id) where ablation = 'optimal'"
             ).row(0, named=True)
     return {
@@ -61,19 +62,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--positions", type=int, default=4_096)
     parser.add_argument("--skip-separate", action="store_true")
+    parser.add_argument("--only", nargs="+", default=[], help="the rows with these references; others stay")
     given = parser.parse_args()
     corpus = given.data / "corpora" / "c4-sample" / "c4_sample.jsonl"
-    found: dict[str, Any] = machine(torch.get_num_threads()) | {"model": given.real.stem, "rows": []}
     wanted = [("mean", "loss"), ("mean", "loss,attribution"), *((names, "loss") for names in TOGETHER)]
     wanted += [] if given.skip_separate else [(name, "loss") for name in ALONE]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    if given.only:
+        rows = {(row["ablation"], row["effects"]): row for row in json.loads(result("references").read_text())["rows"]}
     for ablation, effects in wanted:
-        row = measured(given.real, corpus, given.positions, ablation, effects)
-        row["times mean"] = round(
-            row["seconds"] / (found["rows"][0]["seconds"] if found["rows"] else row["seconds"]), 2
-        )
-        found["rows"].append(row)
+        if given.only and ablation not in given.only:
+            continue
+        rows[ablation, effects] = row = measured(given.real, corpus, given.positions, ablation, effects)
+        row["times mean"] = round(row["seconds"] / rows["mean", "loss"]["seconds"], 2)
         print(json.dumps(row), flush=True)
-    result("references").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        found = machine(torch.get_num_threads()) | {"model": given.real.stem, "rows": list(rows.values())}
+        result("references").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ the moments for the rare ones; a sum over the whole vocabulary; the edited resid
 d and the other symbols are those of docs/definitions.md, "Symbols".
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -145,6 +146,12 @@ class Ablation:
         there = self.at(residual, activations, targets)
         for reference in references:
             yield there.ablate(reference)
+
+    def of(self, neurons: Tensor) -> "Ablation":
+        """The same of K neurons alone, whose activations are B x K; only where no norm follows the MLP."""
+        few = copy.copy(self)
+        few.layer, few.reference = self.layer.of(neurons), self.reference[neurons]
+        return few
 
     def at(self, residual: Tensor, activations: Tensor, targets: Tensor) -> AtPositions:
         """The moments at B positions, for as many references as are wanted.

@@ -38,6 +38,11 @@ class LayerEdits:
         self.w = w.float().to(device)  # N x d: the rows whose logits are m
         self.w_norm = w.square().sum(1).sqrt().float().to(device)  # N
 
+    def of(self, neurons: Tensor) -> "LayerEdits":
+        """Those of some neurons alone; only where no norm follows the MLP, whose scale is that of all of them."""
+        assert self.post is None
+        return LayerEdits(self._final, self._w_out[neurons.to(self._w_out.device)], None, self._device)
+
     def at(self, residual: Tensor, activations: Tensor, reference: Tensor) -> "BlockEdits":
         """The edits at B positions: residual B x d, activations B x N, reference N or B x N.
 

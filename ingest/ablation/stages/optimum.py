@@ -38,8 +38,8 @@ _FIRST, FARTHEST = 0.01, 8.0  # steps of the search
 _MARGIN, _LEAST_MARGIN = 0.5, 0.01  # of the interval beyond the first minimum: a share of its distance from the mean
 _WIDTH, _LEAST_WIDTH = 0.3, 3e-3  # of the nodes, likewise
 _NEAR = 3.0  # widths of the nodes to either side, on which the last minimum is looked for
-_PRECISION, _EXACT_PRECISION = 1e-3, 1e-5  # of a minimum's place, by the second order and by exact effects
-_GRID = np.geomspace(0.02, 6, 14)  # constants to either side of the mean at which the exact search first looks
+_PRECISION, _EXACT_PRECISION = 1e-3, 1e-4  # of a minimum's place, by the second order and by exact effects
+_GRID = np.geomspace(0.03, 3, 8)  # constants to either side of the mean at which the exact search first looks
 SETTLED = 1e-6  # nats that the polynomials may cost
 FloatArray = NDArray[np.float64]
 
@@ -103,6 +103,32 @@ class _Sample:
     def approximate(self, references: Sequence[Tensor]) -> list[Tensor]:
         """Δ by the second order for each reference, S x N."""
         return [torch.cat(stretches) for stretches in zip(*self.second_order.losses(references), strict=True)]
+
+
+class _Exact:
+    """Exact Δ of K neurons at the positions of a sample, for any constants."""
+
+    def __init__(self, search: "_Search", sample: _Sample, neurons: NDArray[np.int64]) -> None:
+        """All other neurons are left out, or (where a norm after the MLP needs them) left as they are."""
+        residual, self.activations, targets = sample.rows
+        self.there, self.columns = sample.there, neurons
+        self.mean_activation, self.unit = search.mean[neurons], search.unit[neurons]
+        if search.ablation.layer.post is None:
+            few, self.columns = torch.from_numpy(neurons), np.arange(len(neurons))
+            self.activations = self.activations[:, few]
+            self.there = search.ablation.of(few).at(residual, self.activations, targets)
+
+    def losses(self, y: FloatArray, i: FloatArray) -> FloatArray:
+        """Δ for the constants y of those of the K with the numbers i: S x len(i)."""
+        chosen = i.astype(np.int64)
+        columns, constants = self.columns[chosen], self.mean_activation[chosen] + y * self.unit[chosen]
+        reference = self.activations.clone()
+        reference[:, columns] = torch.from_numpy(constants.astype(np.float32))
+        return np.asarray(self.there.ablate(reference).delta_loss[:, columns].cpu().double().numpy())
+
+    def mean(self, y: FloatArray, i: FloatArray) -> FloatArray:
+        """Their mean over the sample."""
+        return np.asarray(self.losses(y, i).mean(0))
 
 
 class _Search:
@@ -193,26 +219,17 @@ class _Search:
     def by_exact_effects(self, neurons: NDArray[np.int64], guesses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The minima of some neurons by exact effects over the sample, from the best of R guesses (R x N), and errors.
 
-        All other neurons are replaced by their own activations, which costs nothing.
+        Where to begin is looked for at fewer of its positions.
         """
         number = np.arange(len(neurons), dtype=np.float64)
-
-        def losses(y: FloatArray, i: FloatArray) -> Tensor:
-            chosen = neurons[i.astype(np.int64)]
-            reference = self.sample.rows[1].clone()
-            reference[:, chosen] = torch.from_numpy((self.mean[chosen] + y * self.unit[chosen]).astype(np.float32))
-            return self.sample.there.ablate(reference).delta_loss[:, chosen].cpu().double()
-
-        def mean_loss(y: FloatArray, i: FloatArray) -> FloatArray:
-            return np.asarray(losses(y, i).mean(0).numpy())
-
+        roughly, exact = (_Exact(self, sample, neurons) for sample in (self.few, self.sample))
         grid = np.concatenate([-_GRID[::-1], [0.0], _GRID])[:, None]
         tried = np.concatenate([np.broadcast_to(grid, (len(grid), len(neurons))), guesses[:, neurons]])
         tried = tried.clip(-_GRID[-1], _GRID[-1])
-        start = np.take_along_axis(tried, np.stack([mean_loss(y, number) for y in tried]).argmin(0)[None], 0)[0]
-        place, is_inside = _minimum(mean_loss, start, number, 0.1 * np.abs(start) + _FIRST, _EXACT_PRECISION)
+        start = np.take_along_axis(tried, np.stack([roughly.mean(y, number) for y in tried]).argmin(0)[None], 0)[0]
+        place, is_inside = _minimum(exact.mean, start, number, 0.1 * np.abs(start) + _FIRST, _EXACT_PRECISION)
         step = 0.01 * np.abs(place) + _LEAST_WIDTH
-        below, middle, above = (losses(y, number).numpy() for y in (place - step, place, place + step))
+        below, middle, above = (exact.losses(y, number) for y in (place - step, place, place + step))
         curvature = (above - 2 * middle + below).mean(0) / step**2
         slope = (above - below) / (2 * step)
         chance = 0.0 if self.is_whole else slope.std(0, ddof=1) / np.sqrt(len(slope))
