@@ -61,7 +61,7 @@ class Block:
         device, shape = self.unablated.targets.device, tuple(self.activations.shape)
         values = {name: torch.empty(shape, device=device) for name in self.effects}
         bounds = torch.empty(shape, device=device) if self.with_report else None
-        edits, none = self.edits.towards(reference), 0
+        edits = self.edits.towards(reference)
         return replace(
-            self, edits=edits, values=values, bounds=bounds, common_pairs=none, float64_pairs=none, left=[], coarse=[]
+            self, edits=edits, values=values, bounds=bounds, common_pairs=0, float64_pairs=0, left=[], coarse=[]
         )
