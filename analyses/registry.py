@@ -29,6 +29,7 @@ from rare_tokens.analyses.coordination import (
 )
 from rare_tokens.analyses.curve import intervals, plateau_difference, regimes, slopes, threshold_sensitivity
 from rare_tokens.analyses.curve.effect_cells import RARE
+from rare_tokens.analyses.specificity import neuron_specificity
 
 MANY_FACTS = 1_000_000
 MOST_PROCESSES = 4
@@ -41,6 +42,7 @@ _OF_A_RUN: tuple[Analysis, ...] = (  # each after those it reads
     plateau_difference.ANALYSIS,
     threshold_sensitivity.ANALYSIS,
     attribution.ANALYSIS,
+    neuron_specificity.ANALYSIS,
     neuron_groups.ANALYSIS,
     correlation.ANALYSIS,
     cosine.ANALYSIS,
