@@ -14,7 +14,7 @@ from typing import Any
 
 from rare_tokens.analyses import group_tests
 from rare_tokens.analyses.across_runs import series
-from rare_tokens.analyses.agreement import attribution, references
+from rare_tokens.analyses.agreement import attribution, overlap, references
 from rare_tokens.analyses.analysis import Analysis, Schema, SetAnalysis
 from rare_tokens.analyses.attention import head_edits, routing
 from rare_tokens.analyses.coordination import (
@@ -43,6 +43,7 @@ _OF_A_RUN: tuple[Analysis, ...] = (  # each after those it reads
     threshold_sensitivity.ANALYSIS,
     attribution.ANALYSIS,
     neuron_specificity.ANALYSIS,
+    overlap.ANALYSIS,
     neuron_groups.ANALYSIS,
     correlation.ANALYSIS,
     cosine.ANALYSIS,
@@ -55,7 +56,7 @@ _OF_A_RUN: tuple[Analysis, ...] = (  # each after those it reads
     head_edits.ANALYSIS,
 )
 REGISTRY: tuple[Analysis, ...] = (*_OF_A_RUN, group_tests.over(_OF_A_RUN))
-OF_SETS: tuple[SetAnalysis, ...] = (series.ANALYSIS, references.ANALYSIS)
+OF_SETS: tuple[SetAnalysis, ...] = (series.ANALYSIS, references.ANALYSIS, overlap.ACROSS)
 
 
 def relations() -> dict[str, Schema]:

@@ -217,8 +217,8 @@ def neuron_specificity(ask: Ask, *, draws: int, permutations: int, seed: int) ->
     measured = [None if one.reason else Contrasting(one.found, **given) for one in every]
     if contrastings := [one for one in measured if one is not None]:
         for magnitude in ask(Source(EFFECTS)):
-            for contrasting in contrastings:
-                contrasting.add(magnitude)
+            for each in contrastings:
+                each.add(magnitude)
     rows: list[dict[str, Any]] = []
     for one, contrasting in zip(every, measured, strict=True):
         key = {"preset": one.preset, "matching": one.matching, "draws": draws, "permutations": permutations}

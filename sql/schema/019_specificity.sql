@@ -1,9 +1,10 @@
--- Which neurons matter more for rare tokens than their influence and the tokens' loss explain.
+-- Which neurons matter more for rare tokens than their influence and the tokens' loss explain, and
+-- which rankings of neurons are the same: within a run, and between runs of one layer.
 create table store.neuron_specificity (
     run_key usmallint not null,
     preset varchar not null,
     matching varchar not null,
-    neuron usmallint,
+    neuron bigint,
     ratio double,
     ratio_low double,
     ratio_high double,
@@ -16,5 +17,61 @@ create table store.neuron_specificity (
     windows bigint,
     draws bigint,
     permutations bigint,
+    reason varchar
+);
+
+create table store.ranking_overlap (
+    run_key usmallint not null,
+    preset varchar,
+    token_group varchar,
+    ranking varchar not null,
+    other_run_id varchar,
+    other_preset varchar,
+    other_token_group varchar,
+    other_ranking varchar not null,
+    rank_correlation double,
+    rank_correlation_low double,
+    rank_correlation_high double,
+    shared_10 bigint,
+    shared_10_low double,
+    shared_10_high double,
+    shared_50 bigint,
+    shared_50_low double,
+    shared_50_high double,
+    expected_10 double,
+    p_10 double,
+    expected_50 double,
+    p_50 double,
+    neurons bigint,
+    windows bigint,
+    draws bigint,
+    reason varchar
+);
+
+create table store.ranking_overlap_across (
+    run_key usmallint not null,
+    preset varchar,
+    token_group varchar,
+    ranking varchar not null,
+    other_run_id varchar,
+    other_preset varchar,
+    other_token_group varchar,
+    other_ranking varchar not null,
+    rank_correlation double,
+    rank_correlation_low double,
+    rank_correlation_high double,
+    shared_10 bigint,
+    shared_10_low double,
+    shared_10_high double,
+    shared_50 bigint,
+    shared_50_low double,
+    shared_50_high double,
+    expected_10 double,
+    p_10 double,
+    expected_50 double,
+    p_50 double,
+    neurons bigint,
+    windows bigint,
+    draws bigint,
     reason varchar
 );

@@ -212,6 +212,7 @@ class Magnitudes:
     wait: float = 0.0
 
     def __iter__(self) -> "Iterator[np.ndarray]":
+        """Give the blocks."""
         first, neurons = 0, 1
         while first < neurons:
             with Warehouse(self.path, wait=self.wait) as opened:  # not kept open while the reader computes
