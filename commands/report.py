@@ -71,7 +71,7 @@ def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs
     path, wait = settings.warehouse, settings.wait
     chosen = published_runs(settings, wanted)
     frames = warehouse.report_frames(path, chosen["run_id"].to_list(), relations(), wait=wait)
-    frames |= warehouse.card_frames(path, card_neurons(chosen, frames["influence"]), wait=wait)
+    frames |= warehouse.card_frames(path, card_neurons(chosen, frames["influence"], frames["specificity"]), wait=wait)
     together = [
         coactivation(pl.concat([_group_activity(settings, run_id, CARD_PRESET) for run_id in runs]))
         for runs in warehouse.same_positions(path, compared_runs(chosen), wait=wait)

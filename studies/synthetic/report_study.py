@@ -18,11 +18,12 @@ def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
     rng = np.random.default_rng(seed)
     runs = inputs.runs["run_id"].to_list()
     last = runs[-1]
-    neurons = card_neurons(inputs.runs, inputs.influence, CARDS)[last]
+    neurons = card_neurons(inputs.runs, inputs.influence, inputs.specificity, CARDS)[last]
     return replace(
         inputs,
         values=values(runs),
         neuron_groups=_neuron_groups(runs),
+        specificity=_specificity(inputs),
         of_figures={"emergence": _emergence(runs), "slopes": _slopes(inputs), "sensitivity": _sensitivity(runs)}
         | {"references": references(last, {runs[0]: "zero"}), "attribution": _attribution(runs)},
         contexts=_contexts(last, neurons),
@@ -45,6 +46,29 @@ def _neuron_groups(runs: list[str]) -> pl.DataFrame:
             key | {"run_id": run_id, "group_name": "boost_settled"} | settled,
         ]
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _specificity(inputs: ReportInputs) -> pl.DataFrame:
+    """`neuron_specificity` of every run and preset: the first three neurons for rare, the fourth for common tokens."""
+    rare = inputs.influence.filter(pl.col("token_group") == "rare", pl.col("rank") <= 6)
+    ratio = (
+        pl.when(pl.col("rank") <= 3).then(2.0 - 0.1 * pl.col("rank")).when(pl.col("rank") == 4).then(0.6).otherwise(1)
+    )
+    parts = [
+        rare.select("run_id", "preset", "neuron", "rank", ratio=ratio, matching=pl.lit(matching))
+        for matching in ("loss", "loss+word")
+    ]
+    small = pl.col("rank") <= 4
+    return pl.concat(parts).with_columns(
+        ratio_low=pl.col("ratio") - 0.2,
+        ratio_high=pl.col("ratio") + 0.3,
+        p_value=pl.when(small).then(0.0005).otherwise(0.4),
+        adjusted_p_value=pl.when(small).then(0.004).otherwise(1.0),
+        specific_to=pl.when(pl.col("rank") <= 3).then(pl.lit("rare")).when(small).then(pl.lit("common")),
+        rare_positions=734,
+        common_positions=20_145,
+        reason=pl.lit(None, dtype=pl.String),
+    )
 
 
 def value(run_id: str, group: str, measured: float | None, **changes: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import polars as pl
 from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.roles import MIXED, mean_with_interval, role_group, shown_role
 from rare_tokens.analyses.report.data.series import Series, group_runs
+from rare_tokens.analyses.report.data.specificity import MATCHING, SPECIFIC
 from rare_tokens.analyses.report.data.text import shortened, visible_token
 
 CARDS = 8  # neurons per series
@@ -18,9 +19,20 @@ CONTEXT_LENGTH = 90  # characters shown of a context: its end, just before the t
 Row = dict[str, Any]
 
 
-def card_neurons(runs: pl.DataFrame, influence: pl.DataFrame, count: int = CARDS) -> dict[str, list[int]]:
-    """The neurons that get a card: the first on rare (else common) tokens, in the run that each series shows first."""
-    chosen = {}
+def card_neurons(
+    runs: pl.DataFrame, influence: pl.DataFrame, specificity: pl.DataFrame, count: int = CARDS
+) -> dict[str, list[int]]:
+    """The neurons that get a card: the first on rare (else common) tokens, in the run that each series shows first.
+
+    Then those that its table of specific neurons shows.
+
+    Args:
+        runs: `dim_run`.
+        influence: `neuron_influence`.
+        specificity: `neuron_specificity`.
+        count: neurons by influence.
+    """
+    chosen: dict[str, list[int]] = {}
     for one in group_runs(runs, influence):
         if not one.measured:
             continue
@@ -31,6 +43,11 @@ def card_neurons(runs: pl.DataFrame, influence: pl.DataFrame, count: int = CARDS
             if found:
                 chosen[one.shown.run_id] = found
                 break
+        specific = specificity.filter(run_id=one.shown.run_id, preset=PRESET, matching=MATCHING, specific_to="rare")
+        further = specific.sort("ratio", descending=True)["neuron"].head(SPECIFIC).to_list()
+        if further:
+            first = chosen.get(one.shown.run_id, [])
+            chosen[one.shown.run_id] = [*first, *(neuron for neuron in further if neuron not in first)]
     return chosen
 
 
@@ -40,7 +57,7 @@ def cards(one: Series, inputs: ReportInputs, top: list[Row]) -> list[Row]:
     Args:
         one: the series.
         inputs: the report's inputs.
-        top: its rows in the table of the first neurons (`tables.top_neurons`), which a card repeats.
+        top: its rows in the tables of the first and of the specific neurons, which a card repeats.
     """
     run_id = one.shown.run_id
     described = {row["neuron"]: row for row in top}

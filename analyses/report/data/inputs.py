@@ -181,6 +181,14 @@ INPUTS = (
         | {"first": pl.Int64, "shared": pl.Int64, "reason": pl.String},
     ),
     Input(
+        "specificity",
+        "neuron_specificity",
+        {"run_id": pl.String, "preset": pl.String, "matching": pl.String, "neuron": pl.Int64}
+        | dict.fromkeys(("ratio", "ratio_low", "ratio_high", "p_value", "adjusted_p_value"), pl.Float64)
+        | {"specific_to": pl.String, "rare_positions": pl.Int64, "common_positions": pl.Int64, "reason": pl.String},
+        beside=True,
+    ),
+    Input(
         "warnings",
         "run_warning",
         dict.fromkeys(("run_id", "kind", "preset", "message"), pl.String),
@@ -242,8 +250,8 @@ class ReportInputs:
     ingest gave. `quality`: one row per run and check. `contexts`, `targets`, `activations`: `neuron_context`,
     `neuron_target`, `neuron_activation` for the neurons that have a card (`analyses.report.data.cards.card_neurons`).
     `neuron_groups`: how many signs of each group are settled (`neuron_group_summary`).
-    `coactivation`: `analyses.across_runs.comparison`. `of_figures`: those that only a figure reads, by name
-    (`analyses.report.figures`).
+    `specificity`: `neuron_specificity`. `coactivation`: `analyses.across_runs.comparison`. `of_figures`: those that
+    only a figure reads, by name (`analyses.report.figures`).
     """
 
     runs: pl.DataFrame
@@ -256,6 +264,7 @@ class ReportInputs:
     decisions: pl.DataFrame = field(default_factory=lambda: empty("decisions"))
     neuron_groups: pl.DataFrame = field(default_factory=lambda: empty("neuron_groups"))
     differences: pl.DataFrame = field(default_factory=lambda: empty("differences"))
+    specificity: pl.DataFrame = field(default_factory=lambda: empty("specificity"))
     warnings: pl.DataFrame = field(default_factory=lambda: empty("warnings"))
     quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
     values: pl.DataFrame = field(default_factory=lambda: empty("values"))

@@ -37,6 +37,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("pin", heads=True), Column("text"), *_INFLUENCE, Column(), Column(), Column(), Column("text"),
         Column("tokens"), Column("tokens"),
     ),
+    "specific": (
+        Column("pin", heads=True), Column(), Column(), Column(), Column(), Column(), Column("tokens"), Column("text"),
+    ),
     "sample": (Column(heads=True), *_INFLUENCE, *_INFLUENCE),
 }  # fmt: skip
 
@@ -55,6 +58,23 @@ def top_row(row: Row) -> list[Cell]:
         row["regime_rare"] or row["regime_common"] or NOTHING,
         list(row["raises"] or []),
         list(row["lowers"] or []),
+    ]
+
+
+def specific_row(row: Row) -> list[Cell]:
+    """A neuron specific to rare tokens (`specificity.specific_neurons`)."""
+    ratio = number(row["specific_ratio"], 3)
+    if row["ratio_low"] is not None:
+        ratio += f" [{number(row['ratio_low'], 3)}, {number(row['ratio_high'], 3)}]"
+    return [
+        str(row["neuron"]),
+        _valued(ratio, row["specific_ratio"]),
+        _valued(number(row["word_ratio"], 3), row["word_ratio"]),
+        _valued(number(row["adjusted_p_value"], 2), row["adjusted_p_value"]),
+        integer(row["rank_rare"]),
+        integer(row["rank_common"]),
+        list(row["raises"] or []),
+        row["helps"] or NOTHING,
     ]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from rare_tokens.analyses.report.data import cards, fits, papers, provenance, references, rows, summary, tables
+from rare_tokens.analyses.report.data import cards, fits, papers, provenance, references, rows, specificity, summary
+from rare_tokens.analyses.report.data import tables as tables_of
 from rare_tokens.analyses.report.data.extent import Extent, extent_of
 from rare_tokens.analyses.report.data.inputs import INPUTS, ReportInputs
 from rare_tokens.analyses.report.data.points import Points, pack_points
@@ -40,6 +41,7 @@ class Content:
     pairs: Mapping[tuple[str, str], Row]
     differences: Mapping[tuple[str, str], Row]  # rare minus common
     top: Mapping[tuple[str, str], list[Row]]
+    specificity: Mapping[tuple[str, str], Row]  # how many neurons are specific to rare and to common tokens
     rows: Mapping[str, Mapping[tuple[str, str], list[list[rows.Cell]]]]  # by the table's name (`data.rows.COLUMNS`)
     warnings: list[Row]
     checks: list[Row]
@@ -52,7 +54,12 @@ class Content:
     @property
     def top_count(self) -> int:
         """Neurons in the table of the most influential."""
-        return tables.TOP
+        return tables_of.TOP
+
+    @property
+    def specific_count(self) -> int:
+        """Most neurons in the table of those specific to rare tokens."""
+        return specificity.SPECIFIC
 
     @property
     def has_intervals(self) -> bool:
@@ -125,13 +132,14 @@ def build_content(inputs: ReportInputs) -> Content:
     compared = comparisons(inputs, summaries)
     extents = [extent_of(one, inputs) for one in series]
     made = {"summary": summaries, "agreement": pairs, "measured_beside_printed": compared}
-    made |= {"neurons": tables.all_neurons(inputs), "tokens": tables.neuron_tokens(inputs.tokens)}
+    made |= {"neurons": tables_of.all_neurons(inputs), "tokens": tables_of.neuron_tokens(inputs.tokens)}
     made |= {"runs": inputs.runs, "quality": inputs.quality}
     made |= {name: frame for name, frame in _beside(inputs).items() if frame.height}
     subjects = [Subject(one, inputs, extents[one.index], summaries) for one in series]
     sets = [_rows_of_figures(subject) for subject in subjects]
-    top = _rows(tables.top_neurons(inputs))
-    sample = _rows(tables.curve_sample(inputs))
+    top = _rows(tables_of.top_neurons(inputs))
+    specific = _rows(specificity.specific_neurons(inputs))
+    sample = _rows(tables_of.curve_sample(inputs))
     return Content(
         inputs=inputs,
         series=series,
@@ -145,6 +153,7 @@ def build_content(inputs: ReportInputs) -> Content:
         top=top,
         rows={
             "top": {key: [rows.top_row(row) for row in found] for key, found in top.items()},
+            "specific": {key: [rows.specific_row(row) for row in found] for key, found in specific.items()},
             "sample": {key: [rows.sample_row(row) for row in found] for key, found in sample.items()},
         },
         warnings=run_warnings(inputs.warnings, series),
@@ -152,9 +161,15 @@ def build_content(inputs: ReportInputs) -> Content:
         facts=[provenance.series_facts(one) for one in series],
         sets=sets,
         figures=[_specifications(*pair) for pair in zip(subjects, sets, strict=True)],
-        cards=[cards.cards(one, inputs, top.get((one.shown.run_id, cards.PRESET), [])) for one in series],
+        specificity=specificity.specificity_counts(inputs.specificity),
+        cards=[cards.cards(one, inputs, _described(one, top, specific)) for one in series],
         papers={run.run_id: papers.paper_tables(compared, run.run_id) for one in series for run in one.measured},
     )
+
+
+def _described(one: Series, *tables: Mapping[tuple[str, str], list[Row]]) -> list[Row]:
+    """What tables say of the neurons of a series' cards."""
+    return [row for table in tables for row in table.get((one.shown.run_id, cards.PRESET), [])]
 
 
 def _rows_of_figures(subject: Subject) -> dict[str, Rows]:

@@ -211,7 +211,9 @@ def test_every_number_that_the_script_writes_comes_with_its_text(inputs: ReportI
 
 def test_the_rows_of_every_checkpoint_are_those_that_the_page_writes_for_the_one_shown(content: Content) -> None:
     given = page_data(content)
-    assert {name: len(given["columns"][name]) for name in given["columns"]} == {"top": 11, "sample": 7}
+    assert {name: len(given["columns"][name]) for name in given["columns"]} == {
+        "top": 11, "specific": 8, "sample": 7,
+    }  # fmt: skip
     for run in content.series[0].runs:
         for preset in content.presets:
             tables = {name: found[preset] for name, found in given["runs"][run.index]["tables"].items()}

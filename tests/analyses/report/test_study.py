@@ -179,7 +179,7 @@ def test_a_table_number_never_stands_beside_another_tables(content: Content) -> 
 def test_cards_are_of_the_first_neurons_of_the_run_shown_first(inputs: ReportInputs, content: Content) -> None:
     last = inputs.runs["run_id"][-1]
     first = inputs.influence.filter(pl.col("token_group") == "rare", run_id=last, preset="es").sort("rank")["neuron"]
-    assert card_neurons(inputs.runs, inputs.influence) == {last: first.head(8).to_list()}
+    assert card_neurons(inputs.runs, inputs.influence, inputs.specificity) == {last: first.head(8).to_list()}
     assert [card["neuron"] for card in content.cards[0]] == first.head(3).to_list()
     assert [row["revision"] for row in content.cards[0][0]["history"]] == ["step0", "step10"]
 
@@ -187,8 +187,8 @@ def test_cards_are_of_the_first_neurons_of_the_run_shown_first(inputs: ReportInp
 def test_where_no_position_is_rare_cards_are_of_the_first_on_common_tokens(inputs: ReportInputs) -> None:
     common = inputs.influence.filter(token_group="common")
     first = common.filter(run_id=inputs.runs["run_id"][-1], preset="es").sort("rank")["neuron"].head(8).to_list()
-    assert list(card_neurons(inputs.runs, common).values()) == [first]
-    assert card_neurons(inputs.runs, inputs.influence.clear()) == {}
+    assert list(card_neurons(inputs.runs, common, inputs.specificity.clear()).values()) == [first]
+    assert card_neurons(inputs.runs, inputs.influence.clear(), inputs.specificity.clear()) == {}
 
 
 def test_hostile_contexts_are_inert(page: Page, html: str, content: Content) -> None:
