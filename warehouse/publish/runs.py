@@ -211,9 +211,7 @@ def _reject(
         refused = staged.manifest.run_id
         for run_id in (one.manifest.run_id for one in others):
             if run_records.column(con, run_id, "status") != "published":
-                why = (
-                    f"its checks refused run {refused}, which was measured together with it; none of them is published"
-                )
+                why = f"run {refused}, measured together with this one, was refused; none of them is published"
                 run_records.record(con, {"run_id": run_id, "status_reason": why})
         con.execute("commit")
 
