@@ -4,8 +4,8 @@ Hill's α of W Wᵀ depends on W's shape even where the entries have one law: in
 15 × 576 and 2.0 for 1,536 × 576 (rule `mid`). Hu et al. (2025, "Eigenspectrum Analysis of Neural Networks without
 Aspect Ratio Bias", FARMS) therefore fit α to the pooled eigenvalues of sub-matrices of one aspect ratio. Here all of
 them have one shape too, `ROWS` × `COLUMNS`, and a sample has as many from any matrix: with the aspect alone the same,
-α of heavy-tailed entries still grows with the size (Student's t with 3 degrees of freedom, rule `tenth`, aspect 1: 2.2
-for 15 rows, 3.6 for 200), and fix-finger depends on how many eigenvalues it sees.
+α of heavy-tailed entries still grows with the size (Student's t with 3 degrees of freedom, rule `tenth`, aspect 1: 2.1
+for 15 rows, 3.4 for 200), and fix-finger depends on how many eigenvalues it sees.
 
 Ten rows fit into the smallest groups that are usual (1 % of a layer), and twice as many columns tell heavy tails from
 normal entries better than as many.

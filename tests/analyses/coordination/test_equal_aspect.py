@@ -56,6 +56,32 @@ def test_alpha_of_equal_aspect_is_one_for_all_shapes_where_plain_alpha_is_not(la
     assert spread > 1.4, plain
 
 
+def test_with_the_aspect_alone_the_same_heavy_tails_still_depend_on_the_size():
+    """Why the shape is fixed and not only the aspect: squares of Student's t, some 20,000 eigenvalues each, `tenth`."""
+    found = {}
+    for side in (15, 200):
+        drawn = LAWS["Student's t, 3 degrees of freedom"](np.random.default_rng(5), (20_000 // side, side, side))
+        ordered = np.sort(np.linalg.svd(drawn, compute_uv=False).ravel() ** 2)[::-1]
+        tail = len(ordered) // 10
+        found[side] = 1 / np.mean(np.log(ordered[:tail] / ordered[tail - 1]))
+    assert found[15] == pytest.approx(2.1, abs=0.1)
+    assert found[200] == pytest.approx(3.4, abs=0.1)
+
+
+@pytest.mark.slow
+def test_what_the_docs_show_by_shape():
+    """The table in docs/definitions.md, "Spectra": plain α by `mid`, equal-aspect α by `mid` and `tenth`."""
+    shapes = [(15, 576), (50, 576), (50, 768), (50, 2_048), (1_536, 576)]
+    normal, student = "normal", "Student's t, 3 degrees of freedom"
+    mid = {law: [measured(law, shape, "mid").mean(axis=1) for shape in shapes] for law in (normal, student)}
+    tenth = [measured(student, shape, "tenth")[1].mean() for shape in shapes]
+    assert [plain for plain, _ in mid[normal]] == pytest.approx([9.1, 4.2, 5.0, 8.1, 2.0], abs=0.06)
+    assert [plain for plain, _ in mid[student]] == pytest.approx([4.9, 3.4, 3.7, 5.1, 1.9], abs=0.06)
+    assert [equal for _, equal in mid[normal]] == pytest.approx([1.65, 1.65, 1.64, 1.65, 1.62], abs=0.01)
+    assert [equal for _, equal in mid[student]] == pytest.approx([1.24, 1.23, 1.22, 1.26, 1.22], abs=0.01)
+    assert tenth == pytest.approx([2.4, 2.4, 2.3, 2.3, 2.3], abs=0.06)
+
+
 def test_alpha_of_normal_entries_is_nearly_that_of_the_law_of_marchenko_and_pastur():
     """For large matrices of aspect 1/2, α of the larger half is 1 / (E[ln λ | λ > m] − ln m), m the median."""
     ratio = equal_aspect.ASPECT
