@@ -10,7 +10,7 @@ from rare_tokens.analyses.coordination.neuron_groups import with_controls
 from rare_tokens.analyses.coordination.weight_spectra import RULES
 from rare_tokens.analyses.coordination.weight_spectra import weight_spectrum as spectrum_of
 from rare_tokens.analyses.statistics import group_tests
-from tests.support.layers import group
+from tests.support.layers import group, real_layer
 
 SHAPES = [(15, 300), (50, 300), (50, 1_200), (400, 80)]
 LAWS = {
@@ -170,6 +170,20 @@ def test_a_heavy_tailed_group_stands_out():
     mid = tests.row(1, named=True)
     assert mid["p_value"] == pytest.approx(0.01)
     assert mid["value"] < mid["reference_mean"]
+
+
+@pytest.mark.slow
+def test_a_real_layer_and_its_random_groups_have_one_exponent(real_inputs):
+    """Novella's last layer, 1,024 × 256, beside random groups of 50: by plain α the layer seems far heavier."""
+    weights = {"w_out": real_layer(real_inputs, windows=1)[1]}
+    groups = with_controls(group(*range(50)), 1_024, draws=100, pool="layer")
+    frame = spectrum_of(weights, groups, rules=["mid"])
+    layer = frame.row(0, named=True)
+    random = frame.filter(group_name="control")
+    assert (layer["alpha"], random["alpha"].mean()) == pytest.approx((1.08, 1.84), abs=0.01)
+    equal = random["equal_aspect_alpha"]
+    assert (layer["equal_aspect_alpha"], equal.mean()) == pytest.approx((1.52, 1.51), abs=0.01)
+    assert equal.std() == pytest.approx(0.04, abs=0.01)
 
 
 @pytest.mark.slow
