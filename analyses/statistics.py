@@ -19,6 +19,7 @@ from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, tabl
 Alternative = Literal["two-sided", "greater", "less"]
 CONTROL = "control"  # group_name of every random group
 LAYER = "layer"  # group_name of all neurons in the layer, which has nothing to be compared with
+OF_A_RUN = ": groups of one preset and positions of one run"  # ends the name of a family within a run
 
 GROUP_TEST: dict[str, Any] = {
     "analysis": pl.String,  # the relation that holds the value
@@ -43,7 +44,8 @@ GROUP_TEST: dict[str, Any] = {
     "test_statistic": pl.Float64,  # Mann–Whitney's U; in a control test the value itself
     "cohens_d": pl.Float64,
     "p_value": pl.Float64,
-    "tests": pl.Int64,  # in the family over which p is corrected
+    "family": pl.String,  # the tests over which p is corrected, in words
+    "tests": pl.Int64,  # in that family
     "p_bonferroni": pl.Float64,
     "p_holm": pl.Float64,
     "reason": pl.String,
@@ -208,29 +210,34 @@ def group_tests(
     return corrected(table(rows, GROUP_TEST), level=level)
 
 
-def corrected(
-    tests: pl.DataFrame, family: Sequence[str] = ("analysis", "statistic", "setting", "test"), level: float = 0.05
-) -> pl.DataFrame:
-    """`GROUP_TEST` with `tests`, `p_bonferroni` and `p_holm` filled within each family.
+def corrected(tests: pl.DataFrame, level: float = 0.05) -> pl.DataFrame:
+    """`GROUP_TEST` with `family`, `tests`, `p_bonferroni` and `p_holm` filled within each family.
+
+    A family is the tests of one kind (`test`) of one statistic and setting: over the groups of one preset, at the
+    positions of one run. Macro `group_test_across` forms families over several runs and does the same in SQL.
 
     Only defined p count. A control test whose smallest possible p cannot reach `level` after Bonferroni over its
     family gets no corrected p, and the reason says how many random groups are needed.
 
     Args:
-        tests: `GROUP_TEST`.
-        family: the columns that its families share; by default a family is the groups of one statistic and setting.
+        tests: `GROUP_TEST` of one run, preset and positions.
         level: the level that a corrected p must be able to reach.
     """
-    p, size, over = pl.col("p_value"), pl.col("tests"), list(family)
+    p, size, over = pl.col("p_value"), pl.col("tests"), ["analysis", "statistic", "setting", "test"]
     needed = (size / level - 1e-9).ceil() - 1  # `controls_needed`
     short = (pl.col("test") == "control") & p.is_not_null() & (pl.col("reference_size") < needed)
     said = pl.format(
         f"{{}} random groups cannot reach {level:g} over {{}} tests: {{}} are needed",
         "reference_size", size, needed.cast(pl.Int64),
     )  # fmt: skip
+    named = pl.format("{} tests of {}.{}", "test", "analysis", "statistic")
+    setting = pl.when(pl.col("setting") != "").then(pl.col("setting"))
     return (
         tests.drop("p_bonferroni", "p_holm")
-        .with_columns(tests=p.count().over(over).cast(pl.Int64))
+        .with_columns(
+            family=pl.concat_str(pl.concat_str([named, setting], separator=", ", ignore_nulls=True), pl.lit(OF_A_RUN)),
+            tests=p.count().over(over).cast(pl.Int64),
+        )
         .with_columns(
             p_bonferroni=pl.when(~short).then((p * size).clip(upper_bound=1.0)),
             p_holm=pl.when(~short).then(p.map_batches(_holm, return_dtype=pl.Float64).over(over)),

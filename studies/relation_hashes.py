@@ -12,8 +12,7 @@ every public relation is read from the warehouse file and every public macro is 
 
 If `exact` differs and `rounded` does not, only last digits have changed. If both differ that may still be so: some of
 many values lie where rounding goes the other way. The largest change of a column's sum is shown too, relative to the
-sum of absolute values, but one wrong value among many hardly moves it. To see which rows differ, keep both
-warehouses with `--folder DIR` and compare the relation's rows in DuckDB (`attach`, `except`).
+sum of absolute values, but one wrong value among many hardly moves it. `--folder DIR` keeps a warehouse to compare.
 
 Make both sides on one machine with the same packages. Models, corpora and counts are read from the folder that
 `RARE_TOKENS_TEST_DATA` names (default: `../shared/data`, seen from the checkout); small random models are made here
@@ -77,6 +76,7 @@ MACROS = {
     "elbow_distance": "select *, elbow_distance(count, rank, 900, 1, 500) from token_frequency where count > 0",
     "exact_avg": "select run_id, exact_avg(loss) as mean_loss from dim_position group by run_id",
     "group_activation": "from group_activation('{run}', 'es', draws := 2)",
+    "group_test_across": "from group_test_across(['{run}'])",
     "group_where": "from group_where('{run}', 25, words := true)",
     "influence_at": "from influence_at('{run}', 15)",
     "influence_where": "from influence_where('{run}', 40, of_input := true, elbow := false, strict := true)",

@@ -21,8 +21,9 @@ class Warehouse:
 
     Every public relation is a method: ``w.neuron_influence(run="novella-step3979", preset="es")`` returns, as a Polars
     frame, the rows whose columns have these values (a list: any of its values); ``run`` may be the start of a run_id. A
-    table macro is a method with its own parameters: ``w.influence_at("novella-step3979", 15)``. No process can write to
-    the file while it is open, so close it, or use it in a ``with`` block.
+    table macro is a method with its own parameters: ``w.influence_at("novella-step3979", 15)``; one about several runs
+    takes a list of them: ``w.group_test_across(["gpt2", "novella"])``. No process can write to the file while it is
+    open, so close it, or use it in a ``with`` block.
     """
 
     def __init__(self, path: str | Path, *, wait: float = 0.0) -> None:
@@ -85,8 +86,9 @@ class Warehouse:
         """Names for completion, the relations among them."""
         return [*super().__dir__(), *_shown()]
 
-    def _call(self, macro: str, run: str, *arguments: Any, **named: Any) -> "pl.DataFrame":
-        values = {f"argument_{place}": value for place, value in enumerate([find(self._con, run), *arguments])}
+    def _call(self, macro: str, run: str | list[str], *arguments: Any, **named: Any) -> "pl.DataFrame":
+        runs = find(self._con, run) if isinstance(run, str) else [find(self._con, one) for one in run]
+        values = {f"argument_{place}": value for place, value in enumerate([runs, *arguments])}
         places = [f"${name}" for name in values] + [f"{name} := ${name}" for name in named]
         return self._frame(f"select * from {macro}({', '.join(places)})", values | named)
 

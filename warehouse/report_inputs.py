@@ -35,6 +35,18 @@ _QUERIES = {
         order by run_id, suite, relation, expectation
     """,
 }
+# p of `values` as the page gives it: of one run after the correction within it, of several over all of them together.
+_VALUES = """
+    select
+        value.* exclude (p_value), test.p_holm as p_value, test.p_value as p_alone, test.tests,
+        test.reason as p_reason
+    from measured_value as value
+    left join {tests} as test
+        on value.run_id = test.run_id and value.preset = test.preset and value.token_group = test.token_group
+        and value.analysis = test.analysis and value.statistic = test.statistic and value.setting = test.setting
+        and value.measured_group = test.group_name and value.k = test.k and test.test = 'control'
+    where value.run_id in $runs
+"""
 _CARDS = {
     "contexts": "from neuron_context($run, $neuron)",
     "targets": """
@@ -58,16 +70,18 @@ def report_frames(
         wait: seconds to wait for a process that is writing.
 
     Returns:
-        These, and influence and groups with their signs, the curves' intervals, the neurons' tokens and the checks'
-        results.
+        These, and influence and groups with their signs, the curves' intervals, the neurons' tokens, the checks'
+        results, and the papers' values with their tests, corrected over all `runs`.
 
     Raises:
         UserError: the path is not a usable warehouse.
         LockedError: another process is writing.
     """
+    values = _VALUES.format(tests="group_test_across($runs)" if len(runs) > 1 else "group_test")
     with Warehouse(path, wait=wait) as opened:
         frames = {name: opened.read(relation, run_id=list(runs)) for name, relation in relations.items()}
-        return frames | {name: opened.sql(query, runs=list(runs)) for name, query in _QUERIES.items()}
+        queries = _QUERIES | {"values": values}
+        return frames | {name: opened.sql(query, runs=list(runs)) for name, query in queries.items()}
 
 
 def card_frames(path: Path, neurons: Mapping[str, Sequence[int]], *, wait: float = 0.0) -> "dict[str, pl.DataFrame]":

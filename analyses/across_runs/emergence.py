@@ -246,7 +246,7 @@ def group_alphas(
         chosen_at: which of the two.
         rules: for the number of eigenvalues in the tail; the quantity is `alpha_` plus the rule.
     """
-    spectrum = weight_spectrum({"w_out": weights}, groups, rules=rules)
+    spectrum = weight_spectrum({"w_out": weights}, groups, rules=rules, equal_aspect_samples=0)
     for (name, rule), part in spectrum.partition_by("group_name", "rule", as_dict=True, maintain_order=True).items():
         row = {"group_name": name, "chosen_at": chosen_at, "quantity": f"alpha_{rule}"}
         if name == CONTROL:

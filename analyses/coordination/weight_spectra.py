@@ -2,7 +2,8 @@
 
 Ξ_G = W_G W_Gᵀ / d (ES eq. 10) is taken for each group and for the whole layer, whose Wᵀ W of eq. 2 has the same
 non-zero eigenvalues times d, so the same exponents. Zero eigenvalues (duplicated neurons, a group larger than d) are
-left out.
+left out. Columns `equal_aspect_…` hold α of sub-matrices of one shape (`equal_aspect`), which can be compared between
+groups and layers of different shapes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +15,16 @@ import polars as pl
 from scipy import stats
 
 from rare_tokens.analyses.analysis import Tested
+from rare_tokens.analyses.coordination import equal_aspect
 from rare_tokens.analyses.coordination.neuron_groups import Stack, stacks, used_neurons
 from rare_tokens.analyses.coordination.of_groups import WEIGHTS, At, of_groups
 from rare_tokens.analyses.coordination.similarity import CHUNK
-from rare_tokens.analyses.result_table import FloatArray, IntArray, table
+from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, table
 from rare_tokens.analyses.statistics import CONTROL, LAYER
 
 Rule = Literal["fix_finger", "mid", "tenth"]
 RULES: tuple[Rule, ...] = ("fix_finger", "mid", "tenth")
+SAMPLES = 4  # of sub-matrices of equal aspect: α is their mean
 BINS = 100  # in the log-binned density, as in AlphaPruning and WeightWatcher
 
 _KEYS: dict[str, Any] = {
@@ -43,6 +46,12 @@ WEIGHT_SPECTRUM: dict[str, Any] = _KEYS | {
     "tail_size": pl.Int64,  # k of eq. 11
     "lambda_min": pl.Float64,
     "distance": pl.Float64,  # D, Kolmogorov–Smirnov, of the tail from the power law
+    "rows": pl.Int64,  # of the matrix: its neurons
+    "columns": pl.Int64,  # of the matrix: d
+    "equal_aspect_alpha": pl.Float64,  # Hill's estimate on pooled sub-matrices of one shape, mean over samples of them
+    "equal_aspect_sd": pl.Float64,  # its standard deviation over the samples: what the choice of sub-matrices makes
+    "aspect": pl.Float64,  # rows / columns of the sub-matrices
+    "subsamples": pl.Int64,  # sub-matrices in all samples
     "reason": pl.String,
 }
 SPECTRAL_DENSITY: dict[str, Any] = _KEYS | {
@@ -62,6 +71,7 @@ def weight_spectrum(
     standardised: bool = False,
     rules: Sequence[Rule] = RULES,
     seed: int = 0,
+    equal_aspect_samples: int = SAMPLES,
 ) -> pl.DataFrame:
     """Hill exponents of the spectra of groups, controls and the whole layer (ES table 4): relation `weight_spectrum`.
 
@@ -70,19 +80,26 @@ def weight_spectrum(
         groups: `GROUP`, tested groups and controls.
         standardised: scale each row to mean 0 and variance 1 first.
         rules: how many eigenvalues make the tail (`tail_fit`).
-        seed: for the intervals of fix-finger.
+        seed: for the intervals of fix-finger, and the choice of sub-matrices.
+        equal_aspect_samples: samples of sub-matrices; 0: none, and their columns are NULL.
 
     Returns:
         `WEIGHT_SPECTRUM`, one row per matrix, group, draw and rule. NULL with the reason if there are fewer
-        eigenvalues than the rule needs, or if those in the tail are all equal.
+        eigenvalues than the rule needs, if those in the tail are all equal, or if the matrix has no sub-matrix of the
+        common shape.
     """
     rows: list[dict[str, Any]] = []
-    for keys, reason, spectrum in _spectra(weights, stacks(groups), standardised):
+    found = stacks(groups)
+    equal = _equal_aspect(weights, found, standardised, rules, equal_aspect_samples, seed)
+    for (keys, reason, spectrum), of_rules in zip(_spectra(weights, found, standardised), equal, strict=True):
+        shape = {} if reason else {"rows": keys["k"], "columns": weights[keys["matrix"]].shape[1]}
         for rule in rules:
             fit = {"reason": reason} if reason else tail_fit(spectrum, rule)
             if "alpha" in fit and keys["group_name"] != CONTROL:
                 fit |= alpha_interval(spectrum, rule, fit, seed)
-            rows.append({**keys, "rule": rule, **fit})
+            cut = of_rules.get(rule, {})
+            why = joined(fit.get("reason"), cut.get("reason"))
+            rows.append({**keys, "rule": rule, **fit, **shape, **cut, "reason": why})
     return table(rows, WEIGHT_SPECTRUM)
 
 
@@ -259,6 +276,40 @@ def _spectra(
                 yield shared | keys, None, _nonzero(values)
 
 
+def _equal_aspect(
+    weights: dict[str, FloatArray],
+    found: Sequence[Stack],
+    standardised: bool,
+    rules: Sequence[Rule],
+    samples: int,
+    seed: int,
+) -> Iterator[dict[Rule, dict[str, Any]]]:
+    """The columns `equal_aspect_…` by rule: for each matrix, of the layer and each draw, in the order of `_spectra`."""
+    for matrix in weights.values():
+        rows = _rows(matrix, standardised)
+        every = [np.arange(len(rows))[None], *(stack.members for stack in found)]
+        formed = [True, *(stack.reason is None for stack in found)]
+        for members, is_formed in zip(every, formed, strict=True):
+            small = equal_aspect.too_small(members.shape[1], rows.shape[1])
+            if not is_formed or samples == 0 or small:
+                why = {"reason": small} if is_formed and samples else {}
+                yield from (dict.fromkeys(rules, why) for _ in members)
+                continue
+            for spectra in equal_aspect.pooled_spectra(rows, members, samples=samples, seed=seed):
+                yield {rule: _pooled_fit(spectra, rule) for rule in rules}
+
+
+def _pooled_fit(spectra: FloatArray, rule: Rule) -> dict[str, Any]:
+    """Columns `equal_aspect_…` from samples of pooled eigenvalues, each descending: α of each, then their mean."""
+    row: dict[str, Any] = {"aspect": equal_aspect.ASPECT, "subsamples": len(spectra) * equal_aspect.POOLED}
+    fits = [tail_fit(spectrum[spectrum > 0], rule) for spectrum in spectra]
+    if without := [fit for fit in fits if "alpha" not in fit]:
+        return row | {"reason": f"no exponent of equal aspect: {without[0]['reason']}"}
+    alphas = np.array([fit["alpha"] for fit in fits])
+    spread = float(alphas.std(ddof=1)) if len(alphas) > 1 else None
+    return row | {"equal_aspect_alpha": float(alphas.mean()), "equal_aspect_sd": spread}
+
+
 def _rows(matrix: FloatArray, standardised: bool) -> FloatArray:
     rows = matrix.astype(np.float64)
     if not standardised:
@@ -298,8 +349,11 @@ ANALYSES = (
         WEIGHT_SPECTRUM,
         _compute_spectrum,
         reads=("neuron_weight",),
-        parameters=WEIGHTS | {"standardised": False, "rules": list(RULES), "seed": 0},
-        tested=[Tested("alpha", ("matrix", "standardised", "rule"), ("alpha_low", "alpha_high"))],
+        parameters=WEIGHTS | {"standardised": False, "rules": list(RULES), "seed": 0, "equal_aspect_samples": SAMPLES},
+        tested=[
+            Tested("alpha", ("matrix", "standardised", "rule"), ("alpha_low", "alpha_high")),
+            Tested("equal_aspect_alpha", ("matrix", "standardised", "rule")),
+        ],
     ),
     of_groups(
         "spectral_density",

@@ -19,7 +19,7 @@ test as (
     select run_id, regexp_extract(setting, 'rule=(\w+)', 1) as rule, group_name || '_p', printf('%.3f', p_holm)
     from group_test
     where
-        analysis = 'weight_spectrum' and setting like 'matrix=w\_out%' escape '\' and test = 'control'
+        analysis = 'weight_spectrum' and statistic = 'alpha' and setting like 'matrix=w\_out%' escape '\' and test = 'control'
         and group_name in ('boost', 'suppress')
 ),
 

@@ -42,7 +42,7 @@ def test_every_statistic_of_every_relation_is_tested(results):
     tests = group_test(results, REGISTRY)
     assert tests.schema == pl.Schema(GROUP_TEST)
     assert {(row["analysis"], row["statistic"]) for row in tests.iter_rows(named=True)} == set(TESTED)
-    assert len(TESTED) == 9
+    assert len(TESTED) == 10
     assert set(tests["group_name"]) == {"boost", "suppress"}
     assert set(tests["pool"]) == {"layer"}
     undefined = tests.filter(pl.col("p_value").is_null())

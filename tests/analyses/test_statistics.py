@@ -131,7 +131,7 @@ def test_corrections_are_those_of_statsmodels(method, monkeypatch):
     rng = np.random.default_rng(7)
     p = np.round(rng.random((40, 9)) ** 3, 2)  # with ties
     frames = [_tests(row).with_columns(setting=pl.lit(str(i))) for i, row in enumerate(p)]
-    frame = corrected(pl.concat(frames), family=["setting"])
+    frame = corrected(pl.concat(frames))
     expected = np.concatenate([multipletests(row, method=method)[1] for row in p])
     np.testing.assert_allclose(frame[f"p_{method}"].to_numpy(), expected)
 
@@ -139,6 +139,18 @@ def test_corrections_are_those_of_statsmodels(method, monkeypatch):
 def test_families_are_corrected_apart():
     both = pl.concat([_tests([0.01, 0.02]), _tests([0.03], test="mann_whitney")])
     assert corrected(both)["p_bonferroni"].to_list() == pytest.approx([0.02, 0.04, 0.03])
+
+
+def test_each_test_names_its_family_in_words():
+    """As migration `families` writes it for results that are stored already."""
+    set_apart = _tests([0.03], test="mann_whitney").with_columns(setting=pl.lit("rule=mid"))
+    frame = corrected(pl.concat([_tests([0.01, None]).with_columns(setting=pl.lit("")), set_apart]))
+    assert frame["family"].to_list() == [
+        "control tests of a.s: groups of one preset and positions of one run",
+        "control tests of a.s: groups of one preset and positions of one run",
+        "mann_whitney tests of a.s, rule=mid: groups of one preset and positions of one run",
+    ]
+    assert frame["tests"].to_list() == [1, 1, 1]
 
 
 def test_a_correction_that_cannot_reach_its_level_is_not_printed():

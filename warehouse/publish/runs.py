@@ -98,7 +98,7 @@ def publish_together(
 
     Raises:
         QualityError: a run fails an audit of its parts or of what is computed from them; it is recorded as rejected,
-            and the parts of all are kept.
+            each of the others says in its `status_reason` that it waits for this one, and the parts of all are kept.
         UserError: there is no finished run in a folder, or the path is no usable warehouse.
         LockedError: another process has the warehouse open.
     """
@@ -145,7 +145,7 @@ def _publish_new(
             with _timed("checkpoint"):
                 con.execute("checkpoint")
     except QualityError as refusal:
-        _reject(path, staged, refusal, wait)
+        _reject(path, staged, refusal, [one for one in new if one is not staged], wait)
         raise
 
 
@@ -191,7 +191,14 @@ def _kept(staged: staging.Staged) -> str:
     return f"Its parts stay in {staged.folder} for a look."
 
 
-def _reject(path: Path, staged: staging.Staged, refusal: QualityError, wait: float) -> None:
+def _reject(
+    path: Path, staged: staging.Staged, refusal: QualityError, others: Sequence[staging.Staged], wait: float
+) -> None:
+    """Record why a run was refused, and in the runs measured together with it why they are not published.
+
+    The others stay as they were begun, so the same command publishes their parts once the refused run is sound. A run
+    that was published before keeps its old state and what is said of that.
+    """
     with writing(path, wait=wait) as con:
         values = {"run_id": staged.manifest.run_id, "process": None}
         if is_new := run_records.column(con, staged.manifest.run_id, "status") != "published":
@@ -201,6 +208,11 @@ def _reject(path: Path, staged: staging.Staged, refusal: QualityError, wait: flo
         key = run_records.record(con, values)
         if is_new:
             audit.record_results(con, key, refusal.verdicts if isinstance(refusal, audit.RefusedError) else [])
+        refused = staged.manifest.run_id
+        for run_id in (one.manifest.run_id for one in others):
+            if run_records.column(con, run_id, "status") != "published":
+                why = f"run {refused}, measured together with this one, was refused; none of them is published"
+                run_records.record(con, {"run_id": run_id, "status_reason": why})
         con.execute("commit")
 
 

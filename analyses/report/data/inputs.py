@@ -119,12 +119,13 @@ _DECISIONS = Input(
 )
 _VALUES = Input(
     "values",
-    "measured_value",
+    None,
     GROUP
     | {"paper": pl.String, "place": pl.String, "group_name": pl.String, "quantity": pl.String, "definition": pl.String}
     | {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "spread": pl.Float64},
     {"measured_group": pl.String, "k": pl.Int64}
-    | {"random_mean": pl.Float64, "random_sd": pl.Float64, "p_value": pl.Float64, "reason": pl.String},
+    | {"random_mean": pl.Float64, "random_sd": pl.Float64, "p_value": pl.Float64, "reason": pl.String}
+    | {"p_alone": pl.Float64, "tests": pl.Int64, "p_reason": pl.String},  # p before Holm, over how many tests, why none
 )
 
 # Every frame that the page itself uses; those that only a figure draws are defined with the figure.
@@ -247,7 +248,8 @@ class ReportInputs:
     numbers and its `reason`. `tokens`: `neuron_token` with the text of each token.
     `published`: what papers print (`analyses.reference.published_values`). `intervals`: `influence_interval`, if
     `analyze` made it. `warnings`: what to know before reading (`run_warning`), besides the `warnings` of `runs`, which
-    ingest gave. `quality`: one row per run and check. `contexts`, `targets`, `activations`: `neuron_context`,
+    ingest gave. `quality`: one row per run and check. `values`: `measured_value`, with p-values corrected over all the
+    report's runs if there are several (`group_test_across`). `contexts`, `targets`, `activations`: `neuron_context`,
     `neuron_target`, `neuron_activation` for the neurons that have a card (`analyses.report.data.cards.card_neurons`).
     `neuron_groups`: how many signs of each group are settled (`neuron_group_summary`).
     `specificity`: `neuron_specificity`. `coactivation`: `analyses.across_runs.comparison`. `of_figures`: those that

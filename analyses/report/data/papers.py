@@ -33,9 +33,9 @@ _COUNTED = (verdicts.AGREES, verdicts.DIFFERS, verdicts.CANNOT_TELL)
 def paper_tables(compared: pl.DataFrame, run_id: str) -> list[Row]:
     """The tables of one run: title, paper, place, preset, printed models, and rows.
 
-    A row has what was measured (`measured`, `low`, `high`, `random_mean`, `random_sd`, `p_value`, `reason`), `printed`
-    (a row of `verdicts.comparisons` by model), and one verdict: against the same model if the paper has it, else
-    against the range of its other models; `same_model` says which.
+    A row has what was measured (`measured`, `low`, `high`, `random_mean`, `random_sd`, `p_value` and the like,
+    `reason`), `printed` (a row of `verdicts.comparisons` by model), and one verdict: against the same model if the
+    paper has it, else against the range of its other models; `same_model` says which.
     """
     of_run = compared.filter(run_id=run_id)
     made = []

@@ -22,9 +22,17 @@
 --   tail_size           k of eq. 11
 --   lambda_min          smallest eigenvalue of the tail
 --   distance            D, Kolmogorov–Smirnov distance between the tail and the power law
+--   rows                of the matrix: its neurons
+--   columns             of the matrix: d
+--   equal_aspect_alpha  Hill's estimate on the pooled eigenvalues of random sub-matrices of one
+--                       shape, 10 × 20, mean over 4 samples of 32: comparable across shapes
+--   equal_aspect_sd     its standard deviation over the samples; not over texts or neurons
+--   aspect              rows / columns of the sub-matrices
+--   subsamples          number of sub-matrices in all samples
 --   reason              why a value is NULL; NULL if none is
 --
--- See docs/definitions.md, "Spectra"; ES §2.2, 3.4, 4.3, table 4: eigenvalues of W Wᵀ / d.
+-- See docs/definitions.md, "Spectra"; ES §2.2, 3.4, 4.3, table 4: eigenvalues of W Wᵀ / d. alpha
+-- depends on the shape of the matrix: compare it at equal rows and columns only.
 
 create or replace view weight_spectrum as
 select
@@ -48,6 +56,12 @@ select
     spectrum.tail_size,
     spectrum.lambda_min,
     spectrum.distance,
+    spectrum.rows,
+    spectrum.columns,
+    spectrum.equal_aspect_alpha,
+    spectrum.equal_aspect_sd,
+    spectrum.aspect,
+    spectrum.subsamples,
     spectrum.reason
 from store.weight_spectrum as spectrum
 join store.run as run using (run_key);

@@ -42,8 +42,8 @@
 --   effects                 which effects fct_effect holds for the run
 --   packages                versions of the packages that the numbers depend on, JSON
 --   frequency_source        the frequency source in words
---   status_reason           why the run was rejected, failed, is missing or a twin, or was
---                           published all the same
+--   status_reason           why the run was rejected, failed, is missing or a twin, was published
+--                           all the same, or waits: a run measured together with it was refused
 --   stage_seconds           duration of each stage of the ingest, JSON
 --   warnings                what the ingest warned about
 --   identity                the values whose hash is in run_id, JSON

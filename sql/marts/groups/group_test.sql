@@ -26,13 +26,16 @@
 --   test_statistic  Mann–Whitney's U; in a control test the value itself
 --   cohens_d        difference of means in standard deviations
 --   p_value         p-value before correction
---   tests           tests in the family over which p is corrected
+--   family          the tests over which p is corrected, in words: those of one statistic and
+--                   setting, over the groups of one preset and positions of one run
+--   tests           defined p-values in that family
 --   p_bonferroni    corrected over the family
 --   p_holm          corrected over the family
 --   reason          why a value is NULL; NULL if none is
 --
 -- See docs/definitions.md, "Tests of significance". The primary p, of a control test, is (1 +
--- number as extreme) / (1 + C).
+-- number as extreme) / (1 + C). Where presets, positions or runs are read together, macro
+-- group_test_across corrects over all of them.
 
 create or replace view group_test as
 select
@@ -62,6 +65,7 @@ select
     result.test_statistic,
     result.cohens_d,
     result.p_value,
+    result.family,
     result.tests,
     result.p_bonferroni,
     result.p_holm,

@@ -18,6 +18,9 @@
 --   random_mean     mean over random groups of the same size, if the group was tested
 --   random_sd       its standard deviation
 --   p_value         p-value against the random groups, after Holm
+--   analysis        the test in group_test that it is of, with measured_group and k; NULL if none
+--   statistic       likewise
+--   setting         likewise
 --   reason          why a value is NULL; NULL if none is
 --
 -- ES tables 1 to 4 and §4.1, NC tables 1 and 2 and §3. The report compares it with published_value.
@@ -210,7 +213,7 @@ test as (
         end as definition,
         if(statistic = 'interpolated_dimension', null, reference_mean) as random_mean,
         if(statistic = 'interpolated_dimension', null, reference_sd) as random_sd,
-        p_holm
+        p_holm, analysis, statistic, setting
     from store.group_test
     where
         test = 'control'
@@ -244,6 +247,9 @@ final as (
         t.random_mean,
         t.random_sd,
         t.p_holm as p_value,
+        t.analysis,
+        t.statistic,
+        t.setting,
         case when e.value is null then coalesce(e.reason, 'it was not measured') end as reason
     from every as e
     join store.run as run using (run_key)

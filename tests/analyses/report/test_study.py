@@ -15,7 +15,7 @@ from rare_tokens.analyses.report.data.verdicts import same_model, verdict
 from rare_tokens.analyses.report.figures import figures
 from rare_tokens.analyses.report.page.content import Content, build_content
 from rare_tokens.analyses.report.page.page import page_data, render_page
-from studies.synthetic.report_inputs import HOSTILE
+from studies.synthetic.report_inputs import HOSTILE, make_inputs
 from studies.synthetic.report_study import studied, value
 from tests.support.report_page import Page, page_of, small, small_page
 
@@ -102,6 +102,27 @@ def compared_with(model: str, *rows: dict[str, object]) -> Content:
     inputs = small(model=model)
     last = inputs.runs["run_id"][-1]
     return build_content(replace(inputs, values=pl.DataFrame([row | {"run_id": last} for row in rows])))
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_p_says_over_what_it_is_corrected_and_where_it_could_not_be(runs: int) -> None:
+    inputs = make_inputs(steps=(0, 10)[:runs], neurons=64, presets=("es",))
+    last = inputs.runs["run_id"][-1]
+    short = "100 random groups cannot reach 0.05 over 6 tests: 119 are needed"
+    rows = [
+        value(last, "boost", 0.036, p_value=None, p_alone=0.0099, tests=6, p_reason=short),
+        value(last, "suppress", 0.04, p_value=0.031, p_alone=0.0052, tests=6, p_reason=None),
+        value(last, "boost", 0.1, place="table 3", quantity="weight_cosine_similarity"),
+    ]
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    html = render_page(build_content(replace(inputs, values=frame)))
+    text = re.sub(r"\s+", " ", html)
+    assert f'title="{short}">0.0099 <span class="reason">uncorrected</span>' in text
+    assert 'class="n">0.031</td>' in text
+    one, several = "the groups of one preset and positions.", f"positions of the {runs} runs on this page."
+    assert f"after Holm over 6 tests of each kind: {one}" in text or runs > 1
+    assert several in text or runs == 1
+    assert "p: against random groups, after Holm. Where" in text, "a table without the size of its family"
 
 
 def shown_tables(content: Content) -> list[dict[str, Any]]:

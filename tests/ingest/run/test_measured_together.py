@@ -132,9 +132,8 @@ def test_a_dry_run_of_several_says_what_each_takes(commands: Commands, model: Pa
     assert "references" not in alone[0]["stage_seconds"]
 
 
-def test_a_refusal_of_one_keeps_all_out(
-    commands: Commands, model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def refuse_zero(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let publishing refuse each run whose reference is 0, after it was loaded; returns what loads otherwise."""
     load: Any = runs._load
 
     def refused(con: Any, path: Path, staged: Any, *given: Any, **more: Any) -> None:
@@ -143,14 +142,55 @@ def test_a_refusal_of_one_keeps_all_out(
             raise QualityError("made up")
 
     monkeypatch.setattr(runs, "_load", refused)
-    ended = ingest(commands, model, corpus, "mean,zero")
+    return load
+
+
+def records(commands: Commands) -> list[dict[str, Any]]:
+    return warehouse.runs(commands.folder / "rare_tokens.duckdb").sort("model", "ablation").to_dicts()
+
+
+def test_a_refusal_of_one_keeps_all_out(
+    commands: Commands, model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = refuse_zero(monkeypatch)
+    ended = ingest(commands, model, corpus, "mean,zero,resample")
     assert ended.code == 3
     assert published(commands).is_empty()
     assert facts(commands).is_empty()
+    mean, resample, zero = records(commands)
+    assert (zero["status"], zero["status_reason"]) == ("rejected", "made up")
+    for sibling in (mean, resample):
+        assert sibling["status"] == "staged", "its parts are kept, and the same command publishes them"
+        assert f"run {zero['run_id']}, measured together with this one, was refused" in sibling["status_reason"]
     monkeypatch.setattr(runs, "_load", load)
-    ended = ingest(commands, model, corpus, "mean,zero")
+    ended = ingest(commands, model, corpus, "mean,zero,resample")
     assert ended.code == 0, ended.err
-    assert published(commands)["ablation"].to_list() == ["mean", "zero"]
+    assert published(commands)["ablation"].to_list() == ["mean", "resample", "zero"]
+    assert published(commands)["status_reason"].to_list() == [None] * 3
+
+
+def test_a_refusal_among_several_models_is_told_by_each_sibling(
+    commands: Commands, model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = save_folder(commands.folder / "other", SUPPORTED["llama"])
+    refuse_zero(monkeypatch)
+    ended = ingest(commands, model, corpus, "mean,zero", "--model", other)
+    assert (ended.code, "4 of 4 runs failed" in ended.err) == (3, True)
+    found = records(commands)
+    assert [row["status"] for row in found] == ["staged", "rejected"] * 2
+    for sibling, refused in zip(found[::2], found[1::2], strict=True):
+        assert sibling["model"] == refused["model"]
+        assert f"run {refused['run_id']}, measured together" in sibling["status_reason"]
+
+
+def test_a_refusal_leaves_what_a_published_sibling_says(
+    commands: Commands, model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ingest(commands, model, corpus, "mean").code == 0
+    before = published(commands)
+    refuse_zero(monkeypatch)
+    assert ingest(commands, model, corpus, "mean,zero", "--again").code == 3
+    assert published(commands).equals(before)
 
 
 KILL = """
