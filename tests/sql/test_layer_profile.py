@@ -94,7 +94,7 @@ def test_a_row_holds_the_curve_and_its_decision(con: duckdb.DuckDBPyConnection) 
         (2, "es", "rare", "mean_abs", "boost", "absent", *(9 for _ in numbers), None),
         (2, "es", "common", "mean_abs", "all", None, *(None for _ in numbers), "no power law"),
     )  # fmt: skip
-    place = (2, "window", "m", "r", "mean", 4)
+    place = (2, "run2", "window", "m", "r", "mean", 4)
     nothing = (None,) * 11
     assert rows(con, "from layer_profile where run_id = 'run2' order by preset, token_group") == [
         ("run2", "ds", "rare", 1, *place, 0, None, None, None, *nothing, "the token group has no position"),

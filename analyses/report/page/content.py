@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from rare_tokens.analyses.report.data import cards, fits, papers, provenance, references, rows, summary, tables
+from rare_tokens.analyses.report.data import cards, fits, layers, papers, provenance, references, rows, summary, tables
 from rare_tokens.analyses.report.data.extent import Extent, extent_of
 from rare_tokens.analyses.report.data.inputs import INPUTS, ReportInputs
 from rare_tokens.analyses.report.data.points import Points, pack_points
@@ -101,6 +101,11 @@ class Content:
     def references(self, run_id: str, preset: str) -> dict[str, list[Row]]:
         """The references of a run, each by itself and two by two (`data.references.reference_tables`)."""
         return references.reference_tables(self.inputs.of_figures["references"], run_id, preset)
+
+    def layers(self, run_id: str, preset: str) -> list[Row]:
+        """The layers that a run shows (`data.layers.shown_layers`)."""
+        found = layers.shown_layers(self.inputs.of_figures["layers"], self.inputs.runs)
+        return found.filter(shown=run_id, preset=preset).to_dicts()
 
     def k(self, series: Series) -> int:
         """How many of a series' neurons count as the most influential."""

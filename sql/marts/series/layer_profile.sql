@@ -5,6 +5,7 @@
 --   token_group        rare or common
 --   layer              layer of the neurons
 --   layers             number of layers in the set
+--   last_run_id        the run of the deepest of them; with edit_scope it names the set
 --   edit_scope         where neurons below the last layer are replaced: window or position; the last
 --                      layer, where both are the same, is in a set of either
 --   model              the run's model
@@ -57,13 +58,15 @@ of_set as (
     select
         measured.* exclude (edit_scope, same, is_last),
         scope.edit_scope,
-        count(*) over (partition by scope.model, scope.same, scope.edit_scope) as layers
+        count(*) over of_all as layers,
+        last(measured.run_id order by measured.layer) over of_all as last_run_id
     from measured
     join scope
         on
             measured.model = scope.model
             and measured.same = scope.same
             and (measured.is_last or measured.edit_scope = scope.edit_scope)
+    window of_all as (partition by scope.model, scope.same, scope.edit_scope)
 ),
 
 member as (
@@ -101,6 +104,7 @@ final as (
         fit.token_group,
         member.layer,
         member.layers,
+        member.last_run_id,
         member.edit_scope,
         member.model,
         member.revision,

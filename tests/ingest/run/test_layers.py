@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,10 @@ from tests.support.commands import Commands, Ended, exit_code
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
 
 SHAPE = ("--tokens", 64, "--window", 16, "--device", "cpu")
-FACTS = "select dim_run.layer, ablation, neuron, position_id, activation, delta_loss from fct_effect join dim_run using (run_id)"
+FACTS = """
+    select dim_run.layer, ablation, neuron, position_id, activation, delta_loss
+    from fct_effect join dim_run using (run_id)
+"""
 
 
 def deeper(name: str = "llama", layers: int = 3) -> Any:
@@ -40,7 +42,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def together(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def together(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A warehouse with every layer by two references, from one command that loaded and read once."""
     path = tmp_path_factory.mktemp("together") / "w.duckdb"
     made: dict[str, list[Any]] = {"models": [], "texts": []}
@@ -51,7 +53,7 @@ def together(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         asked = ("--layer", "all", "--ablation", "mean,zero", "--warehouse", path, "--quiet")
         assert exit_code("ingest", *given(inputs), *asked) == 0
     assert {name: len(found) for name, found in made.items()} == {"models": 1, "texts": 1}
-    yield path
+    return path
 
 
 def given(inputs: Path) -> tuple[object, ...]:
