@@ -89,7 +89,9 @@ def test_layers_and_references_are_a_run_each_at_the_same_positions(together: Pa
     assert all(one.select(same).equals(positions[0].select(same)) for one in positions)
 
 
-@pytest.mark.parametrize("layer", [0, 1, -1])
+@pytest.mark.parametrize(
+    "layer", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(-1, marks=pytest.mark.slow)]
+)
 def test_each_run_is_that_of_a_command_of_its_own_to_the_last_bit(
     commands: Commands, inputs: Path, together: Path, layer: int
 ) -> None:
@@ -131,6 +133,7 @@ def test_what_cannot_be_is_refused_before_anything_is_computed_or_written(
     assert not list(commands.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_layer_that_fails_is_recorded_and_the_others_go_on(
     commands: Commands, inputs: Path, together: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +159,9 @@ def test_a_layer_that_fails_is_recorded_and_the_others_go_on(
     assert len(commands.runs()) == 3, "the record of the failure has become its run"
 
 
-@pytest.mark.parametrize("moment", ["at its first block of effects", "before its facts are loaded"])
+@pytest.mark.parametrize(
+    "moment", ["at its first block of effects", pytest.param("before its facts are loaded", marks=pytest.mark.slow)]
+)
 def test_interrupted_between_layers_it_goes_on_where_it_was(
     commands: Commands, inputs: Path, together: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -204,6 +209,7 @@ def test_a_dry_run_prices_each_layer_and_says_what_all_take(commands: Commands, 
     assert "All" not in alone.err
 
 
+@pytest.mark.slow
 def test_attention_is_measured_for_the_neurons_of_each_layer(commands: Commands, inputs: Path) -> None:
     ended = ingest(commands, inputs, "0,2", "--attention")
     assert ended.code == 0, ended.err
@@ -212,6 +218,7 @@ def test_attention_is_measured_for_the_neurons_of_each_layer(commands: Commands,
     assert found == [(0, [0]), (2, [1, 2])], "the last layers that feed the neurons"
 
 
+@pytest.mark.slow
 def test_each_layer_of_each_checkpoint_and_gaps_of_each(commands: Commands, inputs: Path) -> None:
     grown = commands.folder / "grown"
     for step in (1, 2):
@@ -235,6 +242,7 @@ def test_each_layer_of_each_checkpoint_and_gaps_of_each(commands: Commands, inpu
     assert len(commands.runs()) == 6, "no record of a gap is left"
 
 
+@pytest.mark.slow
 def test_a_gap_of_all_layers_goes_once_one_of_them_has_a_run(commands: Commands, inputs: Path) -> None:
     grown = commands.folder / "grown"
     save_folder(grown / "step1", deeper("gpt_neox", 2))
