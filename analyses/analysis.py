@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 ACTIVATIONS = "activations"  # not a relation: T × N values and the window of each position
+EFFECTS = "effects"  # not a relation: |Δ| of all neurons at all positions, block of neurons after block
 GROUP_KEY: dict[str, Any] = {"preset": pl.String, "token_group": pl.String}  # columns of every stored result
 
 Schema = Mapping[str, Any]  # columns of a frame and their Polars types
@@ -21,7 +22,7 @@ class Source:
     """What an analysis asks for about the run that is analysed.
 
     Attributes:
-        relation: a public relation, a macro of a run alone, or `ACTIVATIONS`.
+        relation: a public relation, a macro of a run alone, `ACTIVATIONS` or `EFFECTS`.
         preset: only the rows, or positions, of this preset; None: all of them.
         token_group: likewise.
         columns: only these; empty: all.
@@ -35,7 +36,7 @@ class Source:
     group_names: tuple[str, ...] = ()
 
 
-Ask = Callable[[Source], Any]  # a frame with rows in a fixed order; for ACTIVATIONS the arrays (T, N) and (T,)
+Ask = Callable[[Source], Any]  # a frame with rows in a fixed order; arrays for what is no relation
 Results = dict[str, pl.DataFrame]
 Compute = Callable[[Ask, Mapping[str, Any], Executor | None], Results]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from rare_tokens.analyses import group_tests
 from rare_tokens.analyses.across_runs import series
-from rare_tokens.analyses.agreement import attribution, references
+from rare_tokens.analyses.agreement import attribution, overlap, references
 from rare_tokens.analyses.analysis import Analysis, Schema, SetAnalysis
 from rare_tokens.analyses.attention import head_edits, routing
 from rare_tokens.analyses.coordination import (
@@ -29,6 +29,7 @@ from rare_tokens.analyses.coordination import (
 )
 from rare_tokens.analyses.curve import intervals, plateau_difference, regimes, slopes, threshold_sensitivity
 from rare_tokens.analyses.curve.effect_cells import RARE
+from rare_tokens.analyses.specificity import neuron_specificity
 
 MANY_FACTS = 1_000_000
 MOST_PROCESSES = 4
@@ -41,6 +42,8 @@ _OF_A_RUN: tuple[Analysis, ...] = (  # each after those it reads
     plateau_difference.ANALYSIS,
     threshold_sensitivity.ANALYSIS,
     attribution.ANALYSIS,
+    neuron_specificity.ANALYSIS,
+    overlap.ANALYSIS,
     neuron_groups.ANALYSIS,
     correlation.ANALYSIS,
     cosine.ANALYSIS,
@@ -53,7 +56,7 @@ _OF_A_RUN: tuple[Analysis, ...] = (  # each after those it reads
     head_edits.ANALYSIS,
 )
 REGISTRY: tuple[Analysis, ...] = (*_OF_A_RUN, group_tests.over(_OF_A_RUN))
-OF_SETS: tuple[SetAnalysis, ...] = (series.ANALYSIS, references.ANALYSIS)
+OF_SETS: tuple[SetAnalysis, ...] = (series.ANALYSIS, references.ANALYSIS, overlap.ACROSS)
 
 
 def relations() -> dict[str, Schema]:

@@ -148,12 +148,14 @@ def _analyze_set(analysis: "SetAnalysis", members: pl.DataFrame, settings: Setti
 
 def _ask(settings: Settings, run_id: str, source: "Source") -> Any:
     """Read what an analysis needs from a run."""
-    from rare_tokens.analyses.analysis import ACTIVATIONS
+    from rare_tokens.analyses.analysis import ACTIVATIONS, EFFECTS
 
     path, wait = settings.warehouse, settings.wait
     key = {"preset": source.preset, "token_group": source.token_group}
     if source.relation == ACTIVATIONS:
         return warehouse.activations(path, run_id, **key, wait=wait)
+    if source.relation == EFFECTS:
+        return warehouse.Magnitudes(path, run_id, wait=wait)
     return warehouse.read(
         path, run_id, source.relation, **key, columns=source.columns, group_names=source.group_names, wait=wait
     )

@@ -12,7 +12,15 @@ from rare_tokens.warehouse.publish.attention import StoredAttention, add_attenti
 from rare_tokens.warehouse.publish.gaps import find_twin, forget_gaps, record_gap, record_twin
 from rare_tokens.warehouse.publish.groups import NamedGroup, add_groups, analysed_group, stored_groups
 from rare_tokens.warehouse.publish.moving import keep
-from rare_tokens.warehouse.publish.results import Stored, activations, read, store, store_published_values, stored
+from rare_tokens.warehouse.publish.results import (
+    Magnitudes,
+    Stored,
+    activations,
+    read,
+    store,
+    store_published_values,
+    stored,
+)
 from rare_tokens.warehouse.publish.runs import begin, publish, publish_together
 from rare_tokens.warehouse.report_inputs import card_frames, report_frames, same_positions
 from rare_tokens.warehouse.runs import find, runs, status
@@ -26,6 +34,7 @@ open = Warehouse  # noqa: A001  meant to be used as `warehouse.open(path)`
 __all__ = [
     "STORES",
     "Checked",
+    "Magnitudes",
     "NamedGroup",
     "Space",
     "Stored",

@@ -50,15 +50,15 @@ class Compared:
 
 
 def agreements(
-    rankings: Sequence[WindowSums], compared: Sequence[Compared], *, draws: int, seed: int
+    rankings: Sequence[WindowSums], compared: Sequence[Compared], *, draws: int, seed: int | Sequence[int]
 ) -> list[dict[str, Any]]:
     """Compare pairs of rankings.
 
     Args:
-        rankings: sums of |Δ| over the same neurons, positions and windows.
+        rankings: sums of |Δ| over the same neurons and, unless each has a seed of its own, the same windows.
         compared: which of them.
-        draws: bootstrap samples of windows, the same for all.
-        seed: of the resampling.
+        draws: bootstrap samples of windows, the same for all with the same seed.
+        seed: of the resampling; or one per ranking, where their texts are different ones.
 
     Returns:
         For each pair `rank_correlation` (Spearman's, over all neurons) and `shared_…` (how many of the first neurons of
@@ -68,13 +68,42 @@ def agreements(
     """
     values = [sums.influence()[None, :] for sums in rankings]
     ranked = [_Ranked.of(one) for one in values]
-    samples = _resampled(rankings, compared, draws, seed) if rankings[0].windows > 1 else [{} for _ in compared]
-    counted = {"windows": rankings[0].windows, "draws": draws}
+    windows = min(sums.windows for sums in rankings)
+    seeds = [seed] * len(rankings) if isinstance(seed, int) else list(seed)
+    samples = _resampled(rankings, compared, draws, seeds) if windows > 1 else [{} for _ in compared]
+    counted = {"windows": windows, "draws": draws}
     above = [int((one > 0).sum()) for one in values]
     return [
         counted | _row(_agreement(ranked, pair), drawn, pair.tops, min(above[pair.first], above[pair.second]))
         for pair, drawn in zip(compared, samples, strict=True)
     ]
+
+
+def stability(sums: WindowSums, tops: Mapping[str, int | None], *, draws: int, seed: int) -> dict[str, Any]:
+    """How far a ranking agrees with itself on resampled windows of text.
+
+    Args:
+        sums: sums of |Δ|.
+        tops: as in `Compared`.
+        draws: bootstrap samples of windows.
+        seed: of the resampling.
+
+    Returns:
+        The columns of `agreements`: each number is the median over the samples, its interval their middle 95 %. NULL
+        with the reason with a single window.
+    """
+    counted: dict[str, Any] = {"windows": sums.windows, "draws": draws}
+    own = sums.influence()[None, :]
+    if np.ptp(own) == 0 or sums.windows < 2:
+        return counted | {"reason": joined(EQUAL if np.ptp(own) == 0 else None, SINGLE_WINDOW * (sums.windows < 2))}
+    rng, size = np.random.default_rng(seed), max(1, BATCH // len(sums.neurons))
+    parts = []
+    for done in range(0, draws, size):
+        ranked = [_Ranked.of(own), _Ranked.of(sums.resampled(min(size, draws - done), rng))]
+        parts.append(_agreement(ranked, Compared(0, 1, tops)))
+    samples = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+    middle = {name: np.array([np.nanmedian(values)]) for name, values in samples.items()}
+    return counted | _row(middle, samples, tops, int((own > 0).sum()))
 
 
 @dataclass(frozen=True)
@@ -98,10 +127,10 @@ class _Ranked:
 
 
 def _resampled(
-    rankings: Sequence[WindowSums], compared: Sequence[Compared], draws: int, seed: int
+    rankings: Sequence[WindowSums], compared: Sequence[Compared], draws: int, seeds: Sequence[int]
 ) -> list[dict[str, FloatArray]]:
     """Every quantity of every pair in every sample, shape (draws,)."""
-    generators = [np.random.default_rng(seed) for _ in rankings]
+    generators = [np.random.default_rng(seed) for seed in seeds]
     size = max(1, BATCH // len(rankings[0].neurons))
     parts: list[list[dict[str, FloatArray]]] = [[] for _ in compared]
     for done in range(0, draws, size):

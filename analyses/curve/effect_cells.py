@@ -4,6 +4,7 @@ What moves a percentile or resamples windows reads these sums instead of the fac
 only when that is compared with a multiple of 5 up to 50, so these are the possible thresholds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,3 +202,43 @@ def window_sums(
     """The sums of |Δ| of `group_sums`, or why there are none."""
     found = group_sums(cells, preset, token_group, percentile)
     return found if isinstance(found, str) else found.absolute
+
+
+def aligned_sums(
+    cells: pl.DataFrame, groups: Sequence[tuple[str, str]], percentile: float | None = None
+) -> dict[tuple[str, str], WindowSums]:
+    """Sum several token groups' |Δ| over the same windows: those with positions of any of them.
+
+    Args:
+        cells: as for `group_sums`.
+        groups: presets and token groups.
+        percentile: as in `in_group`.
+
+    Returns:
+        The sums of each group that has a position, over the same neurons and windows (0 where a window has no such
+        position).
+
+    Raises:
+        UserError: as `in_group`.
+    """
+    chosen = {f"{place}": in_group(preset, group, percentile) for place, (preset, group) in enumerate(groups)}
+    sums = (
+        cells.lazy()
+        .group_by("neuron", "window_id")
+        .agg(
+            *(pl.col("positions").filter(rule).sum().alias(f"{name}_n") for name, rule in chosen.items()),
+            *(pl.col("abs_delta_sum").filter(rule).sum().alias(name) for name, rule in chosen.items()),
+        )
+        .filter(pl.any_horizontal(pl.col(f"{name}_n") > 0 for name in chosen))
+        .sort("neuron", "window_id")
+        .collect()
+    )
+    neurons = sums["neuron"].unique(maintain_order=True).to_numpy()
+    found = {}
+    for name, key in zip(chosen, groups, strict=True):
+        if sums[f"{name}_n"].sum():
+            positions, totals = (
+                sums[column].to_numpy().reshape(len(neurons), -1).astype(float) for column in (f"{name}_n", name)
+            )
+            found[key] = WindowSums(neurons, positions[0], totals)
+    return found

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.analysis import Analysis, Ask, Results
-from rare_tokens.analyses.curve.effect_cells import COMMON, MATCHED, PRESETS, RARE, WindowSums, in_group
+from rare_tokens.analyses.curve.effect_cells import COMMON, MATCHED, PRESETS, RARE, WindowSums, aligned_sums
 from rare_tokens.analyses.curve.line_intervals import (
     Interval,
     head_interval,
@@ -92,30 +92,11 @@ def paired_window_sums(
     Raises:
         UserError: as `effect_cells.in_group`.
     """
-    groups = {group: in_group(preset, group, percentile) for group in (RARE, COMMON)}
-    sums = (
-        cells.lazy()
-        .group_by("neuron", "window_id")
-        .agg(
-            *(pl.col("positions").filter(chosen).sum().alias(f"{group}_n") for group, chosen in groups.items()),
-            *(pl.col("abs_delta_sum").filter(chosen).sum().alias(group) for group, chosen in groups.items()),
-        )
-        .filter(pl.col(f"{RARE}_n") + pl.col(f"{COMMON}_n") > 0)
-        .sort("neuron", "window_id")
-        .collect()
-    )
-    for group in groups:
-        if not sums[f"{group}_n"].sum():
+    found = aligned_sums(cells, [(preset, group) for group in (RARE, COMMON)], percentile)
+    for group in (RARE, COMMON):
+        if (preset, group) not in found:
             return f"no position in the {group} group"
-    neurons = sums["neuron"].unique(maintain_order=True).to_numpy()
-
-    def of(group: str) -> WindowSums:
-        positions, totals = (
-            sums[name].to_numpy().reshape(len(neurons), -1).astype(float) for name in (f"{group}_n", group)
-        )
-        return WindowSums(neurons, positions[0], totals)
-
-    return of(RARE), of(COMMON)
+    return found[preset, RARE], found[preset, COMMON]
 
 
 def plateau_difference(

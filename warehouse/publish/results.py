@@ -4,7 +4,7 @@ Result tables have a run_key like every other table, so publishing a run again o
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,6 +193,41 @@ def activations(
             values[first : last + 1] = block["activation"].to_numpy().reshape(-1, count)
     return np.ascontiguousarray(values.T), windows.to_numpy().astype(np.int64)
 
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """|Δ| of all neurons of a run at all its positions, as often as it is iterated over.
+
+    Iterating gives block after block of neurons, ascending: shape (n, T), float32, nats, in order of position. Raises
+    UserError if the path is not a usable warehouse, LockedError if another process is writing.
+
+    Attributes:
+        path: the warehouse.
+        run_id: the run.
+        wait: seconds to wait for a process that is writing.
+    """
+
+    path: Path
+    run_id: str
+    wait: float = 0.0
+
+    def __iter__(self) -> "Iterator[np.ndarray]":
+        """Give the blocks."""
+        first, neurons = 0, 1
+        while first < neurons:
+            with Warehouse(self.path, wait=self.wait) as opened:  # not kept open while the reader computes
+                counted = opened.sql("select neurons, positions from dim_run where run_id = $run", run=self.run_id)
+                neurons, positions = counted.row(0)
+                last = min(first + max(1, FACTS_PER_READ // max(1, positions)), neurons) - 1
+                block = opened.sql(_MAGNITUDE, run=self.run_id, first=first, last=last)["magnitude"]
+            yield block.to_numpy().reshape(last + 1 - first, positions)
+            first = last + 1
+
+
+_MAGNITUDE = """
+select abs(delta_loss) as magnitude from fct_effect
+where run_id = $run and neuron between $first and $last
+order by neuron, position_id"""
 
 _IN_GROUP = """ and position_id in (
     select position_id from position_group

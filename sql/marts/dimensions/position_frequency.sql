@@ -8,6 +8,7 @@
 --   percentile             type percentile of the target
 --   occurrence_percentile  occurrence percentile of the target
 --   is_word                the target is a correctly spelled word
+--   starts_word            the target begins a new word
 --   is_elbow               the target lies at the elbow of the frequency curve
 --
 -- Every token group is made from this. A position that is not here belongs to no group.
@@ -26,6 +27,7 @@ select
     percentile_bucket(frequency.percentile) as percentile_bucket,
     percentile_bucket(frequency.occurrence_percentile) as occurrence_bucket,
     token.is_word,
+    token.starts_word,
     frequency.is_elbow
 from store.dim_position as position
 join store.run as run using (run_key)
@@ -47,5 +49,6 @@ select
     percentile,
     occurrence_percentile,
     is_word,
+    starts_word,
     is_elbow
 from store.position_frequency;

@@ -1,0 +1,1 @@
+"""Which neurons matter more for rare tokens than their influence and the tokens' difficulty explain."""
