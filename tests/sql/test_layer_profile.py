@@ -95,13 +95,18 @@ def test_a_row_holds_the_curve_and_its_decision(con: duckdb.DuckDBPyConnection) 
         (2, "es", "common", "mean_abs", "all", None, *(None for _ in numbers), "no power law"),
     )  # fmt: skip
     place = (2, "run2", "window", "m", "r", "mean", 4)
+    given(
+        con, "neuron_specificity", "run_key, preset, matching, neuron, specific_to",
+        *((2, "es", "loss", neuron, kind) for neuron, kind in enumerate(("rare", "rare", "common", None))),
+        (2, "es", "loss+word", 3, "common"), (2, "ds", "loss", None, None),
+    )  # fmt: skip
     nothing = (None,) * 11
     assert rows(con, "from layer_profile where run_id = 'run2' order by preset, token_group") == [
-        ("run2", "ds", "rare", 1, *place, 0, None, None, None, *nothing, "the token group has no position"),
-        ("run2", "es", "common", 1, *place, 7, 0.25, 0.5, None, *nothing, "no power law"),
+        ("run2", "ds", "rare", 1, *place, 0, None, None, None, *nothing, None, None, "the token group has no position"),
+        ("run2", "es", "common", 1, *place, 7, 0.25, 0.5, None, *nothing, 2, 1, "no power law"),
         (
             "run2", "es", "rare", 1, *place, 7, 0.25, 0.5, 0.75, 0.5, 0.4, 0.6, 0.7, 0.6, 0.8, 2, 1, 3, "present",
-            0.001, None,
+            0.001, 2, 1, None,
         ),
     ]  # fmt: skip
     found = rows(con, "select token_group, kappa, decision, head_share, reason from layer_profile where layer = 0")

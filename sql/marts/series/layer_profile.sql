@@ -1,33 +1,36 @@
 -- layer_profile: how much the layers of a model matter, and which of their curves have a plateau.
 -- One row per run × preset × token_group × edit_scope.
---   run_id             the run
---   preset             definition of rare and common (see position_group)
---   token_group        rare or common
---   layer              layer of the neurons
---   layers             number of layers in the set
---   last_run_id        the run of the deepest of them; with edit_scope it names the set
---   edit_scope         where neurons below the last layer are replaced: window or position; the last
---                      layer, where both are the same, is in a set of either
---   model              the run's model
---   revision           its checkpoint
---   ablation           what replaces an activation
---   neurons            N, neurons of the layer
---   positions          number of positions in the group
---   mean_influence     mean influence of the neurons, nats (see neuron_influence)
---   largest_influence  influence of the first of them, nats
---   head_share         what share of all neurons' influence the first b have
---   kappa              κ of power_law_fit
---   kappa_low          lower end of its 95 % interval over windows
---   kappa_high         upper end of the same
---   step               s (see regime_decision, as all that follows)
---   step_low           lower end of its 95 % interval over windows
---   step_high          upper end of the same
---   break_rank         b, last rank of the head
---   break_low          lower end of its 95 % interval over windows
---   break_high         upper end of the same
---   decision           plateau present, absent or undecided
---   p_value            of a step at the head
---   reason             why undecided, or why a value is NULL; NULL if none is
+--   run_id              the run
+--   preset              definition of rare and common (see position_group)
+--   token_group         rare or common
+--   layer               layer of the neurons
+--   layers              number of layers in the set
+--   last_run_id         the run of the deepest of them; with edit_scope it names the set
+--   edit_scope          where neurons below the last layer are replaced: window or position; the
+--                       last layer, where both are the same, is in a set of either
+--   model               the run's model
+--   revision            its checkpoint
+--   ablation            what replaces an activation
+--   neurons             N, neurons of the layer
+--   positions           number of positions in the group
+--   mean_influence      mean influence of the neurons, nats (see neuron_influence)
+--   largest_influence   influence of the first of them, nats
+--   head_share          what share of all neurons' influence the first b have
+--   kappa               κ of power_law_fit
+--   kappa_low           lower end of its 95 % interval over windows
+--   kappa_high          upper end of the same
+--   step                s (see regime_decision, as all that follows)
+--   step_low            lower end of its 95 % interval over windows
+--   step_high           upper end of the same
+--   break_rank          b, last rank of the head
+--   break_low           lower end of its 95 % interval over windows
+--   break_high          upper end of the same
+--   decision            plateau present, absent or undecided
+--   p_value             of a step at the head
+--   specific_to_rare    number of neurons that are specific to rare tokens (see neuron_specificity,
+--                       matching loss), whatever the token_group; NULL: not compared
+--   specific_to_common  number of those specific to common tokens
+--   reason              why undecided, or why a value is NULL; NULL if none is
 --
 -- A set is the published runs that agree in everything but the layer, where there are at least two
 -- layers: `ingest --layer all` makes one. This is the curve of mean |delta_loss| over all neurons.
@@ -97,6 +100,17 @@ of_curve as (
     group by all
 ),
 
+specific as (
+    select
+        run_key,
+        preset,
+        count(*) filter (where specific_to = 'rare') as specific_to_rare,
+        count(*) filter (where specific_to = 'common') as specific_to_common
+    from store.neuron_specificity
+    where matching = 'loss' and neuron is not null
+    group by all
+),
+
 final as (
     select
         member.run_id,
@@ -125,6 +139,8 @@ final as (
         decision.break_high,
         decision.decision,
         decision.p_value,
+        specific.specific_to_rare,
+        specific.specific_to_common,
         case
             when of_curve.run_key is null then 'the token group has no position'
             when decision.run_key is null
@@ -135,6 +151,7 @@ final as (
     join fit using (run_key)
     left join of_curve using (run_key, preset, token_group)
     left join decision using (run_key, preset, token_group)
+    left join specific using (run_key, preset)
 )
 
 select * from final;
