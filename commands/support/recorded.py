@@ -67,7 +67,7 @@ def forget_gaps(request: "Request", settings: Settings) -> None:
     from rare_tokens.ingest.run.checkpoints import gap_ids
 
     warehouse.forget_gaps(
-        settings.warehouse, run_id=request.run_id, gap_ids=gap_ids(request.options, request.folder.revision),
+        settings.warehouse, run_id=request.run_id, gap_ids=gap_ids(request),
         model=request.folder.name, revision=request.folder.revision, identity=request.identity, wait=settings.wait,
     )  # fmt: skip
 

@@ -114,9 +114,10 @@ def gap(options: Options, revision: str, status: str, why: str, depth: int | Non
     return Gap(gap_id(options, revision), name, revision, status, why, options.contexts, known)
 
 
-def gap_ids(options: Options, revision: str) -> list[str]:
-    """The ids under which a gap in the place of a run may be recorded: of its layer, or of all layers."""
-    return [gap_id(one, revision) for one in (options, replace(options, layer=Layers()))]
+def gap_ids(request: Request) -> list[str]:
+    """The ids under which a gap in the place of a run may be recorded: by either number of its layer, or of all."""
+    layers: tuple[int | Layers, ...] = (request.layer, request.layer - request.depth, Layers())
+    return [gap_id(replace(request.options, layer=layer), request.folder.revision) for layer in layers]
 
 
 def gap_id(options: Options, revision: str) -> str:

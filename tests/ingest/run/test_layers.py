@@ -236,10 +236,7 @@ def test_each_layer_of_each_checkpoint_and_gaps_of_each(commands: Commands, inpu
     save_folder(grown / "step0", deeper("gpt_neox", 2), seed=0)
     ended = commands(*asked, "--layer", "-1,0")
     assert ended.code == 0, ended.err
-    assert sorted({row["status"] for row in json.loads(commands("runs", "--json").out)}) == ["missing", "published"]
-    ended = commands(*asked, "--layer", "all")
-    assert ended.code == 0, ended.err
-    assert len(commands.runs()) == 6, "no record of a gap is left"
+    assert len(commands.runs()) == 6, "no record of a gap is left, by whatever number of its layer"
 
 
 @pytest.mark.slow
