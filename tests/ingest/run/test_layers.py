@@ -257,3 +257,29 @@ def test_a_gap_of_all_layers_goes_once_one_of_them_has_a_run(commands: Commands,
     assert [(row["revision"], row["layer"], row["status"]) for row in rows] == [
         ("step0", 0, "missing"), ("step0", 1, "missing"), ("step1", 0, "published"), ("step1", 1, "published")
     ]  # fmt: skip
+
+
+def test_the_profile_is_that_of_the_facts(together: Path) -> None:
+    with warehouse.open(together) as opened:
+        profile, effects, groups = opened.layer_profile(), opened.fct_effect(), opened.position_group()
+        ids = dict(opened.sql("select run_id, ablation from dim_run").rows())
+    key = ["run_id", "preset", "token_group"]
+    influence = effects.join(groups, on=["run_id", "position_id"]).group_by(*key, "neuron")
+    influence = influence.agg(pl.col("delta_loss").cast(pl.Float64).abs().mean(), positions=pl.len())
+    expected = influence.group_by(key).agg(
+        mean=pl.col("delta_loss").mean(), largest=pl.col("delta_loss").max(), positions=pl.col("positions").first()
+    )
+    assert expected.height > 6
+    both = profile.join(expected, on=key, how="inner", suffix="_expected")
+    assert both.height == expected.height
+    for name in ("mean", "largest"):
+        assert both[f"{name}_influence"].to_list() == pytest.approx(both[name].to_list(), abs=1e-10)
+    assert both["positions"].to_list() == both["positions_expected"].to_list()
+    empty = profile.join(expected, on=key, how="anti")
+    assert empty["positions"].to_list() == [0] * empty.height
+    assert set(profile["layers"]) == {3}
+    assert set(profile["edit_scope"]) == {"window"}
+    for ablation, part in profile.group_by("ablation"):
+        assert set(part["layer"]) == {0, 1, 2}
+        (last,) = part["last_run_id"].unique()
+        assert (ids[last], last) == (ablation[0], part.filter(layer=2)["run_id"][0])
