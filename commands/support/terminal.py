@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -41,6 +42,12 @@ def show(frame: pl.DataFrame, form: str = "table", *, title: str | None = None) 
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
         sys.stdout.buffer.write(buffer.getvalue())
+
+
+def show_parts(parts: Mapping[str, pl.DataFrame]) -> None:
+    """Print several frames on stdout as one JSON object, a list of rows under each name."""
+    inside = ", ".join(f"{json.dumps(name)}: {to_json(frame)}" for name, frame in parts.items())
+    sys.stdout.write(f"{{{inside}}}\n")
 
 
 def to_json(frame: pl.DataFrame) -> str:

@@ -75,3 +75,36 @@ create table store.ranking_overlap_across (
     draws bigint,
     reason varchar
 );
+
+-- Which neurons of two runs on the same positions do the same, filled by `compare`.
+create table store.neuron_match (
+    run_key usmallint not null,
+    other_run_id varchar not null,
+    neuron bigint,
+    other_neuron bigint,
+    correlation double,
+    correlation_low double,
+    correlation_high double,
+    chance_correlation double,
+    is_mutual boolean,
+    positions bigint,
+    windows bigint,
+    draws bigint,
+    reason varchar
+);
+
+create table store.plateau_match (
+    run_key usmallint not null,
+    other_run_id varchar not null,
+    preset varchar,
+    token_group varchar,
+    first bigint,
+    other_first bigint,
+    matched bigint,
+    expected double,
+    p_value double,
+    head_correlation double,
+    layer_correlation double,
+    chance_correlation double,
+    reason varchar
+);
