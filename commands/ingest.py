@@ -1,31 +1,29 @@
-"""The command `ingest`: its options, and what a dry run says."""
+"""The command `ingest`: its options, and what it does with them."""
 
 import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import polars as pl
 
 from rare_tokens.commands.support.chosen_runs import listed_runs, say_warnings
+from rare_tokens.commands.support.dry_run import show_estimates
 from rare_tokens.commands.support.executors import Spreading
 from rare_tokens.commands.support.ingest_runs import Asked, ingest_all
-from rare_tokens.commands.support.ingested import Ingested
-from rare_tokens.commands.support.requests import Requests, requested, require_references
+from rare_tokens.commands.support.requests import requested, require_one_layer, require_references
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.effects import EFFECTS, LOSS
-from rare_tokens.common.errors import UserError
+from rare_tokens.common.layers import Layers, asked_layers
 from rare_tokens.common.progress import working
 from rare_tokens.warehouse import STORES
-
-if TYPE_CHECKING:
-    from rare_tokens.ingest.attention.measure import AttentionOptions
-    from rare_tokens.ingest.estimate import Estimate
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _layers(_context: click.Context, _parameter: click.Parameter, value: str) -> int | Layers:
+    return asked_layers(value)
 
 
 @click.command()
@@ -78,9 +76,12 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option("--begin-token", is_flag=True, help="Start each window with the begin token.")
 @click.option(
     "--layer",
-    default=-1,
+    default="-1",
     show_default=True,
-    help="Layer of the neurons, counted from 0; negative numbers count from the last.",
+    metavar="N|N,N...|all",
+    callback=_layers,
+    help="Layer of the neurons, counted from 0; negative numbers count from the last. Several, separated by commas, or "
+    "all of them are a run each, at the same positions.",
 )
 @click.option(
     "--edit-scope",
@@ -210,61 +211,12 @@ def ingest(
         models, trust = given.pop("model"), Trust(allow_pickle, trust_remote_code)
         options = [Options(model=model, **given, trust=trust) for model in models]
         require_references(options[0].ablation, groups, attention=attention)
+        require_one_layer(options[0].layer, groups)
         requests = requested(options, series, fetch=not dry_run)
     if dry_run:
-        _show_estimates(requests, heads, settings, began)
+        show_estimates(requests, heads, settings, began)
         return
     ingested = ingest_all(requests, settings, Asked(again, publish_anyway, groups, heads, store, spreading))
     show(listed_runs(settings, ingested.run_ids), settings.form)
     say_warnings(settings, ingested.run_ids)
     ingested.require_all()
-
-
-def _show_estimates(requests: Requests, heads: "AttentionOptions", settings: Settings, began: float) -> None:
-    """Print the estimate of each run; `began` is when the command did, since when the first is being found."""
-    from rare_tokens.ingest.estimate import UNKNOWN, Estimate, estimates
-    from rare_tokens.ingest.run.checkpoints import Gap
-
-    made: list[Estimate] = []
-    ingested = Ingested()
-    for asked in requests.together():
-        found = time.perf_counter() - began
-        if isinstance(asked, Gap):
-            ingested.run_ids.append(asked.run_id)
-            if asked.is_failure:
-                ingested.fail(asked.run_id, UserError(asked.why))
-            continue
-        ingested.run_ids += [one.run_id for one in asked]
-        attention = heads.request(int(asked[0].config.num_hidden_layers))
-        try:
-            with working(f"Try a few positions of {asked[0].run_id}", quiet=settings.quiet):
-                made += estimates(asked, attention, found=found)
-        except UserError as error:
-            if not requests.goes_on:
-                raise
-            for request in asked:
-                ingested.fail(request.run_id, error)
-        began = time.perf_counter()
-    rows = [asdict(one) for one in made]
-    if settings.form == "table":
-        rows = [{name: value for name, value in row.items() if name not in _IN_WORDS} for row in rows]
-    show(pl.DataFrame(rows), settings.form)
-    for one in made:
-        settings.say(f"{one.run_id}: {_in_words(one)}")
-        if one.path == UNKNOWN:
-            settings.say(
-                f"{one.run_id}: whether the dense path is needed cannot be told without the weights. The figures are "
-                "those of the dense path, the most it can take; the ingest says which it is before it starts."
-            )
-    ingested.require_all()
-
-
-_IN_WORDS = ("stage_seconds", "minutes_why")  # said beside the table
-
-
-def _in_words(found: "Estimate") -> str:
-    """Where the minutes of an estimate come from, and where they go."""
-    stages = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in found.stage_seconds.items() if seconds >= 1)
-    if found.minutes_source == "measured":
-        return f"minutes are measured on a few positions: {stages}."
-    return f"minutes are reckoned from rates of other runs, since {found.minutes_why}: {stages}."

@@ -1,6 +1,6 @@
 """What `ingest --dry-run` says: a run's rows, bytes and memory from its configuration, and how long it will take."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedModel
@@ -11,8 +11,9 @@ from rare_tokens.ingest.attention.heads import LAYERS
 from rare_tokens.ingest.attention.measure import SUBSAMPLE, AttentionRequest
 from rare_tokens.ingest.forecast.forecast import measure, reckon
 from rare_tokens.ingest.machine import matrix_rate
-from rare_tokens.ingest.model.mlp import decoder_blocks, layer_index, mlp_shape
+from rare_tokens.ingest.model.mlp import decoder_blocks, mlp_shape
 from rare_tokens.ingest.model.weightless import empty_model, needs_dense_path
+from rare_tokens.ingest.run.loading import Loader
 from rare_tokens.ingest.run.pipeline import Prepared, choose_device
 from rare_tokens.ingest.run.request import ALWAYS, Request
 from rare_tokens.ingest.run.resources import Plan, bytes_needed, bytes_stored, plan
@@ -50,7 +51,12 @@ class Estimate:
 
 
 def estimates(
-    requests: Sequence[Request], attention: AttentionRequest | None = None, *, found: float = 0.0
+    requests: Sequence[Request],
+    attention: AttentionRequest | None = None,
+    *,
+    found: float = 0.0,
+    loader: Loader | None = None,
+    done: Collection[str] = (),
 ) -> list[Estimate]:
     """Estimate the rows, bytes and time of runs that are measured together, by several references. Writes nothing.
 
@@ -61,6 +67,8 @@ def estimates(
             positions are tried, which takes seconds.
         attention: what is asked of attention.
         found: seconds that finding the model and the text took.
+        loader: loads the model, which it may have already, of a run of another layer; None: a new one.
+        done: stages (`STAGES`) that a run before these has done for them: loading the model, drawing the text.
 
     Raises:
         UserError: the configuration shows that the architecture cannot be analysed, or what is tried shows that the
@@ -68,19 +76,21 @@ def estimates(
     """
     count = len(requests)
     request = replace(requests[0], together=count)
-    options, references = request.options, [one.options.ablation for one in requests]
+    options, layer, references = request.options, request.layer, [one.options.ablation for one in requests]
     device = choose_device(options.device)
     model = empty_model(request.folder.name, request.config, remote_code=options.trust.remote_code)
-    neurons, width, _ = mlp_shape(model, options.layer)
-    layer = layer_index(options.layer, len(decoder_blocks(model)))
+    neurons, width, _ = mlp_shape(model, layer)
     needs_dense = needs_dense_path(model, layer)
     held = plan(request, model, layer, device, whole=attention is not None)
     if why := _why_not(request, held):
         is_dense = needs_dense is not False  # if unknown, estimate the larger cost
         forecast = reckon(request, model, layer, device, is_dense=is_dense, found=found, why=why, references=references)
     else:
-        forecast, is_dense = measure(request, found=found, whole=attention is not None, references=references)
+        forecast, is_dense = measure(
+            request, loader or Loader(), found=found, whole=attention is not None, references=references
+        )
         needs_dense = is_dense
+    forecast = replace(forecast, seconds={name: taken for name, taken in forecast.seconds.items() if name not in done})
     pairs = options.tokens * neurons
     attention_rows, seconds = 0, 0.0
     if attention is not None:

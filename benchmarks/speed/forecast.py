@@ -28,7 +28,6 @@ from benchmarks.methods.forward import SHAPES, model_of
 from benchmarks.warehouse.synthetic_runs import machine
 from rare_tokens import warehouse
 from rare_tokens.ingest.forecast.forecast import reckon
-from rare_tokens.ingest.model.mlp import decoder_blocks, layer_index
 from rare_tokens.ingest.model.weightless import empty_model
 from rare_tokens.ingest.run.loading import choose_device
 from rare_tokens.ingest.run.request import Options, identify
@@ -92,7 +91,7 @@ def reckoned_minutes(case: Case, corpus: Path) -> float:
     """What a dry run would say without the weights."""
     (request,) = identify(Options(str(case.model), corpus=(str(corpus),), tokens=case.tokens, window=case.window))
     model = empty_model(request.folder.name, request.config, remote_code=False)
-    layer = layer_index(-1, len(decoder_blocks(model)))
+    layer = request.layer
     how = {"is_dense": case.is_dense, "found": 0.0, "why": ""}
     return reckon(request, model, layer, choose_device("auto"), **how).minutes  # type: ignore[arg-type]
 

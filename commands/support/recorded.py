@@ -36,7 +36,7 @@ def record_failure(request: "Request", error: RareTokensError, settings: Setting
     if isinstance(error, QualityError):
         return
     options = request.options
-    known = _identified(request) | {"layer": request.identity["layer"], "corpus": request.corpus.name}
+    known = _identified(request) | {"layer": request.layer, "corpus": request.corpus.name}
     known |= {"corpus_hash": request.corpus.identity, "tokenizer_id": request.tokenizer_id}
     known |= {"frequency_source_id": request.frequency_source_id, "frequency_source": request.frequency_source}
     known |= {"seed": options.seed, "ablation": options.ablation, "dtype": options.dtype}
@@ -64,10 +64,10 @@ def recorded_twin(request: "Request", settings: Settings) -> str | None:
 
 def forget_gaps(request: "Request", settings: Settings) -> None:
     """Remove what earlier commands recorded of a checkpoint that was missing or failed, now that it has a run."""
-    from rare_tokens.ingest.run.checkpoints import gap_id
+    from rare_tokens.ingest.run.checkpoints import gap_ids
 
     warehouse.forget_gaps(
-        settings.warehouse, run_id=request.run_id, gap_id=gap_id(request.options, request.folder.revision),
+        settings.warehouse, run_id=request.run_id, gap_ids=gap_ids(request),
         model=request.folder.name, revision=request.folder.revision, identity=request.identity, wait=settings.wait,
     )  # fmt: skip
 

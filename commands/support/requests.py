@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.layers import Layers
 
 if TYPE_CHECKING:
     from rare_tokens.ingest.run.checkpoints import Gap
@@ -33,6 +34,8 @@ class Requests:
 
     def together(self) -> "Iterator[list[Request] | Gap]":
         """Gaps, and lists of the requests that are measured together: they differ in their reference alone.
+
+        The layers of a model follow each other, each with its references.
 
         Raises:
             UserError: as `each`.
@@ -89,10 +92,23 @@ def require_references(ablation: str, groups: "Sequence[str]", *, attention: boo
         raise UserError(f"--group with --ablation {other[0]}: groups are ablated by their means or by zero.")
 
 
+def require_one_layer(layer: int | Layers, groups: "Sequence[str]") -> None:
+    """Refuse what several layers cannot be asked together with.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if groups and isinstance(layer, Layers):
+        raise UserError(
+            f"--group with --layer {layer}: the neurons of a group are of one layer. Ask for it with a single one."
+        )
+
+
 def requested(options: "Sequence[Options]", series: str | None, *, fetch: bool = True) -> Requests:
     """The runs asked for of each model: at each --revision, or over a range of checkpoints.
 
-    A single run is identified at once; of several, each is found while the one before it is computed.
+    A single run is identified at once, and so are those of several layers of one model at one revision. Of several
+    models or revisions, each is found while the one before it is computed.
 
     Args:
         options: of each model, the same but for the model.
@@ -113,9 +129,10 @@ def requested(options: "Sequence[Options]", series: str | None, *, fetch: bool =
         raise UserError("--model: the same one is given twice. Leave one out.")
     choose_device(first.device)
     if series is None and len(options) == 1 and len(first.revisions) < 2:
-        return Requests([(first, iter(identify(first, fetch=fetch)))], None, goes_on=False)
-    found = [
+        found = [(first, iter(identify(first, fetch=fetch)))]
+        return Requests(found, None, goes_on=isinstance(first.layer, Layers))
+    ahead = [
         (one, one_ahead(named(one, fetch=fetch) if series is None else checkpoints(one, series, fetch=fetch)))
         for one in options
     ]
-    return Requests(found, series, goes_on=True)
+    return Requests(ahead, series, goes_on=True)

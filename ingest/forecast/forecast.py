@@ -15,7 +15,7 @@ from rare_tokens.ingest.forecast.storage import publish_seconds
 from rare_tokens.ingest.forecast.text import few_windows
 from rare_tokens.ingest.machine import release_memory
 from rare_tokens.ingest.model.mlp import mlp_shape
-from rare_tokens.ingest.run.loading import load
+from rare_tokens.ingest.run.loading import Loader
 from rare_tokens.ingest.run.pipeline import Prepared, manifest_of
 from rare_tokens.ingest.run.request import Request
 from rare_tokens.ingest.run.stages import Loaded, Recipe
@@ -48,17 +48,25 @@ def reckon(
     return Forecast({FIND: found} | stages | publishing, why=why)
 
 
-def measure(request: Request, *, found: float, whole: bool, references: Sequence[str] = ()) -> tuple[Forecast, bool]:
+def measure(
+    request: Request, loader: Loader, *, found: float, whole: bool, references: Sequence[str] = ()
+) -> tuple[Forecast, bool]:
     """The forecast from loading the model and trying each stage on a few windows; and whether it is the dense path.
 
-    Writes nothing. `whole`: the whole model must be on the device, as for attention. `references`: those that are
-    measured together; none: the request's.
+    Writes nothing.
+
+    Args:
+        request: the run.
+        loader: loads the model, which it may have already, of a run of another layer.
+        found: seconds that finding the model and the text took.
+        whole: the whole model must be on the device, as for attention.
+        references: those that are measured together; none: the request's.
 
     Raises:
         UserError: what the ingest would refuse: the weights, the architecture, the text.
     """
     options = request.options
-    loading, model = timed(lambda: load(request, whole=whole))
+    loading, model = timed(lambda: loader.load(request, whole=whole))
     windows = max(1, min(options.tokens, POSITIONS_PER_BATCH) // options.window)
     text = few_windows(request, model.structure.vocabulary_size, windows)
     sample, counts = text.material.sample, text.material.counts.counts

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.layers import Layers
 from rare_tokens.ingest.model.files import ModelFolder, Trust
 from rare_tokens.ingest.model.gguf_header import Header
 from rare_tokens.ingest.model.load import attention_note, load_config, model_without_weights
-from rare_tokens.ingest.model.mlp import mlp_modules
+from rare_tokens.ingest.model.mlp import decoder_blocks, mlp_modules
 from rare_tokens.ingest.model.weight_names import WeightNames, refuse_other_depth
 from rare_tokens.ingest.model.weightless import empty_model
 
@@ -32,13 +36,13 @@ class Look:
     notes: tuple[str, ...]
 
 
-def look(found: ModelFolder, trust: Trust, layer: int, ignore: Sequence[str] = ()) -> Look:
+def look(found: ModelFolder, trust: Trust, layer: int | Layers, ignore: Sequence[str] = ()) -> Look:
     """Look at a model's files without reading its weights' values.
 
     Args:
         found: the model's folder.
         trust: what of it may run code.
-        layer: block whose MLP is meant; negative ones count from the last.
+        layer: block whose MLP is meant, or several; negative ones count from the last.
         ignore: patterns of names of weights that may be left over.
 
     Raises:
@@ -56,8 +60,24 @@ def look(found: ModelFolder, trust: Trust, layer: int, ignore: Sequence[str] = (
         model, left = model_without_weights(found, trust, ignore)
     else:  # names and shapes come with the values, and are compared when those are loaded
         model = empty_model(found.name, config, remote_code=trust.remote_code)
-    mlp_modules(model, layer)
+    _require_mlps(model, layer)
     note = attention_note(found)
     if note is not None:
         log.warning("Warning: %s", note)
     return Look(config, None if header is None else header.quantisation, tuple(left), () if note is None else (note,))
+
+
+def _require_mlps(model: PreTrainedModel, layer: int | Layers) -> None:
+    """Refuse layers that are not there or have no MLP that can be ablated.
+
+    Raises:
+        UserError: naming the layer, if several are meant.
+    """
+    if not isinstance(layer, Layers):
+        mlp_modules(model, layer)
+        return
+    for one in layer.of(len(decoder_blocks(model))):
+        try:
+            mlp_modules(model, one)
+        except UserError as error:
+            raise UserError(f"--layer {layer}: layer {one} cannot be measured. {error}") from error

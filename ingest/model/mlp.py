@@ -11,20 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from rare_tokens.common.errors import OptionError, UserError
-
-
-def layer_index(layer: int, depth: int) -> int:
-    """Index of a layer counted from 0, where negative ones count from the last.
-
-    Raises:
-        UserError: there is no such layer.
-    """
-    if not -depth <= layer < depth:
-        raise OptionError(
-            f"--layer {layer}: the model has {depth} layers. Use 0 to {depth - 1}, or -1 (the last) to -{depth}."
-        )
-    return layer % depth
+from rare_tokens.common.errors import UserError
+from rare_tokens.common.layers import layer_index
 
 
 def mlp_shape(model: PreTrainedModel, layer: int = -1) -> tuple[int, int, int]:

@@ -19,8 +19,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.layers import layer_index
 from rare_tokens.ingest.model.head import ROWS, Head, PostNorm
-from rare_tokens.ingest.model.mlp import Mlp, decoder_blocks, layer_index, linear_weight, mlp_modules, refused
+from rare_tokens.ingest.model.mlp import Mlp, decoder_blocks, linear_weight, mlp_modules, refused
 from rare_tokens.ingest.model.norms import may_be_norm, norm_form
 from rare_tokens.ingest.model.reading import reading
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rare_tokens.common.errors import OptionError, UserError
+from rare_tokens.common.layers import Layers
 from rare_tokens.ingest.model import locate
 from rare_tokens.ingest.model.checkpoint_folders import NoCheckpointError
 from rare_tokens.ingest.run.ranges import select
@@ -69,7 +70,9 @@ def named(options: Options, *, fetch: bool = True) -> Iterator[Request | Gap]:
 
 
 def _in_turn(options: Options, revisions: Sequence[str | None], *, absent: str, fetch: bool) -> Iterator[Request | Gap]:
-    layer = options.layer if options.layer >= 0 else None  # its number is the same in every checkpoint
+    depth: int | None = None  # the same in every checkpoint
+    waiting: list[tuple[str, str, str]] = []  # gaps of all layers, until one shows how many there are
+    is_open = isinstance(options.layer, Layers) and options.layer.are_all
     for revision in revisions:
         try:
             requests = identify(replace(options, revisions=(revision,) if revision else ()), fetch=fetch)
@@ -77,20 +80,31 @@ def _in_turn(options: Options, revisions: Sequence[str | None], *, absent: str, 
             raise
         except UserError as error:
             status = absent if isinstance(error, NoCheckpointError) else FAILED
-            yield from gaps(options, revision or "main", status, str(error), layer)
+            found = (revision or "main", status, str(error))
+            if is_open and depth is None:
+                waiting.append(found)
+            else:
+                yield from gaps(options, *found, depth)
         else:
-            layer = requests[0].identity["layer"]
+            depth = requests[0].depth
+            yield from (one for found in waiting for one in gaps(options, *found, depth))
+            waiting.clear()
             yield from requests
+    yield from (one for found in waiting for one in gaps(options, *found))
 
 
-def gaps(options: Options, revision: str, status: str, why: str, layer: int | None = None) -> list[Gap]:
-    """A gap in the series of each reference."""
-    return [gap(one, revision, status, why, layer) for one in options.by_reference()]
+def gaps(options: Options, revision: str, status: str, why: str, depth: int | None = None) -> list[Gap]:
+    """A gap in the series of each layer and reference; `depth` is how many layers the model has, if that is known."""
+    each = [one for layer in options.by_layer(depth) for one in layer.by_reference()]
+    return [gap(one, revision, status, why, depth) for one in each]
 
 
-def gap(options: Options, revision: str, status: str, why: str, layer: int | None = None) -> Gap:
+def gap(options: Options, revision: str, status: str, why: str, depth: int | None = None) -> Gap:
     """A gap under an id of its own, the same each time the same is asked for."""
     name = locate.shown_name(options.model)
+    layer = None
+    if not isinstance(options.layer, Layers) and (options.layer >= 0 or depth is not None):
+        layer = options.layer % depth if depth is not None else options.layer
     known: dict[str, Any] = {"layer": layer, "seed": options.seed, "ablation": options.ablation}
     known |= {"dtype": options.dtype} | _of_corpus(options)
     if options.contexts == SAMPLE:
@@ -98,6 +112,12 @@ def gap(options: Options, revision: str, status: str, why: str, layer: int | Non
     for path in (options.model, str(Path(options.model).expanduser())):
         why = why.replace(path, name)  # what is stored is passed on: no folder of this machine
     return Gap(gap_id(options, revision), name, revision, status, why, options.contexts, known)
+
+
+def gap_ids(request: Request) -> list[str]:
+    """The ids under which a gap in the place of a run may be recorded: by either number of its layer, or of all."""
+    layers: tuple[int | Layers, ...] = (request.layer, request.layer - request.depth, Layers())
+    return [gap_id(replace(request.options, layer=layer), request.folder.revision) for layer in layers]
 
 
 def gap_id(options: Options, revision: str) -> str:

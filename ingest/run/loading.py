@@ -1,6 +1,7 @@
 """Loading a model onto the device that computes and confirming its structure, here or on a worker of a cluster."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -23,28 +24,48 @@ class LoadedModel:
     offloaded: int
 
 
-def load(request: Request, *, whole: bool = False) -> LoadedModel:
-    """Load the model of a run; with `whole`, none of it may wait off the device.
+class Loader:
+    """Loads models one after the other, and keeps the last one for runs of its other layers."""
 
-    Raises:
-        UserError: the device is not available, there is too little memory, the weights cannot be used, the layer does
-            not exist, or the architecture is not supported.
-    """
-    options = request.options
-    device = choose_device(options.device)
-    held = planned(request, device, whole=whole)
-    model = load_model(
-        request.folder,
-        dtype=options.dtype,
-        device=device,
-        trust=options.trust,
-        ignore=options.ignore_weights,
-        device_map=held.device_map,
-    )
-    structure = find_structure(model, options.layer)
-    if structure.between:
-        confirm_replay(model, structure, options.edit_scope)
-    return LoadedModel(model, structure, device, held.offloaded)
+    def __init__(self) -> None:
+        """Nothing is loaded yet."""
+        self._kept: tuple[Any, PreTrainedModel] | None = None  # a model that is all on the device, and what it is
+
+    def load(self, request: Request, *, whole: bool = False) -> LoadedModel:
+        """Load the model of a run; with `whole`, none of it may wait off the device.
+
+        Raises:
+            UserError: the device is not available, there is too little memory, the weights cannot be used, the layer
+                does not exist, or the architecture is not supported.
+        """
+        options = request.options
+        device = choose_device(options.device)
+        wanted = (request.folder, request.model_hash, options.dtype, device, options.trust, options.ignore_weights)
+        model: PreTrainedModel | None = None
+        if self._kept is not None and self._kept[0] == wanted:
+            model = self._kept[1]
+            held = planned(request, device, whole=whole, loaded=True)
+        if model is None or held.device_map is not None:  # before another model is loaded, the kept one goes
+            model = self._kept = None
+            held = planned(request, device, whole=whole)
+            model = load_model(
+                request.folder,
+                dtype=options.dtype,
+                device=device,
+                trust=options.trust,
+                ignore=options.ignore_weights,
+                device_map=held.device_map,
+            )
+            self._kept = None if held.device_map is not None else (wanted, model)
+        structure = find_structure(model, request.layer)
+        if structure.between:
+            confirm_replay(model, structure, options.edit_scope)
+        return LoadedModel(model, structure, device, held.offloaded)
+
+
+def load(request: Request, *, whole: bool = False) -> LoadedModel:
+    """Load the model of one run, as `Loader.load`."""
+    return Loader().load(request, whole=whole)
 
 
 def choose_device(wanted: str) -> str:

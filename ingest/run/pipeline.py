@@ -19,7 +19,7 @@ from rare_tokens.ingest.ablation.stages.parts import position_block
 from rare_tokens.ingest.dense.parts import dense_position_block
 from rare_tokens.ingest.model.structure import Structure
 from rare_tokens.ingest.model.tokenizer import require_file_ids
-from rare_tokens.ingest.run.loading import LoadedModel, load
+from rare_tokens.ingest.run.loading import LoadedModel, Loader
 from rare_tokens.ingest.run.loading import choose_device as choose_device
 from rare_tokens.ingest.run.reference_values import require_possible
 from rare_tokens.ingest.run.request import Request
@@ -76,9 +76,10 @@ class Prepared:
 
 
 class Workbench:
-    """Prepares the runs of one command, and makes only once what several revisions share."""
+    """Prepares the runs of one command, and makes only once what several of them share."""
 
     def __init__(self) -> None:
+        self._loader = Loader()
         self._materials: dict[tuple[Any, ...], Material] = {}
 
     def prepare(self, request: Request, *others: Request, whole: bool = False, units: int = 1) -> Prepared:
@@ -94,7 +95,7 @@ class Workbench:
             UserError: there is too little memory, the corpus is too short, the count file does not fit, the layer does
                 not exist, the architecture is not supported, or a reference is not possible.
         """
-        found = load(request, whole=whole)
+        found = self._loader.load(request, whole=whole)
         material = self._material(request, found.structure.vocabulary_size)
         sample, counts = material.sample, material.counts.counts
         recipe = Recipe.of(request, sample, counts, whole=whole)
@@ -152,6 +153,7 @@ def _facts(request: Request, loaded: LoadedModel, material: Material) -> dict[st
     facts: dict[str, Any] = {
         "path": "dense" if between else "moments",
         "between": list(between),
+        "layers": loaded.structure.depth,
         "device": loaded.device,
         "offloaded_bytes": loaded.offloaded,
         "weights_hash": request.weights_hash,

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.effects import LOSS, chosen_effects
 from rare_tokens.common.errors import OptionError, UserError
+from rare_tokens.common.layers import Layers, layer_index
 from rare_tokens.ingest.ablation.numerics.rounding import require_tolerance
 from rare_tokens.ingest.ablation.stages.references import choices
 from rare_tokens.ingest.model import locate
@@ -19,7 +20,6 @@ from rare_tokens.ingest.model.files import ModelFolder, Trust, model_hash, short
 from rare_tokens.ingest.model.likeness import weights_hash
 from rare_tokens.ingest.model.load import context_length
 from rare_tokens.ingest.model.look import Look, look
-from rare_tokens.ingest.model.mlp import layer_index
 from rare_tokens.ingest.model.tokenizer import load_tokenizer, tokenizer_id
 from rare_tokens.ingest.text.corpus import Corpus, open_corpus
 from rare_tokens.ingest.text.matched import NC_MATCHED
@@ -41,9 +41,9 @@ class Options:
 
     `tokens` is T, the number of predicted positions (for matched contexts, the most there may be). `window` is the
     number of positions in a window, or of tokens before the one position of a matched context. `layer` counts from 0,
-    or from the last if it is negative. `edit_scope` says where a neuron below the last layer is replaced: at every
-    position of the `window`, or at one `position` at a time. `ablation` names one reference or several, by comma: what
-    replaces an activation (`references`).
+    or from the last if it is negative; several are a run each. `edit_scope` says where a neuron below the last layer is
+    replaced: at every position of the `window`, or at one `position` at a time. `ablation` names one reference or
+    several, by comma: what replaces an activation (`references`).
     """
 
     model: str
@@ -56,7 +56,7 @@ class Options:
     seed: int = 0
     begin_token: bool = False
     contexts: str = SAMPLE
-    layer: int = -1
+    layer: int | Layers = -1
     edit_scope: str = "window"
     ablation: str = "mean"
     effects: tuple[str, ...] = (LOSS,)
@@ -90,6 +90,20 @@ class Options:
             raise UserError(f"--offload {self.offload}: unknown. There are {', '.join(OFFLOAD)}.")
         object.__setattr__(self, "effects", chosen_effects(self.effects))
         object.__setattr__(self, "ablation", ",".join(choice.name for choice in choices(self.ablation)))
+
+    def by_layer(self, depth: int | None) -> list["Options"]:
+        """The same for each of the layers by itself: a run measures one.
+
+        Args:
+            depth: how many the model has; None: that is not known, and all of them stay as one.
+
+        Raises:
+            OptionError: it has no such layer, or one is given twice.
+        """
+        if not isinstance(self.layer, Layers) or (depth is None and self.layer.are_all):
+            return [self]
+        numbers = self.layer.numbers if depth is None else self.layer.of(depth)
+        return [replace(self, layer=number) for number in numbers]
 
     def by_reference(self) -> list["Options"]:
         """The same for each of the references by itself: a run measures one."""
@@ -136,6 +150,16 @@ class Request:
         return self.look.config
 
     @property
+    def layer(self) -> int:
+        """Of the neurons, counted from 0."""
+        return int(self.identity["layer"])
+
+    @property
+    def depth(self) -> int:
+        """How many layers the model has."""
+        return _depth(self.look)
+
+    @property
     def measured(self) -> str:
         """What is measured, whatever replaces an activation: the same for all references of one measurement."""
         return json.dumps(self.identity | {"ablation": None}, sort_keys=True)
@@ -159,7 +183,8 @@ def run_id(model: str, revision: str, identity: Any) -> str:
 
 
 def identify(options: Options, *, fetch: bool = True) -> list[Request]:
-    """Find the model at each revision and the corpus, and say which runs they make: one for each reference.
+    """Find the model at each revision and the corpus, and say which runs they make: one for each
+    layer and reference, those of a layer together.
 
     The models are looked at before the corpus is fetched. Reads and hashes files, but loads no weights and draws no
     sample. Without `fetch`, weights that are only on the hub stay there, and what the hub says of them identifies them.
@@ -173,19 +198,48 @@ def identify(options: Options, *, fetch: bool = True) -> list[Request]:
     return [one for folder, found in looked for one in _requests(options, folder, found, corpus)]
 
 
+def _depth(found: Look) -> int:
+    return int(found.config.num_hidden_layers)
+
+
 def _look(options: Options, revision: str | None, *, fetch: bool) -> tuple[ModelFolder, Look]:
     folder = locate.locate(options.model, revision, options.trust, fetch=fetch)
     found = look(folder, options.trust, options.layer, options.ignore_weights)
     longest = context_length(found.config)
     if longest is not None and options.window > longest:
         raise OptionError(f"--window {options.window} is above the context of {folder.name}, {longest} tokens.")
+    for one in options.by_layer(_depth(found)):
+        _require_constant(one, _depth(found))
     return folder, found
 
 
+def _require_constant(options: Options, depth: int) -> None:
+    """Refuse below the last layer, as early as the layer is known, references that the dense path does not have.
+
+    Raises:
+        OptionError: naming the reference and the layer.
+    """
+    layer = _placed(options, depth)["layer"]
+    if layer < depth - 1 and (other := [one.name for one in choices(options.ablation) if not one.is_constant]):
+        raise OptionError(
+            f"--ablation {other[0]} with --layer {options.layer}: layers below the last, {depth - 1}, take the dense "
+            "path, which has the references mean and zero."
+        )
+
+
+def _placed(options: Options, depth: int) -> dict[str, Any]:
+    """What of a run's identity depends on its layer."""
+    assert not isinstance(options.layer, Layers), "a run measures one layer"
+    layer = layer_index(options.layer, depth)
+    # Nothing in the last layer reaches the loss at another position, so both scopes are the same there
+    return {"layer": layer, "edit_scope": "position" if layer == depth - 1 else options.edit_scope}
+
+
 def _requests(options: Options, folder: ModelFolder, found: Look, corpus: Corpus) -> list[Request]:
-    first, *others = options.by_reference()
+    depth = _depth(found)
+    first, *others = (one for layer in options.by_layer(depth) for one in layer.by_reference())
     request = _request(first, folder, found, corpus)
-    differing = [(one, request.identity | {"ablation": one.ablation}) for one in others]
+    differing = [(one, request.identity | _placed(one, depth) | {"ablation": one.ablation}) for one in others]
     return [request, *(replace(request, options=one, identity=identity) for one, identity in differing)]
 
 
@@ -196,12 +250,9 @@ def _request(options: Options, folder: ModelFolder, found: Look, corpus: Corpus)
     vocabulary = tokenizer_id(tokenizer, int(found.config.vocab_size))
     weights = model_hash(folder, options.trust)
     source_id, source = _frequency_source(options, corpus, vocabulary)
-    depth = int(found.config.num_hidden_layers)
-    layer = layer_index(options.layer, depth)
     identity = {
         "model_hash": weights,
         "revision": folder.revision,
-        "layer": layer,
         "tokenizer": vocabulary,
         "corpus": corpus.identity if options.contexts == SAMPLE else corpus.labelled_identity,
         "frequencies": source_id,
@@ -211,10 +262,8 @@ def _request(options: Options, folder: ModelFolder, found: Look, corpus: Corpus)
         "begin_token": options.begin_token,
         "seed": options.seed,
         "ablation": options.ablation,
-        # Nothing in the last layer reaches the loss at another position, so both scopes are the same there
-        "edit_scope": "position" if layer == depth - 1 else options.edit_scope,
         "dtype": options.dtype,
-    }
+    } | _placed(options, _depth(found))
     return Request(options, folder, tokenizer, vocabulary, corpus, found, weights, source_id, source, identity)
 
 

@@ -31,7 +31,7 @@ from rare_tokens.ingest.dense.parts import attribution_bytes
 from rare_tokens.ingest.model.files import ModelFolder, Trust, weight_files
 from rare_tokens.ingest.model.head import ROWS
 from rare_tokens.ingest.model.load import DTYPES
-from rare_tokens.ingest.model.mlp import decoder_blocks, layer_index, mlp_shape
+from rare_tokens.ingest.model.mlp import decoder_blocks, mlp_shape
 from rare_tokens.ingest.model.weightless import empty_model, has_post_norm, needs_dense_path
 from rare_tokens.ingest.run.request import ALWAYS, NEVER, Request
 
@@ -101,7 +101,9 @@ class Plan:
     is_whole: bool = False
 
 
-def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, whole: bool = False) -> Plan:
+def plan(
+    request: Request, model: PreTrainedModel, layer: int, device: str, *, whole: bool = False, loaded: bool = False
+) -> Plan:
     """How much a run takes, and which parts of its model must wait off the device. Refuses nothing.
 
     Args:
@@ -110,6 +112,7 @@ def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, w
         layer: of the neurons, counted from 0.
         device: that computes.
         whole: the whole model must be at hand because it is edited, as for attention.
+        loaded: the model is on the device already, all of it.
     """
     options = request.options
     element = torch.finfo(DTYPES[options.dtype]).bits // 8
@@ -128,7 +131,9 @@ def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, w
         fixed += max(DENSE_MEMORY, kept) + wide * _parameters(model)
     weights = element * _parameters(model)
     mapped = mapped_bytes(request.folder, options.dtype, options.trust) if device == "cpu" else 0
-    peak = fixed + max(0, weights - mapped)
+    held = max(0, weights - mapped)
+    available += held * loaded
+    peak = fixed + held
     is_movable = not whole and not is_dense and options.offload != NEVER
     if not is_movable or (options.offload != ALWAYS and peak <= available):
         return Plan(peak, available, is_whole=whole or is_dense)
@@ -139,19 +144,18 @@ def plan(request: Request, model: PreTrainedModel, layer: int, device: str, *, w
     passing = max((element * weight.numel() for block in moved for weight in block.parameters()), default=0)
     room = 0 if options.offload == ALWAYS else available - fixed - at_hand - passing
     places, offloaded = _places(model, layer, device, element, room, share)
-    held = at_hand + int(share * (sum(element * _parameters(block) for block in moved) - offloaded))
-    return Plan(fixed + held + passing, available, places, offloaded)
+    kept = at_hand + int(share * (sum(element * _parameters(block) for block in moved) - offloaded))
+    return Plan(fixed + kept + passing, available, places, offloaded)
 
 
-def planned(request: Request, device: str, *, whole: bool) -> Plan:
-    """The plan for a run whose model is about to be loaded.
+def planned(request: Request, device: str, *, whole: bool, loaded: bool = False) -> Plan:
+    """The plan for a run whose model is about to be loaded, or is on the device already, if it is `loaded`.
 
     Raises:
         UserError: it does not fit, or its architecture is not known.
     """
     model = empty_model(request.folder.name, request.config, remote_code=request.options.trust.remote_code)
-    layer = layer_index(request.options.layer, len(decoder_blocks(model)))
-    found = plan(request, model, layer, device, whole=whole)
+    found = plan(request, model, request.layer, device, whole=whole, loaded=loaded)
     require_memory(found, request, device)
     if found.offloaded:
         log.info(

@@ -82,7 +82,9 @@ class Recipe:
             raise UserError(f"--model {folder.path}: a worker has no such folder. Put it where every worker sees it.")
         if model_hash(folder, trust) != self.request.model_hash:
             raise UserError(f"--model {folder.name} ({folder.revision}): a worker has other weights under this name.")
-        return replace(self.request, folder=folder, look=look(folder, trust, options.layer, options.ignore_weights))
+        return replace(
+            self.request, folder=folder, look=look(folder, trust, self.request.layer, options.ignore_weights)
+        )
 
     def load(self) -> Loaded:
         """Load the model on this machine's device.

@@ -1,8 +1,9 @@
 """The claims that are put to the test, each with what the papers print and the query that answers it.
 
 A query is docs/queries/findings/NAME.sql. It returns a row per run and preset: run_id, preset, measured (what was
-found, in words and numbers), verdict. Verdicts are `holds`, `partly`, `contradicted`, `not contradicted` (for claims of no
-difference, which no test can prove), `not found`, `undecided`, and `measured` where there is nothing to compare with.
+found, in words and numbers), verdict. Verdicts are `holds`, `partly`, `contradicted`, `not contradicted` (for claims
+of no difference, which no test can prove), `not found`, `undecided`, and `measured` where there is nothing to compare
+with.
 """
 
 from dataclasses import dataclass

@@ -25,7 +25,8 @@ def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
         neuron_groups=_neuron_groups(runs),
         specificity=_specificity(inputs),
         of_figures={"emergence": _emergence(runs), "slopes": _slopes(inputs), "sensitivity": _sensitivity(runs)}
-        | {"references": references(last, {runs[0]: "zero"}), "attribution": _attribution(runs)},
+        | {"references": references(last, {runs[0]: "zero"}), "attribution": _attribution(runs)}
+        | {"layers": layer_profile({3: last, 1: runs[0]})},
         contexts=_contexts(last, neurons),
         targets=_targets(last, neurons, rng),
         activations=_activations(last, neurons),
@@ -148,6 +149,22 @@ def references(run_id: str, others: dict[str, str]) -> pl.DataFrame:
         | {f"other_{name}": value for name, value in other.items()}
         for place, (one, kind) in enumerate(every)
         for second, other_kind in every[place + 1 :]
+        for group in ("common", "rare")
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def layer_profile(runs: dict[int, str]) -> pl.DataFrame:
+    """`layer_profile` of runs by their layer, in no order: the deeper, the more of a plateau."""
+    last = runs[max(runs)]
+    rows = [
+        {"run_id": run_id, "preset": "es", "token_group": group, "layer": layer, "layers": len(runs)}
+        | {"last_run_id": last, "edit_scope": "window", "neurons": 64, "positions": 100, "break_rank": 3 + layer}
+        | {"mean_influence": 0.01 / layer, "largest_influence": 0.1, "head_share": 0.25, "p_value": 0.002}
+        | {"kappa": None if group == "rare" and layer == 1 else 0.5 + layer / 10, "kappa_low": 0.5, "kappa_high": 0.9}
+        | {"step": layer / 4, "step_low": layer / 5, "step_high": layer / 3}
+        | {"decision": "present" if layer == max(runs) else None, "reason": None}
+        for layer, run_id in runs.items()
         for group in ("common", "rare")
     ]
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -158,7 +158,7 @@ BAD_OPTIONS = {
     "unknown dtype": ({"--dtype": "int4"}, "int4"),
     "layer above the last": ({"--layer": 2}, "--layer 2: the model has 2 layers. Use 0 to 1, or -1 (the last) to -2."),
     "layer below the first": ({"--layer": -3}, "--layer -3: the model has 2 layers"),
-    "layer that is no number": ({"--layer": "last"}, "'last' is not a valid integer"),
+    "layer that is no number": ({"--layer": "last"}, "'last' is no number of a layer"),
     "unknown edit scope": ({"--edit-scope": "token"}, "'token' is not one of 'window', 'position'"),
     "group that is nowhere": ({"--group": "boost"}, "no such file, and run"),
     "file of groups missing": ({"--group": "boost.json"}, "--group boost.json: cannot be read"),

@@ -137,7 +137,7 @@ def test_a_run_that_is_published_at_last_is_no_twin_and_no_failure(path: Path) -
         warehouse.record_gap(path, run_id=run, model="m", revision="step2", why="no", status="failed", known=known)
     warehouse.record_gap(path, run_id="m-step2", model="m", revision="step2", why="no", status="failed")
     warehouse.forget_gaps(
-        path, run_id="m-step2", gap_id="gap", model="m", revision="step2", identity=identity("m2", "step2")
+        path, run_id="m-step2", gap_ids=["other", "gap"], model="m", revision="step2", identity=identity("m2", "step2")
     )
     with warehouse.open(path) as opened:
         found = opened.sql("from dim_run select run_id, status, twin_of order by run_id").rows()

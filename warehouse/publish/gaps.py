@@ -4,7 +4,7 @@ So a series over training steps shows each of them with its reason, and an empty
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,14 @@ def record_gap(
 
 
 def forget_gaps(
-    path: Path, *, run_id: str, gap_id: str, model: str, revision: str, identity: Any, wait: float = 0.0
+    path: Path, *, run_id: str, gap_ids: Sequence[str], model: str, revision: str, identity: Any, wait: float = 0.0
 ) -> None:
     """Remove what is recorded of a checkpoint as missing or failed, now that it has a run.
 
     Args:
         path: the warehouse.
         run_id: of the run.
-        gap_id: that it was recorded under while its weights were not there.
+        gap_ids: that it may have been recorded under while its weights were not there.
         model: its model.
         revision: its checkpoint.
         identity: of the run: failures of other weights under the same name, all else equal, go too.
@@ -80,11 +80,11 @@ def forget_gaps(
         where
             status in ('missing', 'failed') and model = $model and revision = $revision and run_id <> $run_id
             and (
-                run_id = $gap_id
+                run_id in $gap_ids
                 or json_merge_patch(identity, $apart::json) = json_merge_patch($identity::json, $apart::json)
             )
     """
-    values = {"model": model, "revision": revision, "run_id": run_id, "gap_id": gap_id, "apart": _APART}
+    values = {"model": model, "revision": revision, "run_id": run_id, "gap_ids": list(gap_ids), "apart": _APART}
     with reading(path, wait=wait) as con:
         keys = con.execute(query, values | {"identity": json.dumps(identity, sort_keys=True)}).fetchall()
     if keys:

@@ -7,8 +7,18 @@ from typing import Any
 
 import polars as pl
 
-from rare_tokens.analyses.report.data import cards, fits, papers, provenance, references, rows, specificity, summary
-from rare_tokens.analyses.report.data import tables as tables_of
+from rare_tokens.analyses.report.data import (
+    cards,
+    fits,
+    layers,
+    papers,
+    provenance,
+    references,
+    rows,
+    specificity,
+    summary,
+    tables,
+)
 from rare_tokens.analyses.report.data.extent import Extent, extent_of
 from rare_tokens.analyses.report.data.inputs import INPUTS, ReportInputs
 from rare_tokens.analyses.report.data.points import Points, pack_points
@@ -54,7 +64,7 @@ class Content:
     @property
     def top_count(self) -> int:
         """Neurons in the table of the most influential."""
-        return tables_of.TOP
+        return tables.TOP
 
     @property
     def specific_count(self) -> int:
@@ -109,6 +119,11 @@ class Content:
         """The references of a run, each by itself and two by two (`data.references.reference_tables`)."""
         return references.reference_tables(self.inputs.of_figures["references"], run_id, preset)
 
+    def layers(self, run_id: str, preset: str) -> list[Row]:
+        """The layers that a run shows (`data.layers.shown_layers`)."""
+        found = layers.shown_layers(self.inputs.of_figures["layers"], self.inputs.runs)
+        return found.filter(shown=run_id, preset=preset).to_dicts()
+
     def k(self, series: Series) -> int:
         """How many of a series' neurons count as the most influential."""
         return summary.top_count(self.extents[series.index].neurons)
@@ -132,14 +147,14 @@ def build_content(inputs: ReportInputs) -> Content:
     compared = comparisons(inputs, summaries)
     extents = [extent_of(one, inputs) for one in series]
     made = {"summary": summaries, "agreement": pairs, "measured_beside_printed": compared}
-    made |= {"neurons": tables_of.all_neurons(inputs), "tokens": tables_of.neuron_tokens(inputs.tokens)}
+    made |= {"neurons": tables.all_neurons(inputs), "tokens": tables.neuron_tokens(inputs.tokens)}
     made |= {"runs": inputs.runs, "quality": inputs.quality}
     made |= {name: frame for name, frame in _beside(inputs).items() if frame.height}
     subjects = [Subject(one, inputs, extents[one.index], summaries) for one in series]
     sets = [_rows_of_figures(subject) for subject in subjects]
-    top = _rows(tables_of.top_neurons(inputs))
+    top = _rows(tables.top_neurons(inputs))
     specific = _rows(specificity.specific_neurons(inputs))
-    sample = _rows(tables_of.curve_sample(inputs))
+    sample = _rows(tables.curve_sample(inputs))
     return Content(
         inputs=inputs,
         series=series,
@@ -167,9 +182,9 @@ def build_content(inputs: ReportInputs) -> Content:
     )
 
 
-def _described(one: Series, *tables: Mapping[tuple[str, str], list[Row]]) -> list[Row]:
+def _described(one: Series, *found: Mapping[tuple[str, str], list[Row]]) -> list[Row]:
     """What tables say of the neurons of a series' cards."""
-    return [row for table in tables for row in table.get((one.shown.run_id, cards.PRESET), [])]
+    return [row for table in found for row in table.get((one.shown.run_id, cards.PRESET), [])]
 
 
 def _rows_of_figures(subject: Subject) -> dict[str, Rows]:

@@ -30,11 +30,12 @@
 --   options                 the command's options, defaults included, JSON; folders of a path are
 --                           left out
 --   facts                   what was found or chosen for the run, JSON: path (moments or dense) and
---                           what makes it dense (between), device, offloaded_bytes, weights_hash
---                           (equal where a checkpoint was only saved anew); ignored_weights, if
---                           there are any; tokenizer, if it is the folder above's; streams, the
---                           data sets of a hub at their commits; for matched contexts also tagger,
---                           rare_tokens, rare_tokens_met, pairs and matched_contexts
+--                           what makes it dense (between), layers (of the model), device,
+--                           offloaded_bytes, weights_hash (equal where a checkpoint was only saved
+--                           anew); ignored_weights, if there are any; tokenizer, if it is the
+--                           folder above's; streams, the data sets of a hub at their commits; for
+--                           matched contexts also tagger, rare_tokens, rare_tokens_met, pairs and
+--                           matched_contexts
 --   created_at              start of the ingest, UTC
 --   seconds                 duration of the ingest
 --   code_version            version of this package that wrote the run

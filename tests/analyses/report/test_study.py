@@ -239,7 +239,7 @@ def test_a_histogram_is_of_logarithmic_heights() -> None:
 
 def test_every_small_figure_has_its_rows(content: Content) -> None:
     packed = page_data(content)["series"][0]
-    small = {"kappa", "spread", "slopes", "alpha", "suppress", "sensitivity", "references", "attribution"}
+    small = {"kappa", "spread", "slopes", "alpha", "suppress", "sensitivity", "references", "attribution", "layers"}
     assert set(packed["sets"]) == small
     assert set(packed["sets"]) < set(packed["figures"])
     spread = packed["sets"]["spread"]["es"]
@@ -309,7 +309,7 @@ def test_figures_are_written_as_svg_and_png(inputs: ReportInputs, tmp_path: Path
     stems = {"influence", "scatter", "kappa", "slopes", "suppress", "sensitivity", "attribution"}
     by_group = ("steps-influence", "steps-deviation", "spread", "references")
     stems |= {f"{name}-{group}" for name in by_group for group in ("rare", "common")}
-    stems |= {"alpha-fix-finger", "alpha-half-of-the-spectrum"}
+    stems |= {"alpha-fix-finger", "alpha-half-of-the-spectrum", "layers-kappa", "layers-step"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     svg = (tmp_path / "figures" / f"{run_id}-influence.svg").read_text(encoding="utf-8")
     assert "#c24e00" in svg

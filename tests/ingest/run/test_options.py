@@ -122,7 +122,7 @@ def test_every_option_that_shapes_a_run_is_stored(inputs: Path, monkeypatch: pyt
 @pytest.mark.parametrize("kind", ["moments", "dense below the last", "matched contexts"])
 def test_what_was_found_or_chosen_is_no_option(inputs: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     _, manifest = manifest_of(inputs, monkeypatch, kind)
-    wanted = {"path", "between", "device", "offloaded_bytes", "weights_hash"} | (
+    wanted = {"path", "between", "layers", "device", "offloaded_bytes", "weights_hash"} | (
         OF_A_CONTEXT if kind == "matched contexts" else set()
     )
     assert manifest.facts.keys() == wanted
