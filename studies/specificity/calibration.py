@@ -7,7 +7,7 @@ ones, so that nothing but chance tells them from the rest. In each draw every ne
 tests it: how many have a p-value below 0.05, and is any adjusted p-value below it? Then, in the same draw, |Δ| of one
 neuron, another in each draw, is multiplied by 1.5 at the pseudo-rare positions: is it found?
 
-Results are written to studies/results/specificity.json; `python -m studies.specificity.page` puts them into the page.
+Results are written to studies/results/specificity.json, and their table into docs/specificity.md.
 """
 
 import argparse
@@ -30,6 +30,8 @@ from rare_tokens.analyses.specificity.strata import STRATA, strata
 from rare_tokens.common.version import VERSION
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "specificity.json"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "specificity.md"
+MADE, END = "<!-- made by studies/specificity/calibration.py -->", "<!-- end -->"
 PERMUTATIONS, PLANTED = 2_000, 1.5
 Row = dict[str, Any]
 
@@ -69,6 +71,7 @@ def main() -> None:
         draws.append(draw(measured, seed) | {"seconds": round(time.perf_counter() - start, 1)})
         print(json.dumps(draws[-1]))
         write(run_row, measured, draws)
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 def read(path: Path, run_id: str) -> Measured:
@@ -154,6 +157,28 @@ def summary(draws: list[Row]) -> Row:
         "planted_found": int(frame["planted_found"].sum()),
         "median_planted_ratio": round(frame["planted_ratio"].median(), 3),  # type: ignore[arg-type]
     }
+
+
+def page() -> str:
+    """The page with the table of the stored results between its marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(MADE)
+    return f"{before}{MADE}\n{table(json.loads(RESULTS.read_text(encoding='utf-8')))}\n{rest[rest.index(END) :]}"
+
+
+def table(stored: Row) -> str:
+    """What the draws say, as Markdown."""
+    run, found = stored["run"], stored["summary"]
+    rows = (
+        ("run", f"{run['model']}, layer {run['layer']}, {run['neurons']:,} neurons, {run['positions']:,} positions"),
+        ("rare, common positions", f"{stored['rare_positions']:,}, {stored['common_positions']:,}"),
+        ("draws", f"{found['draws']}"),
+        ("neurons with `p_value` < 0.05", f"{100 * found['share_below']:.1f} % (5 % expected)"),
+        ("draws with any `adjusted_p_value` < 0.05", f"{found['draws_with_any_adjusted_below']}"),
+        (f"planted ratio {stored['planted_ratio']:g} found", f"{found['planted_found']} of {found['draws']}"),
+        ("median ratio measured there", f"{found['median_planted_ratio']:.2f}"),
+    )
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 if __name__ == "__main__":
