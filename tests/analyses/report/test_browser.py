@@ -104,7 +104,7 @@ def point_at_first_neuron(page: Any) -> tuple[int, int]:
 
 def test_the_page_draws_without_an_error_or_a_request(page: Any) -> None:
     plots = page.find_elements(By.CSS_SELECTOR, ".plot")
-    assert len(plots) == 14
+    assert len(plots) == 19
     assert all(plot.find_elements(By.CSS_SELECTOR, "svg path") for plot in plots)
     assert [entry for entry in page.get_log("browser") if entry["level"] != "INFO"] == []
     sent = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
