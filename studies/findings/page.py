@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from studies.findings.claims import CLAIMS, QUERIES, Claim
+from studies.findings.claims import CLAIMS, Claim
 from studies.findings.measure import RESULTS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
@@ -130,7 +130,8 @@ def rendered() -> str:
         printed=table(answers, printed),
         beyond=table(answers, [claim for claim in CLAIMS if not claim.where]),
         counts=Counter(row["verdict"] for claim in printed for row in answers.of(claim.name, REAL, ablation=MEAN)),
-        queries=QUERIES,
+        real=next(run for run in answers.runs.values() if str(run["model"]).startswith(REAL)),
+        series=next(run for run in answers.runs.values() if str(run["model"]).startswith(SERIES)),
     )
 
 
