@@ -39,6 +39,7 @@ NEURON_SPECIFICITY: dict[str, Any] = {
     "ratio_high": pl.Float64,
     "p_value": pl.Float64,
     "adjusted_p_value": pl.Float64,  # over all neurons of the layer (maxT)
+    "detectable_ratio": pl.Float64,  # the least ratio with an adjusted p-value below 0.05
     "specific_to": pl.String,  # `rare`, `common`, or NULL
     "rare_positions": pl.Int64,
     "common_positions": pl.Int64,
@@ -58,11 +59,13 @@ class Tests:
         specificity: S, shape (N,).
         p_value: of each neuron alone, shape (N,).
         adjusted: p of the largest |t| over all neurons, shape (N,).
+        detectable: the least |S| whose adjusted p is below `LEVEL`, shape (N,).
     """
 
     specificity: FloatArray
     p_value: FloatArray
     adjusted: FloatArray
+    detectable: FloatArray
 
 
 def permutation_tests(contrasts: Contrasts) -> Tests:
@@ -72,7 +75,7 @@ def permutation_tests(contrasts: Contrasts) -> Tests:
     """
     own, permuted = contrasts.own, contrasts.permuted
     known = np.isfinite(own) & np.isfinite(permuted).all(axis=1)
-    found = Tests(*(np.full(len(own), np.nan) for _ in range(3)))
+    found = Tests(*(np.full(len(own), np.nan) for _ in range(4)))
     found.specificity[np.isfinite(own)] = own[np.isfinite(own)] - np.median(own[np.isfinite(own)])
     if not known.any():
         return found
@@ -86,6 +89,9 @@ def permutation_tests(contrasts: Contrasts) -> Tests:
     count = permuted.shape[1] + 1
     found.p_value[known] = (1 + (null >= t[:, None]).sum(axis=1)) / count
     found.adjusted[known] = (1 + len(largest) - np.searchsorted(largest, t)) / count
+    above = int(np.ceil(LEVEL * count - 1e-9)) - 2  # permutations that may reach t
+    if 0 <= above < len(largest):
+        found.detectable[known] = largest[len(largest) - 1 - above] * spread[moves]
     return found
 
 
@@ -128,16 +134,15 @@ def neuron_rows(neurons: IntArray, contrasts: Contrasts) -> Iterator[dict[str, A
     tests = permutation_tests(contrasts)
     intervals = ratio_intervals(tests.specificity, contrasts.resampled)
     lacking = FEW_SAMPLES if contrasts.resampled.shape[1] else SINGLE_WINDOW
-    for neuron, value, p, adjusted, interval in zip(
-        neurons.tolist(), tests.specificity.tolist(), tests.p_value.tolist(), tests.adjusted.tolist(), intervals,
-        strict=True,
-    ):  # fmt: skip
+    every = (neurons, tests.specificity, tests.p_value, tests.adjusted, tests.detectable)
+    for neuron, value, p, adjusted, least, interval in zip(*(one.tolist() for one in every), intervals, strict=True):
         nothing = NO_EFFECT if np.isnan(p) else None
         row: dict[str, Any] = {"neuron": neuron, "reason": joined(nothing, None if interval else lacking)}
         if np.isfinite(value):
             row["ratio"] = float(np.exp(value))
         if not np.isnan(p):
             row |= {"p_value": p, "adjusted_p_value": adjusted, "specific_to": specific_to(row["ratio"], adjusted)}
+            row |= {"detectable_ratio": float(np.exp(least)) if np.isfinite(least) else None}
         if interval is not None:
             row |= {"ratio_low": interval[0], "ratio_high": interval[1]}
         yield row

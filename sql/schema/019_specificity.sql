@@ -10,6 +10,7 @@ create table store.neuron_specificity (
     ratio_high double,
     p_value double,
     adjusted_p_value double,
+    detectable_ratio double,
     specific_to varchar,
     rare_positions bigint,
     common_positions bigint,

@@ -5,7 +5,8 @@
 Pseudo-rare positions are drawn among the common ones of preset es, as many in each stratum of loss as there are rare
 ones, so that nothing but chance tells them from the rest. In each draw every neuron of the run is tested as `analyze`
 tests it: how many have a p-value below 0.05, and is any adjusted p-value below it? Then, in the same draw, |Δ| of one
-neuron, another in each draw, is multiplied by 1.5 at the pseudo-rare positions: is it found?
+neuron, another in each draw, is multiplied by 1.5 at the pseudo-rare positions: is it found? Once the neuron is one of
+the 50 that matter most for rare tokens, once any one of the layer.
 
 Results are written to studies/results/specificity.json, and their table into docs/specificity.md.
 """
@@ -14,6 +15,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,13 @@ from rare_tokens.analyses.curve.effect_cells import COMMON, RARE
 from rare_tokens.analyses.result_table import FloatArray, IntArray
 from rare_tokens.analyses.specificity.contrasts import Contrasting, Contrasts
 from rare_tokens.analyses.specificity.neuron_specificity import LEVEL, permutation_tests, specific_to
-from rare_tokens.analyses.specificity.strata import STRATA, strata
+from rare_tokens.analyses.specificity.strata import STRATA, Strata, strata
 from rare_tokens.common.version import VERSION
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "specificity.json"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "specificity.md"
 MADE, END = "<!-- made by studies/specificity/calibration.py -->", "<!-- end -->"
-PERMUTATIONS, PLANTED = 2_000, 1.5
+PERMUTATIONS, PLANTED, HEAD = 2_000, 1.5, 50
 Row = dict[str, Any]
 
 
@@ -92,23 +94,36 @@ def draw(measured: Measured, seed: int) -> Row:
     found = strata(measured.loss, measured.window, pseudo, measured.common & ~pseudo)
     null = contrasts(found, measured.magnitude, seed)
     tests = permutation_tests(null)
-    neuron = int(rng.integers(len(measured.magnitude)))
-    planted = measured.magnitude[neuron : neuron + 1] * np.where(pseudo, PLANTED, 1.0)
-    changed = contrasts(found, planted, seed)
-    own, permuted = null.own.copy(), null.permuted.copy()
-    own[neuron], permuted[neuron] = changed.own[0], changed.permuted[0]
-    after = permutation_tests(Contrasts(own, null.resampled, permuted))
-    ratio, adjusted = float(np.exp(after.specificity[neuron])), float(after.adjusted[neuron])
-    return {
+    influence = measured.magnitude[:, measured.rare].mean(axis=1)
+    among = {"head": np.argsort(-influence)[:HEAD], "layer": np.arange(len(influence))}
+    row: Row = {
         "seed": seed,
         "tested": int(np.isfinite(tests.p_value).sum()),
         "share_below": round(float(np.nanmean(tests.p_value < LEVEL)), 5),
         "smallest_adjusted": round(float(np.nanmin(tests.adjusted)), 5),
-        "planted": neuron,
-        "planted_ratio": round(ratio, 4),
-        "planted_adjusted": round(adjusted, 5),
-        "planted_found": specific_to(ratio, adjusted) == RARE,
+        "median_detectable": round(float(np.exp(np.nanmedian(tests.detectable))), 3),
     }
+    for name, neurons in among.items():
+        row |= {
+            f"{name}_{key}": value for key, value in planted(measured, found, null, rng.choice(neurons), pseudo, seed)
+        }
+    return row
+
+
+def planted(
+    measured: Measured, found: Strata, null: Contrasts, neuron: int, pseudo: np.ndarray, seed: int
+) -> Iterator[tuple[str, Any]]:
+    """What the test says of a neuron whose |Δ| is multiplied at the pseudo-rare positions, among all the others."""
+    magnitude = measured.magnitude[neuron : neuron + 1] * np.where(pseudo, PLANTED, 1.0)
+    changed = contrasts(found, magnitude, seed)
+    own, permuted = null.own.copy(), null.permuted.copy()
+    own[neuron], permuted[neuron] = changed.own[0], changed.permuted[0]
+    after = permutation_tests(Contrasts(own, null.resampled, permuted))
+    ratio, adjusted = float(np.exp(after.specificity[neuron])), float(after.adjusted[neuron])
+    yield "planted", int(neuron)
+    yield "ratio", round(ratio, 4)
+    yield "adjusted", round(adjusted, 5)
+    yield "found", specific_to(ratio, adjusted) == RARE
 
 
 def pseudo_rare(measured: Measured, rng: np.random.Generator) -> np.ndarray:
@@ -123,7 +138,7 @@ def pseudo_rare(measured: Measured, rng: np.random.Generator) -> np.ndarray:
     return chosen
 
 
-def contrasts(found: Any, magnitude: FloatArray, seed: int) -> Contrasts:
+def contrasts(found: Strata, magnitude: FloatArray, seed: int) -> Contrasts:
     """The contrasts of some neurons at the strata found, without samples of windows."""
     contrasting = Contrasting(found, draws=0, permutations=PERMUTATIONS, seed=seed)
     contrasting.add(magnitude)
@@ -154,8 +169,11 @@ def summary(draws: list[Row]) -> Row:
         "draws": len(frame),
         "share_below": round(frame["share_below"].mean(), 4),  # type: ignore[arg-type]
         "draws_with_any_adjusted_below": int((frame["smallest_adjusted"] < LEVEL).sum()),
-        "planted_found": int(frame["planted_found"].sum()),
-        "median_planted_ratio": round(frame["planted_ratio"].median(), 3),  # type: ignore[arg-type]
+        "median_detectable": round(frame["median_detectable"].median(), 3),  # type: ignore[arg-type]
+        "found_in_the_head": int(frame["head_found"].sum()),
+        "found_in_the_layer": int(frame["layer_found"].sum()),
+        "median_ratio_in_the_head": round(frame["head_ratio"].median(), 3),  # type: ignore[arg-type]
+        "median_ratio_in_the_layer": round(frame["layer_ratio"].median(), 3),  # type: ignore[arg-type]
     }
 
 
@@ -168,15 +186,18 @@ def page() -> str:
 
 def table(stored: Row) -> str:
     """What the draws say, as Markdown."""
-    run, found = stored["run"], stored["summary"]
+    run, found, ratio = stored["run"], stored["summary"], stored["planted_ratio"]
     rows = (
         ("run", f"{run['model']}, layer {run['layer']}, {run['neurons']:,} neurons, {run['positions']:,} positions"),
         ("rare, common positions", f"{stored['rare_positions']:,}, {stored['common_positions']:,}"),
         ("draws", f"{found['draws']}"),
         ("neurons with `p_value` < 0.05", f"{100 * found['share_below']:.1f} % (5 % expected)"),
         ("draws with any `adjusted_p_value` < 0.05", f"{found['draws_with_any_adjusted_below']}"),
-        (f"planted ratio {stored['planted_ratio']:g} found", f"{found['planted_found']} of {found['draws']}"),
-        ("median ratio measured there", f"{found['median_planted_ratio']:.2f}"),
+        (f"planted ratio of {ratio:g} found, in one of the first {HEAD}", f"{found['found_in_the_head']}"),
+        ("median ratio measured there", f"{found['median_ratio_in_the_head']:.2f}"),
+        (f"planted ratio of {ratio:g} found, in any neuron", f"{found['found_in_the_layer']}"),
+        ("median ratio measured there", f"{found['median_ratio_in_the_layer']:.2f}"),
+        ("median `detectable_ratio`", f"{found['median_detectable']:.2f}"),
     )
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 

@@ -14,6 +14,8 @@
 --   ratio_high          upper end of the same
 --   p_value             that labels permuted within window and stratum of loss do as much
 --   adjusted_p_value    the same for the largest of all neurons (maxT)
+--   detectable_ratio    the least ratio that would have an adjusted_p_value < 0.05; below 1 its
+--                       inverse, for common
 --   specific_to         rare where adjusted_p_value < 0.05 and ratio > 1.25; common where
 --                       adjusted_p_value < 0.05 and ratio < 0.8; NULL elsewhere
 --   rare_positions      rare positions compared
@@ -38,6 +40,7 @@ select
     specificity.ratio_high,
     specificity.p_value,
     specificity.adjusted_p_value,
+    specificity.detectable_ratio,
     specificity.specific_to,
     specificity.rare_positions,
     specificity.common_positions,

@@ -143,6 +143,20 @@ def test_p_values_are_the_shares_of_all_permutations():
     assert found.adjusted == pytest.approx((t.max(axis=1)[:, None] >= own_t - 1e-9).mean(axis=0), abs=0.015)
 
 
+def test_the_detectable_ratio_is_where_the_adjusted_p_falls_below_the_level():
+    rng = np.random.default_rng(3)
+    permuted = rng.normal(0, rng.uniform(0.02, 0.2, (30, 1)), (30, 199)).astype(np.float32)
+    found = permutation_tests(Contrasts(np.zeros(30), np.zeros((30, 0)), permuted))
+    for neuron in range(30):
+        for factor, is_below in ((1.001, True), (0.999, False)):
+            own = np.zeros(30)
+            own[neuron] = factor * found.detectable[neuron]
+            after = permutation_tests(Contrasts(own, np.zeros((30, 0)), permuted))
+            assert (after.adjusted[neuron] < 0.05) == is_below
+    few = permutation_tests(Contrasts(np.zeros(30), np.zeros((30, 0)), permuted[:, :15]))
+    assert np.isnan(few.detectable).all()  # 15 permutations cannot reach the level
+
+
 def test_labels_change_places_only_within_window_and_stratum():
     rng = np.random.default_rng(0)
     loss, window = rng.gamma(2, 2, 400), np.repeat(np.arange(8), 50)
