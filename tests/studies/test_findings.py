@@ -8,6 +8,7 @@ from rare_tokens import warehouse
 from studies.findings import page
 from studies.findings.claims import CLAIMS, QUERIES
 from studies.findings.measure import RESULTS
+from tests.support.mart_rows import empty_warehouse, given, given_run
 
 VERDICTS = {"holds", "partly", "contradicted", "not contradicted", "not found", "undecided", "measured"}
 BEYOND = {"holds: even more alike"}
@@ -63,3 +64,79 @@ def test_verdicts_are_shortened_only_where_all_agree():
         "holds 2, undecided 1 (of 3)"
     )
     assert page.counted([{"verdict": "measured"}]) == page.NOTHING
+
+
+# ---- the rules of the verdicts, on made-up rows ----
+
+
+def asked(con, name):
+    """Verdicts by preset."""
+    return {
+        preset: verdict
+        for _, preset, _, verdict in con.execute((QUERIES / f"{name}.sql").read_text("utf-8")).fetchall()
+    }
+
+
+def given_tests(con, analysis, statistic, setting, *groups):
+    columns = (
+        "run_key, preset, token_group, analysis, statistic, setting, group_name, test, value, reference_mean, p_holm"
+    )
+    rows = [
+        (1, preset, "rare", analysis, statistic, setting, group, "control", value, 0.01, p)
+        for preset, group, value, p in groups
+    ]
+    given(con, "group_test", columns, *rows)
+
+
+@pytest.fixture
+def con():
+    with empty_warehouse() as con:
+        given_run(con)
+        yield con
+
+
+def test_a_claim_about_groups_holds_only_if_all_groups_are_so(con):
+    given_tests(
+        con, "activation_correlation", "mean_correlation", "space=activation, comparison=within",
+        ("es", "boost", 0.05, 0.01), ("es", "suppress", 0.04, 0.02),
+        ("nc", "boost", 0.05, 0.01), ("nc", "suppress", 0.04, 0.2),
+        ("ds", "boost", -0.05, 0.01), ("ds", "suppress", 0.04, 0.2),
+    )  # fmt: skip
+    assert asked(con, "activation_correlation") == {"es": "holds", "nc": "partly", "ds": "contradicted"}
+    assert asked(con, "magnitude_correlation") == {}
+
+
+def test_a_claim_of_no_difference_is_never_said_to_hold(con):
+    given_tests(
+        con, "graph_modularity", "signed_modularity", "method=louvain",
+        ("es", "boost", 0.3, 0.01), ("nc", "boost", 0.3, 0.4), ("ds", "boost", -0.3, 0.01),
+    )  # fmt: skip
+    assert asked(con, "modularity") == {"es": "contradicted", "nc": "not contradicted", "ds": "not contradicted"}
+
+
+def test_a_group_without_a_corrected_p_decides_nothing(con):
+    given_tests(con, "cosine_similarity", "mean_cosine", "space=w_out, comparison=within", ("es", "boost", 0.3, None))
+    assert asked(con, "weight_cosine") == {"es": "undecided"}
+
+
+def test_no_plateau_for_common_tokens_holds_only_where_it_is_called_absent(con):
+    columns = "run_key, preset, token_group, statistic, role, decision, p_value, power, step, step_low, step_high"
+    rows = [
+        (1, preset, "common", "mean_abs", "all", decision, 0.2, 0.9, 0.4, 0.3, 0.5)
+        for preset, decision in (("es", "absent"), ("nc", "present"), ("ds", "undecided"))
+    ]
+    given(con, "regime_decision", columns, *rows)
+    assert asked(con, "no_common_plateau") == {"es": "holds", "nc": "contradicted", "ds": "undecided"}
+
+
+def test_whether_rare_tokens_have_neurons_of_their_own_is_read_off_the_interval(con):
+    columns = (
+        "run_key, preset, token_group, ranking, other_preset, other_token_group, other_ranking, shared_50,"
+        " shared_50_low, shared_50_high, expected_50, rank_correlation"
+    )
+    rows = [
+        (1, preset, "rare", "influence", preset, "common", "influence", shared, shared - 4, shared + 4, 2.4, 0.9)
+        for preset, shared in (("es", 46), ("nc", 27), ("ds", 12))
+    ]
+    given(con, "ranking_overlap", columns, *rows)
+    assert asked(con, "same_neurons") == {"es": "contradicted", "nc": "undecided", "ds": "holds"}

@@ -190,6 +190,41 @@ INPUTS = (
         beside=True,
     ),
     Input(
+        "overlaps",
+        "ranking_overlap",
+        dict.fromkeys(
+            (
+                "run_id",
+                "preset",
+                "token_group",
+                "ranking",
+                "other_run_id",
+                "other_preset",
+                "other_token_group",
+                "other_ranking",
+            ),
+            pl.String,
+        )
+        | {"shared_10": pl.Int64, "shared_50": pl.Int64, "rank_correlation": pl.Float64},
+        {
+            f"{name}_{end}": pl.Float64
+            for name in ("shared_10", "shared_50", "rank_correlation")
+            for end in ("low", "high")
+        }
+        | dict.fromkeys(("expected_10", "p_10", "expected_50", "p_50"), pl.Float64)
+        | {"reason": pl.String},
+        beside=True,
+    ),
+    Input(
+        "matches",
+        "plateau_match",
+        dict.fromkeys(("run_id", "other_run_id", "preset", "token_group"), pl.String)
+        | dict.fromkeys(("first", "other_first", "matched"), pl.Int64)
+        | dict.fromkeys(("expected", "p_value", "head_correlation", "layer_correlation"), pl.Float64)
+        | {"reason": pl.String},
+        beside=True,
+    ),
+    Input(
         "warnings",
         "run_warning",
         dict.fromkeys(("run_id", "kind", "preset", "message"), pl.String),
@@ -252,8 +287,8 @@ class ReportInputs:
     report's runs if there are several (`group_test_across`). `contexts`, `targets`, `activations`: `neuron_context`,
     `neuron_target`, `neuron_activation` for the neurons that have a card (`analyses.report.data.cards.card_neurons`).
     `neuron_groups`: how many signs of each group are settled (`neuron_group_summary`).
-    `specificity`: `neuron_specificity`. `coactivation`: `analyses.across_runs.comparison`. `of_figures`: those that
-    only a figure reads, by name (`analyses.report.figures`).
+    `specificity`: `neuron_specificity`. `overlaps`: `ranking_overlap`. `matches`: `plateau_match`. `coactivation`:
+    `analyses.across_runs.comparison`. `of_figures`: those that only a figure reads, by name (`analyses.report.figures`).
     """
 
     runs: pl.DataFrame
@@ -267,6 +302,8 @@ class ReportInputs:
     neuron_groups: pl.DataFrame = field(default_factory=lambda: empty("neuron_groups"))
     differences: pl.DataFrame = field(default_factory=lambda: empty("differences"))
     specificity: pl.DataFrame = field(default_factory=lambda: empty("specificity"))
+    overlaps: pl.DataFrame = field(default_factory=lambda: empty("overlaps"))
+    matches: pl.DataFrame = field(default_factory=lambda: empty("matches"))
     warnings: pl.DataFrame = field(default_factory=lambda: empty("warnings"))
     quality: pl.DataFrame = field(default_factory=lambda: empty("quality"))
     values: pl.DataFrame = field(default_factory=lambda: empty("values"))

@@ -9,6 +9,7 @@ import polars as pl
 
 from rare_tokens.analyses.report.data import (
     cards,
+    compared,
     fits,
     layers,
     papers,
@@ -23,7 +24,7 @@ from rare_tokens.analyses.report.data.extent import Extent, extent_of
 from rare_tokens.analyses.report.data.inputs import INPUTS, ReportInputs
 from rare_tokens.analyses.report.data.points import Points, pack_points
 from rare_tokens.analyses.report.data.run_warnings import run_warnings
-from rare_tokens.analyses.report.data.series import Series, group_runs, presets
+from rare_tokens.analyses.report.data.series import Run, Series, group_runs, presets
 from rare_tokens.analyses.report.data.verdicts import comparisons
 from rare_tokens.analyses.report.figures import figures
 from rare_tokens.analyses.report.figures import inputs as inputs_of_figures
@@ -53,6 +54,8 @@ class Content:
     top: Mapping[tuple[str, str], list[Row]]
     specificity: Mapping[tuple[str, str], Row]  # how many neurons are specific to rare and to common tokens
     rows: Mapping[str, Mapping[tuple[str, str], list[list[rows.Cell]]]]  # by the table's name (`data.rows.COLUMNS`)
+    compared: list[Run]  # the runs of several series that are shown side by side
+    pairs_of_runs: Mapping[str, list[Row]]  # what is known of each two of them, by preset
     warnings: list[Row]
     checks: list[Row]
     facts: list[provenance.Facts]
@@ -144,9 +147,9 @@ def build_content(inputs: ReportInputs) -> Content:
     shown_presets = presets(inputs.influence, inputs.fits)
     summaries = summary.group_summaries(inputs)
     pairs = summary.pair_summaries(inputs)
-    compared = comparisons(inputs, summaries)
+    beside_papers = comparisons(inputs, summaries)
     extents = [extent_of(one, inputs) for one in series]
-    made = {"summary": summaries, "agreement": pairs, "measured_beside_printed": compared}
+    made = {"summary": summaries, "agreement": pairs, "measured_beside_printed": beside_papers}
     made |= {"neurons": tables.all_neurons(inputs), "tokens": tables.neuron_tokens(inputs.tokens)}
     made |= {"runs": inputs.runs, "quality": inputs.quality}
     made |= {name: frame for name, frame in _beside(inputs).items() if frame.height}
@@ -177,8 +180,10 @@ def build_content(inputs: ReportInputs) -> Content:
         sets=sets,
         figures=[_specifications(*pair) for pair in zip(subjects, sets, strict=True)],
         specificity=specificity.specificity_counts(inputs.specificity),
+        compared=compared.compared_runs(series),
+        pairs_of_runs={one: compared.pair_rows(inputs, compared.compared_runs(series), one) for one in shown_presets},
         cards=[cards.cards(one, inputs, _described(one, top, specific)) for one in series],
-        papers={run.run_id: papers.paper_tables(compared, run.run_id) for one in series for run in one.measured},
+        papers={run.run_id: papers.paper_tables(beside_papers, run.run_id) for one in series for run in one.measured},
     )
 
 
