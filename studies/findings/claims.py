@@ -59,6 +59,7 @@ CLAIMS = (
     Claim("all_heads", "All heads together do", "NC §3, table 2", "−42 to −45 %"),
     Claim("emergence", "The plateau emerges in training", "ES §4.1, fig. 1", "late in training"),
     Claim("specific_neurons", "Neurons that matter more for one group than for the other, at the same loss"),
+    Claim("rare_neurons", "… the neurons that are for rare tokens: rank, ratio"),
     Claim("specific_heads", "… among the neurons of the rare curve's head"),
     Claim("stability", "How much of the first 50 stays on other text of the same kind"),
     Claim("known_neurons", "Are the first 50 entropy or frequency neurons?"),

@@ -57,10 +57,10 @@ class Answers:
         return found[0]
 
     def last(self) -> dict[str, Any]:
-        """What the series' last step and last layer have in `dim_run`."""
+        """What the series' last step and last layer have in `dim_run`, of the run with the most positions."""
         runs = [run for run in self.runs.values() if str(run["model"]).startswith(SERIES)]
-        top = max(runs, key=lambda run: (run["training_step"], run["layer"]))
-        return {"training_step": top["training_step"], "layer": top["layer"]}
+        top = max(runs, key=lambda run: (run["training_step"], run["layer"], run["positions"]))
+        return {name: top[name] for name in ("training_step", "layer", "positions")}
 
 
 def table(answers: Answers, claims: Iterable[Claim]) -> str:
@@ -125,13 +125,15 @@ def rendered() -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  Markdown
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     printed = [claim for claim in CLAIMS if claim.where]
+    series = [run for run in answers.runs.values() if str(run["model"]).startswith(SERIES)]
     return template.render(
         answers=answers,
         printed=table(answers, printed),
         beyond=table(answers, [claim for claim in CLAIMS if not claim.where]),
         counts=Counter(row["verdict"] for claim in printed for row in answers.of(claim.name, REAL, ablation=MEAN)),
         real=next(run for run in answers.runs.values() if str(run["model"]).startswith(REAL)),
-        series=next(run for run in answers.runs.values() if str(run["model"]).startswith(SERIES)),
+        series=max(series, key=lambda run: run["positions"]),
+        lower=min(series, key=lambda run: run["positions"]),
     )
 
 

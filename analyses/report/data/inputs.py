@@ -288,7 +288,8 @@ class ReportInputs:
     `neuron_target`, `neuron_activation` for the neurons that have a card (`analyses.report.data.cards.card_neurons`).
     `neuron_groups`: how many signs of each group are settled (`neuron_group_summary`).
     `specificity`: `neuron_specificity`. `overlaps`: `ranking_overlap`. `matches`: `plateau_match`. `coactivation`:
-    `analyses.across_runs.comparison`. `of_figures`: those that only a figure reads, by name (`analyses.report.figures`).
+    `analyses.across_runs.comparison`. `of_figures`: those that only a figure reads, by name
+    (`analyses.report.figures`).
     """
 
     runs: pl.DataFrame
