@@ -40,6 +40,7 @@ FLOORS = {
         ("result_table",),
         ("statistics", "analysis"),
         ("curve",),
+        ("specificity",),
         ("coordination",),
         ("attention",),
         ("agreement", "across_runs", "explore_charts", "reference"),

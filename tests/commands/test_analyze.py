@@ -32,6 +32,8 @@ SMALLER = {
     "regimes": {"draws": 399, "resamples": 50},
     "influence_interval": {"draws": 50},
     "plateau_difference": {"draws": 50},
+    "neuron_specificity": {"draws": 50, "permutations": 99},
+    "ranking_overlap": {"draws": 50},
     "threshold_sensitivity": {"draws": 399, "resamples": 50},
     "neuron_group": {"k": 8, "draws": 25},
     "activation_correlation": {"resamples": 50},
@@ -164,6 +166,7 @@ def test_only_what_changed_and_what_reads_it_is_computed_again(smaller):
     due = {one.name for one in registry.due(stored)}
     without_groups = {"regimes", "influence_slope", "influence_interval", "plateau_difference"}
     without_groups |= {"threshold_sensitivity", "attribution_agreement", "attention_routing"}
+    without_groups |= {"neuron_specificity", "ranking_overlap"}
     assert due == set(stored) - without_groups | {"neuron_group"}
 
 

@@ -54,6 +54,7 @@ def test_influence(opened: warehouse.Warehouse) -> None:
 
 def test_every_relation_is_a_method(opened: warehouse.Warehouse) -> None:
     asked_for = {"dim_group", "fct_group_effect", *parts.CONTEXT_RELATIONS}  # in a run only then
+    asked_for |= {"layer_profile", "neuron_match", "plateau_match"}  # of several layers; filled by `compare`
     asked_for |= {*parts.ATTENTION_RELATIONS, "attention_impact", "attention_unit", "fact_file", "neuron_group_summary"}
     for name, relation in relations.relations().items():
         if relation.columns and not relation.is_macro:
