@@ -97,6 +97,7 @@ def test_analyze_fills_every_relation(path):
     tested = found["group_test"].filter(pl.col("p_value").is_not_null())
     assert {"activation_correlation", "graph_modularity", "weight_spectrum"} <= set(tested["analysis"])
     stored = warehouse.stored(path, RUN)
+    assert stored.pop("ranking_overlap_across").parameters["runs"][0][0] == RUN  # with the other run of the layer
     assert {name: one.parameters for name, one in stored.items()} == {
         one.name: dict(one.parameters) for one in smaller_registry()
     }
