@@ -19,6 +19,15 @@ def compared_runs(series: list[Series]) -> list[Run]:
     return shown[:MOST] if len(shown) > 1 else []
 
 
+def labels(runs: list[Row]) -> list[str]:
+    """A name for each run: what tells it from the others, of model, revision, layer, ablation, corpus and seed."""
+    parts = ("model", "revision", "layer", "ablation", "corpus", "seed")
+    telling = [name for name in parts if len({str(run.get(name)) for run in runs}) > 1] or ["run_id"]
+    named = {"layer": "layer ", "seed": "seed "}
+    found = [", ".join(f"{named.get(name, '')}{run.get(name)}" for name in telling) for run in runs]
+    return found if len(set(found)) == len(found) else [str(run["run_id"]) for run in runs]
+
+
 def pair_rows(inputs: ReportInputs, runs: list[Run], preset: str) -> list[Row]:
     """What is known of each two runs for a preset, token group by token group.
 

@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from rare_tokens.analyses.report.data.compared import compared_runs
+from rare_tokens.analyses.report.data.compared import compared_runs, labels
 from rare_tokens.analyses.report.data.points import curve_ranks
 from rare_tokens.analyses.report.data.series import group_runs
 from rare_tokens.analyses.report.data.summary import GROUPS
@@ -26,15 +26,6 @@ def _rows(subject: Subject) -> Rows:
     most = int(influence["rank"].max() or 1)  # type: ignore[arg-type]
     found = influence.filter(pl.col("rank").is_in(curve_ranks(most))).sort("curve", "rank")
     return by_preset(found, "curve", "rank", "influence", group="token_group")
-
-
-def labels(runs: list[dict[str, object]]) -> list[str]:
-    """A name for each run: what tells it from the others, of model, revision, layer, ablation, corpus and seed."""
-    parts = ("model", "revision", "layer", "ablation", "corpus", "seed")
-    telling = [name for name in parts if len({str(run.get(name)) for run in runs}) > 1] or ["run_id"]
-    named = {"layer": "layer ", "seed": "seed "}
-    found = [", ".join(f"{named.get(name, '')}{run.get(name)}" for name in telling) for run in runs]
-    return found if len(set(found)) == len(found) else [str(run["run_id"]) for run in runs]
 
 
 def compared_figure(subject: Subject, rows: Rows) -> alt.Chart:

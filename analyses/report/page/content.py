@@ -75,6 +75,12 @@ class Content:
         return specificity.SPECIFIC
 
     @property
+    def names_of_runs(self) -> dict[str, str]:
+        """What tells each of the compared runs from the others, by run_id."""
+        named = compared.labels([run.row for run in self.compared])
+        return {run.run_id: name for run, name in zip(self.compared, named, strict=True)}
+
+    @property
     def has_intervals(self) -> bool:
         """Whether any interval can be drawn."""
         return self.inputs.intervals.height > 0

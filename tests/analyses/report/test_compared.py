@@ -7,10 +7,9 @@ import polars as pl
 import pytest
 
 from rare_tokens.analyses.report import ReportInputs, write_report
-from rare_tokens.analyses.report.data.compared import MOST, compared_runs, pair_rows
+from rare_tokens.analyses.report.data.compared import MOST, compared_runs, labels, pair_rows
 from rare_tokens.analyses.report.data.series import group_runs
 from rare_tokens.analyses.report.figures import inputs as inputs_of_figures
-from rare_tokens.analyses.report.figures.compared import labels
 from rare_tokens.analyses.report.page.content import build_content
 from studies.synthetic.report_inputs import make_inputs
 
@@ -61,6 +60,7 @@ def test_the_figure_is_drawn_once_and_the_page_has_both_tables(inputs: ReportInp
     html = write_report(given, tmp_path).read_text(encoding="utf-8")
     assert html.count("Beside the other runs") == 1
     assert "9 of 14 (1.3 by chance)" in html
+    assert '<th scope="row">novella, seed 0</th><td>other, seed 1</td>' in html
     alone = write_report(make_inputs((0, 64), 64), tmp_path / "alone").read_text(encoding="utf-8")
     assert "Beside the other runs" not in alone
 
