@@ -17,7 +17,7 @@ select
     run_id,
     preset,
     string_agg(
-        printf('%s %.3f against %.3f, p %.3f', group_name, value, reference_mean, p_holm), '; ' order by group_name
+        printf('%s %.3f against %.3f, p %.3f', group_name, round(value, 3) + 0, round(reference_mean, 3) + 0, p_holm), '; ' order by group_name
     ) as measured,
     case
         when count(p_holm) = 0 then 'undecided'

@@ -4,7 +4,7 @@ select
     run_id,
     preset,
     string_agg(
-        printf('%s %d of 50 (by chance %.1f, p %.3f)',
+        printf('%s %d of 50 (by chance %.1f, p %.1e)',
             if(other_ranking = 'null_space_share', 'null space', 'frequency'), shared_50, expected_50, p_50),
         '; ' order by other_ranking
     ) as measured,
