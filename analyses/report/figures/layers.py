@@ -56,7 +56,7 @@ def layers_figure(_subject: Subject, rows: Rows) -> alt.LayerChart:
     value = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, nice=True))
     shape = alt.Shape(
         "decision:N",
-        scale=alt.Scale(domain=[*DECISIONS, UNKNOWN], range=["circle", "cross", "triangle-up", "stroke"]),
+        scale=alt.Scale(domain=[*DECISIONS, UNKNOWN], range=["circle", "cross", "triangle-up", "diamond"]),
         legend=alt.Legend(title="plateau", orient="bottom", labelColor=INK, titleColor=INK),
     )
     tooltip = ["layer:Q", "tokens:N", "decision:N"]
