@@ -61,6 +61,7 @@ CLAIMS = (
     Claim("specific_neurons", "Neurons that matter more for one group than for the other, at the same loss"),
     Claim("rare_neurons", "… the neurons that are for rare tokens: rank, ratio"),
     Claim("specific_heads", "… among the neurons of the rare curve's head"),
+    Claim("layers", "By layer: is there a plateau, and how many neurons are specific to rare tokens?"),
     Claim("stability", "How much of the first 50 stays on other text of the same kind"),
     Claim("known_neurons", "Are the first 50 entropy or frequency neurons?"),
     Claim("magnitude_correlation", "|Activations| of boost and suppress neurons correlate"),

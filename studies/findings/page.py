@@ -133,6 +133,9 @@ def rendered() -> str:
         counts=Counter(row["verdict"] for claim in printed for row in answers.of(claim.name, REAL, ablation=MEAN)),
         real=next(run for run in answers.runs.values() if str(run["model"]).startswith(REAL)),
         series=max(series, key=lambda run: run["positions"]),
+        by_layer="; ".join(
+            f"(`es`: {row['measured']})" for row in answers.of("layers", SERIES) if row["preset"] == "es"
+        ),
         present_in_series=sum(str(row["measured"]).startswith("present") for row in answers.of("regimes", SERIES)),
         lower=min(series, key=lambda run: run["positions"]),
     )
