@@ -1,0 +1,170 @@
+"""docs/controls.md's tables, made from `studies/results/controls.json`.
+
+python -m studies.controls.page        writes them
+"""
+
+from typing import Any
+
+from benchmarks.warehouse.growth_report import between, table
+from studies.controls.study import PRESETS, RESULTS, stored
+
+PAGE = RESULTS.parent.parent.parent / "docs" / "controls.md"
+MADE = "<!-- made by studies/controls/page.py: {} -->"
+Row = dict[str, Any]
+
+
+def page(results: dict[str, Any]) -> str:
+    """The page with its tables."""
+    rows = results["curves"].values()
+    blocks = {
+        "steps": steps([row for row in rows if row["planted"]["size"]]),
+        "smooth": smooth([row for row in rows if not row["planted"]["size"]]),
+        "module": module(list(results["together"].values())),
+        "untrained": no_training(list(results["untrained"].values())),
+        "shuffled runs": shuffled_runs([row for row in results["shuffled"].values() if "kind" not in row]),
+        "shuffles": shuffles([row for row in results["shuffled"].values() if "kind" in row]),
+        "machine": [f"{results['machine']}."],
+    }
+    text = PAGE.read_text(encoding="utf-8")
+    for name, lines in blocks.items():
+        text = between(text, MADE.format(name), lines)
+    return text
+
+
+def steps(rows: list[Row]) -> list[str]:
+    """What was planted at the head, and what was found."""
+    head = [
+        "preset", "kind", "seed", "planted b, s, κ", "read on the text of planting", "moved", "decision", "p",
+        "found b", "found s", "found κ", "head", "planted among first b",
+    ]  # fmt: skip
+    rows = sorted(rows, key=lambda row: (row["preset"] != "nc", row["kind"] != "fixed", -row["planted"]["step"]))
+    return table(head, [_step(row) for row in rows])
+
+
+def _step(row: Row) -> list[str]:
+    planted, read = row["planted"], row["planted_line"]
+    return [
+        row["preset"], row["kind"], str(row["seed"]),
+        f"{planted['size']}, {planted['step']:.2f}, {planted['kappa']:.2f}",
+        f"{read['size']}, {value(read['step'])}, {value(read['kappa'])}", value(row["moved"]),
+        row["decision"], value(row["p_value"]), interval(row, "break", "rank", digits=0),
+        interval(row, "step"), interval(row, "kappa"), row["head"] or "–",
+        f"{row['planted_among_first']} of {planted['size']}",
+    ]  # fmt: skip
+
+
+def smooth(rows: list[Row]) -> list[str]:
+    """Curves without a step."""
+    return table(
+        ["planted", "preset", "seed", "decision", "p", "found s", "found κ", "power"],
+        [
+            [
+                row["truth"], row["preset"], str(row["seed"]), row["decision"], value(row["p_value"]),
+                interval(row, "step"), interval(row, "kappa"), value(row["power"]),
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def module(rows: list[Row]) -> list[str]:
+    """A planted module, and the model without one."""
+    head = [
+        "planted", "seed", "in `boost`", "correlation", "random groups", "p", "Ward cluster", "Louvain community",
+        "Leiden community", "Q±", "p of Q±",
+    ]  # fmt: skip
+    return table(
+        head,
+        [
+            [
+                f"{row['planted']['size']} neurons" if row["planted"] else "none",
+                "–" if row["seed"] is None else str(row["seed"]), str(row["members_in_group"]),
+                f"{row['correlation']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+                f"{row['random_correlation']:.3f} ± {row['random_sd']:.3f}", value(row["p_value"]),
+                *(part(row[name], planted=bool(row["planted"])) for name in ("ward", "louvain", "leiden")),
+                value(row["signed_modularity"]), value(row["modularity_p"]),
+            ]
+            for row in sorted(rows, key=lambda row: (row["seed"] is None, row["seed"]))
+        ],
+    )  # fmt: skip
+
+
+def no_training(rows: list[Row]) -> list[str]:
+    """Models that were never trained."""
+    return table(
+        ["weights", *(f"`{preset}` rare, p" for preset in PRESETS)],
+        [
+            [
+                f"drawn anew, seed {row['seed']}" if row["seed"] else "novella's step 0",
+                *(f"{row[preset]['decision']}, {value(row[preset]['p_value'])}" for preset in PRESETS),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def shuffled_runs(rows: list[Row]) -> list[str]:
+    """Whole runs with permuted counts."""
+    head = ["shuffle", "preset", "rare", "common", "difference of s", "difference of b", "difference of κ"]
+    return table(
+        head,
+        [
+            [
+                str(row["seed"]), preset, row[preset]["rare"], row[preset]["common"],
+                *(
+                    interval(row[preset], name, digits=0 if name == "size" else 2)
+                    if name == "kappa" or row[preset]["determined"]
+                    else "not determined"
+                    for name in ("step", "size", "kappa")
+                ),
+            ]
+            for row in rows
+            for preset in PRESETS
+        ],
+    )  # fmt: skip
+
+
+def shuffles(rows: list[Row]) -> list[str]:
+    """Many shuffles over stored effects."""
+    return table(
+        ["permuted over", "quantity", "shuffles with an interval", "0 outside", "spread", "half-width of the interval"],
+        [
+            [
+                row["kind"], {"step": "s", "size": "b", "kappa": "κ"}[name], str(row[name]["tested"]),
+                f"{row[name]['rejected']} ({100 * row[name]['rejected'] / max(1, row[name]['tested']):.0f} %)",
+                value(row[name]["spread"]), value(row[name]["half_width"]),
+            ]
+            for row in rows
+            for name in ("step", "size", "kappa")
+        ],
+    )  # fmt: skip
+
+
+def interval(row: Row, name: str, of: str = "", digits: int = 2) -> str:
+    """A value with its interval; – without one."""
+    middle = row[f"{name}_{of}" if of else name]
+    if middle is None:
+        return "–"
+    if row[f"{name}_low"] is None:
+        return f"{middle:.{digits}f}"
+    return f"{middle:.{digits}f} [{row[f'{name}_low']:.{digits}f}, {row[f'{name}_high']:.{digits}f}]"
+
+
+def part(found: Row, *, planted: bool) -> str:
+    """A part of a partition: its size, and how many planted neurons of those that are there are in it."""
+    size = f"{found['size']} of {found['of']}"
+    return f"{size}, with {found['planted_in_it']} of {found['planted']} planted" if planted else size
+
+
+def value(number: float | None) -> str:
+    """Three places; – without a value."""
+    return "–" if number is None else f"{number:.3f}"
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page(stored()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
