@@ -31,10 +31,12 @@ class StoredEffects:
     Attributes:
         size: |Δ| in nats, shape (windows, positions of a window, N).
         target: token id of each position's target, shape (windows, positions of a window).
+        grouped: whether a position is in a token group: its target has a count and is no separator; the same shape.
     """
 
     size: FloatArray
     target: IntArray
+    grouped: BoolArray
 
     def sums(self, chosen: BoolArray) -> WindowSums:
         """Sums by window over the chosen positions, shape of `target`."""
@@ -46,31 +48,33 @@ def stored_effects(warehouse: Path, run_id: str, window: int) -> StoredEffects:
     """Read them from a warehouse."""
     with rare_tokens.open(warehouse) as opened:
         targets = opened.sql(
-            "select target_token_id from dim_position where run_id = $run order by position_id", run=run_id
+            "select target_token_id, position_id in (select position_id from position_group where run_id = $run "
+            "and preset = 'nc') as grouped from dim_position where run_id = $run order by position_id",
+            run=run_id,
         )
         sizes = opened.sql(
             "select abs(delta_loss)::float as size from fct_effect where run_id = $run order by position_id, neuron",
             run=run_id,
         )
-    target = targets.to_series().to_numpy().reshape(-1, window)
-    return StoredEffects(sizes["size"].to_numpy().reshape(*target.shape, -1), target)
+    target, grouped = (targets[name].to_numpy().reshape(-1, window) for name in targets.columns)
+    return StoredEffects(sizes["size"].to_numpy().reshape(*target.shape, -1), target, grouped)
 
 
-def by_types(target: IntArray, counts: IntArray, rng: np.random.Generator) -> Labels:
+def by_types(effects: StoredEffects, counts: IntArray, rng: np.random.Generator) -> Labels:
     """The halves of occurrences (preset `nc`) under counts permuted over the types that have one."""
     counts = counts.copy()
     counted = np.flatnonzero(counts > 0)
     counts[counted] = rng.permutation(counts[counted])
-    return halves_of_occurrences(target, counts)
+    return halves_of_occurrences(effects, counts)
 
 
-def halves_of_occurrences(target: IntArray, counts: IntArray) -> Labels:
-    """Rare and common positions of preset `nc`: the rarer half of all occurrences, and the rest; shape of `target`."""
+def halves_of_occurrences(effects: StoredEffects, counts: IntArray) -> Labels:
+    """Rare and common positions of preset `nc`: the rarer half of all occurrences, and the rest; each the shape of `target`."""
     ordered = np.sort(counts)
     below = np.concatenate([[0], np.cumsum(ordered)])[np.searchsorted(ordered, counts, side="left")]
     is_rare = 100 * below / (counts.sum() - 1) < 50
-    known = counts[target] > 0
-    return known & is_rare[target], known & ~is_rare[target]
+    rare = is_rare[effects.target]
+    return effects.grouped & rare, effects.grouped & ~rare
 
 
 def by_positions(labels: Labels, rng: np.random.Generator) -> Labels:

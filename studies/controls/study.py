@@ -197,8 +197,8 @@ def shuffled_labels(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
         run_id = ingest(at.trained, at.finding, warehouse)
         effects, counts = shuffled.stored_effects(warehouse, run_id, at.finding.window), np.load(at.counts)
         draws = {
-            "types": lambda rng: shuffled.by_types(effects.target, counts, rng),
-            "positions": lambda rng: shuffled.by_positions(shuffled.halves_of_occurrences(effects.target, counts), rng),
+            "types": lambda rng: shuffled.by_types(effects, counts, rng),
+            "positions": lambda rng: shuffled.by_positions(shuffled.halves_of_occurrences(effects, counts), rng),
         }
         return {"kind": kind, **shuffled.rejections(effects, draws[kind], 200)}
 

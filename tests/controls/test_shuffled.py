@@ -17,12 +17,11 @@ def test_stored_effects_and_the_halves_of_occurrences_are_those_of_the_relations
     text = Text(tiny_corpus(tmp_path / "text.jsonl"), str(counts), 256, 16)
     run_id = ingest(model, text, tmp_path / "w.duckdb")
     effects = shuffled.stored_effects(tmp_path / "w.duckdb", run_id, 16)
-    labels = shuffled.halves_of_occurrences(effects.target, np.load(counts))
+    labels = shuffled.halves_of_occurrences(effects, np.load(counts))
     for group, chosen in zip(("rare", "common"), labels, strict=True):
         rows = read(tmp_path / "w.duckdb", "neuron_influence", run=run_id, preset="nc", token_group=group)
         rows = rows.sort("neuron")
         assert rows["positions"].unique().to_list() == [chosen.sum()]
-        # The separator has a count in this source and belongs to no group; the text between windows holds few.
         assert effects.sums(chosen).influence() == pytest.approx(rows["influence"].to_numpy(), rel=1e-6)
 
 
@@ -43,9 +42,11 @@ def test_a_difference_that_is_there_is_rejected_and_chance_is_not():
     size = line * rng.gamma(2, size=(60, 16, 200))
     rare = np.zeros((60, 16), bool)
     rare[:, ::2] = True
-    effects = shuffled.StoredEffects(size, np.zeros((60, 16), int))
+    effects = shuffled.StoredEffects(size, np.zeros((60, 16), int), np.ones((60, 16), bool))
     chance = shuffled.rejections(effects, lambda rng: shuffled.by_positions((rare, ~rare), rng), 6, 100)
     assert chance["kappa"]["rejected"] <= 3
     steeper = np.where(rare[:, :, None], size * line**0.5, size)
-    there = shuffled.rejections(shuffled.StoredEffects(steeper, effects.target), lambda rng: (rare, ~rare), 3, 100)
+    there = shuffled.rejections(
+        shuffled.StoredEffects(steeper, effects.target, effects.grouped), lambda rng: (rare, ~rare), 3, 100
+    )
     assert there["kappa"]["rejected"] == there["kappa"]["tested"] > 0
