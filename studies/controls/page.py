@@ -21,8 +21,8 @@ def page(results: dict[str, Any]) -> str:
         "smooth": smooth([row for row in rows if not row["planted"]["size"]]),
         "module": module(list(results["together"].values())),
         "untrained": no_training(list(results["untrained"].values())),
-        "shuffled runs": shuffled_runs([row for row in results["shuffled"].values() if "kind" not in row]),
-        "shuffles": shuffles([row for row in results["shuffled"].values() if "kind" in row]),
+        "shuffled runs": shuffled_runs([row for row in results["shuffled"].values() if "seed" in row]),
+        "shuffles": shuffles(results["shuffled"]["stored effects"]),
         "machine": [f"{results['machine']}."],
     }
     text = PAGE.read_text(encoding="utf-8")
@@ -124,20 +124,32 @@ def shuffled_runs(rows: list[Row]) -> list[str]:
     )  # fmt: skip
 
 
-def shuffles(rows: list[Row]) -> list[str]:
+def shuffles(kinds: Row) -> list[str]:
     """Many shuffles over stored effects."""
+    head = [
+        "by", "types, rare and common", "positions", "quantity", "with an interval", "above 0", "below 0", "mean",
+        "spread", "half-width",
+    ]  # fmt: skip
     return table(
-        ["permuted over", "quantity", "shuffles with an interval", "0 outside", "spread", "half-width of the interval"],
+        head,
         [
             [
-                row["kind"], {"step": "s", "size": "b", "kappa": "κ"}[name], str(row[name]["tested"]),
-                f"{row[name]['rejected']} ({100 * row[name]['rejected'] / max(1, row[name]['tested']):.0f} %)",
-                value(row[name]["spread"]), value(row[name]["half_width"]),
+                kind, f"{row['rare_types']:,}, {row['common_types']:,}",
+                f"{row['rare_positions']:,}, {row['common_positions']:,}", symbol, str(row[name]["tested"]),
+                share(row[name]["above"], row[name]["tested"]),
+                share(row[name]["rejected"] - row[name]["above"], row[name]["tested"]),
+                *(value(row[name][what]) for what in ("mean", "spread", "half_width")),
             ]
-            for row in rows
-            for name in ("step", "size", "kappa")
+            for kind, row in kinds.items()
+            if kind != "seconds"
+            for name, symbol in (("step", "s"), ("size", "b"), ("kappa", "κ"))
         ],
     )  # fmt: skip
+
+
+def share(count: int, of: int) -> str:
+    """A count, and what share it is."""
+    return f"{count} ({100 * count / max(1, of):.1f} %)"
 
 
 def interval(row: Row, name: str, of: str = "", digits: int = 2) -> str:

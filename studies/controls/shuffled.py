@@ -1,12 +1,13 @@
 """Rare and common drawn by chance, over the stored effects of one run: how often do they seem to differ?
 
 A whole ingest for every shuffle would take hours, and the effects of a run do not depend on the labels. So they are
-read once, and each shuffle sums them anew, as the relations do (the end-to-end shuffles of `study` say whether that is
-so). Two kinds of chance are told apart:
+read once, and each shuffle sums them anew, as the relations do. Three kinds of chance are told apart:
 
-* `types`: counts permuted over token types, as `permuted_counts` does for a whole run. All occurrences of a type stay
-  on one side, so that a few frequent types decide what either side is.
 * `positions`: labels permuted over the positions of each window of text. Nothing then differs but by chance.
+* `coins`: a coin for every token type. All occurrences of a type are on one side, and both sides are alike in how many
+  types they have.
+* `counts`: counts permuted over token types, as `permuted_counts` does for a whole run. The common side then is the few
+  types that were dealt the largest counts.
 """
 
 from collections.abc import Callable
@@ -60,7 +61,13 @@ def stored_effects(warehouse: Path, run_id: str, window: int) -> StoredEffects:
     return StoredEffects(sizes["size"].to_numpy().reshape(*target.shape, -1), target, grouped)
 
 
-def by_types(effects: StoredEffects, counts: IntArray, rng: np.random.Generator) -> Labels:
+def by_coins(effects: StoredEffects, types: int, rng: np.random.Generator) -> Labels:
+    """A coin for every one of the tokenizer's types."""
+    rare = (rng.random(types) < 0.5)[effects.target]
+    return effects.grouped & rare, effects.grouped & ~rare
+
+
+def by_counts(effects: StoredEffects, counts: IntArray, rng: np.random.Generator) -> Labels:
     """The halves of occurrences (preset `nc`) under counts permuted over the types that have one."""
     counts = counts.copy()
     counted = np.flatnonzero(counts > 0)
@@ -69,7 +76,7 @@ def by_types(effects: StoredEffects, counts: IntArray, rng: np.random.Generator)
 
 
 def halves_of_occurrences(effects: StoredEffects, counts: IntArray) -> Labels:
-    """Rare and common positions of preset `nc`: the rarer half of all occurrences, and the rest; each the shape of `target`."""
+    """Rare and common positions of preset `nc`, the rarer half of all occurrences and the rest; shape of `target`."""
     ordered = np.sort(counts)
     below = np.concatenate([[0], np.cumsum(ordered)])[np.searchsorted(ordered, counts, side="left")]
     is_rare = 100 * below / (counts.sum() - 1) < 50
@@ -89,20 +96,24 @@ def rejections(
 ) -> dict[str, Any]:
     """How often an interval of `plateau_difference` leaves 0 out, over shuffles of the labels."""
     found: dict[str, list[tuple[float, float, float]]] = {"step": [], "size": [], "kappa": []}
-    undetermined = 0
+    undetermined, sizes = 0, []
     for seed in range(shuffles):
         rare, common = draw(np.random.default_rng([seed, 15]))
+        sizes.append([rare.sum(), common.sum()] + [len(np.unique(effects.target[side])) for side in (rare, common)])
         difference = plateau_difference((effects.sums(rare), effects.sums(common)), resamples=resamples, seed=seed)
         undetermined += difference.size_interval is not None and not difference.size_interval.determined
         for name, values in found.items():
             interval = getattr(difference, f"{name}_interval")
             if interval is not None and interval.determined:
                 values.append((getattr(difference, name), interval.low, interval.high))
-    return {"shuffles": shuffles, "head_not_determined": undetermined} | {
+    names = ("rare_positions", "common_positions", "rare_types", "common_types")
+    medians = dict(zip(names, np.median(sizes, axis=0).astype(int).tolist(), strict=True))
+    return {"shuffles": shuffles, "head_not_determined": undetermined, **medians} | {
         name: {
             "tested": len(values),
             "rejected": sum(low > 0 or high < 0 for _, low, high in values),
             "above": sum(low > 0 for _, low, _ in values),
+            "mean": round(float(np.mean([value for value, *_ in values])), 4) if values else None,
             "spread": round(float(np.std([value for value, *_ in values])), 4) if values else None,
             "half_width": round(float(np.mean([high - low for _, low, high in values])) / 2, 4) if values else None,
         }
