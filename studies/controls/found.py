@@ -17,6 +17,9 @@ _DECIDED = (
     "step_high", "head", "kappa", "kappa_low", "kappa_high", "reason",
 )  # fmt: skip
 
+# The analyses that `module_found` reads; a slow test takes all of them, as the command does.
+OF_MODULES = ("neuron_group", "activation_correlation", "neuron_cluster", "graph_modularity", "group_test")
+
 
 def plateau_found(
     warehouse: Path, run_id: str, preset: str, planted: Planted | None = None, token_group: str = RARE

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from studies.controls import shuffled
-from studies.controls.found import difference_found, module_found, plateau_found
+from studies.controls.found import OF_MODULES, difference_found, module_found, plateau_found
 from studies.controls.last_mlp import LastMlp, untrained
 from studies.controls.pipeline import PASSAGE, Text, analyze, halves, influence, ingest, permuted_counts
 from studies.controls.planting import Effects, Planted, plant, share_driver
@@ -160,7 +160,7 @@ def together(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
             )  # fmt: skip
             planted = {"size": MODULE, "share": SHARE, "planting_error": round(made.error, 4)}
         run_id = ingest(mlp.save(at.folder / "edited"), at.finding, warehouse)
-        analyze(warehouse, run_id)
+        analyze(warehouse, run_id, OF_MODULES)
         return {"seed": seed, "planted": planted, **module_found(warehouse, run_id, members)}
 
     for seed in (0, None, 1):
