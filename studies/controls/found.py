@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from rare_tokens.analyses.curve.effect_cells import RARE, TOKEN_GROUPS
 from rare_tokens.analyses.curve.power_law import power_law
@@ -54,8 +55,14 @@ def difference_found(warehouse: Path, run_id: str, preset: str) -> Row:
     }
 
 
-def module_found(warehouse: Path, run_id: str, members: IntArray, group: str = "boost") -> Row:
-    """Correlation, clusters and communities of a group, beside how many members of a planted module they hold."""
+def module_found(warehouse: Path, run_id: str, members: IntArray) -> Row:
+    """Correlation, clusters and communities of a group, beside how many members of a planted module they hold.
+
+    The group is the one of `boost` and `suppress` that holds more of the members.
+    """
+    both = read(warehouse, "neuron_group", run=run_id, preset="es", group_name=["boost", "suppress"], draw=0)
+    held = both.filter(pl.col("neuron").is_in(members.tolist()))["group_name"].value_counts(sort=True)
+    group = held["group_name"][0] if len(held) else "boost"
     where = {"run": run_id, "token_group": RARE, "group_name": group}
     (test,) = read(
         warehouse, "group_test", **where, test="control", preset="es", analysis="activation_correlation",
@@ -69,9 +76,8 @@ def module_found(warehouse: Path, run_id: str, members: IntArray, group: str = "
         warehouse, "group_test", **where, test="control", preset="nc", analysis="graph_modularity",
         setting="method=louvain", statistic="signed_modularity",
     ).to_dicts()  # fmt: skip
-    groups = read(warehouse, "neuron_group", run=run_id, preset="es", group_name=group, draw=0)
     return {
-        "members_in_group": int(np.isin(groups["neuron"].to_numpy(), members).sum()),
+        "group": group, "members": dict(held.iter_rows()),
         "correlation": _short(test["value"]), "low": _short(test["low"]), "high": _short(test["high"]),
         "random_correlation": _short(test["reference_mean"]), "random_sd": _short(test["reference_sd"]),
         "p_value": _short(test["p_value"]),

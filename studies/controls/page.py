@@ -70,15 +70,16 @@ def smooth(rows: list[Row]) -> list[str]:
 def module(rows: list[Row]) -> list[str]:
     """A planted module, and the model without one."""
     head = [
-        "planted", "seed", "in `boost`", "correlation", "random groups", "p", "Ward cluster", "Louvain community",
-        "Leiden community", "Q±", "p of Q±",
+        "planted", "seed", "in boost, suppress", "group", "correlation", "random groups", "p", "Ward cluster",
+        "Louvain community",        "Leiden community", "Q±", "p of Q±",
     ]  # fmt: skip
     return table(
         head,
         [
             [
                 f"{row['planted']['size']} neurons" if row["planted"] else "none",
-                "–" if row["seed"] is None else str(row["seed"]), str(row["members_in_group"]),
+                "–" if row["seed"] is None else str(row["seed"]),
+                ", ".join(str(row["members"].get(name, 0)) for name in ("boost", "suppress")), f"`{row['group']}`",
                 f"{row['correlation']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
                 f"{row['random_correlation']:.3f} ± {row['random_sd']:.3f}", value(row["p_value"]),
                 *(part(row[name], planted=bool(row["planted"])) for name in ("ward", "louvain", "leiden")),

@@ -78,13 +78,13 @@ def read(warehouse: Path, relation: str, **values: Any) -> pl.DataFrame:
         return opened.read(relation, **values)
 
 
-def influence(mlp: LastMlp, text: Text, preset: str, folder: Path) -> tuple[FloatArray, FloatArray]:
-    """Mean |Δ| and mean Δ of every neuron of an edited model on rare words, through a whole ingest, shapes (N,)."""
+def influence(mlp: LastMlp, text: Text, preset: str, folder: Path) -> FloatArray:
+    """Influence of every neuron of an edited model on rare words, through a whole ingest, shape (N,), nats."""
     warehouse = folder / "planting.duckdb"
     run_id = ingest(mlp.save(folder / "planting"), text, warehouse)
     rows = read(warehouse, "neuron_influence", run=run_id, preset=preset, token_group=RARE).sort("neuron")
     warehouse.unlink()
-    return rows["influence"].to_numpy(), rows["mean_delta_loss"].to_numpy()
+    return rows["influence"].to_numpy()
 
 
 def halves(corpus: Path, folder: Path, *, words: int | None = PASSAGE, seed: int = 0) -> tuple[Path, Path]:

@@ -16,8 +16,7 @@ import torch
 from rare_tokens.analyses.result_table import FloatArray, IntArray
 from studies.controls.last_mlp import LastMlp
 
-Effects = tuple[FloatArray, FloatArray]
-Measure = Callable[[LastMlp], Effects]
+Measure = Callable[[LastMlp], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ def plant(
     measure: Measure,
     *,
     edits: int = 3,
-    boost: bool = False,
-    start: Effects | None = None,
+    start: FloatArray | None = None,
 ) -> Planted:
     """Edit `mlp` until its ranked influence is `curve`, up to a constant.
 
@@ -56,22 +54,17 @@ def plant(
         mlp: edited in place.
         curve: log influence by rank, descending, shape (N,).
         first: neurons that get the first ranks, in any order; the others keep their order.
-        measure: (mean |Δ|, mean Δ) of each neuron of an edited model, shapes (N,), nats.
+        measure: influence of each neuron of an edited model, shape (N,), nats.
         edits: how often to edit; the model is measured once more after the last.
-        boost: turn the output of the `first` that suppress, so that their ablation raises the loss.
         start: what `measure` says of `mlp` as it is, where that is known.
     """
-    influence, effect = start or measure(mlp)
-    is_first = np.isin(np.arange(mlp.neurons), first)
-    order = np.lexsort((-influence, ~is_first))
+    influence = measure(mlp) if start is None else start
+    order = np.lexsort((-influence, ~np.isin(np.arange(mlp.neurons), first)))
     wanted = np.empty(mlp.neurons)
     wanted[order] = curve + np.mean(np.log(influence)) - np.mean(curve)
     for _ in range(edits):
-        factor = np.exp(wanted - np.log(influence))
-        if boost:
-            factor[is_first & (effect < 0)] *= -1
-        mlp.output *= torch.from_numpy(factor).float()[:, None]
-        influence, effect = measure(mlp)
+        mlp.output *= torch.from_numpy(np.exp(wanted) / influence).float()[:, None]
+        influence = measure(mlp)
     return Planted(np.sort(first), wanted, np.log(influence))
 
 
