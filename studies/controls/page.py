@@ -19,7 +19,7 @@ def page(results: dict[str, Any]) -> str:
     blocks = {
         "steps": steps([row for row in rows if row["planted"]["size"]]),
         "smooth": smooth([row for row in rows if not row["planted"]["size"]]),
-        "module": module(list(results["together"].values())),
+        "module": module(list(results.get("together", {}).values())),
         "untrained": no_training(list(results["untrained"].values())),
         "shuffled runs": shuffled_runs([row for row in results["shuffled"].values() if "seed" in row]),
         "shuffles": shuffles(results["shuffled"]["stored effects"]),

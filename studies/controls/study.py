@@ -207,7 +207,7 @@ def shuffled_labels(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
         return {kind: shuffled.rejections(effects, draw, 200) for kind, draw in draws.items()}
 
     yield "stored effects", many
-    for seed in range(2):
+    for seed in range(4):
         yield f"shuffled | {seed}", partial(row, seed)
 
 
