@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+import rare_tokens
 from rare_tokens.analyses.curve.effect_cells import RARE, TOKEN_GROUPS
 from rare_tokens.analyses.curve.power_law import power_law
 from rare_tokens.analyses.result_table import IntArray
@@ -78,12 +79,27 @@ def module_found(warehouse: Path, run_id: str, members: IntArray) -> Row:
     ).to_dicts()  # fmt: skip
     return {
         "group": group, "members": dict(held.iter_rows()),
+        "members_correlation": _short(_correlation(warehouse, run_id, members)),
         "correlation": _short(test["value"]), "low": _short(test["low"]), "high": _short(test["high"]),
         "random_correlation": _short(test["reference_mean"]), "random_sd": _short(test["reference_sd"]),
         "p_value": _short(test["p_value"]),
         "ward": _part(ward, members), "louvain": _part(louvain, members), "leiden": _part(leiden, members),
         "signed_modularity": _short(modularity["value"]), "modularity_p": _short(modularity["p_value"]),
     }  # fmt: skip
+
+
+def _correlation(warehouse: Path, run_id: str, members: IntArray) -> float:
+    """Mean correlation of the activations of all members over the rare positions of `es`, from the facts."""
+    with rare_tokens.open(warehouse) as opened:
+        rows = opened.sql(
+            "select activation from fct_effect where run_id = $run and list_contains($members, neuron) "
+            "and position_id in (select position_id from position_group where run_id = $run and preset = 'es' "
+            "and token_group = 'rare') order by neuron, position_id",
+            run=run_id,
+            members=members.tolist(),
+        )
+    correlations = np.corrcoef(rows["activation"].to_numpy().reshape(len(members), -1))
+    return float(correlations[np.triu_indices(len(members), 1)].mean())
 
 
 def _part(row: Row, members: IntArray) -> Row:

@@ -70,7 +70,8 @@ def smooth(rows: list[Row]) -> list[str]:
 def module(rows: list[Row]) -> list[str]:
     """A planted module, and the model without one."""
     head = [
-        "planted", "seed", "in boost, suppress", "group", "correlation", "random groups", "p", "Ward cluster",
+        "planted", "share", "seed", "correlation of all members", "in boost, suppress", "group",
+        "correlation", "random groups", "p", "Ward cluster",
         "Louvain community",        "Leiden community", "Q±", "p of Q±",
     ]  # fmt: skip
     return table(
@@ -78,14 +79,16 @@ def module(rows: list[Row]) -> list[str]:
         [
             [
                 f"{row['planted']['size']} neurons" if row["planted"] else "none",
+                f"{row['planted']['share']}" if row["planted"] else "–",
                 "–" if row["seed"] is None else str(row["seed"]),
+                value(row["members_correlation"]) if row["planted"] else "–",
                 ", ".join(str(row["members"].get(name, 0)) for name in ("boost", "suppress")), f"`{row['group']}`",
                 f"{row['correlation']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
                 f"{row['random_correlation']:.3f} ± {row['random_sd']:.3f}", value(row["p_value"]),
                 *(part(row[name], planted=bool(row["planted"])) for name in ("ward", "louvain", "leiden")),
                 value(row["signed_modularity"]), value(row["modularity_p"]),
             ]
-            for row in sorted(rows, key=lambda row: (row["seed"] is None, row["seed"]))
+            for row in sorted(rows, key=lambda row: (not row["planted"], row["planted"].get("share"), row["seed"]))
         ],
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ TRUTHS = {
     "smooth concave curve": Head(quadratic(0.15, 0.045)),
 }
 FIXED, SCATTERED, DOCUMENTS = "fixed", "scattered", "documents"  # how a curve is planted: see `curves`
-MODULE, SHARE = 20, 0.9
+MODULE, SHARE, STRONG = 20, 0.9, 0.98
 AS_MODULE = Head(LINE, 0.4, (MODULE, 0.7))
 
 
@@ -149,24 +149,25 @@ def curves(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
 def together(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
     """Neurons that read one direction, and the model without them."""
 
-    def row(seed: int | None) -> Row:
+    def row(seed: int | None, share: float) -> Row:
         warehouse, rng = at.folder / "controls.duckdb", np.random.default_rng([seed or 0, 152])
         members = np.sort(rng.choice(NEURONS, MODULE, replace=False))
         mlp, planted = LastMlp(at.trained), {}
         if seed is not None:
-            share_driver(mlp, members, SHARE, rng)
+            share_driver(mlp, members, share, rng)
             curve = AS_MODULE.layer(NEURONS, rng, scattered=False)
             made = plant(
                 mlp, curve, members, lambda edited: influence(edited, at.planting, "nc", at.folder),
                 edits=2,
             )  # fmt: skip
-            planted = {"size": MODULE, "share": SHARE, "planting_error": round(made.error, 4)}
+            planted = {"size": MODULE, "share": share, "planting_error": round(made.error, 4)}
         run_id = ingest(mlp.save(at.folder / "edited"), at.finding, warehouse)
         analyze(warehouse, run_id, OF_MODULES)
         return {"seed": seed, "planted": planted, **module_found(warehouse, run_id, members)}
 
-    for seed in (0, None, 1):
-        yield f"module | {'none' if seed is None else seed}", partial(row, seed)
+    for seed, share in ((0, SHARE), (1, SHARE), (0, STRONG), (1, STRONG)):
+        yield f"module | {share} | {seed}", partial(row, seed, share)
+    yield "module | none", partial(row, None, 0.0)
 
 
 def no_training(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:

@@ -7,7 +7,7 @@ from studies.controls.found import difference_found, module_found, plateau_found
 from studies.controls.last_mlp import LastMlp, untrained
 from studies.controls.pipeline import analyze, influence, ingest, permuted_counts, read
 from studies.controls.planting import plant, share_driver
-from studies.controls.study import AS_MODULE, MODULE, NEURONS, SHARE, TRUTHS, bench, planted_curve
+from studies.controls.study import AS_MODULE, MODULE, NEURONS, STRONG, TRUTHS, bench, planted_curve
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,9 @@ def test_one_percent_raised_is_found_with_size_height_and_neurons(novella):
     assert found["break_low"] <= 10 <= found["break_high"]
     assert found["break_rank"] == 10
     assert found["planted_among_first"] == 10
-    # Sorting what was measured with an error lifts the ranks behind the head, so that s is a little low.
-    assert found["step"] == pytest.approx(0.7, abs=0.15)
+    # What is planted is exact on the text of planting alone: on other text s moves by more than its interval
+    # (docs/controls.md).
+    assert found["step"] == pytest.approx(0.7, abs=0.3)
 
 
 def test_no_plateau_is_called_present_in_a_smooth_concave_curve(novella):
@@ -43,7 +44,7 @@ def test_a_module_that_acts_together_is_found_with_its_size_and_members(novella)
     warehouse, rng = novella.folder / "controls.duckdb", np.random.default_rng(11)
     members = np.sort(rng.choice(NEURONS, MODULE, replace=False))
     mlp = LastMlp(novella.trained)
-    share_driver(mlp, members, SHARE, rng)
+    share_driver(mlp, members, STRONG, rng)
     curve = AS_MODULE.layer(NEURONS, rng, scattered=False)
     plant(
         mlp, curve, members, lambda edited: influence(edited, novella.planting, "nc", novella.folder),
@@ -53,12 +54,13 @@ def test_a_module_that_acts_together_is_found_with_its_size_and_members(novella)
     analyze(warehouse, run_id)
     found = module_found(warehouse, run_id, members)
     assert sum(found["members"].values()) >= 0.8 * MODULE
+    assert found["members_correlation"] > 0.7
     assert found["p_value"] < 0.02
     assert found["correlation"] > found["random_correlation"] + 3 * found["random_sd"]
     for name in ("ward", "louvain"):
         part = found[name]
         assert part["planted_in_it"] >= 0.8 * part["planted"], (name, part)
-    assert found["ward"]["size"] <= found["ward"]["planted_in_it"] + 2
+        assert part["size"] <= part["planted_in_it"] + 3, (name, part)
 
 
 @pytest.mark.parametrize("seed", [0, 11])

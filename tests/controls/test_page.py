@@ -28,6 +28,15 @@ def test_what_is_planted_at_the_head_is_found_wherever_the_page_says_so(results)
         assert row["planted_among_first"] == PLANTED
 
 
+def test_a_planted_module_is_a_community_wherever_the_page_says_so(results):
+    planted = [row for row in results["together"].values() if row["planted"]]
+    assert len(planted) >= 4
+    for row in planted:
+        assert row["louvain"]["planted_in_it"] == row["louvain"]["planted"] >= row["louvain"]["size"] - 1
+        if row["members_correlation"] >= 0.85:
+            assert row["ward"]["planted_in_it"] == row["ward"]["planted"] == row["ward"]["size"]
+
+
 def test_nothing_is_found_where_nothing_is_planted(results):
     smooth = [row for row in results["curves"].values() if not row["planted"]["size"]]
     untrained = [row[preset] for row in results["untrained"].values() for preset in page.PRESETS]
