@@ -12,7 +12,18 @@ from rare_tokens.common.errors import UserError
 from rare_tokens.common.progress import working
 
 
-@click.command()
+class _Query(click.Command):
+    """A command whose query may begin with a comment, which looks like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with a query that begins with a comment behind all options."""
+        comments = [text for text in args if text.startswith("--") and text[2:3].isspace()]
+        if comments and "--" not in args:
+            args = [*(text for text in args if text not in comments), "--", *comments]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Query)
 @click.argument("query", metavar="SQL|FILE.sql|-")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Format of the rows [default: table].")
 @click.option("--timeout", default=60.0, show_default=True, help="Stop the query after this many seconds.")

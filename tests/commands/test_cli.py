@@ -273,6 +273,9 @@ def test_sql_prints_rows_in_every_form(commands, published, form):
 
 def test_sql_reads_files_and_refuses_what_does_not_parse(commands, published):
     (commands.folder / "q.sql").write_text("select 1 as one", encoding="utf-8")
+    commented = "-- a comment = no option\nselect 1 as one"
+    assert json.loads(commands("sql", commented, "--json").out) == [{"one": 1}]
+    assert json.loads(commands("sql", "--format", "json", commented).out) == [{"one": 1}]
     assert json.loads(commands("sql", "q.sql", "--json").out) == [{"one": 1}]
     for query in ("selec 1", "absent.sql"):
         ended = commands("sql", query)
