@@ -170,7 +170,8 @@ AS_JSON = {
     "vacuum": ((), "bytes_after"),
     "delete": ((RUN,), "run_id"),
 }
-# .ci/run, and tests of commands and warehouse: test_cli.py, test_explore.py, test_check.py, test_report.py, test_compare.py
+# .ci/run, and tests of commands and warehouse: test_cli.py, test_explore.py, test_check.py, test_report.py,
+# test_compare.py
 ELSEWHERE = {"demo", "ingest", "explore", "check", "report", "compare"}
 
 
