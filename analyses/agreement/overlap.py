@@ -6,7 +6,7 @@ that their heads share, beside what two unrelated rankings would share, and by r
 influence with itself over resampled text, which says how stable it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import combinations
@@ -194,28 +194,31 @@ def overlap_across(runs: pl.DataFrame, cells: Mapping[str, pl.DataFrame], *, dra
     """
     ids = runs["run_id"].to_list()
     neurons = int(runs["neurons"][0])
-    of_runs = {
-        run_id: {(one.preset, one.token_group): one for one in influence_rankings(cells[run_id])} for run_id in ids
-    }
-    rows = []
-    for group in of_runs[ids[0]]:
-        for one, other in combinations(ids, 2):
-            if group not in of_runs[other] or group not in of_runs[one]:
-                continue
-            first, second = of_runs[one][group], of_runs[other][group]
-            named = {"run_id": one, "other_run_id": other} | first.columns() | second.columns("other_")
-            found = _two_runs(first.sums, second.sums, draws, seed)
-            row = named | {"draws": draws} | found
-            rows.append(row | by_chance(row, neurons))
+    of_runs = [{(one.preset, one.token_group): one for one in influence_rankings(cells[run_id])} for run_id in ids]
+    rows: list[dict[str, Any]] = []
+    for group in dict.fromkeys(group for of_run in of_runs for group in of_run):
+        having = [place for place, of_run in enumerate(of_runs) if group in of_run]
+        rankings = [of_runs[place][group] for place in having]
+        for (one, other), row in _pairs_of_runs(rankings, draws, seed):
+            named = {"run_id": ids[having[one]], "other_run_id": ids[having[other]]}
+            named |= rankings[one].columns() | rankings[other].columns("other_") | {"draws": draws} | row
+            rows.append(named | by_chance(named, neurons))
     return table(rows, {"run_id": pl.String} | RANKING_OVERLAP)
 
 
-def _two_runs(one: WindowSums | None, other: WindowSums | None, draws: int, seed: int) -> dict[str, Any]:
-    if one is None or other is None:
-        return {"reason": NO_POSITION}
-    is_same = one.positions.tolist() == other.positions.tolist()
-    seeds = (seed, seed) if is_same else (seed, seed + 1)
-    return agreements([one, other], [Compared(0, 1, TOPS)], draws=draws, seed=seeds)[0]
+def _pairs_of_runs(
+    rankings: Sequence[Ranking], draws: int, seed: int
+) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+    """Every two of several runs' rankings of the same token group, and how far they agree; every text has its seed."""
+    known = [place for place, one in enumerate(rankings) if one.sums is not None]
+    sums = [one.sums for one in rankings if one.sums is not None]
+    texts = [one.positions.tobytes() for one in sums]
+    seeds = [seed + list(dict.fromkeys(texts)).index(text) for text in texts]
+    compared = [Compared(one, other, TOPS) for one, other in combinations(range(len(sums)), 2)]
+    found = agreements(sums, compared, draws=draws, seed=seeds) if compared else []
+    rows = {(known[pair.first], known[pair.second]): row for pair, row in zip(compared, found, strict=True)}
+    for pair in combinations(range(len(rankings)), 2):
+        yield pair, rows.get(pair, {"reason": NO_POSITION})
 
 
 def _compute(ask: Ask, parameters: Mapping[str, Any], _pool: Executor | None) -> Results:

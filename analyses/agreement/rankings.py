@@ -68,15 +68,16 @@ def agreements(
     """
     values = [sums.influence()[None, :] for sums in rankings]
     ranked = [_Ranked.of(one) for one in values]
-    windows = min(sums.windows for sums in rankings)
     seeds = [seed] * len(rankings) if isinstance(seed, int) else list(seed)
-    samples = _resampled(rankings, compared, draws, seeds) if windows > 1 else [{} for _ in compared]
-    counted = {"windows": windows, "draws": draws}
+    windows = [min(rankings[pair.first].windows, rankings[pair.second].windows) for pair in compared]
+    samples = _resampled(rankings, compared, draws, seeds) if max(windows, default=0) > 1 else [{} for _ in compared]
     above = [int((one > 0).sum()) for one in values]
-    return [
-        counted | _row(_agreement(ranked, pair), drawn, pair.tops, min(above[pair.first], above[pair.second]))
-        for pair, drawn in zip(compared, samples, strict=True)
-    ]
+    rows = []
+    for pair, count, drawn in zip(compared, windows, samples, strict=True):
+        least = min(above[pair.first], above[pair.second])
+        row = _row(_agreement(ranked, pair), drawn if count > 1 else {}, pair.tops, least)
+        rows.append({"windows": count, "draws": draws} | row)
+    return rows
 
 
 def stability(sums: WindowSums, tops: Mapping[str, int | None], *, draws: int, seed: int) -> dict[str, Any]:
