@@ -18,6 +18,7 @@ def page(results: dict[str, Any]) -> str:
     rows = results["curves"].values()
     blocks = {
         "steps": steps([row for row in rows if row["planted"]["size"]]),
+        "texts": two_texts(results["texts"]["unedited"]),
         "smooth": smooth([row for row in rows if not row["planted"]["size"]]),
         "module": module(list(results.get("together", {}).values())),
         "untrained": no_training(list(results["untrained"].values())),
@@ -53,13 +54,34 @@ def _step(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
+def two_texts(row: Row) -> list[str]:
+    """The unedited neurons on both texts, and what that does to a planted step of 0.7."""
+    lines = [
+        [f"κ of novella unedited, text {name}", interval(decided, "kappa")]
+        for name, decided in zip(("for planting", "in hand"), row["decided"], strict=True)
+    ]
+    lines += [
+        [f"relative error of a neuron's influence, {size} neighbouring window(s) as one", value(error)]
+        for size, error in row["error"].items()
+    ]
+    lines += [
+        ["neurons moved between the texts by", value(row["moved"])],
+        ["slope of that on log influence", value(row["slope"])],
+    ]
+    for simulated in row["simulated"]:
+        how = f"simulated with a slope of {simulated['slope']:.3f}"
+        lines += [[f"planted {symbol}, {how}", f"{simulated[name]:.2f} ± {simulated[f'{name}_sd']:.2f}"]
+                  for name, symbol in (("step", "s = 0.7"), ("kappa", "κ = 0.4"))]  # fmt: skip
+    return table(["what", "value"], lines)
+
+
 def smooth(rows: list[Row]) -> list[str]:
     """Curves without a step."""
     return table(
-        ["planted", "preset", "seed", "decision", "p", "found s", "found κ", "power"],
+        ["planted", "preset", "kind", "seed", "decision", "p", "found s", "found κ", "power"],
         [
             [
-                row["truth"], row["preset"], str(row["seed"]), row["decision"], value(row["p_value"]),
+                row["truth"], row["preset"], row["kind"], str(row["seed"]), row["decision"], value(row["p_value"]),
                 interval(row, "step"), interval(row, "kappa"), value(row["power"]),
             ]
             for row in rows

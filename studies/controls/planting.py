@@ -59,13 +59,17 @@ def plant(
         start: what `measure` says of `mlp` as it is, where that is known.
     """
     influence = measure(mlp) if start is None else start
-    order = np.lexsort((-influence, ~np.isin(np.arange(mlp.neurons), first)))
     wanted = np.empty(mlp.neurons)
-    wanted[order] = curve + np.mean(np.log(influence)) - np.mean(curve)
+    wanted[plant_order(influence, first)] = curve + np.mean(np.log(influence)) - np.mean(curve)
     for _ in range(edits):
         mlp.output *= torch.from_numpy(np.exp(wanted) / influence).float()[:, None]
         influence = measure(mlp)
     return Planted(np.sort(first), wanted, np.log(influence))
+
+
+def plant_order(influence: FloatArray, first: IntArray) -> IntArray:
+    """The neurons by the rank they are given: `first`, then the others, both by their own influence; shape (N,)."""
+    return np.lexsort((-influence, ~np.isin(np.arange(len(influence)), first)))
 
 
 def share_driver(mlp: LastMlp, members: IntArray, share: float, rng: np.random.Generator) -> None:

@@ -1,6 +1,6 @@
 """Plants known truths in a model folder and looks for them with the whole pipeline.
 
-    python -m studies.controls.study --data DIR [--part curves together untrained shuffled] [--only TEXT]
+    python -m studies.controls.study --data DIR [--part curves together untrained shuffled texts] [--only TEXT]
 
 DIR holds `models/novella`, `corpora/c4-sample` and `frequencies/novella-training.npy`. Half of the corpus's passages
 are for planting, the other half is what the pipeline sees. Each row goes to studies/results/controls.json as soon as it
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from rare_tokens.analyses.result_table import FloatArray
-from studies.controls import shuffled
+from studies.controls import shuffled, texts
 from studies.controls.found import OF_MODULES, difference_found, module_found, plateau_found
 from studies.controls.last_mlp import LastMlp, untrained
 from studies.controls.pipeline import PASSAGE, Text, analyze, halves, influence, ingest, permuted_counts
@@ -165,7 +165,7 @@ def together(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
         analyze(warehouse, run_id, OF_MODULES)
         return {"seed": seed, "planted": planted, **module_found(warehouse, run_id, members)}
 
-    for seed, share in ((0, SHARE), (1, SHARE), (0, STRONG), (1, STRONG)):
+    for seed, share in (*((seed, SHARE) for seed in range(2)), *((seed, STRONG) for seed in range(4))):
         yield f"module | {share} | {seed}", partial(row, seed, share)
     yield "module | none", partial(row, None, 0.0)
 
@@ -212,7 +212,36 @@ def shuffled_labels(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
         yield f"shuffled | {seed}", partial(row, seed)
 
 
-PARTS = {"curves": curves, "together": together, "untrained": no_training, "shuffled": shuffled_labels}
+def two_texts(at: Bench) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """What the text for planting and the text in hand say of the same neurons."""
+
+    def row() -> Row:
+        warehouse = at.folder / "controls.duckdb"
+        runs = [ingest(at.trained, text, warehouse) for text in (at.planting, at.finding)]
+        for run_id in runs:
+            analyze(warehouse, run_id, ["regimes"])
+        first, second = (texts.rare_sums(warehouse, run_id, "nc") for run_id in runs)
+        found = texts.text_difference(first, second)
+        return {
+            "preset": "nc",
+            **found,
+            "decided": [plateau_found(warehouse, run_id, "nc") for run_id in runs],
+            "simulated": [
+                texts.planted_elsewhere(np.log(first.influence()), TRUTHS["1 % raised by 0.7"], found["moved"], slope)
+                for slope in (0.0, found["slope"])
+            ],
+        }
+
+    yield "unedited", row
+
+
+PARTS = {
+    "curves": curves,
+    "together": together,
+    "untrained": no_training,
+    "shuffled": shuffled_labels,
+    "texts": two_texts,
+}
 
 
 def write(part: str, key: str, row: Row) -> None:

@@ -30,10 +30,10 @@ def test_what_is_planted_at_the_head_is_found_wherever_the_page_says_so(results)
 
 def test_a_planted_module_is_a_community_wherever_the_page_says_so(results):
     planted = [row for row in results["together"].values() if row["planted"]]
-    assert len(planted) >= 4
+    assert len(planted) >= 6
     for row in planted:
         assert row["louvain"]["planted_in_it"] == row["louvain"]["planted"] >= row["louvain"]["size"] - 1
-        if row["members_correlation"] >= 0.85:
+        if row["members_correlation"] >= 0.8:
             assert row["ward"]["planted_in_it"] == row["ward"]["planted"] == row["ward"]["size"]
 
 
