@@ -66,8 +66,8 @@ def test_position_frequency(con: duckdb.DuckDBPyConnection) -> None:
     given_tokens(con)
     given_positions(con, [2, 0, 4, 3])
     assert rows(con, "from position_frequency order by position_id") == [
-        ("run", 0, 0, 2, 0.1, 15.0, 40.0, True, False),  # 1: separator; 2: no count
-        ("run", 3, 1, 3, 0.1, 50.0, 50.0, True, True),
+        ("run", 0, 0, 2, 0.1, 15.0, 40.0, True, True, False),  # 1: separator; 2: no count
+        ("run", 3, 1, 3, 0.1, 50.0, 50.0, True, True, True),
     ]
 
 

@@ -293,6 +293,7 @@ ARGUMENTS = {  # of the table macros that take others than a run and a percentil
     "group_activation": ("'run'", "'es'"),
     "attribution_sum": ("'run'",),
     "attribution_error": ("'run'",),
+    "group_test_across": ("['run']",),
 }
 
 

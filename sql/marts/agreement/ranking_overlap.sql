@@ -1,16 +1,16 @@
 -- ranking_overlap: how far two rankings of a layer's neurons are the same.
 -- One row per run × preset × token_group × ranking × other run × preset × token_group × ranking.
 --   run_id                  the run
---   preset                  definition of rare and common (see position_group) of the ranking; NULL:
---                           it is of no token group
+--   preset                  definition of rare and common (see position_group) of the ranking;
+--                           NULL: it is of no token group
 --   token_group             rare or common, of the ranking; NULL likewise
---   ranking                 influence; or a property of the neurons (see dim_neuron): null_space_share,
---                           frequency_correlation (by its size)
+--   ranking                 influence; or a property of the neurons (see dim_neuron):
+--                           null_space_share, frequency_correlation (by its size)
 --   other_run_id            the run of the other ranking; the run itself where both are its own
 --   other_preset            preset of the other
 --   other_token_group       token group of the other
---   other_ranking           what ranks the neurons in the other; influence on resampled text: the same
---                           ranking on bootstrap samples of the windows, which says how stable it is
+--   other_ranking           what ranks the neurons in the other; influence on resampled text: the
+--                           same ranking on bootstrap samples of the windows: how stable it is
 --   layer                   layer of the neurons
 --   rank_correlation        Spearman's, over all neurons; on resampled text the median over samples
 --   rank_correlation_low    lower end of its 95 % interval over windows
@@ -31,8 +31,9 @@
 --   reason                  why a value is NULL; NULL if none is. A ranking beside itself has no
 --                           expected number and no p
 --
--- Pairs of a run's own rankings, and pairs of runs of the same layer of a model, group by group. A pair
--- is listed once. Where two runs have the same positions, the same windows are resampled for both.
+-- Pairs of a run's own rankings, and pairs of runs of the same layer of a model, group by group. A
+-- pair is listed once. Where two runs have the same positions, the same windows are resampled for
+-- both.
 
 create or replace view ranking_overlap as
 with found as (

@@ -11,8 +11,8 @@
 --   correlation         Pearson's, of the two neurons' activations over the positions
 --   correlation_low     lower end of its 95 % interval over windows, the partner held fixed
 --   correlation_high    upper end of the same
---   chance_correlation  the largest |correlation| with any neuron of the other run where its text is
---                       rotated by whole windows; mean over the rotations
+--   chance_correlation  the largest |correlation| with any neuron of the other run where its text
+--                       is rotated by whole windows; mean over the rotations
 --   is_mutual           whether the neuron is its partner's partner
 --   positions           number of positions
 --   windows             number of windows resampled

@@ -2,8 +2,8 @@
 -- One row per run × other run × preset × token_group.
 --   run_id              the run
 --   other_run_id        a run on the same positions of the same text
---   preset              definition of rare and common (see position_group); NULL in the single row of
---                       two runs that cannot be matched
+--   preset              definition of rare and common (see position_group); NULL in the single row
+--                       of two runs that cannot be matched
 --   token_group         rare or common
 --   layer               layer of the run
 --   other_layer         layer of the other run
