@@ -31,8 +31,8 @@ def main() -> None:
             rows = opened.dim_run(status="published")
             runs |= {row["run_id"]: {name: row[name] for name in _RUN} for row in rows.iter_rows(named=True)}
             for claim in CLAIMS:
-                answers = opened.sql(claim.query.read_text(encoding="utf-8")).sort("run_id", "preset")
-                found[claim.name] += answers.select("run_id", "preset", "measured", "verdict").to_dicts()
+                answers = opened.sql(claim.query.read_text(encoding="utf-8"))
+                found[claim.name] += claim.answered(answers).to_dicts()
     written = {"machine": platform.machine(), "version": VERSION, "runs": runs, "claims": found}
     RESULTS.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

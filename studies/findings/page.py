@@ -79,7 +79,7 @@ def table(answers: Answers, claims: Iterable[Claim]) -> str:
             references(answers, claim.name),
             measured(answers.of(claim.name, SERIES, **answers.last())),
             counted(answers.of(claim.name, SERIES)),
-            f"[{claim.name}](queries/findings/{claim.name}.sql)",
+            f"[{claim.query.stem}](queries/findings/{claim.query.name})",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

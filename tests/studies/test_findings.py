@@ -10,6 +10,7 @@ from studies.findings.claims import CLAIMS, QUERIES
 from studies.findings.measure import RESULTS
 from tests.support.mart_rows import empty_warehouse, given, given_run
 
+COLUMNS = ["run_id", "preset", "measured", "verdict"]
 VERDICTS = {"holds", "partly", "contradicted", "not contradicted", "not found", "undecided", "measured"}
 
 
@@ -23,7 +24,7 @@ def test_the_page_is_what_the_template_makes_of_the_answers():
 
 
 def test_every_claim_has_a_query_and_every_query_a_claim():
-    assert {claim.name for claim in CLAIMS} == {path.stem for path in QUERIES.glob("*.sql")}
+    assert {claim.query for claim in CLAIMS} == set(QUERIES.glob("*.sql"))
     assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
 
 
@@ -31,7 +32,8 @@ def test_every_claim_has_a_query_and_every_query_a_claim():
 def test_every_query_runs_and_gives_an_answer_per_run_and_preset(claim, tmp_path):
     with warehouse.open(tmp_path / "absent.duckdb") as opened:
         found = opened.sql(claim.query.read_text(encoding="utf-8"))
-    assert found.columns == ["run_id", "preset", "measured", "verdict"]
+    assert found.columns in (COLUMNS, [*COLUMNS, "claim"])
+    assert claim.answered(found).columns == COLUMNS
     assert claim.query.read_text(encoding="utf-8").startswith("-- ")
 
 
@@ -70,10 +72,9 @@ def test_verdicts_are_shortened_only_where_all_agree():
 
 def asked(con, name):
     """Verdicts by preset."""
-    return {
-        preset: verdict
-        for _, preset, _, verdict in con.execute((QUERIES / f"{name}.sql").read_text("utf-8")).fetchall()
-    }
+    (claim,) = (claim for claim in CLAIMS if claim.name == name)
+    found = claim.answered(con.execute(claim.query.read_text(encoding="utf-8")).pl())
+    return dict(found.select("preset", "verdict").rows())
 
 
 def given_tests(con, analysis, statistic, setting, *groups):
