@@ -73,7 +73,7 @@ def test_verdicts_are_shortened_only_where_all_agree():
 def asked(con, name):
     """Verdicts by preset."""
     (claim,) = (claim for claim in CLAIMS if claim.name == name)
-    found = claim.answered(con.execute(claim.query.read_text(encoding="utf-8")).pl())
+    found = claim.answered(con.sql(claim.query.read_text(encoding="utf-8")).pl())
     return dict(found.select("preset", "verdict").rows())
 
 
