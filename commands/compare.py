@@ -104,8 +104,8 @@ def _chosen(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
         UserError: fewer than two, or one of them twice.
     """
     found = pl.concat([published_runs(settings, (one,)) for one in wanted])
-    if (twice := found.filter(found["run_id"].is_duplicated())) is not None and len(twice):
-        raise UserError(f"Run {twice['run_id'][0]} is given twice. Name other runs to compare it with.")
+    if twice := found.filter(found["run_id"].is_duplicated())["run_id"].to_list():
+        raise UserError(f"Run {twice[0]} is given twice. Name other runs to compare it with.")
     if len(found) < 2:
         raise UserError("One run cannot be compared. Name two or more; `runs` lists them.")
     return found

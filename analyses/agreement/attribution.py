@@ -14,7 +14,6 @@ import polars as pl
 
 from rare_tokens.analyses.agreement.rankings import (
     SHARED,
-    SINGLE_WINDOW,
     TOPS,
     Compared,
     agreements,
@@ -22,7 +21,14 @@ from rare_tokens.analyses.agreement.rankings import (
     with_interval,
 )
 from rare_tokens.analyses.analysis import GROUP_KEY, Analysis, Ask, Results, Source
-from rare_tokens.analyses.curve.effect_cells import MATCHED, NO_POSITION, PRESETS, TOKEN_GROUPS, WindowSums
+from rare_tokens.analyses.curve.effect_cells import (
+    MATCHED,
+    NO_POSITION,
+    PRESETS,
+    SINGLE_WINDOW,
+    TOKEN_GROUPS,
+    WindowSums,
+)
 from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, table
 
 ATTRIBUTION = "attribution"

@@ -12,13 +12,12 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from rare_tokens.analyses.curve.effect_cells import WindowSums
+from rare_tokens.analyses.curve.effect_cells import SINGLE_WINDOW, WindowSums
 from rare_tokens.analyses.curve.line_intervals import plain_interval
 from rare_tokens.analyses.result_table import FloatArray, IntArray, joined
 
 TOPS = {"10": 10, "50": 50}  # neurons compared, by the end of the column's name
 BATCH = 2_000_000  # numbers resampled at once
-SINGLE_WINDOW = "a single window of text: nothing to resample"
 EQUAL = "all influences are equal"
 
 

@@ -24,6 +24,7 @@ MEAN_ABS, ABS_MEAN = "mean_abs", "abs_mean"
 ALL_ROLES, BOOST, SUPPRESS = "all", "boost", "suppress"
 STATISTICS, ROLES = (MEAN_ABS, ABS_MEAN), (ALL_ROLES, BOOST, SUPPRESS)
 NO_POSITION = "no position in the group"
+SINGLE_WINDOW = "a single window of text: nothing to resample"
 STEP, LARGEST = 5, 50
 CELL = ("percentile_bucket", "occurrence_bucket", "is_word", "is_elbow")
 

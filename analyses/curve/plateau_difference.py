@@ -13,7 +13,15 @@ import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.analysis import Analysis, Ask, Results
-from rare_tokens.analyses.curve.effect_cells import COMMON, MATCHED, PRESETS, RARE, WindowSums, aligned_sums
+from rare_tokens.analyses.curve.effect_cells import (
+    COMMON,
+    MATCHED,
+    PRESETS,
+    RARE,
+    SINGLE_WINDOW,
+    WindowSums,
+    aligned_sums,
+)
 from rare_tokens.analyses.curve.line_intervals import (
     Interval,
     head_interval,
@@ -129,7 +137,7 @@ def plateau_difference(
     if first.kappa is not None and second.kappa is not None:
         found["kappa"] = first.kappa - second.kappa
     if rare.windows < 2:
-        return PlateauDifference(**found, reason=joined(*reasons, "a single window of text: nothing to resample"))
+        return PlateauDifference(**found, reason=joined(*reasons, SINGLE_WINDOW))
     return PlateauDifference(**found, **_intervals(pair, found, heads, resamples, seed), reason=joined(*reasons))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from rare_tokens.analyses.analysis import EFFECTS, Analysis, Ask, Results, Source
-from rare_tokens.analyses.curve.effect_cells import COMMON, MATCHED, PRESETS, RARE
+from rare_tokens.analyses.curve.effect_cells import COMMON, MATCHED, PRESETS, RARE, SINGLE_WINDOW
 from rare_tokens.analyses.curve.line_intervals import plain_interval
 from rare_tokens.analyses.result_table import FloatArray, IntArray, joined, table
 from rare_tokens.analyses.specificity.contrasts import Contrasting, Contrasts
@@ -26,7 +26,6 @@ MATCHINGS = (LOSS, LOSS_AND_WORD)
 LEVEL = 0.05
 LARGE, SMALL = 1.25, 0.8  # ratios beyond which a neuron is called specific
 ROUNDING = 1e-6  # of sums in float32: permutations as extreme as the labels in hand up to it are ties
-SINGLE_WINDOW = "a single window of text: nothing to resample"
 FEW_SAMPLES = "too few samples of windows have a common position in every stratum of loss"
 NO_EFFECT = "its effects are 0 at the rare or the common positions, or in a permutation of them"
 

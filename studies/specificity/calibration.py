@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.warehouse.growth_report import between
 from rare_tokens import warehouse
 from rare_tokens.analyses.curve.effect_cells import COMMON, RARE
 from rare_tokens.analyses.result_table import FloatArray, IntArray
@@ -33,7 +34,7 @@ from rare_tokens.common.version import VERSION
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "specificity.json"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "specificity.md"
-MADE, END = "<!-- made by studies/specificity/calibration.py -->", "<!-- end -->"
+MADE = "<!-- made by studies/specificity/calibration.py -->"
 PERMUTATIONS, PLANTED, HEAD = 2_000, 1.5, 50
 Row = dict[str, Any]
 
@@ -179,12 +180,11 @@ def summary(draws: list[Row]) -> Row:
 
 def page() -> str:
     """The page with the table of the stored results between its marks."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(MADE)
-    return f"{before}{MADE}\n{table(json.loads(RESULTS.read_text(encoding='utf-8')))}\n{rest[rest.index(END) :]}"
+    made = table(json.loads(RESULTS.read_text(encoding="utf-8")))
+    return between(PAGE.read_text(encoding="utf-8"), MADE, made)
 
 
-def table(stored: Row) -> str:
+def table(stored: Row) -> list[str]:
     """What the draws say, as Markdown."""
     run, found, ratio = stored["run"], stored["summary"], stored["planted_ratio"]
     rows = (
@@ -199,7 +199,7 @@ def table(stored: Row) -> str:
         ("median ratio measured there", f"{found['median_ratio_in_the_layer']:.2f}"),
         ("median `detectable_ratio`", f"{found['median_detectable']:.2f}"),
     )
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
 if __name__ == "__main__":
