@@ -12,6 +12,7 @@ from rare_tokens import warehouse
 from rare_tokens.commands.analyze import analyze_all
 from rare_tokens.commands.support.chosen_runs import published_runs, say_warnings
 from rare_tokens.commands.support.completion import run_ids
+from rare_tokens.commands.support.neuron_cards import card_frames
 from rare_tokens.commands.support.settings import Settings, global_options, program
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.progress import working
@@ -71,7 +72,8 @@ def _report_inputs(settings: Settings, wanted: tuple[str, ...]) -> "ReportInputs
     path, wait = settings.warehouse, settings.wait
     chosen = published_runs(settings, wanted)
     frames = warehouse.report_frames(path, chosen["run_id"].to_list(), relations(), wait=wait)
-    frames |= warehouse.card_frames(path, card_neurons(chosen, frames["influence"], frames["specificity"]), wait=wait)
+    shown = card_neurons(chosen, frames["influence"], frames["specificity"], frames["decisions"])
+    frames |= card_frames(settings, shown)
     together = [
         coactivation(pl.concat([_group_activity(settings, run_id, CARD_PRESET) for run_id in runs]))
         for runs in warehouse.same_positions(path, compared_runs(chosen), wait=wait)

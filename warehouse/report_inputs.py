@@ -55,6 +55,8 @@ _CARDS = {
             or row_number() over (order by mean_delta_loss, token_id) <= 6
     """,
     "activations": "from neuron_activation($run, $neuron)",
+    "passages": "from neuron_top_activation($run, $neuron)",
+    "moments": "from neuron_moments($run, $neuron)",
 }
 
 
@@ -85,7 +87,7 @@ def report_frames(
 
 
 def card_frames(path: Path, neurons: Mapping[str, Sequence[int]], *, wait: float = 0.0) -> "dict[str, pl.DataFrame]":
-    """What cards show about some neurons of each run: contexts, target tokens and activations, by input name.
+    """What cards show about some neurons of each run, by input name: contexts, targets, activations, their spread.
 
     Raises:
         UserError: the path is not a usable warehouse.

@@ -18,7 +18,7 @@ def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
     rng = np.random.default_rng(seed)
     runs = inputs.runs["run_id"].to_list()
     last = runs[-1]
-    neurons = card_neurons(inputs.runs, inputs.influence, inputs.specificity, CARDS)[last]
+    neurons = card_neurons(inputs.runs, inputs.influence, inputs.specificity, total=CARDS)[last]
     return replace(
         inputs,
         values=values(runs),
@@ -30,6 +30,9 @@ def studied(inputs: ReportInputs, seed: int = 0) -> ReportInputs:
         contexts=_contexts(last, neurons),
         targets=_targets(last, neurons, rng),
         activations=_activations(last, neurons),
+        passages=_passages(last, neurons, rng),
+        moments=_moments(last, neurons),
+        neighbours=_neighbours(last, neurons),
         coactivation=_coactivation(runs),
     )
 
@@ -211,6 +214,43 @@ def _activations(run_id: str, neurons: list[int]) -> pl.DataFrame:
         | {"positions": 1000 // place, "rare": 100 // place}
         for neuron in neurons
         for place in range(1, 41)
+    ]
+    return pl.DataFrame(rows)
+
+
+def _passages(run_id: str, neurons: list[int], rng: np.random.Generator) -> pl.DataFrame:
+    """`neuron_top_activation`: two places of two samples, of hostile tokens; the first was not predicted."""
+    texts = [text[:2000] for text in HOSTILE]
+    rows = [
+        {"run_id": run_id, "neuron": neuron, "sample": sample, "place": place, "position_id": place, "at": 5}
+        | {"token_group": "rare", "quantile": quantile, "activation": 2.5, "delta_loss": -0.25, "tokens": texts}
+        | {"activations": rng.normal(size=len(texts)).tolist()}
+        | {"delta_losses": [None, *rng.normal(size=len(texts) - 1).tolist()]}
+        for neuron in neurons
+        for sample, quantile in (("largest", 1.0), ("middle", 0.5))
+        for place in (1, 2)
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _moments(run_id: str, neurons: list[int]) -> pl.DataFrame:
+    rows = [
+        {"run_id": run_id, "neuron": neuron, "quantity": quantity, "token_group": group, "positions": 900}
+        | {"mean": 0.1, "sd": 0.5, "skew": 2.5, "kurtosis": 9.0, "smallest": -1.0, "largest": 3.0}
+        for neuron in neurons
+        for quantity in ("activation", "delta_loss")
+        for group in ("all", "rare", "common")
+    ]
+    return pl.DataFrame(rows)
+
+
+def _neighbours(run_id: str, neurons: list[int]) -> pl.DataFrame:
+    """Of each neuron, the first with a card and one without."""
+    rows = [
+        {"run_id": run_id, "neuron": neuron, "kind": kind, "place": place, "other_neuron": other, "similarity": 0.5}
+        for neuron in neurons
+        for kind in ("weight", "activation")
+        for place, other in enumerate((neurons[0], 1023), 1)
     ]
     return pl.DataFrame(rows)
 

@@ -1,115 +1,176 @@
-"""Neuron cards: what a page says about each of the first neurons, for the run that a series shows first."""
+"""Neuron cards: all that is known of a neuron, for the run that a series shows first."""
 
-import math
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from rare_tokens.analyses.coordination.neighbours import BY_ACTIVATION, BY_WEIGHT
+from rare_tokens.analyses.report.data.histogram import densities
 from rare_tokens.analyses.report.data.inputs import ReportInputs
-from rare_tokens.analyses.report.data.roles import MIXED, mean_with_interval, role_group, shown_role
+from rare_tokens.analyses.report.data.roles import MIXED, shown_role
 from rare_tokens.analyses.report.data.series import Series, group_runs
 from rare_tokens.analyses.report.data.specificity import MATCHING, SPECIFIC
 from rare_tokens.analyses.report.data.text import shortened, visible_token
 
-CARDS = 8  # neurons per series
+CARDS = 120  # on a page
+FIRST = 50  # neurons by influence, at least
 PRESET = "es"
 CONTEXT_LENGTH = 90  # characters shown of a context: its end, just before the target
 
 Row = dict[str, Any]
 
 
-def card_neurons(
-    runs: pl.DataFrame, influence: pl.DataFrame, specificity: pl.DataFrame, count: int = CARDS
-) -> dict[str, list[int]]:
-    """The neurons that get a card: the first on rare (else common) tokens, in the run that each series shows first.
+@dataclass(frozen=True)
+class Card:
+    """What is known of one neuron.
 
-    Then those that its table of specific neurons shows.
+    Attributes:
+        address: the fragment under which the page shows it.
+        row: ranks, shown roles and tokens raised and lowered (`tables.described`, preset es); None: nothing is known.
+        facts: one row per preset and token group: rank, influence, mean Δ with its interval, δ, regime, role.
+        specificity: `neuron_specificity` by loss, one row per preset.
+        moments: spread of activations and of Δ, by quantity and token group (`neuron_moments`).
+        histogram: densities of its activations (`histogram.densities`).
+        contexts: where it helps and hurts most.
+        targets: the tokens it helps and hurts most.
+        neighbours: the nearest neurons, by `weight` and by `activation`.
+        history: rank, δ, regime and role at every checkpoint of the series.
+        passages: `neuron_top_activation`, as rows.
+    """
+
+    neuron: int
+    run_id: str
+    address: str
+    row: Row | None
+    facts: list[Row]
+    specificity: list[Row]
+    moments: Mapping[tuple[str, str], Row]
+    histogram: Row | None
+    contexts: Mapping[str, list[Row]]
+    targets: Mapping[str, list[Row]]
+    neighbours: Mapping[str, list[Row]]
+    history: list[Row]
+    passages: list[Row]
+
+    @property
+    def words(self) -> str:
+        """Every token that its card names, a line each, for a search."""
+        sides = (self.row or {}).get("raises") or [], (self.row or {}).get("lowers") or []
+        found = [*sides[0], *sides[1], *(row["text"] for rows in self.targets.values() for row in rows)]
+        return "\n".join(dict.fromkeys(found))
+
+
+def address(series: int, neuron: int) -> str:
+    """The fragment of a page's address under which a neuron's card opens: `n1042`, of a further series `s1-n1042`."""
+    return f"n{neuron}" if series == 0 else f"s{series}-n{neuron}"
+
+
+def card_neurons(
+    runs: pl.DataFrame,
+    influence: pl.DataFrame,
+    specificity: pl.DataFrame,
+    decisions: pl.DataFrame | None = None,
+    total: int = CARDS,
+) -> dict[str, list[int]]:
+    """The neurons that get a card in the run that each series shows first.
+
+    Those of its plateau, and at least the first 50, on rare (else common) tokens; then those that its table of specific
+    neurons shows. Where the page would have more than `total` cards, each series has an equal share of them.
 
     Args:
         runs: `dim_run`.
         influence: `neuron_influence`.
         specificity: `neuron_specificity`.
-        count: neurons by influence.
+        decisions: `regime_decision`; None: no plateau is known.
+        total: most cards of the page.
     """
+    measured = [one for one in group_runs(runs, influence) if one.measured]
+    share = max(1, total // max(1, len(measured)))
     chosen: dict[str, list[int]] = {}
-    for one in group_runs(runs, influence):
-        if not one.measured:
-            continue
-        of_run = influence.filter(run_id=one.shown.run_id, preset=PRESET)
-        of_run = of_run.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
-        for group in ("rare", "common"):
-            found = of_run.filter(token_group=group).sort("rank")["neuron"].head(count).to_list()
-            if found:
-                chosen[one.shown.run_id] = found
-                break
-        specific = specificity.filter(run_id=one.shown.run_id, preset=PRESET, matching=MATCHING, specific_to="rare")
-        further = specific.sort("ratio", descending=True)["neuron"].head(SPECIFIC).to_list()
-        if further:
-            first = chosen.get(one.shown.run_id, [])
-            chosen[one.shown.run_id] = [*first, *(neuron for neuron in further if neuron not in first)]
+    for one in measured:
+        run_id = one.shown.run_id
+        first = _first_neurons(influence, decisions, run_id)
+        specific = specificity.filter(run_id=run_id, preset=PRESET, matching=MATCHING, specific_to="rare")
+        ordered = specific.sort("ratio", descending=True)["neuron"].head(SPECIFIC).to_list()
+        further = [neuron for neuron in ordered if neuron not in first]
+        if len(first) + len(further) > share:
+            further = [neuron for neuron in ordered[: share // 4] if neuron not in first[: share - share // 4]]
+        if found := [*first[: share - len(further)], *further]:
+            chosen[run_id] = found
     return chosen
 
 
-def cards(one: Series, inputs: ReportInputs, top: list[Row]) -> list[Row]:
-    """The cards of a series, in order of the neurons' ranks; none if no context was read.
+def _first_neurons(influence: pl.DataFrame, decisions: pl.DataFrame | None, run_id: str) -> list[int]:
+    """The plateau of a run, and at least the first `FIRST`, in order of rank."""
+    of_run = influence.filter(run_id=run_id, preset=PRESET)
+    of_run = of_run.filter(pl.col("influence").is_not_null() & (pl.col("positions") > 0))
+    for group in ("rare", "common"):
+        ranked = of_run.filter(token_group=group).sort("rank")["neuron"].to_list()
+        if ranked:
+            key = {"run_id": run_id, "preset": PRESET, "token_group": group, "decision": "present"}
+            plateau = [] if decisions is None else decisions.filter(**key)["break_rank"].drop_nulls().to_list()
+            return ranked[: max([FIRST, *plateau])]
+    return []
+
+
+def cards(one: Series, inputs: ReportInputs, described: pl.DataFrame) -> list[Card]:
+    """The cards of a series, in order of the neurons' ranks; none if no neuron was read.
 
     Args:
         one: the series.
         inputs: the report's inputs.
-        top: its rows in the tables of the first and of the specific neurons, which a card repeats.
+        described: `tables.described` of the neurons with cards.
     """
     run_id = one.shown.run_id
-    described = {row["neuron"]: row for row in top}
-    frames = {name: _by_neuron(getattr(inputs, name), run_id) for name in ("contexts", "targets", "activations")}
-    regimes = _history(one, inputs, list(frames["contexts"]))
-    made = []
-    for neuron, contexts in frames["contexts"].items():
-        targets, row = frames["targets"].get(neuron, []), described.get(neuron)
-        group = role_group(row) if row else "rare"
-        made.append(
-            {
-                "neuron": neuron,
-                "row": row,
-                "mean": mean_with_interval(row, group) if row else None,
-                "mixed": row is not None and row[f"shown_role_{group}"] == MIXED,
-                "sign": row[f"role_{group}"] if row else None,
-                "contexts": {side: _contexts(contexts, side) for side in ("helps", "hurts")},
-                "targets": _targets(targets),
-                "bars": bars(frames["activations"].get(neuron, [])),
-                "history": regimes.get(neuron, []),
-            }
+    names = ("contexts", "targets", "activations", "passages", "moments", "neighbours")
+    frames = {name: _by_neuron(getattr(inputs, name), run_id) for name in names}
+    neurons = list(frames["moments"])
+    facts = _by_neuron(_facts(inputs, run_id, neurons), run_id)
+    specific = _by_neuron(
+        inputs.specificity.filter(pl.col("neuron").is_in(neurons), matching=MATCHING).sort("preset"), run_id
+    )
+    rows = {row["neuron"]: row for row in described.filter(run_id=run_id, preset=PRESET).iter_rows(named=True)}
+    history = _history(one, inputs, neurons)
+    made = [
+        Card(
+            neuron=neuron,
+            run_id=run_id,
+            address=address(one.index, neuron),
+            row=rows.get(neuron),
+            facts=facts.get(neuron, []),
+            specificity=specific.get(neuron, []),
+            moments={(row["quantity"], row["token_group"]): row for row in frames["moments"][neuron]},
+            histogram=densities(frames["activations"].get(neuron, [])),
+            contexts={side: _contexts(frames["contexts"].get(neuron, []), side) for side in ("helps", "hurts")},
+            targets=_targets(frames["targets"].get(neuron, [])),
+            neighbours=_neighbours(frames["neighbours"].get(neuron, []), one.index, neurons),
+            history=history.get(neuron, []),
+            passages=frames["passages"].get(neuron, []),
         )
-    return sorted(made, key=lambda card: (card["row"] is None, card["row"]["place"] if card["row"] else card["neuron"]))
+        for neuron in neurons
+    ]
+    return sorted(made, key=lambda card: (card.row is None, card.row["place"] if card.row else card.neuron))
 
 
-def bars(bins: list[Row]) -> Row | None:
-    """What a histogram's picture needs: per bin the heights of all and of rare positions, between 0 and 1.
-
-    Heights are logarithmic, log(1 + n) over the largest: most neurons are near 0 nearly everywhere.
-    """
-    counts = [row["positions"] for row in bins]
-    if not counts or not max(counts):
-        return None
-    top = _log(max(counts))
-    return {
-        "low": bins[0]["low"],
-        "high": bins[-1]["high"],
-        "all": [_log(row["positions"]) / top for row in bins],
-        "rare": [_log(row["rare"]) / top for row in bins],
-        "positions": sum(counts),
-        "zero": _share_below_zero(bins),
-    }
+def _facts(inputs: ReportInputs, run_id: str, neurons: list[int]) -> pl.DataFrame:
+    """Rank, influence, mean Δ with interval, δ and regime of some neurons, by preset and token group."""
+    key = ["run_id", "preset", "token_group", "neuron"]
+    found = inputs.influence.filter(pl.col("neuron").is_in(neurons), pl.col("influence").is_not_null(), run_id=run_id)
+    found = found.with_columns(shown_role=shown_role(), mixed=(pl.col("settled_role") == MIXED).fill_null(value=False))
+    found = found.join(inputs.deviations.select(*key, "deviation", "regime"), on=key, how="left")
+    return found.sort("neuron", "preset", pl.col("token_group") == "common")
 
 
-def _share_below_zero(bins: list[Row]) -> float | None:
-    """Where 0 lies between the ends, as a share of the width; None if it does not."""
-    low, high = bins[0]["low"], bins[-1]["high"]
-    return -low / (high - low) if low < 0 < high else None
-
-
-def _log(count: int) -> float:
-    return math.log1p(count)
+def _neighbours(rows: list[Row], series: int, neurons: list[int]) -> dict[str, list[Row]]:
+    """By kind, the neighbours in order, each with the address of its card; None where it has no card."""
+    found: dict[str, list[Row]] = {BY_WEIGHT: [], BY_ACTIVATION: []}
+    for row in sorted(rows, key=lambda row: row["place"]):
+        other = row["other_neuron"]
+        found[row["kind"]].append(row | {"address": address(series, other) if other in neurons else None})
+    return found
 
 
 def _contexts(rows: list[Row], side: str) -> list[Row]:

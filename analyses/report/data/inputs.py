@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
-Columns = Mapping[str, type[pl.DataType]]
+Columns = Mapping[str, type[pl.DataType] | pl.DataType]
 
-GROUP: dict[str, type[pl.DataType]] = {"run_id": pl.String, "preset": pl.String, "token_group": pl.String}
-_NEURON: dict[str, type[pl.DataType]] = {"run_id": pl.String, "neuron": pl.Int64}
+GROUP: dict[str, type[pl.DataType] | pl.DataType] = {"run_id": pl.String, "preset": pl.String, "token_group": pl.String}
+_NEURON: dict[str, type[pl.DataType] | pl.DataType] = {"run_id": pl.String, "neuron": pl.Int64}
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,7 @@ INPUTS = (
         {"run_id": pl.String, "preset": pl.String, "matching": pl.String, "neuron": pl.Int64}
         | dict.fromkeys(("ratio", "ratio_low", "ratio_high", "p_value", "adjusted_p_value"), pl.Float64)
         | {"specific_to": pl.String, "rare_positions": pl.Int64, "common_positions": pl.Int64, "reason": pl.String},
+        {"detectable_ratio": pl.Float64},
         beside=True,
     ),
     Input(
@@ -259,6 +260,29 @@ INPUTS = (
         beside=True,
     ),
     Input(
+        "passages",
+        None,
+        _NEURON
+        | {"sample": pl.String, "place": pl.Int64, "position_id": pl.Int64, "at": pl.Int64, "token_group": pl.String}
+        | dict.fromkeys(("quantile", "activation", "delta_loss"), pl.Float64)
+        | {"tokens": pl.List(pl.String)}
+        | dict.fromkeys(("activations", "delta_losses"), pl.List(pl.Float64)),
+    ),
+    Input(
+        "moments",
+        None,
+        _NEURON
+        | {"quantity": pl.String, "token_group": pl.String, "positions": pl.Int64}
+        | dict.fromkeys(("mean", "sd", "skew", "kurtosis", "smallest", "largest"), pl.Float64),
+        beside=True,
+    ),
+    Input(
+        "neighbours",
+        None,
+        _NEURON | {"kind": pl.String, "place": pl.Int64, "other_neuron": pl.Int64, "similarity": pl.Float64},
+        beside=True,
+    ),
+    Input(
         "coactivation",
         None,
         dict.fromkeys(("run_id", "other_run_id", "preset", "group_name"), pl.String)
@@ -285,7 +309,9 @@ class ReportInputs:
     `analyze` made it. `warnings`: what to know before reading (`run_warning`), besides the `warnings` of `runs`, which
     ingest gave. `quality`: one row per run and check. `values`: `measured_value`, with p-values corrected over all the
     report's runs if there are several (`group_test_across`). `contexts`, `targets`, `activations`: `neuron_context`,
-    `neuron_target`, `neuron_activation` for the neurons that have a card (`analyses.report.data.cards.card_neurons`).
+    `neuron_target`, `neuron_activation` for the neurons that have a card (`analyses.report.data.cards.card_neurons`);
+    `passages` and `moments` for the same: `neuron_top_activation`, `neuron_moments`; `neighbours`: their nearest
+    neurons (`analyses.coordination.neighbours`).
     `neuron_groups`: how many signs of each group are settled (`neuron_group_summary`).
     `specificity`: `neuron_specificity`. `overlaps`: `ranking_overlap`. `matches`: `plateau_match`. `coactivation`:
     `analyses.across_runs.comparison`. `of_figures`: those that only a figure reads, by name
@@ -311,6 +337,9 @@ class ReportInputs:
     contexts: pl.DataFrame = field(default_factory=lambda: empty("contexts"))
     targets: pl.DataFrame = field(default_factory=lambda: empty("targets"))
     activations: pl.DataFrame = field(default_factory=lambda: empty("activations"))
+    passages: pl.DataFrame = field(default_factory=lambda: empty("passages"))
+    moments: pl.DataFrame = field(default_factory=lambda: empty("moments"))
+    neighbours: pl.DataFrame = field(default_factory=lambda: empty("neighbours"))
     coactivation: pl.DataFrame = field(default_factory=lambda: empty("coactivation"))
     of_figures: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     command: str = ""  # makes this report again
@@ -338,7 +367,7 @@ class ReportInputs:
         return replace(self, **own, of_figures=drawn)
 
 
-def _column(found: pl.DataType | None, name: str, kind: type[pl.DataType]) -> pl.Expr:
+def _column(found: pl.DataType | None, name: str, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
     """A column as `kind`: NULL if the frame lacks it; lists (as JSON) and times become text."""
     if found is None:
         return pl.lit(None, dtype=kind).alias(name)

@@ -42,6 +42,7 @@ _LABELS = {
     "seconds": "Seconds",
     "warnings": "Warnings",
 }
+LINE = 88  # characters, beyond which a command is broken into lines
 HASH_LENGTH = 16  # characters shown of a hash; runs.csv has all of it
 _ALWAYS_BY_RUN = ("revision", "run_id", "status")
 _COMMA_SEPARATED = ("effects",)  # options; other lists are options given several times
@@ -90,7 +91,20 @@ def command(run: Run) -> str:
             words += [word for item in value for word in (flag, _plain(item))]
         elif value is not None and value is not False and value != "":
             words += [flag, _plain(value)]
-    return shlex.join(words) if len(words) > 3 else ""
+    return broken(words) if len(words) > 3 else ""
+
+
+def broken(words: list[str]) -> str:
+    """A command for a shell, with a line of its own for each option where it is long."""
+    whole = shlex.join(words)
+    if len(whole) <= LINE:
+        return whole
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return " \\\n    ".join(shlex.join(line) for line in lines if line)
 
 
 def parsed(text: object) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rare_tokens.analyses.report.data.roles import role_group, why_mixed
-from rare_tokens.analyses.report.data.text import integer, milli, number, signed
+from rare_tokens.analyses.report.data.text import integer, milli, number, p_value, signed
 
 Row = Mapping[str, Any]
 Cell = str | list[Any]
@@ -23,25 +23,41 @@ class Column:
     """How the cells of a column are drawn.
 
     Attributes:
+        label: what its cells are called where each row is a block of its own, on a narrow screen.
         kind: `text`, `number`, `tokens`, or `pin`: a neuron's number that can be chosen.
         heads: whether they are their rows' headings.
     """
 
+    label: str = ""
     kind: str = "number"
     heads: bool = False
 
 
-_INFLUENCE = (Column(), Column(), Column())
+_INFLUENCE = (Column("rank"), Column("influence, 10⁻³ nats"), Column("δ"))
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "top": (
-        Column("pin", heads=True), Column("text"), *_INFLUENCE, Column(), Column(), Column(), Column("text"),
-        Column("tokens"), Column("tokens"),
+        Column("neuron", "pin", heads=True),
+        Column("role", "text"),
+        *_INFLUENCE,
+        Column("rank (common)"),
+        Column("influence (common)"),
+        Column("rare ÷ common"),
+        Column("regime", "text"),
+        Column("raises", "tokens"),
+        Column("lowers", "tokens"),
     ),
     "specific": (
-        Column("pin", heads=True), Column(), Column(), Column(), Column(), Column(), Column("tokens"), Column("text"),
+        Column("neuron", "pin", heads=True),
+        Column("ratio"),
+        Column("words"),
+        Column("p"),
+        Column("rank (rare)"),
+        Column("rank (common)"),
+        Column("raises", "tokens"),
+        Column("helps", "text"),
     ),
-    "sample": (Column(heads=True), *_INFLUENCE, *_INFLUENCE),
-}  # fmt: skip
+    "sample": (Column("rank", heads=True), *_INFLUENCE, *_INFLUENCE),
+}
 
 
 def top_row(row: Row) -> list[Cell]:
@@ -70,7 +86,7 @@ def specific_row(row: Row) -> list[Cell]:
         str(row["neuron"]),
         _valued(ratio, row["specific_ratio"]),
         _valued(number(row["word_ratio"], 3), row["word_ratio"]),
-        _valued(number(row["adjusted_p_value"], 2), row["adjusted_p_value"]),
+        _valued(p_value(row["adjusted_p_value"]), row["adjusted_p_value"]),
         integer(row["rank_rare"]),
         integer(row["rank_common"]),
         list(row["raises"] or []),

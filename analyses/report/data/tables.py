@@ -46,7 +46,21 @@ def neuron_tokens(tokens: pl.DataFrame) -> pl.DataFrame:
 
 def top_neurons(inputs: ReportInputs, count: int = TOP) -> pl.DataFrame:
     """The first `count` rows of `ranked_pairs` of each run and preset, with the tokens each neuron moves."""
-    pairs = ranked_pairs(inputs).filter(pl.col("place") <= count)
+    return _with_tokens(inputs, ranked_pairs(inputs).filter(pl.col("place") <= count))
+
+
+def described(inputs: ReportInputs, neurons: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `ranked_pairs` of some neurons, with the tokens each moves.
+
+    Args:
+        inputs: the report's inputs.
+        neurons: their `run_id` and `neuron`.
+    """
+    return _with_tokens(inputs, ranked_pairs(inputs).join(neurons, on=["run_id", "neuron"], how="semi"))
+
+
+def _with_tokens(inputs: ReportInputs, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `ranked_pairs` with `raises`, `lowers` and the ratio of both influences."""
     moved = neuron_tokens(inputs.tokens.join(pairs, on=["run_id", "neuron"], how="semi"))
     top = pairs.join(moved, on=["run_id", "neuron"], how="left", maintain_order="left")
     return top.with_columns(ratio=pl.col("influence_rare") / pl.col("influence_common"))

@@ -44,6 +44,15 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
+def p_value(value: float | None, threshold: float = 0.05) -> str:
+    """A p-value to two digits, and to as many more as tell on which side of `threshold` it is; – for none."""
+    for digits in range(2, 8):
+        text = number(value, digits)
+        if value is None or value == threshold or (f"{value:.{digits - 1}e}" != f"{threshold:.{digits - 1}e}"):
+            break
+    return text
+
+
 def milli(value: float | None, digits: int = 3) -> str:
     """`value` in thousandths, for tables of influence: one exponent for all rows reads better than one per row."""
     return number(None if value is None else 1000 * value, digits)

@@ -131,4 +131,4 @@ def _size() -> Any:
     return alt.condition("datum.rank <= 50", alt.value(34), alt.value(14))
 
 
-FIGURES = (Figure("influence", influence_figure, heights=((290, 130), (380, 170))),)
+FIGURES = (Figure("influence", influence_figure, heights=((290, 130), (265, 105))),)

@@ -8,7 +8,9 @@ from typing import Any
 import polars as pl
 
 from rare_tokens.analyses.report.data import (
+    answer,
     cards,
+    citation,
     compared,
     fits,
     layers,
@@ -60,7 +62,7 @@ class Content:
     checks: list[Row]
     facts: list[provenance.Facts]
     sets: list[dict[str, Rows]]  # per series, what its figures draw, by the figure's name
-    cards: list[list[Row]]  # per series
+    cards: list[list[cards.Card]]  # per series
     papers: Mapping[str, list[Row]]  # tables, per run with effects
     figures: list[Mapping[str, Row]]  # specifications per series, by the figure's name
 
@@ -105,9 +107,44 @@ class Content:
         row = next(row for row in self.runs if row["run_id"] == run_id)
         return f"{row['model']} {row['revision']} on {row['corpus']}"
 
-    def verdicts(self, series: Series) -> Row:
-        """How many rows of the papers' tables agree, differ or cannot be decided."""
-        return papers.counts(self.papers[series.shown.run_id])
+    def answer(self, run_id: str, preset: str) -> str:
+        """The answer for one run under a preset, in a sentence (`data.answer`)."""
+        run = next(row for row in self.runs if row["run_id"] == run_id)
+        rare, common = (self.groups[run_id, preset, group] for group in summary.GROUPS)
+        return answer.answer(run, rare, common, self.differences.get((run_id, preset)))
+
+    def notes(self, series: Series) -> list[str]:
+        """What to know before reading on about a series: presets that disagree, few positions, its warnings."""
+        found = [self.groups[series.shown.run_id, preset, group] for preset in self.presets for group in summary.GROUPS]
+        decisions = {row["preset"]: row["decision"] for row in found if row["token_group"] == "rare"}
+        few = [said for row in found if (said := answer.thin(row))]
+        notes = [answer.disagreement(decisions), f"Few positions: {', '.join(few)}." if few else None]
+        own = [warning for warning in self.warnings if self._is_about(warning, series)]
+        return [note for note in notes if note] + [warning["message"] for warning in own]
+
+    def _is_about(self, warning: Row, series: Series) -> bool:
+        """Whether a series shows a warning: one about every series stands with the first."""
+        if not warning["of"]:
+            return series.index == 0
+        return f"{series.shown.row['model']} on {series.shown.row['corpus']}" in warning["of"]
+
+    def title(self, series: Series) -> str:
+        """What tells a series from the others."""
+        return compared.labels([one.shown.row for one in self.series])[series.index]
+
+    def addresses(self, series: Series) -> dict[str, str]:
+        """The addresses of a series' cards, by the neuron's number."""
+        return {str(card.neuron): card.address for card in self.cards[series.index]}
+
+    @property
+    def bibtex(self) -> str:
+        """How to cite the runs, the program and the papers."""
+        return citation.bibtex(self.runs)
+
+    @property
+    def program(self) -> str:
+        """How the commands of this page begin."""
+        return self.inputs.command.partition(" report")[0] or "python cli.py"
 
     def in_the_text(self, run_id: str, preset: str) -> list[Row]:
         """What papers print outside their tables, next to what a run gives."""
@@ -161,6 +198,7 @@ def build_content(inputs: ReportInputs) -> Content:
     made |= {name: frame for name, frame in _beside(inputs).items() if frame.height}
     subjects = [Subject(one, inputs, extents[one.index], summaries) for one in series]
     sets = [_rows_of_figures(subject) for subject in subjects]
+    described = tables.described(inputs, inputs.moments.select("run_id", "neuron").unique())
     top = _rows(tables.top_neurons(inputs))
     specific = _rows(specificity.specific_neurons(inputs))
     sample = _rows(tables.curve_sample(inputs))
@@ -188,14 +226,9 @@ def build_content(inputs: ReportInputs) -> Content:
         specificity=specificity.specificity_counts(inputs.specificity),
         compared=compared.compared_runs(series),
         pairs_of_runs={one: compared.pair_rows(inputs, compared.compared_runs(series), one) for one in shown_presets},
-        cards=[cards.cards(one, inputs, _described(one, top, specific)) for one in series],
+        cards=[cards.cards(one, inputs, described) for one in series],
         papers={run.run_id: papers.paper_tables(beside_papers, run.run_id) for one in series for run in one.measured},
     )
-
-
-def _described(one: Series, *found: Mapping[tuple[str, str], list[Row]]) -> list[Row]:
-    """What tables say of the neurons of a series' cards."""
-    return [row for table in found for row in table.get((one.shown.run_id, cards.PRESET), [])]
 
 
 def _rows_of_figures(subject: Subject) -> dict[str, Rows]:

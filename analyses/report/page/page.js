@@ -87,13 +87,42 @@ function Series(element) {
     });
   }
 
+  /* Buttons that save a figure as it is drawn, and the rows that it draws. */
+  function addSaves(figure) {
+    const plots = all(".plot", figure);
+    const saves = cell("p", null, "saves");
+    for (const plot of plots) {
+      const panel = plots.length > 1 ? " (" + (plot.dataset.group || plot.dataset.figure) + ")" : "";
+      for (const [kind, write] of [["SVG", saveDrawn], ["CSV", saveRows]]) {
+        const button = cell("button", "Save as " + kind + panel, "save");
+        button.type = "button";
+        button.addEventListener("click", () => write(plot));
+        saves.append(button, " ");
+      }
+    }
+    figure.append(saves);
+  }
+
+  function saveDrawn(plot) {
+    const item = self.views.find((one) => one.element === plot);
+    if (item) item.view.toSVG().then((svg) => saveFigure(svg, item.name + "-" + data.runs[self.run].revision + ".svg"));
+  }
+
+  /* The first data set of a figure holds its points; the others its lines. */
+  function saveRows(plot) {
+    const { figure, group } = plot.dataset;
+    const [rows] = Object.values(rowsOf(figure, group));
+    const name = [figure, group, state.preset, data.runs[self.run].revision].filter(Boolean).join("-");
+    saveText(commaSeparated(rows), name + ".csv", "text/csv");
+  }
+
   function light() {
     for (const item of self.views) {
       if (item.name === "influence" || item.name === "scatter") item.view.signal("pinned", self.pinned).runAsync();
     }
     all("tr.lit", element).forEach((row) => row.classList.remove("lit"));
-    all("button.pin", element).filter((button) => Number(button.value) === self.pinned)
-      .forEach((button) => button.closest("tr").classList.add("lit"));
+    all(".pin", element).filter((link) => Number(link.dataset.neuron) === self.pinned)
+      .forEach((link) => link.closest("tr").classList.add("lit"));
   }
 
   function pin(neuron, scroll) {
@@ -101,8 +130,14 @@ function Series(element) {
     find(".neuron").value = self.pinned < 0 ? "" : self.pinned;
     showNeuron(self.pinned);
     light();
-    if (scroll) find(".controls").scrollIntoView({ block: "start" });
+    if (scroll) find("figure.first").scrollIntoView({ block: "start" });
   }
+
+  /* The address of a neuron's card, if the page has one. */
+  pin.address = (neuron) => {
+    const address = (Number(element.dataset.series) ? "s" + element.dataset.series + "-" : "") + "n" + neuron;
+    return document.getElementById(address) ? address : null;
+  };
 
   function say(...parts) {
     status.replaceChildren(...parts);
@@ -122,7 +157,9 @@ function Series(element) {
       row.influence_text + " · 10⁻³ nats" + (row.deviation === null ? "" : ", δ " + row.deviation_text) +
       ", " + row.role);
     const tokens = rows[0].up ? ". Raises " + rows[0].up + ". Lowers " + rows[0].down + "." : ".";
-    say(bold("Neuron " + neuron), " " + described.join("; ") + tokens);
+    const link = pin.address(neuron) ? cell("a", "Its card.") : "";
+    if (link) link.href = "#" + pin.address(neuron);
+    say(bold("Neuron " + neuron), " " + described.join("; ") + tokens + " ", link);
   }
 
   /* What the status line says while nothing is pointed at. */
@@ -177,6 +214,8 @@ function Series(element) {
     }
     fillTables();
     self.views.forEach(fill);
+    self.brushed = null; // what was said of another curve is not true of this one
+    self.views.filter((item) => item.name === "influence").forEach((item) => item.view.data("brush_store", []).run());
     rest();
     light();
   };
@@ -186,13 +225,25 @@ function Series(element) {
     return self;
   }
   const step = find(".step");
-  if (step) step.addEventListener("input", () => {
-    self.run = packed.runs[Number(step.value)];
+  const stepName = "step" + element.dataset.series;
+  function stepTo(place) {
+    self.run = packed.runs[place];
     const name = data.runs[self.run].revision;
     step.setAttribute("aria-valuetext", name);
-    find("output").textContent = name;
+    find(".control output").textContent = name;
     self.update();
+  }
+  if (step) step.addEventListener("input", () => {
+    const place = Number(step.value);
+    stepTo(place);
+    writeAddress({ [stepName]: place === packed.runs.length - 1 ? null : place });
   });
+  self.restore = function () {
+    const place = Number(state.values[stepName]);
+    if (!step || !Number.isInteger(place) || place < 0 || place >= packed.runs.length) return;
+    step.value = place;
+    stepTo(place);
+  };
   find(".neuron").addEventListener("input", (event) => {
     pin(event.target.value === "" ? -1 : Number(event.target.value), false);
   });
@@ -205,17 +256,15 @@ function Series(element) {
     self.brushed = null;
     pin(-1, false);
   });
-  all("button.pin", element).forEach((button) => button.addEventListener("click",
+  all(".pin", element).forEach((link) => link.addEventListener("click",
+    () => pin(Number(link.dataset.neuron), !link.hash)));
+  all("button.light", element).forEach((button) => button.addEventListener("click",
     () => pin(Number(button.value), true)));
   all(".swatch[data-step]", element).forEach((swatch) => {
     const last = packed.runs.length - 1;
     swatch.style.background = "var(--step" + Math.round((Number(swatch.dataset.step) * 9) / last) + ")";
   });
-  all(".save", element).forEach((button) => button.addEventListener("click", () => {
-    const plot = button.closest("figure").querySelector(".plot");
-    const item = self.views.find((one) => one.element === plot);
-    if (item) item.view.toSVG().then((svg) => save(svg, item.name + "-" + data.runs[self.run].revision + ".svg"));
-  }));
+  all("figure", element).filter((figure) => figure.querySelector(".plot")).forEach(addSaves);
   self.targets = all(".plot", element);
   self.embed = embed;
   return self;
@@ -240,13 +289,29 @@ function tooltip(handler, event, item, value) {
 }
 
 /* A figure by itself has no style sheet: its colours are written out, as on paper. */
-function save(svg, name) {
-  const text = svg.replace(/var\((--\w+)\)/g, (whole, variable) => data.light[variable] || whole);
+function saveFigure(svg, name) {
+  saveText(svg.replace(/var\((--\w+)\)/g, (whole, variable) => data.light[variable] || whole), name, "image/svg+xml");
+}
+
+function saveText(text, name, type) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
+  link.href = URL.createObjectURL(new Blob([text], { type }));
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+/* Rows as CSV. A text that a spreadsheet could take as a formula begins with an apostrophe. */
+function commaSeparated(rows) {
+  const names = Object.keys(rows[0] || {});
+  const field = (value) => {
+    if (value === null || value === undefined) return "";
+    if (typeof value === "number") return String(value);
+    const text = /^[=+\-@]/.test(value) ? "'" + value : String(value);
+    return '"' + text.replace(/"/g, '""') + '"';
+  };
+  return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(field).join(","))
+    .join("\r\n") + "\r\n";
 }
 
 /* ---- start ---- */
@@ -260,11 +325,39 @@ document.body.append(bubble);
 all("table.sortable").forEach(makeSortable);
 const series = all("section.series").map(Series);
 const loose = all("[data-preset]").filter((part) => !part.closest("section.series"));
-all("input[name=preset]").forEach((input) => input.addEventListener("change", () => {
-  state.preset = input.value;
+function choosePreset(preset) {
+  state.preset = preset;
   loose.forEach((part) => { part.hidden = part.dataset.preset !== state.preset; });
   series.forEach((one) => one.update());
+}
+all("input[name=preset]").forEach((input) => input.addEventListener("change", () => {
+  choosePreset(input.value);
+  writeAddress({ preset: input.value === data.presets[0] ? null : input.value });
 }));
+all("button.copy").forEach((button) => button.addEventListener("click", async () => {
+  const text = document.getElementById(button.value).textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch (refused) { // a page from disk may not reach the clipboard: the text is selected instead
+    getSelection().selectAllChildren(document.getElementById(button.value));
+    document.execCommand("copy");
+  }
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+}));
+const menu = document.querySelector("button.menu");
+menu.addEventListener("click", () => {
+  menu.setAttribute("aria-expanded", menu.getAttribute("aria-expanded") === "true" ? "false" : "true");
+});
+all("#menu a").forEach((link) => link.addEventListener("click", () => menu.setAttribute("aria-expanded", "false")));
+connectCards();
+/* What the address says: the preset, the checkpoint of each series, and the place on the page. */
+const preset = all("input[name=preset]").find((input) => input.value === state.values.preset);
+if (preset) {
+  preset.checked = true;
+  choosePreset(preset.value);
+}
+series.forEach((one) => one.restore && one.restore());
 /* The first figure at once, so that the page can be used; each other one in a turn of its own. */
 const waiting = series.flatMap((one) => one.targets.map((target) => () => one.embed(target)));
 function mark(name) {
@@ -281,4 +374,10 @@ const turn = () => new Promise((resolve) => { setTimeout(resolve, 0); });
   }
   mark("ready");
   mark("drawn");
+  if (state.place && !moved) openAddressed(); // once more: figures above it have their height now
 })();
+let moved = false; // by the reader
+["wheel", "touchmove", "keydown", "pointerdown"].forEach((kind) => {
+  window.addEventListener(kind, () => { moved = true; }, { once: true, passive: true });
+});
+if (state.place) openAddressed();

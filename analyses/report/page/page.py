@@ -12,6 +12,8 @@ import vl_convert
 from markupsafe import Markup
 
 from rare_tokens.analyses.report.data import text
+from rare_tokens.analyses.report.data.cards import Card
+from rare_tokens.analyses.report.data.passages import pack_passages
 from rare_tokens.analyses.report.data.points import curve_ranks
 from rare_tokens.analyses.report.data.rows import COLUMNS, Cell
 from rare_tokens.analyses.report.data.series import Run, Series
@@ -43,6 +45,7 @@ def page_data(content: Content) -> dict[str, Any]:
     texts = _Texts(packed["texts"])
     order = [(one, run) for one in content.series for run in one.runs]
     runs = [points | _run_data(*pair, content, texts) for points, pair in zip(packed["runs"], order, strict=True)]
+    passages = packed_passages([card for found in content.cards for card in found], texts)
     return packed | {
         "texts": texts.every,
         "runs": runs,
@@ -50,6 +53,8 @@ def page_data(content: Content) -> dict[str, Any]:
         "columns": {name: [asdict(column) for column in found] for name, found in COLUMNS.items()},
         "light": charts.LIGHT,
         "series": [_series_data(one, content) for one in content.series],
+        "passages": passages,
+        "program": content.program,
     }
 
 
@@ -62,13 +67,20 @@ class _Texts:
 
     def coded(self, cell: Cell, kind: str) -> Cell:
         """A cell of a table with the numbers of its tokens."""
-        return [self._code(token) for token in cell] if kind == "tokens" else cell
+        return [self.code(token) for token in cell] if kind == "tokens" else cell
 
-    def _code(self, text: str) -> int:
+    def code(self, text: str) -> int:
+        """The number of a text."""
         if text not in self.codes:
             self.codes[text] = len(self.every)
             self.every.append(text)
         return self.codes[text]
+
+
+def packed_passages(cards: list[Card], texts: _Texts) -> dict[str, Any]:
+    """The passages of some cards as the script draws them, by the card's address."""
+    packed = {card.address: pack_passages(card.passages, texts.code) for card in cards}
+    return {address: found for address, found in packed.items() if found}
 
 
 def _run_data(one: Series, run: Run, content: Content, texts: _Texts) -> dict[str, Any]:
@@ -119,7 +131,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = (text.number, text.signed, text.percent, text.integer, text.milli, text.plain, text.fixed)
+    shown = (text.number, text.p_value, text.signed, text.percent, text.integer, text.milli, text.plain, text.fixed)
     environment.filters.update({function.__name__: function for function in shown})
     return environment.get_template("page.html.jinja")
 
@@ -132,7 +144,7 @@ def _library() -> str:
 
 def _script() -> str:
     """The page's own script: its parts share one scope, and no name is global."""
-    parts = "\n".join(_resource(name) for name in ("points.js", "tables.js", "page.js"))
+    parts = "\n".join(_resource(name) for name in ("base.js", "points.js", "tables.js", "cards.js", "page.js"))
     return f'(function () {{\n"use strict";\n{parts}}})();\n'
 
 

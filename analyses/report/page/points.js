@@ -1,12 +1,9 @@
 /* What the figures show of one checkpoint and preset, unpacked from the page’s data. Every text comes with it. */
 
-const data = JSON.parse(document.getElementById("data").textContent);
 const GROUPS = ["rare", "common"];
 const ROLES = {
   b: "boost", s: "suppress", B: "mixed (boost by its sign alone)", S: "mixed (suppress by its sign alone)", "-": "none",
 };
-const state = { preset: data.presets[0] };
-const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 
 /* Rows from columns: { name: [value, …], … }. */
 function rowsFrom(columns) {

@@ -6,16 +6,15 @@ const CLASSES = { number: "n", pin: "n", tokens: "tokens" };
 
 const counted = (value) => value.toLocaleString("en");
 
-function cell(tag, text, name, value) {
-  const element = document.createElement(tag);
-  if (name) element.className = name;
-  if (value !== undefined) element.dataset.value = value;
-  if (text !== null) element.textContent = text;
+/* A cell is its text, perhaps [text, value to sort by] and a note to hover over, of tokens a list of their numbers.
+   A neuron's number leads to its card where the page has one. */
+function drawCell(content, column, pin) {
+  const element = cellOf(content, column, pin);
+  element.dataset.label = column.label;
   return element;
 }
 
-/* A cell is its text, perhaps [text, value to sort by] and a note to hover over, of tokens a list of their numbers. */
-function drawCell(content, column, pin) {
+function cellOf(content, column, pin) {
   const tag = column.heads ? "th" : "td";
   const name = CLASSES[column.kind];
   if (column.kind === "tokens") {
@@ -28,11 +27,13 @@ function drawCell(content, column, pin) {
   if (column.heads) element.scope = "row";
   if (note) element.title = note;
   if (column.kind === "pin") {
-    const button = cell("button", text, "pin");
-    button.type = "button";
-    button.value = text;
-    button.addEventListener("click", () => pin(Number(text), true));
-    element.append(button);
+    const address = pin.address(Number(text));
+    const link = cell(address ? "a" : "button", text, "pin");
+    if (address) link.href = "#" + address;
+    else link.type = "button";
+    link.dataset.neuron = text;
+    link.addEventListener("click", () => pin(Number(text), !address));
+    element.append(link);
   }
   return element;
 }
@@ -68,7 +69,8 @@ function cellValue(row, column, kind) {
 
 function sortBy(table, heading, column) {
   const kind = heading.dataset.kind;
-  const rising = heading.getAttribute("aria-sort") !== "ascending";
+  const before = heading.getAttribute("aria-sort"); // numbers begin with the largest, texts with the first
+  const rising = before ? before === "descending" : kind === "text";
   all("th[aria-sort]", table).forEach((other) => other.removeAttribute("aria-sort"));
   heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
   for (const body of table.tBodies) {

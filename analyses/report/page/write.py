@@ -69,7 +69,7 @@ def report_json(content: Content) -> dict[str, Any]:
             "measured_beside_printed": content.tables["measured_beside_printed"].to_dicts(),
             "points_drawn_up_to_rank": content.points.head,
             "cards": {
-                one.shown.run_id: [card["neuron"] for card in content.cards[one.index]] for one in content.series
+                one.shown.run_id: [card.neuron for card in content.cards[one.index]] for one in content.series
             },
             "tables": sorted(f"tables/{name}.{kind}" for name in content.tables for kind in ("csv", "parquet")),
         }
