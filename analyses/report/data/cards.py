@@ -11,7 +11,7 @@ from rare_tokens.analyses.coordination.neighbours import BY_ACTIVATION, BY_WEIGH
 from rare_tokens.analyses.report.data.histogram import densities
 from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.roles import MIXED, shown_role
-from rare_tokens.analyses.report.data.series import Series, group_runs
+from rare_tokens.analyses.report.data.series import PRESET_ORDER, Series, group_runs
 from rare_tokens.analyses.report.data.specificity import MATCHING, SPECIFIC
 from rare_tokens.analyses.report.data.text import shortened, visible_token
 
@@ -57,10 +57,10 @@ class Card:
 
     @property
     def words(self) -> str:
-        """Every token that its card names, a line each, for a search."""
+        """Every token that its card names, with a space between them, for a search."""
         sides = (self.row or {}).get("raises") or [], (self.row or {}).get("lowers") or []
         found = [*sides[0], *sides[1], *(row["text"] for rows in self.targets.values() for row in rows)]
-        return "\n".join(dict.fromkeys(found))
+        return " ".join(dict.fromkeys(found))
 
 
 def address(series: int, neuron: int) -> str:
@@ -130,7 +130,7 @@ def cards(one: Series, inputs: ReportInputs, described: pl.DataFrame) -> list[Ca
     neurons = list(frames["moments"])
     facts = _by_neuron(_facts(inputs, run_id, neurons), run_id)
     specific = _by_neuron(
-        inputs.specificity.filter(pl.col("neuron").is_in(neurons), matching=MATCHING).sort("preset"), run_id
+        inputs.specificity.filter(pl.col("neuron").is_in(neurons), matching=MATCHING).sort(_place_of_preset()), run_id
     )
     rows = {row["neuron"]: row for row in described.filter(run_id=run_id, preset=PRESET).iter_rows(named=True)}
     history = _history(one, inputs, neurons)
@@ -161,7 +161,12 @@ def _facts(inputs: ReportInputs, run_id: str, neurons: list[int]) -> pl.DataFram
     found = inputs.influence.filter(pl.col("neuron").is_in(neurons), pl.col("influence").is_not_null(), run_id=run_id)
     found = found.with_columns(shown_role=shown_role(), mixed=(pl.col("settled_role") == MIXED).fill_null(value=False))
     found = found.join(inputs.deviations.select(*key, "deviation", "regime"), on=key, how="left")
-    return found.sort("neuron", "preset", pl.col("token_group") == "common")
+    return found.sort("neuron", _place_of_preset(), pl.col("token_group") == "common")
+
+
+def _place_of_preset() -> pl.Expr:
+    """Sorts presets as the page does."""
+    return pl.col("preset").replace_strict({name: str(i) for i, name in enumerate(PRESET_ORDER)}, default=pl.col("preset"))
 
 
 def _neighbours(rows: list[Row], series: int, neurons: list[int]) -> dict[str, list[Row]]:

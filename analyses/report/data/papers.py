@@ -59,10 +59,10 @@ def in_the_text(compared: pl.DataFrame, run_id: str, preset: str) -> list[Row]:
 
 
 def counts(tables: list[Row]) -> Row:
-    """How many rows of one run's tables agree, differ or cannot be decided, and how many are about the run's model."""
-    rows = [row for table in tables for row in table["rows"] if row["verdict"] != verdicts.NOT_MEASURED]
-    found = {name: sum(row["verdict"] == name for row in rows) for name in _COUNTED}
-    return {"rows": len(rows), "same_model": sum(row["same_model"] for row in rows), "verdicts": found}
+    """How many rows of one run's tables a paper measured on its model, and how many agree, differ or cannot be told."""
+    rows = [row for table in tables for row in table["rows"] if row["same_model"]]
+    rows = [row for row in rows if row["verdict"] != verdicts.NOT_MEASURED]
+    return {"rows": len(rows), **{name: sum(row["verdict"] == name for row in rows) for name in _COUNTED}}
 
 
 def table_row(rows: list[Row]) -> Row:

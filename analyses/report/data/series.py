@@ -21,7 +21,7 @@ _SAME = (
     "seed",
 )
 _SAME_SETTINGS = (*_SAME, "ablation", "dtype")
-_PRESET_ORDER = ("es", "nc", "ds", "nc-matched")
+PRESET_ORDER = ("es", "nc", "ds", "nc-matched")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _place(row: dict[str, Any]) -> tuple[bool, int, int]:
 def presets(influence: pl.DataFrame, fits: pl.DataFrame) -> list[str]:
     """The presets that have anything to show, `es` first."""
     found = set(influence["preset"].unique()) | set(fits["preset"].unique())
-    known = [name for name in _PRESET_ORDER if name in found]
+    known = [name for name in PRESET_ORDER if name in found]
     return known + sorted(found - set(known))
 
 

@@ -25,7 +25,7 @@ function drawToken(code, values, scales, by, isPlace) {
   const shade = values[by === "activation" ? 0 : 1];
   if (shade !== MISSING_VALUE && shade) {
     element.classList.add(shade > 0 ? "plus" : "minus");
-    element.style.setProperty("--share", Math.round((60 * Math.abs(shade)) / FULL) + "%");
+    element.style.setProperty("--share", Math.round((40 * Math.abs(shade)) / FULL) + "%");
   }
   return element;
 }
@@ -108,7 +108,7 @@ function findCards(section) {
   const number = /^\s*#?n?\d+\s*$/.test(wanted) ? Number(wanted.replace(/\D/g, "")) : null;
   const words = wanted.trim().toLowerCase().replace(/ /g, "␣");
   const matches = (card) => !words || (number !== null && Number(card.dataset.neuron) === number) ||
-    card.dataset.words.toLowerCase().split("\n").some((word) => word.replace(/^␣/, "") === words || word === words ||
+    card.dataset.words.toLowerCase().split(" ").some((word) => word.replace(/^␣/, "") === words || word === words ||
       (words.length > 2 && word.includes(words)));
   cards.forEach((card) => { card.hidden = !matches(card); });
   const shown = cards.filter((card) => !card.hidden);

@@ -113,6 +113,10 @@ class Content:
         rare, common = (self.groups[run_id, preset, group] for group in summary.GROUPS)
         return answer.answer(run, rare, common, self.differences.get((run_id, preset)))
 
+    def score(self, run_id: str) -> Row:
+        """How many rows of the papers' tables agree with a run, of those about its own model."""
+        return papers.counts(self.papers[run_id])
+
     def notes(self, series: Series) -> list[str]:
         """What to know before reading on about a series: presets that disagree, few positions, its warnings."""
         found = [self.groups[series.shown.run_id, preset, group] for preset in self.presets for group in summary.GROUPS]

@@ -310,8 +310,8 @@ function commaSeparated(rows) {
     const text = /^[=+\-@]/.test(value) ? "'" + value : String(value);
     return '"' + text.replace(/"/g, '""') + '"';
   };
-  return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(field).join(","))
-    .join("\r\n") + "\r\n";
+  const lines = rows.map((row) => names.map((name) => field(row[name])).join(","));
+  return [names.join(","), ...lines].join("\r\n") + "\r\n";
 }
 
 /* ---- start ---- */

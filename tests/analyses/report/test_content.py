@@ -52,8 +52,10 @@ def test_the_finding_tells_the_numbers_of_the_last_checkpoint(inputs: ReportInpu
     assert f"{number(top['influence'])} nats" in page.text
     assert f"neuron {top['neuron']}" in page.text
     fit = inputs.fits.filter(pl.col("run_id").str.contains("step3979"), preset="es", token_group="rare")
-    assert f"κ\u00a0=\u00a0{number(fit['kappa'][0])} for rare tokens" in page.text
+    assert f"on rare tokens influence falls from {number(top['influence'])} at rank 1" in page.text
+    assert f"κ = {number(fit['kappa'][0])}" in page.text
     assert "no interval is stored" in page.text
+    assert "was not tested (`analyze` does it)" in page.text
 
 
 def test_intervals_are_shown_where_there_are_any() -> None:
@@ -64,18 +66,17 @@ def test_intervals_are_shown_where_there_are_any() -> None:
     assert "14 neurons" not in small_page().text
     assert "[12, 17]" in shown.text
     assert "[38\u00a0%, 43\u00a0%]" in shown.text
-    assert "Brackets are 95 % intervals" in shown.text
+    assert "brackets are 95 % intervals" in shown.text
     assert "no interval is stored" not in shown.text
 
 
-def test_a_tested_plateau_is_said_with_its_p_and_an_undecided_one_with_its_power() -> None:
+def test_the_answer_and_the_table_say_what_was_decided() -> None:
     shown = small_page(intervals=True).text
-    said = "present (p\u00a0=\u00a00.0020; 14 [12, 15] neurons, 0.83 [0.71, 0.94] above the power law in log influence"
-    assert said + "; a shelf, flatter than the power law) for rare tokens" in shown
-    assert "undecided (p\u00a0=\u00a00.21; a step of 0.5 in 1\u00a0% of the neurons" in shown
-    assert "probability 0.31) for common tokens" in shown
-    assert "is not yet a plateau" not in shown
-    assert "is not yet a plateau" in small_page().text
+    said = "Yes: 14 [12, 15] of the 64 neurons in layer 3 of novella form a shelf for rare words, 2.3 [2.0, 2.6] times"
+    assert said + " above the power law of those that follow (p = 0.0020); for common words it is undecided" in shown
+    assert "present (shelf)" in shown
+    assert "not tested" not in shown
+    assert "not tested" in small_page().text
 
 
 def test_what_is_not_determined_is_no_estimate() -> None:
@@ -179,8 +180,9 @@ def test_provenance_tells_hashes_seed_tolerance_and_the_command(page: Page) -> N
         "35 % of its types occur once",
     ):
         assert said in page.text
-    command = "python cli.py ingest --model novella --corpus c4-sample --frequencies novella-training.npy"
-    assert f"{command} --effects loss,direct --seed 0 --revision step0" in page.text
+    lines = ("--model novella", "--corpus c4-sample", "--frequencies novella-training.npy", "--effects loss,direct")
+    command = " \\ ".join(["python cli.py ingest", *lines, "--seed 0", "--revision step0"])
+    assert command in page.text, "one line for each option"
     assert "/home/someone" not in page.text
 
 
@@ -264,7 +266,7 @@ def test_an_empty_group_shows_its_reason() -> None:
     frames = {"influence": inputs.influence.filter(common), "deviations": inputs.deviations.filter(common)}
     content = build_content(replace(inputs, fits=fits, **frames))
     shown = Page(render_page(content))
-    assert f"There is nothing to say of rare tokens: {reason}." in shown.text
+    assert f"Nothing can be said of rare words in layer 3 of novella: {reason}." in shown.text
     assert f"empty: {reason}" in shown.text
     assert content.top[content.series[0].shown.run_id, "es"][0]["rank_common"] == 1
 

@@ -73,11 +73,13 @@ def test_points_of_mixed_neurons_have_the_letter_of_their_sign_in_capitals(conte
 
 def test_a_card_says_mixed_with_the_interval_at_every_checkpoint(content: Content, page: Page) -> None:
     cards = content.cards[0]
-    third = next(card for card in cards if card["row"]["rank_rare"] == 3)
-    assert third["mixed"]
-    assert f"{third['mean']}: mixed, for the interval holds 0 ({third['sign']} by its sign alone)" in page.text
+    third = next(card for card in cards if card.row and card.row["rank_rare"] == 3)
+    (row,) = [row for row in third.facts if (row["preset"], row["token_group"]) == ("es", "rare")]
+    assert row["mixed"]
+    note = f"the interval of mean Δ holds 0; {row['role']} by its sign alone"
+    assert ("span", "title", note) in page.attributes
     for card in cards:
-        for row in card["history"]:
+        for row in card.history:
             assert (row["role"] == "mixed") == (row["rank"] % 3 == 0)
 
 

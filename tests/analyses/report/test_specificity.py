@@ -36,7 +36,9 @@ def test_specific_neurons_have_cards_besides_the_first(inputs: ReportInputs) -> 
     specific = inputs.specificity.filter(run_id=last, preset="es", matching="loss", specific_to="rare")
     other = specific.with_columns(neuron=pl.Series(influence[40:43]))
     chosen = card_neurons(inputs.runs, inputs.influence, other)[last]
-    assert chosen == [*influence[:8], *influence[40:43]]
+    assert chosen == influence[:50]
+    further = specific.with_columns(neuron=pl.Series(influence[52:55]))
+    assert card_neurons(inputs.runs, inputs.influence, further)[last] == [*influence[:50], *influence[52:55]]
     assert SPECIFIC == 20
 
 

@@ -1,16 +1,20 @@
 """The report's tables beside the papers, cards, small figures and files: what they say, and where there is nothing."""
 
+import base64
 import math
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from rare_tokens.analyses.report import ReportInputs, card_neurons, write_report
-from rare_tokens.analyses.report.data.cards import bars
+from rare_tokens.analyses.report.data.cards import address as cards_address
+from rare_tokens.analyses.report.data.histogram import densities
+from rare_tokens.analyses.report.data.passages import MISSING, pack_passages
 from rare_tokens.analyses.report.data.verdicts import same_model, verdict
 from rare_tokens.analyses.report.figures import figures
 from rare_tokens.analyses.report.page.content import Content, build_content
@@ -142,7 +146,7 @@ def test_a_run_of_another_model_is_judged_by_the_range_and_the_page_says_so(page
     boost = shown_tables(content)[0]["rows"][0]
     assert (boost["group_name"], boost["same_model"], len(boost["printed"])) == ("boost", False, 5)
     assert "No paper measured this model" in page.text
-    assert "(other models)" in page.text
+    assert "inside their range" in page.text
     table = shown_tables(compared_with("novella", value("", "boost", 0.036, low=0.0355, high=0.0365)))[0]
     assert table["rows"][0]["verdict"] == "agrees"
     table = shown_tables(compared_with("novella", value("", "boost", 0.05, low=0.0495, high=0.0505)))[0]
@@ -163,15 +167,12 @@ def test_every_checkpoint_has_its_tables_and_only_the_shown_ones_are_seen(conten
     assert len(found) > 1
 
 
-def test_the_finding_counts_the_verdicts(page: Page, content: Content) -> None:
-    rows = [row for table in shown_tables(content) for row in table["rows"] if row["measured"] is not None]
-    said = {"agrees": "agree", "differs": "differ", "cannot tell": "cannot be told"}
-    counted = {word: sum(row["verdict"] == name for row in rows) for name, word in said.items()}
-    agree, differ, untold = (f"{count} {word}" for word, count in counted.items())
-    assert (
-        f"Of {len(rows)} rows of the papers’ tables , none of them about this model, {agree}, {differ} and {untold}."
-        in page.text
-    )
+def test_there_is_no_score_where_no_paper_measured_the_model(page: Page) -> None:
+    assert "rows about this model" not in page.text
+    measured = compared_with("gpt2", value("", "boost", 0.036, low=0.0355, high=0.0365))
+    rows = [row for table in shown_tables(measured) for row in table["rows"] if row["same_model"]]
+    assert len(rows) == 1
+    assert f"Of {len(rows)} row" in Page(render_page(measured)).text
 
 
 def test_a_table_without_rows_says_what_makes_them(page: Page) -> None:
@@ -197,19 +198,71 @@ def test_a_table_number_never_stands_beside_another_tables(content: Content) -> 
 # ---- cards ----
 
 
-def test_cards_are_of_the_first_neurons_of_the_run_shown_first(inputs: ReportInputs, content: Content) -> None:
+def test_cards_are_of_the_plateau_or_the_first_50_and_of_specific_ones(inputs: ReportInputs, content: Content) -> None:
     last = inputs.runs["run_id"][-1]
     first = inputs.influence.filter(pl.col("token_group") == "rare", run_id=last, preset="es").sort("rank")["neuron"]
-    assert card_neurons(inputs.runs, inputs.influence, inputs.specificity) == {last: first.head(8).to_list()}
-    assert [card["neuron"] for card in content.cards[0]] == first.head(3).to_list()
-    assert [row["revision"] for row in content.cards[0][0]["history"]] == ["step0", "step10"]
+    none = inputs.specificity.clear()
+    assert card_neurons(inputs.runs, inputs.influence, none) == {last: first.head(50).to_list()}
+    decision = {"run_id": last, "preset": "es", "token_group": "rare", "decision": "present", "break_rank": 55}
+    plateau = pl.DataFrame([decision])
+    assert card_neurons(inputs.runs, inputs.influence, none, plateau) == {last: first.head(55).to_list()}
+    absent = plateau.with_columns(decision=pl.lit("absent"))
+    assert card_neurons(inputs.runs, inputs.influence, none, absent) == {last: first.head(50).to_list()}
+    assert [card.neuron for card in content.cards[0]] == first.head(3).to_list()
+    assert [row["revision"] for row in content.cards[0][0].history] == ["step0", "step10"]
+
+
+def test_where_there_are_too_many_cards_each_series_has_its_share(inputs: ReportInputs) -> None:
+    last = inputs.runs["run_id"][-1]
+    first = inputs.influence.filter(token_group="rare", run_id=last, preset="es").sort("rank")["neuron"].to_list()
+    specific = inputs.specificity.filter(run_id=last, preset="es", matching="loss").head(1)
+    far = pl.concat([specific] * 4).with_columns(
+        neuron=pl.Series(first[60:64]), specific_to=pl.lit("rare"), ratio=pl.Series([4.0, 3.0, 2.0, 1.5])
+    )
+    assert card_neurons(inputs.runs, inputs.influence, far) == {last: [*first[:50], *first[60:64]]}
+    assert card_neurons(inputs.runs, inputs.influence, far, total=8) == {last: [*first[:6], *first[60:62]]}
 
 
 def test_where_no_position_is_rare_cards_are_of_the_first_on_common_tokens(inputs: ReportInputs) -> None:
     common = inputs.influence.filter(token_group="common")
-    first = common.filter(run_id=inputs.runs["run_id"][-1], preset="es").sort("rank")["neuron"].head(8).to_list()
+    first = common.filter(run_id=inputs.runs["run_id"][-1], preset="es").sort("rank")["neuron"].head(50).to_list()
     assert list(card_neurons(inputs.runs, common, inputs.specificity.clear()).values()) == [first]
     assert card_neurons(inputs.runs, inputs.influence.clear(), inputs.specificity.clear()) == {}
+
+
+def test_a_card_has_effects_by_preset_specificity_spread_and_neighbours(page: Page, content: Content) -> None:
+    card = content.cards[0][0]
+    assert [(row["preset"], row["token_group"]) for row in card.facts][:2] == [("es", "rare"), ("es", "common")]
+    assert len(card.facts) == 2
+    assert [row["preset"] for row in card.specificity] == ["es"]
+    assert card.moments["activation", "rare"]["skew"] == 2.5
+    assert [row["address"] for row in content.cards[0][1].neighbours["weight"]] == [card.address, None]
+    assert card.address == f"n{card.neuron}"
+    assert cards_address(1, 42) == "s1-n42"
+    assert "times the layer’s median, p = 0.0040: specific to rare" in page.text
+
+
+def test_passages_are_packed_as_shares_of_the_largest(content: Content) -> None:
+    texts: list[str] = []
+
+    def code(text: str) -> int:
+        texts.append(text)
+        return len(texts) - 1
+
+    rows = content.cards[0][0].passages
+    packed = pack_passages(rows, code)
+    assert packed is not None
+    place = packed["places"][0]
+    values = np.frombuffer(base64.b64decode(place["delta_loss"]), dtype="<i2")
+    assert values[0] == MISSING
+    shown = values[1:] / 32767 * packed["delta_loss"]
+    np.testing.assert_allclose(shown, rows[0]["delta_losses"][1:], atol=packed["delta_loss"] / 60_000)
+    assert packed["delta_loss"] == pytest.approx(max(abs(v) for row in rows for v in row["delta_losses"] if v), 1e-5)
+    assert place["at"] == 4
+    assert place["said"] == "2.50 (the largest), Δ −250"
+    assert "\\x1b[31mred\\x1b[0m" in texts
+    assert max(map(len, texts)) < 100, "cut, and said so"
+    assert pack_passages([], code) is None
 
 
 def test_hostile_contexts_are_inert(page: Page, html: str, content: Content) -> None:
@@ -220,18 +273,23 @@ def test_hostile_contexts_are_inert(page: Page, html: str, content: Content) -> 
     assert [attributes for attributes, _ in page.scripts] == [{"type": "application/json", "id": "data"}, {}, {}]
     assert not {"\x1b", "\u202e", "\x00", "\u2028"} & set(html)
     assert not [item for item in page.attributes if item[1].startswith("on")]
-    assert max(len(row["text"]) for card in content.cards[0] for row in card["contexts"]["helps"]) < 1000
+    assert max(len(row["text"]) for card in content.cards[0] for row in card.contexts["helps"]) < 1000
     assert len(HOSTILE) > 10
 
 
-def test_a_histogram_is_of_logarithmic_heights() -> None:
-    rows = [(-1.0, 99, 9), (0.0, 9, 0), (1.0, 0, 0), (2.0, 1, 1)]
-    found = bars([{"low": low, "high": low + 1, "positions": n, "rare": rare} for low, n, rare in rows])
+def test_a_histogram_is_of_densities_so_that_few_rare_and_many_other_positions_compare() -> None:
+    rows = [(-1.0, 1000, 10), (0.0, 99, 9), (1.0, 0, 0), (2.0, 1, 1)]
+    found = densities([{"low": low, "high": low + 1, "positions": n, "rare": rare} for low, n, rare in rows])
     assert found is not None
-    assert found["all"] == [1.0, 0.5, 0.0, pytest.approx(math.log(2) / math.log(100))]
-    assert found["rare"] == [0.5, 0.0, 0.0, pytest.approx(math.log(2) / math.log(100))]
-    assert (found["low"], found["high"], found["positions"], found["zero"]) == (-1.0, 3.0, 109, 0.25)
-    assert bars([]) is None
+    share = {"rare": [10 / 20, 9 / 20, 0, 1 / 20], "others": [990 / 1080, 90 / 1080, 0, 0]}
+    top = 990 / 1080
+    for name, shares in share.items():
+        heights = [1 + math.log10(one / top) / 4 if one else 0.0 for one in shares]
+        assert found[name] == pytest.approx(heights)
+    assert (found["low"], found["high"], found["zero"]) == (-1.0, 3.0, 0.25)
+    assert found["positions"] == {"rare": 20, "others": 1080}
+    assert densities([]) is None
+    assert densities([{"low": 0.0, "high": 1.0, "positions": 0, "rare": 0}]) is None
 
 
 # ---- figures ----

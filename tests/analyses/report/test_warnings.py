@@ -74,12 +74,12 @@ def two_models() -> list[Series]:
     return group_runs(pl.concat([runs, pl.DataFrame(rows)], how="diagonal"), influence)
 
 
-def test_warnings_stand_once_before_the_finding_for_whatever_preset_is_shown(html: str) -> None:
+def test_warnings_stand_once_below_the_answer_for_whatever_preset_is_shown(html: str) -> None:
     for message in (ELBOW, FEW):
         assert html.count(message) == 1, "two checkpoints of one series say it once"
         place = html.index(message)
-        assert html.index("What was found") < place < html.index('class="finding"')
-        assert place < html.index('id="provenance"')
+        assert html.index('class="answer"') < html.index('data-figure="influence" role') < place
+        assert place < html.index("Which neurons?")
         assert message not in Hidden(html).text, "it is seen without a script"
     assert html.index(FEW) < html.index(ELBOW)
 
