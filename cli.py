@@ -19,10 +19,12 @@ from rare_tokens.commands import (
     export,
     ingest,
     migrate,
+    neuron,
     report,
     runs,
     sql,
     tables,
+    token,
     vacuum,
 )
 from rare_tokens.commands.support.settings import group_options, run
@@ -49,6 +51,8 @@ for command in (
     tables.tables,
     sql.sql,
     analyze.analyze,
+    neuron.neuron,
+    token.token,
     compare.compare,
     report.report,
     explore.explore,

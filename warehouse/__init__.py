@@ -22,7 +22,7 @@ from rare_tokens.warehouse.publish.results import (
     stored,
 )
 from rare_tokens.warehouse.publish.runs import begin, publish, publish_together
-from rare_tokens.warehouse.report_inputs import card_frames, report_frames, same_positions
+from rare_tokens.warehouse.report_inputs import card_frames, neuron_frames, report_frames, same_positions
 from rare_tokens.warehouse.runs import find, runs, status
 from rare_tokens.warehouse.sandbox import run_sql
 from rare_tokens.warehouse.share.attach import attach
@@ -56,6 +56,7 @@ __all__ = [
     "forget_gaps",
     "keep",
     "migrate",
+    "neuron_frames",
     "open",
     "publish",
     "publish_together",

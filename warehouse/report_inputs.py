@@ -105,6 +105,36 @@ def card_frames(path: Path, neurons: Mapping[str, Sequence[int]], *, wait: float
         }
 
 
+_NEURON = {
+    "influence": """
+        select influence.*, settled_role, mean_delta_low, mean_delta_high
+        from neuron_influence as influence join neuron_sign using (run_id, preset, token_group, neuron)
+        where run_id = $run and neuron = $neuron
+    """,
+    "deviations": "from neuron_deviation where run_id = $run and neuron = $neuron",
+    "fits": "from power_law_fit where run_id = $run",
+    "specificity": "from neuron_specificity where run_id = $run and neuron = $neuron order by preset, matching",
+    "tokens": """
+        select run_id, neuron, direction, rank, text, logit
+        from neuron_token join dim_run using (run_id) join dim_token using (tokenizer_id, token_id)
+        where run_id = $run and neuron = $neuron
+        order by direction desc, rank
+    """,
+}
+
+
+def neuron_frames(path: Path, run: str, neuron: int, *, wait: float = 0.0) -> "dict[str, pl.DataFrame]":
+    """What is stored of one neuron of a run, by the name of the report's input, besides `card_frames`.
+
+    Raises:
+        UserError: the path is not a usable warehouse.
+        LockedError: another process is writing.
+    """
+    with Warehouse(path, wait=wait) as opened:
+        return {name: opened.sql(query, run=run, neuron=neuron) if "$neuron" in query else opened.sql(query, run=run)
+                for name, query in _NEURON.items()}  # fmt: skip
+
+
 def same_positions(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> list[list[str]]:
     """The runs measured at the same positions of the same text, in sets of two or more, in the order given.
 

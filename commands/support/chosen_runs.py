@@ -1,5 +1,7 @@
 """The runs that a command is about."""
 
+from typing import Any
+
 import polars as pl
 
 from rare_tokens import warehouse
@@ -49,3 +51,16 @@ def published_runs(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
         why = f" ({run_row['status_reason']})" if run_row["status_reason"] else ""
         raise UserError(f"Run {run_row['run_id']} is {run_row['status']}{why}: there is nothing to report on it.")
     return chosen
+
+
+def one_run(settings: Settings, wanted: str | None) -> dict[str, Any]:
+    """The published run named by the start of its id, or the only one, or the one made last (which is said).
+
+    Raises:
+        UserError: there is no such run, or it is not published.
+    """
+    chosen = published_runs(settings, () if wanted is None else (wanted,))
+    if wanted is None and len(chosen) > 1:
+        chosen = chosen.sort("created_at", "run_id").tail(1)
+        settings.say(f"Run {chosen['run_id'][0]}, the last one made. Name another after it; `runs` lists them.")
+    return chosen.row(0, named=True)

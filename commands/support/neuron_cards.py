@@ -29,6 +29,6 @@ def nearest(settings: Settings, run_id: str, neurons: Sequence[int]) -> "pl.Data
     path, wait = settings.warehouse, settings.wait
     written = warehouse.read(path, run_id, "neuron_weight", columns=("neuron", "w_out"), wait=wait)
     weights = np.stack(written["w_out"].to_list()).astype(np.float32)
-    activations, _ = warehouse.activations(path, run_id, wait=wait)
+    activations, _ = warehouse.activations(path, run_id, by_position=False, wait=wait)
     found = neighbours(weights, activations, neurons)
     return found.select(pl.lit(run_id).alias("run_id"), pl.all())

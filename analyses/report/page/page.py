@@ -25,14 +25,15 @@ from rare_tokens.analyses.report.page.content import Content
 
 def render_page(content: Content) -> str:
     """The page of `content`: HTML that loads nothing, runs only its own two scripts, and keeps every token inert."""
-    library, script = _library(), _script()
-    return _template().render(
+    library = _library()
+    code = script("base.js", "points.js", "tables.js", "cards.js", "page.js")
+    return template("page.html.jinja").render(
         content=content,
         columns=COLUMNS,
-        style=Markup(_resource("page.css")),  # noqa: S704 - our own file
+        style=Markup(resource("page.css")),  # noqa: S704 - our own file
         library=Markup(library),  # noqa: S704 - Vega, Vega-Lite and Vega-Embed, as vl-convert packs them
-        script=Markup(script),  # noqa: S704 - our own file
-        policy=_policy(library, script),
+        script=Markup(code),  # noqa: S704 - our own file
+        policy=policy(library, code),
         data=text.inline_json(page_data(content)),
         versions=f"Vega {vl_convert.get_vega_version()}, Vega-Lite {charts.VEGA_LITE}, Vega-Embed "
         f"{vl_convert.get_vega_embed_version()}",
@@ -42,7 +43,7 @@ def render_page(content: Content) -> str:
 def page_data(content: Content) -> dict[str, Any]:
     """What the page's script reads: texts, points, rows of tables, fits, and each figure's specification and rows."""
     packed = content.points.packed
-    texts = _Texts(packed["texts"])
+    texts = Texts(packed["texts"])
     order = [(one, run) for one in content.series for run in one.runs]
     runs = [points | _run_data(*pair, content, texts) for points, pair in zip(packed["runs"], order, strict=True)]
     passages = packed_passages([card for found in content.cards for card in found], texts)
@@ -58,7 +59,7 @@ def page_data(content: Content) -> dict[str, Any]:
     }
 
 
-class _Texts:
+class Texts:
     """Token texts, each held once, and their numbers."""
 
     def __init__(self, texts: list[str]) -> None:
@@ -77,13 +78,13 @@ class _Texts:
         return self.codes[text]
 
 
-def packed_passages(cards: list[Card], texts: _Texts) -> dict[str, Any]:
+def packed_passages(cards: list[Card], texts: Texts) -> dict[str, Any]:
     """The passages of some cards as the script draws them, by the card's address."""
     packed = {card.address: pack_passages(card.passages, texts.code) for card in cards}
     return {address: found for address, found in packed.items() if found}
 
 
-def _run_data(one: Series, run: Run, content: Content, texts: _Texts) -> dict[str, Any]:
+def _run_data(one: Series, run: Run, content: Content, texts: Texts) -> dict[str, Any]:
     """What the script reads about a run besides its points; tables and fits by preset."""
     tables = {
         name: {
@@ -117,23 +118,25 @@ def _series_data(one: Series, content: Content) -> dict[str, Any]:
 
 
 @cache
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """The text of a file beside this module."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template: everything that it shows is escaped, and what would act is spelled out."""
     environment = jinja2.Environment(
         autoescape=True,
         finalize=lambda value: text.shortened(value, 2000) if type(value) is str else value,
-        loader=jinja2.FunctionLoader(_resource),
+        loader=jinja2.FunctionLoader(resource),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     shown = (text.number, text.p_value, text.signed, text.percent, text.integer, text.milli, text.plain, text.fixed)
     environment.filters.update({function.__name__: function for function in shown})
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(name)
 
 
 @cache
@@ -142,14 +145,14 @@ def _library() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", charts.VEGA_LITE)
 
 
-def _script() -> str:
-    """The page's own script: its parts share one scope, and no name is global."""
-    parts = "\n".join(_resource(name) for name in ("base.js", "points.js", "tables.js", "cards.js", "page.js"))
+def script(*names: str) -> str:
+    """A page's own script: its parts share one scope, and no name is global."""
+    parts = "\n".join(resource(name) for name in names)
     return f'(function () {{\n"use strict";\n{parts}}})();\n'
 
 
-def _policy(*scripts: str) -> str:
+def policy(*scripts: str) -> str:
     """A content security policy under which only these scripts run and nothing is fetched."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts]
     allowed = " ".join(f"'sha256-{value}'" for value in hashes)
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"

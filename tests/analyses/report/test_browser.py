@@ -222,12 +222,12 @@ def test_a_card_opens_by_keyboard_and_holds_no_script(page: Any) -> None:
 
 
 def test_a_cards_address_opens_it_and_holds_the_state_of_the_page(page: Any, index: Path) -> None:
-    second = shown_rows(page)[1][0]
+    first, second = (row[0] for row in shown_rows(page)[:2])
+    page.execute_script("document.querySelector('table.top tbody:not([hidden]) .pin').click()")
+    wait_for(lambda: page.current_url.endswith(f"#n{first}"))
     page.execute_script("document.querySelector('input[value=nc]').click()")
     one(page, ".step").send_keys(Keys.ARROW_LEFT)
-    assert page.current_url.endswith("#&preset=nc&step0=4")
-    page.execute_script("document.querySelector('table.top tbody:not([hidden]) .pin').click()")
-    wait_for(lambda: "#n" in page.current_url)
+    assert page.current_url.endswith(f"#n{first}&preset=nc&step0=4")
     page.get("about:blank")
     page.get(f"{index.as_uri()}#n{second}&preset=nc&step0=4")
     wait_for(lambda: page.execute_script("return document.documentElement.dataset.drawn"))
