@@ -35,15 +35,15 @@ FIT: dict[str, Any] = {
 }
 RATIO: dict[str, Any] = {
     "neuron": pl.Int64,
-    "rare_rank": pl.Int64,
-    "rare": pl.Float64,  # influence on rare tokens, nats
-    "common": pl.Float64,  # influence on common tokens, nats
     "ratio": pl.Float64,  # rare over common
     "specificity": pl.Float64,  # neuron_specificity.ratio: at targets of like loss, over the median neuron's
     "specificity_low": pl.Float64,
     "specificity_high": pl.Float64,
     "adjusted_p_value": pl.Float64,
     "specific_to": pl.String,
+    "rare": pl.Float64,  # influence on rare tokens, nats
+    "common": pl.Float64,  # influence on common tokens, nats
+    "rare_rank": pl.Int64,
 }
 # Okabe and Ito's colours; shapes repeat what a colour says.
 COLOURS = {"rare": "#c24e00", "common": "#0072b2"}
@@ -94,7 +94,7 @@ def ratios(curve: pl.DataFrame, specificity: pl.DataFrame) -> pl.DataFrame:
             adjusted_p_value, specific_to.
 
     Returns:
-        `RATIO`, one row per neuron with an influence on both groups, the largest ratio first.
+        `RATIO`, one row per neuron with an influence on both groups: the smallest p first, then the largest ratio.
     """
     one = pl.col("token_group")
     rare = curve.filter(one == "rare").select("neuron", pl.col("rank").alias("rare_rank"), rare=pl.col("influence"))
@@ -109,7 +109,8 @@ def ratios(curve: pl.DataFrame, specificity: pl.DataFrame) -> pl.DataFrame:
     )
     joined = rare.join(common, on="neuron").join(tested, on="neuron", how="left")
     joined = joined.with_columns(ratio=pl.col("rare") / pl.col("common"))
-    return joined.select(pl.col(name).cast(kind) for name, kind in RATIO.items()).sort("ratio", descending=True)
+    ordered = joined.sort("adjusted_p_value", "ratio", descending=[False, True], nulls_last=True)
+    return ordered.select(pl.col(name).cast(kind) for name, kind in RATIO.items())
 
 
 def ranking_chart(curve: pl.DataFrame, marked: int | None = None) -> alt.LayerChart:
@@ -167,8 +168,8 @@ def ratio_chart(ratio: pl.DataFrame, marked: int | None = None) -> alt.LayerChar
     x = alt.X("common:Q", title="influence on common tokens (nats)", scale=_log(ratio["common"]))
     y = alt.Y("rare:Q", title="influence on rare tokens (nats)", scale=_log(ratio["rare"]))
     named = {"rare": "specific to rare", "common": "specific to common"}
-    shown = ratio.with_columns(pl.col("specific_to").replace_strict(named, default="neither shown"))
-    kinds = {"neither shown": "#8c8c8c", named["rare"]: COLOURS["rare"], named["common"]: COLOURS["common"]}
+    shown = ratio.with_columns(pl.col("specific_to").replace_strict(named, default="neither"))
+    kinds = {"neither": "#8c8c8c", named["rare"]: COLOURS["rare"], named["common"]: COLOURS["common"]}
     points = (
         alt.Chart(shown)
         .mark_point(filled=True, size=24, opacity=0.75, clip=True)
@@ -209,16 +210,16 @@ def _ringed(shown: pl.DataFrame, marked: int | None, x: alt.X, y: alt.Y) -> list
 
 def _rank(curve: pl.DataFrame) -> alt.X:
     last = curve["rank"].max()
-    domain = {} if last is None else {"domain": [1, max(2, last)]}
+    domain = {} if last is None else {"domain": [0.88, 1.12 * max(2, last)]}  # room for a ring
     return alt.X("rank:Q", title="rank", scale=alt.Scale(type="log", nice=False, **domain))
 
 
 def _log(values: pl.Series) -> alt.Scale:
-    """A logarithmic axis just as long as the values, which are above 0."""
+    """A logarithmic axis as long as the values, which are above 0, with room for a ring at its ends."""
     low, high = values.min(), values.max()
     if low is None or high is None:
         return alt.Scale(type="log")
-    return alt.Scale(type="log", nice=False, domain=[low * 0.9, high * 1.1])
+    return alt.Scale(type="log", nice=False, domain=[low * 0.85, high * 1.35])
 
 
 def _by_group() -> alt.Color:

@@ -32,6 +32,8 @@ class Tokens:
 
     def counted(self) -> str:
         """How often they were counted, in words."""
+        if self.most is None:
+            return "not counted"
         if self.most == self.fewest:
             return "counted once" if self.most == 1 else f"counted {self.most:,} times"
         return f"counted {self.fewest:,} to {self.most:,} times"
@@ -67,7 +69,9 @@ class Line:
     def in_words(self) -> str:
         """What the line parts and what would cross it, as Markdown."""
         rare, common, neither = (self.groups[name] for name in ("rare", "common", "neither"))
-        if not self.below.types:
+        if not self.below.types and not self.above.types:
+            parts = "No token has a count."
+        elif not self.below.types:
             parts = f"No token type lies below it; the rarest are {self.above.counted()}."
         elif not self.above.types:
             parts = f"No token type lies above it; the most frequent are {self.below.counted()}."
@@ -106,8 +110,8 @@ def line_at(steps: pl.DataFrame, percentile: int) -> Line:
             name: _tokens(steps.filter(pl.col("token_group").fill_null("neither") == name))
             for name in ("rare", "common", "neither")
         },
-        below=_tokens(below.filter(place == highest)),
-        above=_tokens(above.filter(place == lowest)),
+        below=_tokens(below.filter(place == (0.0 if highest is None else highest))),
+        above=_tokens(above.filter(place == (0.0 if lowest is None else lowest))),
         first=first,
         last=last,
         down=_tokens(below.filter(place >= first - 1)) if first > 1 else None,

@@ -27,9 +27,10 @@ def _():
             return opened.sql(query, **values)
 
     def shown(frame, **options):
-        """A table to read: numbers to five digits."""
+        """A table to read: numbers to five digits; a neuron's number is a name, without separators."""
         rounded = frame.with_columns(pl.col(pl.Float32, pl.Float64).cast(pl.Float64).round_sig_figs(5))
-        return mo.ui.table(rounded, **({"selection": None, "show_column_summaries": False} | options))
+        names = {"format_mapping": {"neuron": "{:d}".format}} if "neuron" in frame.columns else {}
+        return mo.ui.table(rounded, **({"selection": None, "show_column_summaries": False} | names | options))
 
     return (
         RareTokensError,
@@ -86,8 +87,8 @@ def _(mo, runs):
 
 @app.cell
 def _(mo, presets):
-    choices = {f"{one['preset']}: {one['in_words']}": one["preset"] for one in presets.rows(named=True)}
-    preset = mo.ui.dropdown(choices, value=next(iter(choices)), label="Preset")
+    _choices = {f"{one['preset']}: {one['in_words']}": one["preset"] for one in presets.rows(named=True)}
+    preset = mo.ui.dropdown(_choices, value=next(iter(_choices)), label="Preset")
     return (preset,)
 
 
@@ -238,10 +239,10 @@ def _(curve, marked, matching, mo, pl, ratio_chart, ratios, shown, specificity):
     mo.vstack(
         [
             mo.md(
-                "## Rare over common\n\nThe ratio of influences follows the slider. Rare tokens are harder, so nearly "
-                "every neuron's is above 1; `specificity` compares at targets of like loss, with the median neuron as "
-                "1, at the preset's own threshold, with its 95 % interval over windows and a p that is corrected over "
-                f"all neurons.{computed} {why}"
+                "## Rare over common\n\nThe ratio of influences follows the slider. Rare tokens are mostly harder to "
+                "predict, which alone raises it; `specificity` compares at targets of like loss, with the median "
+                "neuron as 1, at the preset's own threshold, with its 95 % interval over windows and a p that is "
+                f"corrected over all neurons.{computed} {why}"
             ),
             matching,
             *(
