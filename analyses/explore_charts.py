@@ -144,8 +144,8 @@ def deviation_chart(curve: pl.DataFrame, group: str, marked: int | None = None) 
     regimes = alt.Color("regime:N", title=None, scale=alt.Scale(domain=list(REGIMES), range=list(REGIMES.values())))
     shown = curve.filter(pl.col("token_group") == group)
     # Both groups have the axes of all, so that they can be compared.
-    low, high = (getattr(curve["deviation"], end)() for end in ("min", "max"))
-    span = alt.Scale() if low is None else alt.Scale(domain=[min(0.0, low), max(0.0, high)])
+    ends = _ends(curve["deviation"])
+    span = alt.Scale() if ends is None else alt.Scale(domain=[min(0.0, ends[0]), max(0.0, ends[1])])
     y = alt.Y("deviation:Q", title="δ", scale=span)
     base = alt.Chart(shown).encode(x=_rank(curve), y=y)
     points = base.mark_point(filled=True, size=18, opacity=0.8).encode(
@@ -209,17 +209,23 @@ def _ringed(shown: pl.DataFrame, marked: int | None, x: alt.X, y: alt.Y) -> list
 
 
 def _rank(curve: pl.DataFrame) -> alt.X:
-    last = curve["rank"].max()
-    domain = {} if last is None else {"domain": [0.88, 1.12 * max(2, last)]}  # room for a ring
+    ends = _ends(curve["rank"])
+    domain = {} if ends is None else {"domain": [0.88, 1.12 * max(2.0, ends[1])]}  # room for a ring
     return alt.X("rank:Q", title="rank", scale=alt.Scale(type="log", nice=False, **domain))
 
 
 def _log(values: pl.Series) -> alt.Scale:
     """A logarithmic axis as long as the values, which are above 0, with room for a ring at its ends."""
-    low, high = values.min(), values.max()
-    if low is None or high is None:
+    ends = _ends(values)
+    if ends is None:
         return alt.Scale(type="log")
-    return alt.Scale(type="log", nice=False, domain=[low * 0.85, high * 1.35])
+    return alt.Scale(type="log", nice=False, domain=[ends[0] * 0.85, ends[1] * 1.35])
+
+
+def _ends(values: pl.Series) -> tuple[float, float] | None:
+    """Smallest and largest value; None if there is none."""
+    there = values.drop_nulls().to_numpy()
+    return (float(there.min()), float(there.max())) if len(there) else None
 
 
 def _by_group() -> alt.Color:

@@ -198,7 +198,7 @@ def test_a_relation_describes_itself(opened: warehouse.Warehouse) -> None:
     page = opened.neuron_context._repr_html_()
     assert "where a neuron helps and hurts most" in page
     assert "<td><code>delta_loss</code></td><td>FLOAT</td>" in page
-    assert "w.neuron_context(run, neuron, contexts=5, before=12, *, layer=…" in repr(opened.neuron_context)
+    assert "w.neuron_context(run, neuron, contexts=5, before=12, *, layer=any" in repr(opened.neuron_context)
     for name in (name for name, relation in relations.relations().items() if relation.columns):
         method = getattr(opened, name)
         assert [column.name for column in method.columns] == list(relations.relations()[name].columns)
@@ -211,7 +211,7 @@ def test_signatures(opened: warehouse.Warehouse) -> None:
     assert list(view) == ["run", *relations.relations()["neuron_influence"].columns]
     assert {parameter.kind for parameter in view.values()} == {inspect.Parameter.KEYWORD_ONLY}
     macro = inspect.signature(opened.neuron_context)
-    assert str(macro).startswith("(run, neuron, contexts=5, before=12, *, layer=Ellipsis, ")
+    assert str(macro).startswith("(run, neuron, contexts=5, before=12, *, layer=any, ")
     assert macro.bind("a run", neuron=3).arguments == {"run": "a run", "neuron": 3}
     where = inspect.signature(opened.influence_where).parameters
     assert (where["elbow"].default, where["strict"].default) == (True, False)

@@ -17,6 +17,17 @@ from rare_tokens.warehouse.schema.relations import Relation
 
 # A macro's parameter may not have a column's name in SQL. In Python it has; the name in SQL is understood too.
 IN_PYTHON = {"neuron_index": "neuron", "preset_name": "preset", "of_statistic": "statistic", "of_role": "role"}
+
+
+class _Any:
+    """The default of a column: any value."""
+
+    def __repr__(self) -> str:
+        """As a signature shows it."""
+        return "any"
+
+
+ANY = _Any()
 # Columns with the same few values in every relation.
 _CLOSED = {"preset": tuple(PRESETS), "token_group": ("rare", "common")}
 
@@ -38,7 +49,7 @@ class Asked:
 def signature(relation: Relation) -> Signature:
     """How a relation is called: a macro's parameters, then, by keyword only, `run` and the columns.
 
-    A column's default is ``...``: any value.
+    A column's default is `ANY`.
     """
     given = [
         Parameter(IN_PYTHON.get(name, name), Parameter.POSITIONAL_OR_KEYWORD, default=_default(default))
@@ -50,7 +61,7 @@ def signature(relation: Relation) -> Signature:
         columns.remove("run_id")
     elif "run_id" in columns:
         columns.insert(0, "run")
-    chosen = [Parameter(name, Parameter.KEYWORD_ONLY, default=...) for name in columns]
+    chosen = [Parameter(name, Parameter.KEYWORD_ONLY, default=ANY) for name in columns]
     return Signature([*given, *chosen], return_annotation="pl.DataFrame")
 
 
@@ -67,7 +78,7 @@ def asked(
         UserError: there is no such column, parameter, run, neuron, preset or token group, or a parameter is missing.
     """
     given = {name: _plain(value) for name, value in _by_name(relation, arguments, named).items()}
-    given = {name: value for name, value in given.items() if value is not ...}
+    given = {name: value for name, value in given.items() if value is not ANY}
     runs = _runs(con, relation, given)
     for name, known in _CLOSED.items():
         _require_known(name, given.get(name), known)

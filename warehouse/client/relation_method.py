@@ -87,7 +87,11 @@ class Described:
 
     def _head(self) -> list[str]:
         first = f"{self.name}: {self.summary} {self.grain}".strip()
-        call = textwrap.wrap(f"w.{self.name}{_shown(self.__signature__)}", _WIDTH, subsequent_indent="    ")
+        call = textwrap.wrap(
+            f"w.{self.name}{self.__signature__.replace(return_annotation=Signature.empty)}",
+            _WIDTH,
+            subsequent_indent="    ",
+        )
         return [first, *call]
 
 
@@ -116,11 +120,6 @@ class RelationMethod(Described):
             UserError: there is no such run, neuron, preset, token group, column or parameter, or one is missing.
         """
         return self._rows(self._relation, arguments, values)
-
-
-def _shown(how: Signature) -> str:
-    """A signature without `...`, which only says that a column may have any value."""
-    return str(how.replace(return_annotation=Signature.empty)).replace("=Ellipsis", "=…")
 
 
 def _lines(columns: tuple[Column, ...]) -> list[str]:
