@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from rare_tokens.common.files import IMPORT_ROOT
 from rare_tokens.common.progress import working
 
 NOTEBOOK = Path(__file__).with_name("notebook.py")
+# Where a page that marimo wrote finds its viewer: marimo has no export that holds it (28 MB of modules, which a browser
+# does not load from a file).
+_VIEWER = re.compile(r"https://([\w.-]+)/npm/@marimo-team/frontend")
 
 
 @click.command()
@@ -35,7 +39,8 @@ NOTEBOOK = Path(__file__).with_name("notebook.py")
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.html",
-    help="Run it once and write the result as a page, without a browser.",
+    help="Run it once and write the result as a page. Its viewer comes from the web when it is opened; `report` writes "
+    "a page that opens offline.",
 )
 @global_options
 def explore(settings: Settings, port: int | None, no_browser: bool, copy: Path | None, html: Path | None) -> None:
@@ -71,9 +76,15 @@ def _export(settings: Settings, html: Path, given: list[str]) -> None:
             notebook = shutil.copy(NOTEBOOK, folder)  # marimo keeps what it ran beside the notebook
             page = ["--no-include-code", "-f", "-o", str(partial)]
             _run(["export", "html", notebook, "--no-sandbox", *page, *given])
+        viewer = _VIEWER.search(partial.read_text(encoding="utf-8"))
         partial.replace(html)
     finally:
         partial.unlink(missing_ok=True)
+    if viewer is not None:
+        settings.say(
+            f"{html} holds the numbers and figures, but not marimo's viewer, which it loads from {viewer[1]}: it does "
+            "not open offline. `rare-tokens report` writes a page that does."
+        )
     show(pl.DataFrame({"page": [str(html)]}), "json") if settings.json else click.echo(html)
 
 

@@ -2,7 +2,7 @@
 
 import marimo
 
-app = marimo.App(width="medium", app_title="Rare token neurons")
+app = marimo.App(width="full", app_title="Rare token neurons")
 
 
 @app.cell
@@ -13,7 +13,8 @@ def _():
     import polars as pl
 
     from rare_tokens import warehouse
-    from rare_tokens.analyses.explore_charts import described, deviation_chart, ranking_chart
+    from rare_tokens.analyses.explore_charts import described, deviation_chart, ranking_chart, ratio_chart, ratios
+    from rare_tokens.analyses.explore_line import line_at
     from rare_tokens.common.errors import RareTokensError
 
     arguments = mo.cli_args()
@@ -26,11 +27,27 @@ def _():
             return opened.sql(query, **values)
 
     def shown(frame, **options):
-        """A table to read: numbers to five digits."""
+        """A table to read: numbers to five digits; a neuron's number is a name, without separators."""
         rounded = frame.with_columns(pl.col(pl.Float32, pl.Float64).cast(pl.Float64).round_sig_figs(5))
-        return mo.ui.table(rounded, **({"selection": None, "show_column_summaries": False} | options))
+        names = {"format_mapping": {"neuron": "{:d}".format}} if "neuron" in frame.columns else {}
+        return mo.ui.table(rounded, **({"selection": None, "show_column_summaries": False} | names | options))
 
-    return RareTokensError, ask, described, deviation_chart, mo, path, pl, ranking_chart, shown, wait, warehouse
+    return (
+        RareTokensError,
+        ask,
+        described,
+        deviation_chart,
+        line_at,
+        mo,
+        path,
+        pl,
+        ranking_chart,
+        ratio_chart,
+        ratios,
+        shown,
+        wait,
+        warehouse,
+    )
 
 
 @app.cell
@@ -53,7 +70,11 @@ def _(ask):
         "select run_id, model, revision, layer, positions, neurons, corpus from dim_run"
         " where status = 'published' order by created_at, run_id"
     )
-    return (runs,)
+    presets = ask(
+        "select preset, in_words, percentile, occurrences, words, elbow, strict from preset"
+        " where percentile is not null"
+    )
+    return presets, runs
 
 
 @app.cell
@@ -61,64 +82,178 @@ def _(mo, runs):
     names = runs["run_id"].to_list()
     mo.stop(not names, mo.md("The warehouse holds no published run. `rare-tokens demo` makes seven."))
     run = mo.ui.dropdown(names, value=names[-1], label="Run", searchable=True)
-    preset = mo.ui.dropdown(
-        {
-            "es: words by type percentile (50)": "es",
-            "nc: occurrences (50)": "nc",
-            "ds: type percentile (15), elbow left out": "ds",
-        },
-        value="es: words by type percentile (50)",
-        label="Preset",
-    )
-    return preset, run
+    return (run,)
 
 
 @app.cell
-def _(mo, preset):
-    usual = {"es": 50, "nc": 50, "ds": 15}[preset.value]
+def _(mo, presets):
+    _choices = {f"{one['preset']}: {one['in_words']}": one["preset"] for one in presets.rows(named=True)}
+    preset = mo.ui.dropdown(_choices, value=next(iter(_choices)), label="Preset")
+    return (preset,)
+
+
+@app.cell
+def _(pl, preset, presets):
+    # How the preset draws its line, as the parameters of influence_where and token_group_of.
+    drawn = presets.filter(pl.col("preset") == preset.value).row(0, named=True)
+    usual = int(drawn["percentile"])
+    rule = {name: drawn[name] for name in ("occurrences", "words", "elbow", "strict")}
+    return rule, usual
+
+
+@app.cell
+def _(mo, usual):
     percentile = mo.ui.slider(
         1, 99, value=usual, label="Rare: below percentile", show_value=True, debounce=True, full_width=True
     )
-    return percentile, usual
+    return (percentile,)
 
 
 @app.cell
-def _(mo, percentile, preset, run, usual):
+def _(ask, line_at, percentile, rule, run):
+    # The types by count, and how many of the run's positions each stands at: many share a count, so a percentile.
+    steps = ask(
+        """
+        with graded as (
+            select
+                case when $occurrences then f.occurrence_percentile else f.percentile end as place,
+                f.count, f.is_elbow, t.is_word, f.token_id
+            from dim_run as r
+            join token_frequency as f using (tokenizer_id, frequency_source_id)
+            join dim_token as t using (tokenizer_id, token_id)
+            where r.run_id = $run and f.count > 0
+        ),
+        at_positions as (
+            select token_id, count(*) as positions from position_frequency where run_id = $run group by token_id
+        )
+        select
+            place, count,
+            token_group_of(place, is_word, is_elbow, $percentile, $words, $elbow, $strict) as token_group,
+            count(*) as types,
+            coalesce(sum(positions), 0)::bigint as positions
+        from graded left join at_positions using (token_id)
+        group by all order by place, token_group
+        """,
+        run=run.value,
+        percentile=percentile.value,
+        **rule,
+    )
+    line = line_at(steps, percentile.value)
+    return (line,)
+
+
+@app.cell
+def _(line, mo, percentile, preset, run, usual):
     moved = "" if percentile.value == usual else f" (the preset's own is {usual})"
-    mo.vstack([mo.hstack([run, preset], justify="start"), percentile, mo.md(f"Percentile {percentile.value}{moved}.")])
+    mo.vstack(
+        [
+            mo.hstack([run, preset], justify="start", wrap=True),
+            percentile,
+            mo.md(f"Percentile {percentile.value}{moved}. {line.in_words()}"),
+        ]
+    )
     return
 
 
 @app.cell
-def _(ask, described, percentile, preset, run):
-    macros = {
-        "es": "influence_at($run, $percentile, words := true)",
-        "nc": "influence_at($run, $percentile, occurrences := true)",
-        "ds": "influence_where($run, $percentile, elbow := false, strict := true)",
-    }
+def _(ask, described, percentile, rule, run):
     influence = ask(
         "select token_group, neuron, rank, influence, mean_delta_loss, positions"
-        f" from {macros[preset.value]} where neuron is not null order by token_group, rank",
+        " from influence_where($run, $percentile, occurrences := $occurrences, words := $words, elbow := $elbow,"
+        " strict := $strict) where neuron is not null order by token_group, rank",
         run=run.value,
         percentile=percentile.value,
+        **rule,
     )
     curve, fit = described(influence)
     return curve, fit
 
 
 @app.cell
-def _(curve, fit, mo, ranking_chart, shown):
+def _(mo):
+    go = mo.ui.text(label="Go to neuron", placeholder="its number", debounce=True)
+    return (go,)
+
+
+@app.cell
+def _(go, mo, pl, run, runs):
+    neurons = runs.filter(pl.col("run_id") == run.value)["neurons"].item()
+    typed = go.value.strip()
+    marked = int(typed) if typed.isascii() and typed.isdigit() and int(typed) < neurons else None
+    unknown = mo.callout(
+        mo.plain_text(f"There is no neuron {typed}: those of this layer are 0 to {neurons - 1}."), "warn"
+    )
+    mo.vstack([go, *([unknown] if typed and marked is None else [])])
+    return (marked,)
+
+
+@app.cell
+def _(curve, fit, marked, mo, ranking_chart, shown):
     mo.stop(curve.is_empty(), mo.md("No position is in either group at this threshold."))
-    ranking = mo.ui.altair_chart(ranking_chart(curve), chart_selection="interval", legend_selection=False)
+    ranking = mo.ui.altair_chart(ranking_chart(curve, marked), chart_selection="interval", legend_selection=False)
     mo.vstack([ranking, mo.md("**Power law** of each group: influence falls as rank to the power −κ."), shown(fit)])
     return (ranking,)
 
 
 @app.cell
-def _(curve, deviation_chart, mo):
+def _(curve, deviation_chart, marked, mo):
     mo.stop(curve.is_empty())
-    mo.ui.altair_chart(deviation_chart(curve), chart_selection=False, legend_selection=False)
+    mo.hstack(
+        [
+            mo.ui.altair_chart(deviation_chart(curve, group, marked), chart_selection=False, legend_selection=False)
+            for group in ("rare", "common")
+        ],
+        widths="equal",
+    )
     return
+
+
+@app.cell
+def _(mo):
+    matching = mo.ui.dropdown(
+        {"loss": "loss", "loss, and words that start a word": "loss+word"},
+        value="loss",
+        label="Rare and common tokens compared have in common their window and",
+    )
+    return (matching,)
+
+
+@app.cell
+def _(ask, matching, preset, run):
+    specificity = ask(
+        "select neuron, ratio, ratio_low, ratio_high, adjusted_p_value, specific_to, reason from neuron_specificity"
+        " where run_id = $run and preset = $preset and matching = $matching",
+        run=run.value,
+        preset=preset.value,
+        matching=matching.value,
+    )
+    return (specificity,)
+
+
+@app.cell
+def _(curve, marked, matching, mo, pl, ratio_chart, ratios, shown, specificity):
+    tested = specificity.filter(pl.col("neuron").is_not_null())
+    ratio = ratios(curve, tested)
+    why = [*specificity.filter(pl.col("neuron").is_null())["reason"].drop_nulls(), ""][0]
+    computed = "" if len(specificity) else " It is not computed yet on this run: `rare-tokens analyze` does."
+    mo.vstack(
+        [
+            mo.md(
+                "## Rare over common\n\nThe ratio of influences follows the slider. Rare tokens are mostly harder to "
+                "predict, which alone raises it; `specificity` compares at targets of like loss, with the median "
+                "neuron as 1, at the preset's own threshold, with its 95 % interval over windows and a p that is "
+                f"corrected over all neurons.{computed} {why}"
+            ),
+            matching,
+            *(
+                []
+                if ratio.is_empty()
+                else [mo.ui.altair_chart(ratio_chart(ratio, marked), chart_selection=False, legend_selection=False)]
+            ),
+            shown(ratio, page_size=10),
+        ]
+    )
+    return (ratio,)
 
 
 @app.cell
@@ -160,14 +295,53 @@ def _(curve, mo, pl, ranking, shown):
 
 
 @app.cell
-def _(ask, leading, mo, run, shown):
+def _(leading, marked, mo):
     chosen = leading.value
-    mo.stop(not len(chosen), mo.md("Choose a neuron above."))
-    neuron = int(chosen["neuron"][0])
+    mo.stop(marked is None and not len(chosen), mo.md("Choose a neuron above, or type its number."))
+    neuron = int(chosen["neuron"][0]) if marked is None else marked
+    return (neuron,)
+
+
+@app.cell
+def _(curve, mo, neuron, percentile, pl, ratio, shown):
+    here = (
+        curve.filter(pl.col("neuron") == neuron)
+        .with_columns(
+            role=pl.when(pl.col("mean_delta_loss") > 0)
+            .then(pl.lit("boost"))
+            .when(pl.col("mean_delta_loss") < 0)
+            .then(pl.lit("suppress"))
+        )
+        .select("token_group", "rank", "influence", "mean_delta_loss", "role", "deviation", "regime")
+        .sort("token_group", descending=True)
+    )
+    mo.vstack(
+        [
+            mo.md(
+                f"## Neuron {neuron}\n\nAt percentile {percentile.value}; `deviation` is δ, log distance to the line."
+            ),
+            shown(here) if len(here) else mo.md("It has no influence on either group at this threshold."),
+            shown(ratio.filter(pl.col("neuron") == neuron)),
+        ]
+    )
+    return (here,)
+
+
+@app.cell
+def _(ask, mo, neuron, preset, run, shown):
     profile = ask(
-        "select mean_activation, w_out_norm, null_space_share, frequency_correlation, raises, lowers"
-        " from neuron_profile where run_id = $run and neuron = $neuron limit 1",
+        "select token_group, rank, influence, mean_delta_loss, mean_delta_low, mean_delta_high, settled_role,"
+        " deviation, regime, mean_activation, w_out_norm, null_space_share, frequency_correlation, raises, lowers"
+        " from neuron_profile where run_id = $run and preset = $preset and neuron = $neuron order by token_group desc",
         run=run.value,
+        preset=preset.value,
+        neuron=neuron,
+    )
+    tests = ask(
+        "select matching, ratio, ratio_low, ratio_high, adjusted_p_value, detectable_ratio, specific_to, reason"
+        " from neuron_specificity where run_id = $run and preset = $preset and neuron = $neuron order by matching",
+        run=run.value,
+        preset=preset.value,
         neuron=neuron,
     )
     contexts = ask(
@@ -176,8 +350,20 @@ def _(ask, leading, mo, run, shown):
         run=run.value,
         neuron=neuron,
     )
-    mo.vstack([mo.md(f"### Neuron {neuron}"), shown(profile), shown(contexts, page_size=10)])
-    return
+    mo.vstack(
+        [
+            mo.md(
+                "At the preset's own threshold: role and the interval of Δ over windows (`mixed`: it holds 0), what it "
+                "is, and what it raises and lowers."
+            ),
+            shown(profile),
+            mo.md("Specificity, by what the compared tokens have in common."),
+            shown(tests) if len(tests) else mo.md("Not computed yet on this run: `rare-tokens analyze` does."),
+            mo.md("Where it helps and hurts most."),
+            shown(contexts, page_size=10),
+        ]
+    )
+    return contexts, profile, tests
 
 
 @app.cell

@@ -43,7 +43,7 @@ FLOORS = {
         ("specificity",),
         ("coordination",),
         ("attention",),
-        ("agreement", "across_runs", "explore_charts", "reference"),
+        ("agreement", "across_runs", "explore_charts", "explore_line", "reference"),
         ("group_tests",),
         ("registry",),
         ("report.data",),

@@ -5,7 +5,7 @@
 
 from rare_tokens.warehouse.catalogue import tables
 from rare_tokens.warehouse.check.stored_data import Checked, check
-from rare_tokens.warehouse.client import Warehouse
+from rare_tokens.warehouse.client.opened import Warehouse
 from rare_tokens.warehouse.locks import claim
 from rare_tokens.warehouse.maintenance import Space, delete, migrate, remove_parts, require_writable, vacuum
 from rare_tokens.warehouse.publish.attention import StoredAttention, add_attention, require_same_model, stored_attention

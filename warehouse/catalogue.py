@@ -5,11 +5,17 @@ from pathlib import Path
 
 import duckdb
 
+from rare_tokens.common.closest import hint
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse.connection import reading
 from rare_tokens.warehouse.schema import relations
 from rare_tokens.warehouse.schema.relations import Relation
 from rare_tokens.warehouse.store import parquet_facts
+
+# What stands in the place of a macro's arguments where only its columns are asked for. A parameter that a column
+# repeats needs a value of its type.
+_BLANK = {"run": "''", "runs": "['']", "neuron_index": "0", "preset_name": "''", "of_statistic": "''", "of_role": "''"}
+_BLANK |= {"first": "0", "last": "0"}
 
 
 @dataclass(frozen=True)
@@ -44,22 +50,38 @@ def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Ta
     Raises:
         UserError: there is no relation of that name.
     """
-    known = relations.relations()
-    if name is not None and name not in known:
-        raise UserError(f"There is no relation {name}. The relations are {', '.join(known)}.")
+    wanted = [known(name)] if name is not None else list(relations.relations().values())
     with reading(path, wait=wait) as con:
-        types = _types(con)
-        return [
-            _table(con, relation, types.get(relation.name, {}))
-            for relation in known.values()
-            if name in (None, relation.name)
-        ]
+        return [table(con, relation) for relation in wanted]
 
 
-def _table(con: duckdb.DuckDBPyConnection, relation: Relation, types: dict[str, str]) -> Table:
-    columns = tuple(Column(name, types.get(name, ""), text) for name, text in relation.columns.items())
+def known(name: str) -> Relation:
+    """The public relation of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    every = relations.relations()
+    if name in every:
+        return every[name]
+    raise UserError(f"There is no relation {name}.{hint(name, every)} The relations are {', '.join(every)}.")
+
+
+def table(con: duckdb.DuckDBPyConnection, relation: Relation) -> Table:
+    """A relation as it is in an open warehouse."""
     kind = "macro" if relation.is_macro else "view"
-    return Table(relation.name, kind, relation.summary, relation.grain, _rows(con, relation), columns)
+    return Table(relation.name, kind, relation.summary, relation.grain, _rows(con, relation), columns(con, relation))
+
+
+def columns(con: duckdb.DuckDBPyConnection, relation: Relation) -> tuple[Column, ...]:
+    """The columns of a relation with their types; none for a macro that returns a value."""
+    if not relation.columns:
+        return ()
+    # The engine resolves the types without reading a row.
+    needed = [_BLANK.get(name, "null") for name, default in relation.parameters.items() if default is None]
+    types = con.sql(f"from {relation.name}" + (f"({', '.join(needed)})" if relation.is_macro else "")).types
+    described = relation.columns.items()
+    return tuple(Column(name, str(kind), text) for (name, text), kind in zip(described, types, strict=True))
 
 
 def _rows(con: duckdb.DuckDBPyConnection, relation: Relation) -> int | None:
@@ -74,13 +96,3 @@ def _rows(con: duckdb.DuckDBPyConnection, relation: Relation) -> int | None:
     if relation.name == "fct_effect":
         rows += sum(file.rows for file in parquet_facts.files(con))
     return int(rows)
-
-
-def _types(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
-    types: dict[str, dict[str, str]] = {}
-    query = (
-        "select table_name, column_name, data_type from duckdb_columns() where schema_name = 'main' and not internal"
-    )
-    for table, column, kind in con.execute(query).fetchall():
-        types.setdefault(table, {})[column] = kind
-    return types

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rare_tokens.warehouse.client import Warehouse
+from rare_tokens.warehouse.client.opened import Warehouse
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from rare_tokens.common import parts
+from rare_tokens.common.closest import hint
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse import locks
 from rare_tokens.warehouse.connection import reading
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
     import polars as pl
 
 MANY = 10
+# What a list of runs shows of each, unless all is asked for.
+IN_SHORT = (
+    "run_id",
+    "status",
+    "model",
+    "revision",
+    "layer",
+    "ablation",
+    "positions",
+    "neurons",
+    "corpus",
+    "created_at",
+)
 
 
 def runs(path: Path, *, wait: float = 0.0) -> "pl.DataFrame":
@@ -23,11 +37,16 @@ def runs(path: Path, *, wait: float = 0.0) -> "pl.DataFrame":
     ``staged`` if all its parts are there but not yet published. `pid` is the process that is writing it. Parts that the
     warehouse does not know (because its file was removed, for example) are listed too.
     """
+    with reading(path, wait=wait) as con:
+        return listed(con, path)
+
+
+def listed(con: duckdb.DuckDBPyConnection, path: Path) -> "pl.DataFrame":
+    """As `runs`, of a warehouse that is open."""
     import polars as pl
 
-    with reading(path, wait=wait) as con:
-        recorded = con.sql("select * from dim_run order by created_at, run_id").pl()
-        processes_of = dict(con.execute("select run_id, process from store.run").fetchall())
+    recorded = con.sql("select * from dim_run order by created_at, run_id").pl()
+    processes_of = dict(con.execute("select run_id, process from store.run").fetchall())
     root = parts.parts_root(path)
     names = recorded["run_id"].to_list()
     pids = [locks.holder(processes_of[run]) for run in names]
@@ -70,7 +89,8 @@ def find(con: duckdb.DuckDBPyConnection, start: str) -> str:
             f"{start!r} is the start of {len(candidates)} runs: {_listed(candidates)}. Give more of the id."
         )
     if known:
-        raise UserError(f"There is no run {start!r}. The warehouse has {_listed(known)}.")
+        near = hint(start, known, starts=True)
+        raise UserError(f"There is no run {start!r}.{near} The warehouse has {_listed(known)}.")
     raise UserError(f"There is no run {start!r}: the warehouse is empty. Ingest a model first.")
 
 

@@ -8,19 +8,7 @@ from rare_tokens import warehouse
 from rare_tokens.commands.support.settings import Settings
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.text import visible
-
-_RUN_COLUMNS = (
-    "run_id",
-    "status",
-    "model",
-    "revision",
-    "layer",
-    "ablation",
-    "positions",
-    "neurons",
-    "corpus",
-    "created_at",
-)
+from rare_tokens.warehouse.runs import IN_SHORT
 
 
 def listed_runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataFrame:
@@ -29,7 +17,7 @@ def listed_runs(settings: Settings, wanted: list[str] | None = None) -> pl.DataF
     if wanted is not None:
         places = pl.DataFrame({"run_id": list(dict.fromkeys(wanted))}, schema={"run_id": pl.String})
         found = places.join(found, on="run_id", how="inner", maintain_order="left")
-    return found if settings.json else found.select(_RUN_COLUMNS)
+    return found if settings.json else found.select(IN_SHORT)
 
 
 def say_warnings(settings: Settings, wanted: list[str]) -> None:

@@ -7,17 +7,28 @@ import signal
 import socket
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from polars.testing import assert_series_equal
 
 from rare_tokens import warehouse
-from rare_tokens.analyses.explore_charts import described, deviation_chart, ranking_chart
+from rare_tokens.analyses.explore_charts import described, deviation_chart, ranking_chart, ratio_chart, ratios
 from rare_tokens.commands import explore
+from rare_tokens.common.presets import PRESETS
 from tests.support.commands import finish
 from tests.support.warehouses import stored
 
 RUN = "synthetic-main-00000000"
+SPECIFICITY = {
+    "neuron": pl.UInt16,
+    "ratio": pl.Float64,
+    "ratio_low": pl.Float64,
+    "ratio_high": pl.Float64,
+    "adjusted_p_value": pl.Float64,
+    "specific_to": pl.String,
+}
 
 
 @pytest.fixture
@@ -58,14 +69,75 @@ def test_a_group_with_few_neurons_has_no_fit_and_says_why():
     assert described(few.clear())[0].is_empty()
 
 
-def test_the_charts_hold_every_neuron_and_log_axes(published):
+@pytest.mark.parametrize("preset", ["nc", "ds"])
+def test_the_other_presets_have_the_warehouse_s_own_curve_too(published, preset):
+    rule = PRESETS[preset]
+    with warehouse.open(published) as opened:
+        influence = opened.influence_where(
+            RUN, rule.percentile, rule.occurrences, rule.words, elbow=rule.elbow, strict=rule.strict
+        )
+        fits = opened.power_law_fit(run=RUN, preset=preset).sort("token_group")
+    fit = described(influence.filter(pl.col("neuron").is_not_null()).sort("token_group", "rank"))[1]
+    assert fit["kappa"].null_count() < len(fit)
+    assert_series_equal(fit["kappa"], fits["kappa"], rel_tol=1e-9)
+    assert fit["reason"].to_list() == fits["reason"].to_list()
+
+
+def test_the_charts_hold_every_neuron_on_axes_as_long_as_the_data(published):
     with warehouse.open(published) as opened:
         curve, _ = described(opened.influence_at(RUN, 30))
     ranking = ranking_chart(curve).to_dict()
     (rows,) = ranking["datasets"].values()
     assert len(rows) == len(curve) > 400
+    assert ranking["width"] == "container"
     assert [layer["encoding"]["x"]["scale"]["type"] for layer in ranking["layer"]] == ["log", "log"]
-    assert deviation_chart(curve).to_dict()["facet"]["field"] == "token_group"
+    low, high = ranking["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert curve["influence"].min() / 1.2 < low < curve["influence"].min()
+    assert curve["influence"].max() < high < curve["influence"].max() * 1.4
+    rare = deviation_chart(curve, "rare").to_dict()
+    (points,) = rare["datasets"].values()
+    assert {row["token_group"] for row in points} == {"rare"}
+    assert rare["layer"][1]["encoding"]["y"]["scale"]["domain"] == [curve["deviation"].min(), curve["deviation"].max()]
+
+
+def test_a_neuron_is_ringed_where_it_is(published):
+    with warehouse.open(published) as opened:
+        curve, _ = described(opened.influence_at(RUN, 30))
+    untested = pl.DataFrame(schema=SPECIFICITY)
+    for chart in (
+        lambda marked: ranking_chart(curve, marked),
+        lambda marked: deviation_chart(curve, "rare", marked),
+        lambda marked: ratio_chart(ratios(curve, untested), marked),
+    ):
+        plain, ringed = chart(None).to_dict()["layer"], chart(7).to_dict()["layer"]
+        assert len(ringed) == len(plain) + 2
+        assert [layer["transform"] for layer in ringed[-2:]] == [[{"filter": "(datum.neuron === 7)"}]] * 2
+        assert len(chart(100_000).to_dict()["layer"]) == len(plain)
+
+
+def test_the_ratio_is_of_the_influences_and_what_is_settled_comes_first():
+    curve = pl.DataFrame(
+        {
+            "token_group": ["rare", "rare", "rare", "common", "common", "common"],
+            "neuron": [3, 5, 8, 5, 3, 9],
+            "rank": [1, 2, 3, 1, 2, 3],
+            "influence": [0.4, 0.2, 0.1, 0.1, 0.1, 0.05],
+        }
+    )
+    tested = pl.DataFrame(
+        {"neuron": [5, 3], "ratio": [2.0, 1.0], "ratio_low": [1.5, 0.9], "ratio_high": [3.0, 1.1]}
+        | {"adjusted_p_value": [0.01, 1.0], "specific_to": ["rare", None]},
+        schema=SPECIFICITY,
+    )
+    found = ratios(curve, tested)
+    assert found.select("neuron", "ratio", "specificity", "specificity_low", "specific_to", "rare_rank").rows() == [
+        (5, 2.0, 2.0, 1.5, "rare", 2),
+        (3, 4.0, 1.0, 0.9, None, 1),
+    ]
+    assert ratios(curve, tested.clear())["neuron"].to_list() == [3, 5]
+    colours = ratio_chart(found).to_dict()["layer"][2]["encoding"]["color"]["scale"]["domain"]
+    assert colours == ["neither", "specific to rare", "specific to common"]
+    assert ratio_chart(found.clear()).to_dict()
 
 
 BAD = {
@@ -120,10 +192,94 @@ def test_the_page_holds_numbers_and_charts_and_no_error(commands, published):
         kappa = opened.power_law_fit(run=RUN, preset="es", token_group="rare")["kappa"].item()
     assert f"Neuron {first['neuron']}" in shown
     assert f"{kappa:.5g}".rstrip("0") in shown
-    assert len(re.findall("marimo-vega", shown)) >= 2
+    assert len(re.findall("marimo-vega", shown)) >= 4
+    assert "It parts tokens counted" in shown
+    assert "does not open offline. `rare-tokens report` writes" in ended.err
     assert "vega-lite" in shown
     assert not list(commands.folder.glob("*.partial"))
     assert not (explore.NOTEBOOK.parent / "__marimo__").exists()
+
+
+@pytest.mark.slow
+def test_what_the_notebook_shows_is_what_sql_says(commands, published, monkeypatch):
+    pytest.importorskip("marimo")
+    assert commands("analyze", RUN, "--quiet").code == 0
+    for preset in ("es", "nc", "ds"):
+        seen = notebook(monkeypatch, published, preset=held(preset))
+        with warehouse.open(published) as opened:
+            sizes = opened.token_group_size(run=RUN, preset=preset)
+            fits = opened.power_law_fit(run=RUN, preset=preset).sort("token_group")
+            groups = opened.neuron_influence(run=RUN, preset=preset)
+            specific = opened.neuron_specificity(run=RUN, preset=preset, matching="loss")
+        for size in sizes.rows(named=True):
+            assert seen["line"].groups[size["token_group"]].positions == size["positions"]
+        assert_series_equal(seen["fit"]["kappa"], fits["kappa"], rel_tol=1e-9)
+        assert seen["neuron"] == groups.filter(pl.col("token_group") == "rare", pl.col("rank") == 1)["neuron"].item()
+        wide = groups.pivot("token_group", index="neuron", values="influence").with_columns(
+            ratio=pl.col("rare") / pl.col("common")
+        )
+        expected = dict(wide.select("neuron", "ratio").rows())
+        shown = dict(seen["ratio"].select("neuron", "ratio").rows())
+        assert shown == pytest.approx({neuron: expected[neuron] for neuron in shown}, rel=1e-12)
+        assert len(shown) > 300
+        tested = dict(specific.filter(pl.col("neuron").is_not_null()).select("neuron", "adjusted_p_value").rows())
+        assert dict(seen["ratio"].select("neuron", "adjusted_p_value").rows()) == {
+            neuron: tested.get(neuron) for neuron in shown
+        }
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_to_a_neuron_at_a_moved_line(commands, published, monkeypatch):
+    pytest.importorskip("marimo")
+    seen = notebook(monkeypatch, published, percentile=held(30), go=held(" 123 "))
+    with warehouse.open(published) as opened:
+        rows = opened.influence_at(RUN, 30, words=True, neuron=123).sort("token_group", descending=True)
+        sides = opened.sql(
+            "select token_group, count(distinct token_id) as types, count(*) as positions"
+            " from group_where($run, 30, words := true) join position_frequency as p using (run_id, position_id)"
+            " group by token_group",
+            run=RUN,
+        )
+        contexts = opened.neuron_context(RUN, neuron=123).sort("direction", "place")
+        profile = opened.neuron_profile(run=RUN, preset="es", neuron=123).sort("token_group", descending=True)
+    assert seen["marked"] == seen["neuron"] == 123
+    assert seen["here"].select("rank", "influence").rows() == rows.select("rank", "influence").rows()
+    assert seen["contexts"]["delta_loss"].to_list() == contexts["delta_loss"].to_list()
+    assert seen["profile"].select("rank", "settled_role").rows() == profile.select("rank", "settled_role").rows()
+    for side in sides.rows(named=True):
+        group = seen["line"].groups[side["token_group"]]
+        assert group.positions == side["positions"]
+        assert group.types >= side["types"]  # types that stand at no position have a side too
+    for beyond in (seen["line"].first - 1, seen["line"].last + 1):
+        moved = notebook(monkeypatch, published, percentile=held(beyond))["line"]
+        crossed = seen["line"].down if beyond < 30 else seen["line"].up
+        lies_below = [
+            sum(tokens.positions for tokens in one.groups.values()) - one.groups["common"].positions
+            for one in (moved, seen["line"])
+        ]
+        assert abs(lies_below[0] - lies_below[1]) == crossed.positions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", ["400", "-1", "seven", "٣"])
+def test_a_neuron_that_is_not_there_is_no_neuron(commands, published, monkeypatch, typed):
+    pytest.importorskip("marimo")
+    seen = notebook(monkeypatch, published, go=held(typed))
+    assert seen["marked"] is None
+    assert f"There is no neuron {typed}" in seen["unknown"].text
+
+
+def held(value):
+    """An input of the page, at a value."""
+    return SimpleNamespace(value=value)
+
+
+def notebook(monkeypatch, path, **inputs):
+    """Every name that the notebook defines when it is run with these inputs."""
+    from rare_tokens.commands.notebook import app
+
+    monkeypatch.setattr("sys.argv", ["notebook.py", "--warehouse", str(path)])
+    return app.run(defs=inputs)[1]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from rare_tokens.common.errors import UserError
-from rare_tokens.warehouse.client import Warehouse
+from rare_tokens.warehouse.client.opened import Warehouse
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.schema import relations
 from rare_tokens.warehouse.store import run_records

@@ -15,7 +15,7 @@ each run inside the transaction that publishes it.
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
@@ -36,6 +36,7 @@ _MORE = re.compile(r"--     +(.*)")
 # What a statement defines, what it names (after from and join, or as a function), and its own common table expressions.
 _DEFINED = re.compile(r"\s*create or replace (?:view|macro) ((?:store\.)?\w+)")
 _NAMED = re.compile(r"\b(?:from|join)\s+((?:\w+\.)?\w+)|\b(\w+)\s*\(")
+_PARAMETERS = r"\s*create or replace macro {}\(([^()]*)\)\s*as\b"
 _COMMON_TABLE = re.compile(r"(?:\bwith|,)\s+(\w+) as (?:not materialized |materialized )?\(")
 
 
@@ -49,6 +50,7 @@ class Relation:
         columns: description of each column, in order; empty for a macro that returns a value.
         create: statements that define it.
         publish: statements that fill its stored table for one run.
+        parameters: of a macro, in order, each with its default as SQL writes it, or None if it must be given.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Relation:
     columns: dict[str, str]
     create: tuple[str, ...]
     publish: tuple[str, ...]
+    parameters: dict[str, str | None] = field(default_factory=dict)
 
 
 @cache
@@ -199,15 +202,25 @@ def _parse(parser: duckdb.DuckDBPyConnection, name: str, text: str) -> Relation:
     if not head[0].startswith(f"-- {name}: ") or not head[1].startswith(("-- One row per ", "-- Macro ")):
         raise ValueError(f"sql file {name}.sql: its head does not say what a row of {name} is")
     statements = parser.extract_statements(text)
+    create = tuple(item.query for item in statements if item.type == duckdb.StatementType.CREATE)
     return Relation(
         name=name,
         is_macro=head[1].startswith("-- Macro "),
         summary=head[0].removeprefix(f"-- {name}: "),
         grain=head[1].removeprefix("-- "),
         columns=_columns(head[2:]),
-        create=tuple(item.query for item in statements if item.type == duckdb.StatementType.CREATE),
+        create=create,
         publish=tuple(item.query for item in statements if item.type == duckdb.StatementType.INSERT),
+        parameters=_parameters(name, create),
     )
+
+
+def _parameters(name: str, create: tuple[str, ...]) -> dict[str, str | None]:
+    pattern = re.compile(_PARAMETERS.format(name))
+    for found in filter(None, map(pattern.match, create)):
+        pairs = (one.split(":=") for one in found[1].split(","))
+        return {first.strip(): rest[0].strip() if rest else None for first, *rest in pairs}
+    return {}
 
 
 def _columns(lines: list[str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The Python client: an open warehouse, and its relations as objects."""
