@@ -74,7 +74,9 @@ def _write_page(settings: Settings, run: dict[str, Any], frames: "Frames", html:
 
 def _print(run: dict[str, Any], neuron: int, frames: "Frames") -> None:
     effects = frames["influence"].join(
-        frames["deviations"].select("preset", "token_group", "deviation", "regime"), on=["preset", "token_group"], how="left"
+        frames["deviations"].select("preset", "token_group", "deviation", "regime"),
+        on=["preset", "token_group"],
+        how="left",
     )
     rows = effects.sort("preset", pl.col("token_group") == "common").select(
         "preset", "token_group", "rank", "influence", mean_delta=_between("mean_delta_loss", "mean_delta"),
@@ -97,7 +99,10 @@ def _print(run: dict[str, Any], neuron: int, frames: "Frames") -> None:
     click.echo()
     near = frames["neighbours"].select("kind", "place", neuron="other_neuron", similarity="similarity")
     show(near, title="Nearest neurons")
-    for title, places in (("Where it helps and hurts most", _contexts(frames)), ("Where it is active", _places(frames))):
+    for title, places in (
+        ("Where it helps and hurts most", _contexts(frames)),
+        ("Where it is active", _places(frames)),
+    ):
         click.echo()
         show(places, title=title)
 

@@ -85,7 +85,9 @@ def _shown(rows: pl.DataFrame) -> pl.DataFrame:
     interval = pl.concat_str(
         pl.lit("["), _three("mean_delta_low"), pl.lit(", "), _three("mean_delta_high"), pl.lit("]")
     )
-    return rows.select("rank", "neuron", "influence", "mean_delta_loss", interval=interval, times_elsewhere="times_elsewhere")
+    return rows.select(
+        "rank", "neuron", "influence", "mean_delta_loss", interval=interval, times_elsewhere="times_elsewhere"
+    )
 
 
 def _three(name: str) -> pl.Expr:

@@ -1,4 +1,4 @@
-"""The commands `neuron` and `token`: their numbers against numpy on the stored effects, their page, and what they refuse."""
+"""The commands `neuron` and `token`: their numbers against numpy on the stored effects, their page, their refusals."""
 
 import json
 
@@ -56,7 +56,12 @@ def test_a_neuron_is_told_with_what_the_relations_hold(commands, path, layer):
     moments = {(row["quantity"], row["token_group"]): row for row in found["moments"]}
     for quantity, values in (("activation", activation[NEURON]), ("delta_loss", change[NEURON])):
         row = moments[quantity, "all"]
-        expected = (values.mean(), values.std(ddof=1), stats.skew(values, bias=False), stats.kurtosis(values, bias=False))
+        expected = (
+            values.mean(),
+            values.std(ddof=1),
+            stats.skew(values, bias=False),
+            stats.kurtosis(values, bias=False),
+        )
         assert [row[name] for name in ("mean", "sd", "skew", "kurtosis")] == pytest.approx(expected, rel=1e-9)
         assert (row["smallest"], row["largest"]) == (values.min(), values.max())
     near = [row for row in found["neighbours"] if row["kind"] == "activation"]

@@ -171,8 +171,8 @@ AS_JSON = {
     "delete": ((RUN,), "run_id"),
 }
 # .ci/run, and tests of commands and warehouse: test_cli.py, test_explore.py, test_check.py, test_report.py,
-# test_compare.py
-ELSEWHERE = {"demo", "ingest", "explore", "check", "report", "compare"}
+# test_compare.py, test_neuron.py
+ELSEWHERE = {"demo", "ingest", "explore", "check", "report", "compare", "neuron", "token"}
 
 
 def test_every_command_is_in_the_list_of_those_tried_with_json():

@@ -16,7 +16,13 @@ from rare_tokens.warehouse.runs import find
 from rare_tokens.warehouse.schema.relations import Relation
 
 # A macro's parameter may not have a column's name in SQL. In Python it has; the name in SQL is understood too.
-IN_PYTHON = {"neuron_index": "neuron", "preset_name": "preset", "of_statistic": "statistic", "of_role": "role"}
+IN_PYTHON = {
+    "neuron_index": "neuron",
+    "token_text": "text",
+    "preset_name": "preset",
+    "of_statistic": "statistic",
+    "of_role": "role",
+}
 
 
 class _Any:

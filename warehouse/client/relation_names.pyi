@@ -1117,6 +1117,24 @@ class _neuron_mediation(Described):
         reason: _Of[str] = ...,
     ) -> pl.DataFrame: ...
 
+class _neuron_moments(Described):
+    def __call__(
+        self,
+        run: str,
+        neuron: SupportsIndex,
+        *,
+        layer: _Of[SupportsIndex] = ...,
+        quantity: _Of[str] = ...,
+        token_group: _Of[str] = ...,
+        positions: _Of[SupportsIndex] = ...,
+        mean: _Of[float] = ...,
+        sd: _Of[float] = ...,
+        skew: _Of[float] = ...,
+        kurtosis: _Of[float] = ...,
+        smallest: _Of[float] = ...,
+        largest: _Of[float] = ...,
+    ) -> pl.DataFrame: ...
+
 class _neuron_profile(Described):
     def __call__(
         self,
@@ -1219,6 +1237,28 @@ class _neuron_token(Described):
         rank: _Of[SupportsIndex] = ...,
         token_id: _Of[SupportsIndex] = ...,
         logit: _Of[float] = ...,
+    ) -> pl.DataFrame: ...
+
+class _neuron_top_activation(Described):
+    def __call__(
+        self,
+        run: str,
+        neuron: SupportsIndex,
+        contexts: int = 5,
+        around: int = 40,
+        *,
+        layer: _Of[SupportsIndex] = ...,
+        sample: _Of[str] = ...,
+        place: _Of[SupportsIndex] = ...,
+        position_id: _Of[SupportsIndex] = ...,
+        quantile: _Of[float] = ...,
+        activation: _Of[float] = ...,
+        delta_loss: _Of[float] = ...,
+        token_group: _Of[str] = ...,
+        at: _Of[SupportsIndex] = ...,
+        tokens: object = ...,
+        activations: object = ...,
+        delta_losses: object = ...,
     ) -> pl.DataFrame: ...
 
 class _neuron_weight(Described):
@@ -1775,6 +1815,27 @@ class _token_group_size(Described):
         reason: _Of[str] = ...,
     ) -> pl.DataFrame: ...
 
+class _token_neuron(Described):
+    def __call__(
+        self,
+        run: str,
+        token_text: object,
+        *,
+        token_id: _Of[SupportsIndex] = ...,
+        text: _Of[str] = ...,
+        positions: _Of[SupportsIndex] = ...,
+        windows: _Of[SupportsIndex] = ...,
+        layer: _Of[SupportsIndex] = ...,
+        neuron: _Of[SupportsIndex] = ...,
+        rank: _Of[SupportsIndex] = ...,
+        influence: _Of[float] = ...,
+        mean_delta_loss: _Of[float] = ...,
+        mean_delta_low: _Of[float] = ...,
+        mean_delta_high: _Of[float] = ...,
+        mean_elsewhere: _Of[float] = ...,
+        times_elsewhere: _Of[float] = ...,
+    ) -> pl.DataFrame: ...
+
 class _weight_spectrum(Described):
     def __call__(
         self,
@@ -2091,6 +2152,12 @@ class RelationNames(ABC):
         """how each neuron moves the loss of a token group. One row per run × preset × token_group × neuron."""
 
     @property
+    def neuron_moments(self) -> _neuron_moments:
+        """how a neuron's activations and effects are spread, in a few numbers. Macro neuron_moments(run,
+        neuron_index).
+        """
+
+    @property
     def neuron_profile(self) -> _neuron_profile:
         """the ranking, and what is known about why each neuron has its place. One row per run × preset ×
         token_group × neuron.
@@ -2115,6 +2182,12 @@ class RelationNames(ABC):
     @property
     def neuron_token(self) -> _neuron_token:
         """the tokens whose logits a neuron moves most (logit lens). One row per run × neuron × direction × rank."""
+
+    @property
+    def neuron_top_activation(self) -> _neuron_top_activation:
+        """where a neuron is most active, and places along the whole range, with text. Macro
+        neuron_top_activation(run, neuron_index, contexts := 5, around := 40).
+        """
 
     @property
     def neuron_weight(self) -> _neuron_weight:
@@ -2233,6 +2306,10 @@ class RelationNames(ABC):
     @property
     def token_group_size(self) -> _token_group_size:
         """how many positions each token group has, or why it has none. One row per run × preset × token_group."""
+
+    @property
+    def token_neuron(self) -> _token_neuron:
+        """which neurons carry a token. Macro token_neuron(run, token_text)."""
 
     @property
     def weight_spectrum(self) -> _weight_spectrum:

@@ -198,7 +198,9 @@ def activations(
         step = max(1, FACTS_PER_READ // max(1, count))
         for first in range(0, neurons if count else 0, step):
             last = min(first + step, neurons) - 1
-            query = f"select neuron, position_id, activation from fct_effect {chosen} and neuron between $first and $last"
+            query = (
+                f"select neuron, position_id, activation from fct_effect {chosen} and neuron between $first and $last"
+            )
             block = opened.sql(query, **key, first=first, last=last)
             _scatter(block, place_of, first, values)
     return np.ascontiguousarray(values.T) if by_position else values.T, windows

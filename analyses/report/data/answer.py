@@ -38,7 +38,9 @@ def answer(run: Row, rare: Row, common: Row, difference: Row | None) -> str:
     if rare["decision"] == "absent":
         begin = f"No: in {layer} no few neurons stand above the curve of the others for rare words ({found})"
     else:
-        begin = f"Undecided: this text does not tell whether a few neurons of {layer} stand out for rare words ({found})"
+        begin = (
+            f"Undecided: this text does not tell whether a few neurons of {layer} stand out for rare words ({found})"
+        )
     return f"{begin}; {_common(common, None)}."
 
 
@@ -88,7 +90,9 @@ def _beside(difference: Row) -> str:
             factor = number(math.exp(abs(difference["step"])), 2)
             said = f", {factor} [{number(times[0], 2)}, {number(times[1], 2)}] times {'lower' if low > 0 else 'higher'}"
     if difference["shared"] is not None:
-        said += f", and {integer(difference['shared'])} of the first {integer(difference['first'])} are the same neurons"
+        said += (
+            f", and {integer(difference['shared'])} of the first {integer(difference['first'])} are the same neurons"
+        )
     return said
 
 

@@ -166,7 +166,9 @@ def _facts(inputs: ReportInputs, run_id: str, neurons: list[int]) -> pl.DataFram
 
 def _place_of_preset() -> pl.Expr:
     """Sorts presets as the page does."""
-    return pl.col("preset").replace_strict({name: str(i) for i, name in enumerate(PRESET_ORDER)}, default=pl.col("preset"))
+    return pl.col("preset").replace_strict(
+        {name: str(i) for i, name in enumerate(PRESET_ORDER)}, default=pl.col("preset")
+    )
 
 
 def _neighbours(rows: list[Row], series: int, neurons: list[int]) -> dict[str, list[Row]]:

@@ -37,9 +37,10 @@ def _run(run: Row) -> str:
     key = re.sub(r"[^A-Za-z0-9-]", "-", str(run["run_id"]))
     made = str(run["created_at"] or "")[:4]
     year = f"\n  year = {{{made}}}," if made else ""
+    note = f"Run {_plain(run['run_id'])}; corpus {_plain(run['corpus'])}"
     return f"""@misc{{{key},
   title = {{Effects of ablating every neuron of layer {run["layer"]} of {_plain(run["model"])}}},{year}
-  note = {{Run {_plain(run["run_id"])}; corpus {_plain(run["corpus"])}; made with Rare Token Neurons {run["code_version"]}}}
+  note = {{{note}; made with Rare Token Neurons {run["code_version"]}}}
 }}"""
 
 

@@ -18,7 +18,9 @@ def densities(bins: list[Row]) -> Row | None:
         bins: `neuron_activation` of one neuron, in order: bins of equal width.
     """
     groups = {"rare": [row["rare"] for row in bins], "others": [row["positions"] - row["rare"] for row in bins]}
-    shares = {name: [count / sum(counts) if sum(counts) else 0.0 for count in counts] for name, counts in groups.items()}
+    shares = {
+        name: [count / sum(counts) if sum(counts) else 0.0 for count in counts] for name, counts in groups.items()
+    }
     top = max((share for found in shares.values() for share in found), default=0.0)
     if not top:
         return None

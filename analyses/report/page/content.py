@@ -120,7 +120,8 @@ class Content:
     def notes(self, series: Series) -> list[str]:
         """What to know before reading on about a series: presets that disagree, few positions, its warnings."""
         found = [self.groups[series.shown.run_id, preset, group] for preset in self.presets for group in summary.GROUPS]
-        decisions = {row["preset"]: row["decision"] for row in found if row["token_group"] == "rare"}
+        rare = [self.groups[series.shown.run_id, preset, "rare"] for preset in self.presets]
+        decisions = {row["preset"]: row["decision"] for row in rare}
         few = [said for row in found if (said := answer.thin(row))]
         notes = [answer.disagreement(decisions), f"Few positions: {', '.join(few)}." if few else None]
         own = [warning for warning in self.warnings if self._is_about(warning, series)]

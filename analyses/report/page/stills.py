@@ -22,14 +22,18 @@ Data = dict[str, pl.DataFrame]  # by the data set's name
 _COLUMNS = {"neuron": "neuron", "rank": "rank", "influence": "influence", "deviation": "deviation", "role": "role"}
 
 
-def stills(content: Content) -> Iterator[tuple[str, str, bytes]]:
-    """Name, SVG and PNG of every figure of every series, at the checkpoint and preset that a page shows first."""
+def stills(content: Content) -> Iterator[tuple[str, str, bytes, pl.DataFrame]]:
+    """Name, SVG, PNG and rows of every figure of every series, at the checkpoint and preset that a page shows first.
+
+    Of the main figure the rows are its points, without the fitted lines.
+    """
     for one in content.series:
         if not one.measured or not content.presets:
             continue
         for name, (specification, data) in drawings(one, content, content.presets[0]).items():
             svg = vl_convert.vegalite_to_svg(_with_data(specification, data), vl_version=charts.VEGA_LITE)
-            yield f"{_plain(one.shown.run_id)}-{name}", svg, vl_convert.svg_to_png(svg, scale=SCALE)
+            png, rows = vl_convert.svg_to_png(svg, scale=SCALE), next(iter(data.values()))
+            yield f"{_plain(one.shown.run_id)}-{name}", svg, png, rows
 
 
 def drawings(one: Series, content: Content, preset: str) -> dict[str, tuple[Mapping[str, Any], Data]]:

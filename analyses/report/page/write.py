@@ -18,7 +18,7 @@ FORMAT = 1  # version of report.json
 
 
 def write_report(inputs: ReportInputs, folder: Path) -> Path:
-    """Write ``index.html``, ``report.json``, ``tables/`` (CSV, Parquet) and ``figures/`` (SVG, PNG) into `folder`.
+    """Write a folder: ``index.html``, ``report.json``, ``tables/`` (CSV, Parquet), ``figures/`` (SVG, PNG, CSV).
 
     Everything is computed before the first file is written, every file appears whole, and the page comes last. Returns
     the page's path. Raises UserError if there is no run, or the folder cannot be written to.
@@ -31,9 +31,10 @@ def write_report(inputs: ReportInputs, folder: Path) -> Path:
         for name, frame in content.tables.items():
             _write(tables / f"{name}.parquet", frame.write_parquet)
             _write(tables / f"{name}.csv", for_csv(frame).write_csv)
-        for name, svg, png in drawn:
+        for name, svg, png, rows in drawn:
             _write(folder / "figures" / f"{name}.svg", partial(Path.write_text, data=svg, encoding="utf-8"))
             _write(folder / "figures" / f"{name}.png", partial(Path.write_bytes, data=png))
+            _write(folder / "figures" / f"{name}.csv", for_csv(rows).write_csv)
         write_json(folder / "report.json", numbers)
         _write(index, lambda path: path.write_text(page, encoding="utf-8"))
     except OSError as error:
@@ -68,9 +69,7 @@ def report_json(content: Content) -> dict[str, Any]:
             "series": [[run.run_id for run in one.runs] for one in content.series],
             "measured_beside_printed": content.tables["measured_beside_printed"].to_dicts(),
             "points_drawn_up_to_rank": content.points.head,
-            "cards": {
-                one.shown.run_id: [card.neuron for card in content.cards[one.index]] for one in content.series
-            },
+            "cards": {one.shown.run_id: [card.neuron for card in content.cards[one.index]] for one in content.series},
             "tables": sorted(f"tables/{name}.{kind}" for name in content.tables for kind in ("csv", "parquet")),
         }
     )

@@ -59,11 +59,15 @@ def test_what_common_words_have_can_be_nothing_undecided_or_unknown() -> None:
 
 def test_no_plateau_and_no_decision_come_with_the_power() -> None:
     absent = answer(RUN, group(decision="absent", p_value=0.3), COMMON, DIFFERENCE)
-    assert absent.startswith("No: in layer 11 of gpt2 no few neurons stand above the curve of the others for rare words")
+    assert absent.startswith(
+        "No: in layer 11 of gpt2 no few neurons stand above the curve of the others for rare words"
+    )
     assert "(p = 0.30; a step of 0.5 in 1\u00a0% of them would be found with probability 0.99)" in absent
     assert "common words have one too, of 40 [38, 44]." in absent, "nothing to compare it with"
     undecided = answer(RUN, group(decision="undecided", p_value=0.3, power=None), COMMON, None)
-    assert undecided.startswith("Undecided: this text does not tell whether a few neurons of layer 11 of gpt2 stand out")
+    assert undecided.startswith(
+        "Undecided: this text does not tell whether a few neurons of layer 11 of gpt2 stand out"
+    )
     assert "(p = 0.30);" in undecided
 
 
@@ -74,7 +78,10 @@ def test_what_was_not_tested_or_is_empty_says_why() -> None:
     empty = answer(RUN, group(empty_reason="no word is rare"), COMMON, None)
     assert empty == "Nothing can be said of rare words in layer 11 of gpt2: no word is rare."
     unsure = answer(RUN, group(break_determined=False, step_low=None, head=None), COMMON, None)
-    assert "Yes: an undetermined number of the 3,072 neurons in layer 11 of gpt2 form a plateau for rare words, 2.0 times" in unsure
+    assert (
+        "Yes: an undetermined number of the 3,072 neurons in layer 11 of gpt2 form a plateau for rare words, 2.0 times"
+        in unsure
+    )
 
 
 def test_presets_that_disagree_are_named() -> None:

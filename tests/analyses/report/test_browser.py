@@ -266,8 +266,10 @@ def test_cards_are_found_by_number_and_by_token(page: Any) -> None:
 
 def test_tokens_of_a_passage_are_coloured_by_activation_or_by_the_change_of_their_loss(page: Any) -> None:
     def shades() -> list[str]:
-        every = "return [...document.querySelectorAll('details.card[open] .tok')].map((item) => item.className + " \
+        every = (
+            "return [...document.querySelectorAll('details.card[open] .tok')].map((item) => item.className + "
             "getComputedStyle(item).backgroundColor)"
+        )
         return page.execute_script(every)
 
     before = shades()
@@ -290,10 +292,12 @@ def test_every_figure_can_be_saved_with_its_rows(page: Any) -> None:
     )
     assert all(buttons == 2 * plots for plots, buttons in figures)
     page.execute_script(
-        "window.saved = []; URL.createObjectURL = (blob) => { blob.text().then((text) => saved.push(text)); return '#'; }"
+        "window.saved = [];"
+        "URL.createObjectURL = (blob) => { blob.text().then((text) => saved.push(text)); return '#'; }"
     )
-    page.execute_script("[...document.querySelectorAll('.save')].filter((b) => /CSV/.test(b.textContent))"
-                        ".forEach((b) => b.click())")
+    page.execute_script(
+        "[...document.querySelectorAll('.save')].filter((b) => /CSV/.test(b.textContent)).forEach((b) => b.click())"
+    )
     texts = wait_for(lambda: len(found := page.execute_script("return saved")) >= len(figures) and found)
     assert texts[0].startswith("group,neuron,up,down,rank,rare_rank,influence,")
     assert len(texts[0].splitlines()) == 1 + 2 * 1024

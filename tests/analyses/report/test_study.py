@@ -360,7 +360,7 @@ def test_without_analyses_the_page_is_whole_and_names_what_is_missing() -> None:
 
 
 @pytest.mark.slow
-def test_figures_are_written_as_svg_and_png(inputs: ReportInputs, tmp_path: Path) -> None:
+def test_figures_are_written_as_svg_and_png_with_their_rows(inputs: ReportInputs, tmp_path: Path) -> None:
     write_report(inputs, tmp_path)
     run_id = inputs.runs["run_id"][-1]
     names = {path.name.removeprefix(f"{run_id}-") for path in (tmp_path / "figures").iterdir()}
@@ -368,8 +368,9 @@ def test_figures_are_written_as_svg_and_png(inputs: ReportInputs, tmp_path: Path
     by_group = ("steps-influence", "steps-deviation", "spread", "references")
     stems |= {f"{name}-{group}" for name in by_group for group in ("rare", "common")}
     stems |= {"alpha-fix-finger", "alpha-half-of-the-spectrum", "layers-kappa", "layers-step"}
-    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png", "csv")}
     svg = (tmp_path / "figures" / f"{run_id}-influence.svg").read_text(encoding="utf-8")
+    assert len(pl.read_csv(tmp_path / "figures" / f"{run_id}-influence.csv")) == 2 * 64
     assert "#c24e00" in svg
     assert "var(" not in svg
     assert svg.count("<path") > 200  # 64 neurons, two groups, two panels
