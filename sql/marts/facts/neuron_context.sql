@@ -1,5 +1,6 @@
 -- neuron_context: where a neuron helps and hurts most, and the text there.
 -- Macro neuron_context(run, neuron_index, contexts := 5, before := 12).
+-- Example: from neuron_context('embedded-step6144', 7)
 --   run_id       the run
 --   layer        layer of the neuron
 --   neuron       its index in the layer
@@ -20,7 +21,7 @@ create or replace macro neuron_context(run, neuron_index, contexts := 5, before 
 with chosen as (
     select r.run_key, r.run_id, r.layer, r.tokenizer_key
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_with(run, neuron_index)
 ),
 
 effect as (

@@ -1,5 +1,6 @@
 -- neuron_target: what a neuron does to each token to be predicted.
 -- Macro neuron_target(run, neuron_index, fewest := 5).
+-- Example: from neuron_target('embedded-step6144', 7, fewest := 2) limit 5
 --   run_id           the run
 --   layer            layer of the neuron
 --   neuron           its index in the layer
@@ -15,7 +16,7 @@ create or replace macro neuron_target(run, neuron_index, fewest := 5) as table
 with chosen as (
     select r.run_key, r.run_id, r.layer, r.tokenizer_key
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_with(run, neuron_index)
 ),
 
 effect as (
