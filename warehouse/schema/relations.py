@@ -17,6 +17,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
+from difflib import get_close_matches
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
@@ -129,6 +130,12 @@ def in_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
         return list(TopologicalSorter({key: sorted(set(needs[key]) & needs.keys()) for key in needs}).static_order())
     except CycleError as circle:
         raise ValueError(f"in sql/, each of these needs the one before it: {', '.join(circle.args[1])}") from circle
+
+
+def closest(name: str, among: Iterable[str] | None = None) -> str | None:
+    """The public relation or macro, or the one of those given, whose name is most like this one; None: none is."""
+    found = get_close_matches(name.lower(), relations() if among is None else list(among), n=1)
+    return found[0] if found else None
 
 
 def comments() -> list[str]:
