@@ -7,7 +7,7 @@ import duckdb
 
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse.connection import reading
-from rare_tokens.warehouse.schema import relations
+from rare_tokens.warehouse.schema import relation_groups, relations
 from rare_tokens.warehouse.schema.relations import Relation
 from rare_tokens.warehouse.store import parquet_facts
 
@@ -27,13 +27,17 @@ class Table:
 
     Attributes:
         kind: `view` or `macro`.
+        group: what it belongs to, a key of `relation_groups.GROUPS`.
         rows: number of rows; None for a macro.
+        example: a query that calls a macro; empty for a view.
     """
 
     name: str
     kind: str
     summary: str
     grain: str
+    group: str
+    example: str
     rows: int | None
     columns: tuple[Column, ...]
 
@@ -41,17 +45,21 @@ class Table:
 def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Table]:
     """The public relations of a warehouse, or only the named one; an absent warehouse has them all, without runs.
 
+    All of them come group by group; a view has rows, a macro an example.
+
     Raises:
         UserError: there is no relation of that name.
     """
     known = relations.relations()
     if name is not None and name not in known:
-        raise UserError(f"There is no relation {name}. The relations are {', '.join(known)}.")
+        close = relations.closest(name)
+        meant = f" Did you mean {close}?" if close else ""
+        raise UserError(f"There is no relation {name}.{meant} `tables` lists them.")
     with reading(path, wait=wait) as con:
         types = _types(con)
         return [
             _table(con, relation, types.get(relation.name, {}))
-            for relation in known.values()
+            for relation in relation_groups.grouped(known.values())
             if name in (None, relation.name)
         ]
 
@@ -59,7 +67,10 @@ def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Ta
 def _table(con: duckdb.DuckDBPyConnection, relation: Relation, types: dict[str, str]) -> Table:
     columns = tuple(Column(name, types.get(name, ""), text) for name, text in relation.columns.items())
     kind = "macro" if relation.is_macro else "view"
-    return Table(relation.name, kind, relation.summary, relation.grain, _rows(con, relation), columns)
+    group = relation_groups.group_of(relation)
+    return Table(
+        relation.name, kind, relation.summary, relation.grain, group, relation.example, _rows(con, relation), columns
+    )
 
 
 def _rows(con: duckdb.DuckDBPyConnection, relation: Relation) -> int | None:

@@ -10,7 +10,7 @@
 --   token_group  rare or common in preset es; NULL: neither
 --   context      the tokens up to the position in the same window, decoded together; a
 --                replacement sign stands for half a character at an end
---   target       the token that follows, whose loss changes
+--   target       the token that follows, whose loss changes (see token_shown)
 --   loss         loss of the target without ablation, nats
 --   delta_loss   change when the neuron is ablated, nats
 --   activation   activation of the neuron at the position
@@ -107,7 +107,7 @@ final as (
         t.position_id,
         g.token_group,
         x.context,
-        k.text as target,
+        token_shown(k.text, k.bytes) as target,
         p.loss,
         t.delta_loss,
         t.activation

@@ -5,7 +5,7 @@
 --   layer            layer of the neuron
 --   neuron           its index in the layer
 --   token_id         the target
---   text             the decoded token
+--   text             the decoded token (see token_shown)
 --   positions        positions where it is the target; at least `fewest`
 --   mean_delta_loss  mean change of its loss when the neuron is ablated, nats: above 0 the neuron
 --                    helps
@@ -34,7 +34,7 @@ final as (
         c.layer,
         neuron_index as neuron,
         e.token_id,
-        any_value(t.text) as text,
+        any_value(token_shown(t.text, t.bytes)) as text,
         count(*)::uinteger as positions,
         avg(e.delta_loss order by e.position_id) as mean_delta_loss,
         stddev(e.delta_loss order by e.position_id) as sd_delta_loss,
