@@ -95,6 +95,7 @@ def _analyze(
         progress(f"Analyse {run_id}", len(missing), "analyses", quiet=settings.quiet) as advance,
     ):
         for analysis in missing:
+            advance(0, analysis.name)
             start = time.perf_counter()
             frames = analysis.compute(ask, analysis.parameters, pool)
             row = {"run_id": run_id, "analysis": analysis.name, "seconds": round(time.perf_counter() - start, 2)}

@@ -14,6 +14,7 @@ from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.effects import EFFECTS, LOSS
 from rare_tokens.common.layers import Layers, asked_layers
+from rare_tokens.common.program import command
 from rare_tokens.common.progress import working
 from rare_tokens.warehouse import STORES
 
@@ -218,5 +219,13 @@ def ingest(
         return
     ingested = ingest_all(requests, settings, Asked(again, publish_anyway, groups, heads, store, spreading))
     show(listed_runs(settings, ingested.run_ids), settings.form)
-    say_warnings(settings, ingested.run_ids)
+    say_warnings(settings, ingested.new, said=("few_tokens",))  # which is said when the text is drawn
     ingested.require_all()
+    settings.say(_next(ingested.run_ids))
+
+
+def _next(run_ids: list[str]) -> str:
+    """What to do with the runs that are there."""
+    if len(run_ids) == 1:
+        return f"Next: `{command('analyze')} {run_ids[0]}`, then `{command('report')} {run_ids[0]}`."
+    return f"Next: `{command('analyze')}`, then `{command('report')}`, or `{command('compare')} RUN RUN`."

@@ -9,6 +9,7 @@ from rare_tokens import warehouse
 from rare_tokens.commands.support.completion import relation_names
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import LONGEST_FIELD, show, show_groups
+from rare_tokens.common.program import command
 from rare_tokens.common.text import inert, plural
 from rare_tokens.warehouse.catalogue import Column, Table
 
@@ -34,7 +35,7 @@ def tables(settings: Settings, name: str | None) -> None:
         show_groups(
             {group[0].upper() + group[1:]: pl.DataFrame(lines) for group, lines in rows.items()}, right=("rows",)
         )
-        settings.say("`tables NAME` describes one of them.")
+        settings.say(f"`{command('tables NAME')}` describes one of them.")
 
 
 def _listed(one: Table) -> dict[str, object]:
@@ -62,7 +63,7 @@ def _describe(one: Table, settings: Settings) -> None:
         rows = "" if one.rows is None else f" It has {plural(one.rows, 'row')}."
         click.echo(inert(f"{one.name}: {one.summary} {one.grain}{rows}"))
         if one.example:
-            click.echo(inert(f'Example: sql "{one.example}"'))
+            click.echo(inert(f'Example: {command("sql")} "{one.example}"'))
         click.echo()
     if one.kind == "macro" and not settings.json:
         columns = columns.drop("type")

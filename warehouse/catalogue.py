@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import command
 from rare_tokens.warehouse.connection import reading
 from rare_tokens.warehouse.schema import relation_groups, relations
 from rare_tokens.warehouse.schema.relations import Relation
@@ -54,7 +55,7 @@ def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Ta
     if name is not None and name not in known:
         close = relations.closest(name)
         meant = f" Did you mean {close}?" if close else ""
-        raise UserError(f"There is no relation {name}.{meant} `tables` lists them.")
+        raise UserError(f"There is no relation {name}.{meant} `{command('tables')}` lists them.")
     with reading(path, wait=wait) as con:
         types = _types(con)
         return [

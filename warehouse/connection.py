@@ -12,6 +12,7 @@ import duckdb
 from rare_tokens.common.errors import LockedError, RareTokensError, UserError
 from rare_tokens.common.files import is_utf8, require_local
 from rare_tokens.common.interrupts import stoppable
+from rare_tokens.common.program import command
 from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.schema import migrations, relations
 from rare_tokens.warehouse.store import parquet_facts
@@ -168,7 +169,7 @@ def _proposed(line: str) -> str:
     if "." not in name and not name.startswith(("pg_", "sqlite_", "duckdb_")):
         return f"Did you mean {name}?"
     close = relations.closest(name.split(".")[-1])
-    return f"Did you mean {close}?" if close else "`tables` lists the relations."
+    return f"Did you mean {close}?" if close else f"`{command('tables')}` lists the relations."
 
 
 def _candidates(lines: list[str]) -> str:
@@ -198,7 +199,8 @@ def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
         return UserError(reason(error))
     if _says(error, _OF_PARQUET) and parquet_facts.folder(path).is_dir():
         return UserError(
-            f"A Parquet file in {parquet_facts.folder(path)} cannot be read: {reason(error)} `check` says which it is."
+            f"A Parquet file in {parquet_facts.folder(path)} cannot be read: {reason(error)} "
+            f"`{command('check')}` says which it is."
         )
     if "Permission denied" in text:
         return UserError(f"{path} cannot be opened: permission denied. Check its permissions.")

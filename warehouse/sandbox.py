@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from rare_tokens.common.errors import LockedError, RareTokensError, UserError
 from rare_tokens.common.files import IMPORT_ROOT
+from rare_tokens.common.program import command
 from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.connection import WRITE_CONFIG, Config, open_read_only, reason
 from rare_tokens.warehouse.schema import migrations
@@ -162,7 +163,9 @@ def _refuse_files(con: duckdb.DuckDBPyConnection, query: str) -> None:
     else:
         functions, names, queries = _called_and_read(tree)
     if refused := sorted(functions & readers) or sorted(filter(_FILE_NAME.search, names)):
-        raise UserError(f"Files are not read here: {refused[0][:200]!r}. `tables` lists the relations that are.")
+        raise UserError(
+            f"Files are not read here: {refused[0][:200]!r}. `{command('tables')}` lists the relations that are."
+        )
     for inner in queries:
         query_of(con, inner)
 

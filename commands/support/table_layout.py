@@ -94,8 +94,8 @@ def note_lines(text: str, width: int | None) -> list[str]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    spaces = {"\u00a0": "\0"}  # which textwrap would break at
-    lines = textwrap.wrap(text.translate(str.maketrans(spaces)), width, break_long_words=False, break_on_hyphens=False)
+    whole = text.replace("\u00a0", "\0")  # textwrap would break at it
+    lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
     return [line.replace("\0", " ") for line in lines] or [""]
 
 
