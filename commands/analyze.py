@@ -14,6 +14,7 @@ from rare_tokens.commands.support.completion import run_ids
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.progress import progress, working
+from rare_tokens.common.text import plural
 from rare_tokens.common.version import VERSION
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def analyze(settings: Settings, wanted: tuple[str, ...], positions: tuple[str, .
     if done or settings.json:
         show(pl.DataFrame(done), settings.form)
     if not done:
-        settings.say(f"Every analysis of {len(chosen)} runs is stored already; --again recomputes them.")
+        settings.say(f"Every analysis of {plural(len(chosen), 'run')} is stored already; --again recomputes them.")
 
 
 def analyze_all(

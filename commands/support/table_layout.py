@@ -14,7 +14,8 @@ from rich.cells import cell_len
 GAP = 3  # between two columns
 FEW = 3  # rows that are shown one field a line where they do not fit
 PROSE = 24  # text of several words is not wrapped narrower than this
-LEAST_VALUE = 20  # beside the names of fields; in a narrower window values come below them
+LEAST_VALUE = 20  # beside the names of fields; where there is less room, or for a longer word, a value comes below
+INDENT = "  "
 # What says which row it is. These columns are hidden last, run_id and the first column never.
 KEYS = (
     "run_id",
@@ -73,14 +74,14 @@ def layout(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
 
 
 def field_lines(names: Sequence[str], row: Sequence[str], width: int | None) -> list[str]:
-    """A row with one field a line, values wrapped between words beside their names; below them in a narrow window."""
+    """A row with one field a line, values wrapped between words beside their names, or below them."""
     label = max(map(cell_len, names), default=0) + GAP
     if width is None:
         return [name + " " * (label - cell_len(name)) + value for name, value in zip(names, row, strict=True)]
     lines = []
     for name, value in zip(names, row, strict=True):
-        if width - label < LEAST_VALUE:
-            lines += [name, *_wrapped(value, width)]
+        if width - label < max(LEAST_VALUE, *map(cell_len, value.split() or [""])):
+            lines += [name, *(INDENT + line for line in _wrapped(value, width - len(INDENT)))]
             continue
         first, *rest = _wrapped(value, width - label)
         lines.append(name + " " * (label - cell_len(name)) + first)

@@ -138,7 +138,8 @@ def _left_out(
     cut = 0
     for frame in groups.values():
         if frame.height > ROWS_SHOWN:
-            yield f"… {frame.height - ROWS_SHOWN:,} more rows (of {frame.height:,}); {whole} prints them all."
+            more = plural(frame.height - ROWS_SHOWN, "more row")
+            yield f"… {more} (of {frame.height:,}); {whole} prints them all."
         values = (value for row in frame.head(ROWS_SHOWN).iter_rows() for value in _not_at(row, found.hidden))
         cut += sum(_is_cut(value, widest) for value in values)
     if found.hidden:
