@@ -50,21 +50,21 @@ def test_a_warning_that_is_known_is_kept_off_the_screen(capsys, tmp_path):
 @pytest.fixture
 def quick_lines(monkeypatch):
     monkeypatch.setattr(progress, "SILENT_SECONDS", 0.05)
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
 
 
 def test_off_a_terminal_a_long_step_has_lines(quick_lines, capsys):
     with progress.progress("Analyse run", 4, "analyses") as advance:
-        for name in ("one", "two", "three", "four"):
+        for name in ("one", "two"):
             advance(0, name)
-            time.sleep(0.12)
+            time.sleep(0.5)
             advance()
     first, *more, last = capsys.readouterr().err.splitlines()
     assert first == "Analyse run: 0 of 4 analyses, one"
-    assert more[0] == "Analyse run: 1 of 4 analyses, one"
+    assert more == [f"Analyse run: {done} of 4 analyses, {name}" for done, name in ((1, "one"), (1, "two"), (2, "two"))]
     assert last.startswith("Analyse run: done in ")
     with progress.working("Prepare\x1b[2J"):
-        time.sleep(0.12)
+        time.sleep(0.5)
     assert capsys.readouterr().err.splitlines()[0] == "Prepare\\x1b[2J …"
 
 
@@ -80,7 +80,7 @@ def test_off_a_terminal_a_short_step_and_a_quiet_one_have_none(quick_lines, caps
 def test_a_step_that_fails_is_not_done(quick_lines, capsys):
     def fail():
         with progress.working("Prepare"):
-            time.sleep(0.12)
+            time.sleep(0.5)
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
