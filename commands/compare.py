@@ -56,7 +56,6 @@ select
     matched.head_correlation, matched.layer_correlation, matched.chance_correlation,
     coalesce(matched.reason, alone.reason) as reason
 from pair
-from rare_tokens.common.program import command
 left join overlap using (run_id, other_run_id, preset, token_group)
 left join plateau_match as matched using (run_id, other_run_id, preset, token_group)
 left join plateau_match as alone

@@ -160,6 +160,8 @@ def markdown() -> str:
     lines = []
     for relation in relations().values():
         lines += [f"### `{relation.name}`", "", f"{relation.summary} {relation.grain}", ""]
+        if relation.example:
+            lines += [f"Example: `{relation.example}`", ""]
         if relation.columns:
             lines += ["| column | |", "|---|---|"]
             lines += [f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in relation.columns.items()]
