@@ -14,6 +14,7 @@ from rare_tokens.commands.support.completion import run_ids
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.progress import progress, working
+from rare_tokens.common.text import plural
 from rare_tokens.common.version import VERSION
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def analyze(settings: Settings, wanted: tuple[str, ...], positions: tuple[str, .
     if done or settings.json:
         show(pl.DataFrame(done), settings.form)
     if not done:
-        settings.say(f"Every analysis of {len(chosen)} runs is stored already; --again recomputes them.")
+        settings.say(f"Every analysis of {plural(len(chosen), 'run')} is stored already; --again recomputes them.")
 
 
 def analyze_all(
@@ -95,6 +96,7 @@ def _analyze(
         progress(f"Analyse {run_id}", len(missing), "analyses", quiet=settings.quiet) as advance,
     ):
         for analysis in missing:
+            advance(0, analysis.name)
             start = time.perf_counter()
             frames = analysis.compute(ask, analysis.parameters, pool)
             row = {"run_id": run_id, "analysis": analysis.name, "seconds": round(time.perf_counter() - start, 2)}
@@ -153,7 +155,7 @@ def _ask(settings: Settings, run_id: str, source: "Source") -> Any:
     path, wait = settings.warehouse, settings.wait
     key = {"preset": source.preset, "token_group": source.token_group}
     if source.relation == ACTIVATIONS:
-        return warehouse.activations(path, run_id, **key, wait=wait)
+        return warehouse.activations(path, run_id, preset=source.preset, token_group=source.token_group, wait=wait)
     if source.relation == EFFECTS:
         return warehouse.Magnitudes(path, run_id, wait=wait)
     return warehouse.read(

@@ -11,6 +11,7 @@ from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.errors import QualityError
 from rare_tokens.common.progress import working
+from rare_tokens.common.text import plural
 
 QUALITY_FOLDER = "rare_tokens_quality"
 
@@ -38,4 +39,4 @@ def check(settings: Settings, wanted: tuple[str, ...], explain: bool, out: Path)
     show(pl.DataFrame(rows), settings.form)
     settings.say(f"Pages: {page}")
     if failing := [f"{run.run_id}: {'; '.join(map(str, run.failed))}" for run in checked if run.failed]:
-        raise QualityError(f"{len(failing)} of {len(checked)} runs fail their checks. {' | '.join(failing)}.")
+        raise QualityError(f"{len(failing)} of {plural(len(checked), 'run')} fail their checks. {' | '.join(failing)}.")

@@ -11,6 +11,7 @@ from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show, show_parts
 from rare_tokens.common import presets
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import command
 
 _NUMBERS = ("kappa", "step", "break")  # with an interval: columns NAME_low and NAME_high
 _RUNS = """
@@ -94,7 +95,7 @@ def compare(settings: Settings, wanted: tuple[str, ...], preset: str) -> None:
     click.echo()
     show(_with_intervals(pairs, ("rank_correlation",)))
     if without := runs.filter(pl.col("decision").is_null())["run_id"].unique(maintain_order=True).to_list():
-        settings.say(f"Without intervals and decisions: {', '.join(without)}. `analyze` computes them.")
+        settings.say(f"Without intervals and decisions: {', '.join(without)}. `{command('analyze')}` computes them.")
 
 
 def _chosen(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
@@ -107,7 +108,7 @@ def _chosen(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
     if twice := found.filter(found["run_id"].is_duplicated())["run_id"].to_list():
         raise UserError(f"Run {twice[0]} is given twice. Name other runs to compare it with.")
     if len(found) < 2:
-        raise UserError("One run cannot be compared. Name two or more; `runs` lists them.")
+        raise UserError(f"One run cannot be compared. Name two or more; `{command('runs')}` lists them.")
     return found
 
 

@@ -17,6 +17,7 @@ from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import IMPORT_ROOT
+from rare_tokens.common.program import install
 from rare_tokens.common.progress import working
 
 NOTEBOOK = Path(__file__).with_name("notebook.py")
@@ -52,7 +53,7 @@ def explore(settings: Settings, port: int | None, no_browser: bool, copy: Path |
     if copy and html:
         raise UserError("--edit and --html: give one of the two.")
     if importlib.util.find_spec("marimo") is None:
-        raise UserError('The notebook needs marimo: pip install "rare-token-neurons[explore]".')
+        raise UserError(f"The notebook needs marimo. In this program's folder: {install('explore')}")
     published_runs(settings, ())
     given = ["--", "--warehouse", str(settings.warehouse.absolute()), "--wait", str(max(settings.wait, 10.0))]
     if html is not None:

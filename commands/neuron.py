@@ -1,5 +1,6 @@
 """The command `neuron`: all that is known of one neuron."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,14 @@ def _write_page(settings: Settings, run: dict[str, Any], frames: "Frames", html:
     inputs = ReportInputs.of(dict(frames), runs=pl.DataFrame([run]), command=f"{program()} report")
     page = render_neuron_page(inputs)
     try:
-        write_atomically(html, lambda path: path.write_text(page, encoding="utf-8") and None)
+        write_atomically(html, partial(_write_text, page))
     except OSError as error:
         raise UserError(f"--html {html}: cannot be written ({error.strerror}). Name another file.") from error
     show(pl.DataFrame({"page": [str(html)]}), "json") if settings.json else click.echo(html)
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _print(run: dict[str, Any], neuron: int, frames: "Frames") -> None:

@@ -13,8 +13,9 @@ from rare_tokens.commands.analyze import analyze_all
 from rare_tokens.commands.support.chosen_runs import published_runs, say_warnings
 from rare_tokens.commands.support.completion import run_ids
 from rare_tokens.commands.support.neuron_cards import card_frames
-from rare_tokens.commands.support.settings import Settings, global_options, program
+from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
+from rare_tokens.common.program import command, program
 from rare_tokens.common.progress import working
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def build_report(settings: Settings, wanted: tuple[str, ...], out: Path) -> Path
     with working("Read what the report shows", quiet=settings.quiet):
         inputs = _report_inputs(settings, wanted)
     if without := sorted(set(inputs.runs["run_id"]) - set(inputs.decisions["run_id"])):
-        settings.say(f"Without intervals and decisions for {', '.join(without)}: `analyze` computes them.")
+        settings.say(f"Without intervals and decisions for {', '.join(without)}: `{command('analyze')}` computes them.")
     say_warnings(settings, inputs.runs["run_id"].to_list())
     with working("Write the report", quiet=settings.quiet):
         return write_report(inputs, out)

@@ -5,6 +5,7 @@ import click
 from rare_tokens.commands.support.chosen_runs import listed_runs
 from rare_tokens.commands.support.settings import Settings, global_options
 from rare_tokens.commands.support.terminal import show
+from rare_tokens.common.program import command
 
 
 @click.command()
@@ -16,5 +17,8 @@ def runs(settings: Settings) -> None:
     """
     found = listed_runs(settings)
     if found.is_empty():
-        settings.say(f"{settings.warehouse} holds no runs yet. `ingest --model gpt2` makes one, `demo` several.")
+        settings.say(
+            f"{settings.warehouse} holds no runs yet. `{command('ingest --model gpt2')}` makes one."
+            f" `{command('demo')}` several."
+        )
     show(found, settings.form)

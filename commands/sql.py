@@ -36,7 +36,7 @@ def sql(settings: Settings, query: str, form: str | None, timeout: float) -> Non
     text = _query_text(query)
     with working("Query", quiet=settings.quiet):
         rows = warehouse.run_sql(settings.warehouse, text, timeout, wait=settings.wait)
-    show(rows, form or settings.form)
+    show(rows, form or settings.form, whole="--format csv or --json")
 
 
 def _query_text(query: str) -> str:

@@ -14,7 +14,7 @@ from rare_tokens.common.progress import working
 SHOWN = 10  # neurons per token
 _TOKENS = """
 select
-    token.token_id, token.text, token.is_word, frequency.count, frequency.percentile,
+    token.token_id, token_shown(token.text, token.bytes) as text, token.is_word, frequency.count, frequency.percentile,
     count(position.position_id) as positions, count(distinct position.window_id) as windows,
     avg(position.loss) as mean_loss
 from dim_run as run
@@ -28,7 +28,7 @@ group by all
 order by positions desc, token_id
 """
 _LENS = """
-select token.text, moved.direction, moved.rank, moved.neuron, moved.logit
+select token_shown(token.text, token.bytes) as text, moved.direction, moved.rank, moved.neuron, moved.logit
 from neuron_token as moved
 join dim_run as run using (run_id)
 join dim_token as token using (tokenizer_id, token_id)

@@ -21,22 +21,29 @@ class Effect:
         name: its name in `--effects`.
         column: its column in ``fct_effect``. Only the loss's is in every run; the others read as NULL if absent.
         needs_counts: whether it needs the tokens' counts.
+        in_words: what it is, for the help of `--effects`.
     """
 
     name: str
     column: str
     needs_counts: bool = False
+    in_words: str = ""
 
 
 EFFECTS = {
     effect.name: effect
     for effect in (
-        Effect(LOSS, "delta_loss"),
-        Effect("direct", "direct_delta_loss"),
-        Effect("entropy", "delta_entropy"),
-        Effect("kl", "delta_kl", needs_counts=True),
-        Effect("frequency", "frozen_frequency_delta_loss", needs_counts=True),
-        Effect(ATTRIBUTION, "attributed_delta_loss"),
+        Effect(LOSS, "delta_loss", in_words="change of the loss, always stored"),
+        Effect("direct", "direct_delta_loss", in_words="the same with the final norm's scale kept"),
+        Effect("entropy", "delta_entropy", in_words="change of the prediction's entropy"),
+        Effect("kl", "delta_kl", True, "change of its divergence from token frequency"),
+        Effect(
+            "frequency",
+            "frozen_frequency_delta_loss",
+            True,
+            "change of the loss but for token frequency",
+        ),
+        Effect(ATTRIBUTION, "attributed_delta_loss", in_words="what the gradient says of it"),
     )
 }
 

@@ -23,6 +23,16 @@ def fitted(text: str, width: int = 80) -> str:
     return shown if len(text) <= width else shown[: width - 1] + "…"
 
 
+def of_bytes(value: bytes) -> str:
+    """Bytes that are no whole character, as ``<0xE2><0x80>``, but spaces as they are: as `token_shown` in SQL."""
+    return "".join(" " if byte == 0x20 else f"<0x{byte:02X}>" for byte in value)
+
+
+def plural(count: int, one: str, several: str | None = None) -> str:
+    """A number with its noun: 1 run, 2 runs, 1,234 runs."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def inert(text: str) -> str:
     """A message of several lines made visible, uncut, with its line ends kept."""
     return "\n".join(visible(line) for line in text.split("\n"))

@@ -7,8 +7,9 @@ import duckdb
 
 from rare_tokens.common.closest import hint
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import command
 from rare_tokens.warehouse.connection import reading
-from rare_tokens.warehouse.schema import relations
+from rare_tokens.warehouse.schema import relation_groups, relations
 from rare_tokens.warehouse.schema.relations import Relation
 from rare_tokens.warehouse.store import parquet_facts
 
@@ -33,13 +34,17 @@ class Table:
 
     Attributes:
         kind: `view` or `macro`.
+        group: what it belongs to, a key of `relation_groups.GROUPS`.
         rows: number of rows; None for a macro.
+        example: a query that calls a macro; empty for a view.
     """
 
     name: str
     kind: str
     summary: str
     grain: str
+    group: str
+    example: str
     rows: int | None
     columns: tuple[Column, ...]
 
@@ -47,10 +52,12 @@ class Table:
 def tables(path: Path, name: str | None = None, *, wait: float = 0.0) -> list[Table]:
     """The public relations of a warehouse, or only the named one; an absent warehouse has them all, without runs.
 
+    All of them come group by group; a view has rows, a macro an example.
+
     Raises:
         UserError: there is no relation of that name.
     """
-    wanted = [known(name)] if name is not None else list(relations.relations().values())
+    wanted = [known(name)] if name is not None else relation_groups.grouped(relations.relations().values())
     with reading(path, wait=wait) as con:
         return [table(con, relation) for relation in wanted]
 
@@ -64,13 +71,15 @@ def known(name: str) -> Relation:
     every = relations.relations()
     if name in every:
         return every[name]
-    raise UserError(f"There is no relation {name}.{hint(name, every)} The relations are {', '.join(every)}.")
+    raise UserError(f"There is no relation {name}.{hint(name, every)} `{command('tables')}` lists them.")
 
 
 def table(con: duckdb.DuckDBPyConnection, relation: Relation) -> Table:
     """A relation as it is in an open warehouse."""
     kind = "macro" if relation.is_macro else "view"
-    return Table(relation.name, kind, relation.summary, relation.grain, _rows(con, relation), columns(con, relation))
+    group = relation_groups.group_of(relation)
+    rows, found = _rows(con, relation), columns(con, relation)
+    return Table(relation.name, kind, relation.summary, relation.grain, group, relation.example, rows, found)
 
 
 def columns(con: duckdb.DuckDBPyConnection, relation: Relation) -> tuple[Column, ...]:

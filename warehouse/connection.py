@@ -9,11 +9,13 @@ from typing import Any
 
 import duckdb
 
+from rare_tokens.common.closest import closest
 from rare_tokens.common.errors import LockedError, RareTokensError, UserError
 from rare_tokens.common.files import is_utf8, require_local
 from rare_tokens.common.interrupts import stoppable
+from rare_tokens.common.program import command
 from rare_tokens.warehouse import literals
-from rare_tokens.warehouse.schema import migrations
+from rare_tokens.warehouse.schema import migrations, relations
 from rare_tokens.warehouse.store import parquet_facts
 
 Config = dict[str, str | bool | int | float | list[str]]
@@ -37,6 +39,8 @@ _FAILED = ("Input/output error", "fsync failed", "CHECKPOINT during DETACH faile
 _NAMED_BY_FACTS = (parquet_facts.NAMED,)
 # What the reader says about a file that was damaged or removed after the warehouse was opened.
 _OF_PARQUET = ("arquet", "ecompress", "No files found that match", "TProtocolException", "Invalid page")
+_MEANT = re.compile(r'Did you mean "([^"]+)"\?')
+MOST_CALLS = 3  # shown of a function that can be called in several ways
 _UNUSABLE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough bytes", "checksum")
 
 
@@ -146,9 +150,37 @@ def engine_errors(path: Path) -> Iterator[None]:
 
 
 def reason(error: duckdb.Error) -> str:
-    """The engine's message in one line, without its class name."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\w[\w ]* Error: ", "", first)
+    """The engine's message in one line, without its class name, and with what it proposes instead."""
+    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    said = re.sub(r"^\w[\w ]* Error: ", "", first)
+    hints = " ".join(filter(None, [*map(_proposed, rest), _candidates(rest)]))
+    if not hints:
+        return said
+    return f"{said} {hints}" if said.endswith((".", "!", "?")) else f"{said}. {hints}"
+
+
+def _proposed(line: str) -> str:
+    """A name for one that does not exist; instead of one that is not public, the closest public relation."""
+    if line.startswith("Candidate bindings: "):
+        return line.replace('"', "").removesuffix(".") + "."
+    meant = _MEANT.match(line)
+    if meant is None:
+        return ""
+    (name,) = meant.groups()
+    if "." not in name and not name.startswith(("pg_", "sqlite_", "duckdb_")):
+        return f"Did you mean {name}?"
+    close = closest(name.split(".")[-1], relations.relations())
+    return f"Did you mean {close}?" if close else f"`{command('tables')}` lists the relations."
+
+
+def _candidates(lines: list[str]) -> str:
+    """How the macro or function with other arguments is called, in up to three ways."""
+    heads = [place for place, line in enumerate(lines) if line.strip() in ("Candidate macros:", "Candidate functions:")]
+    if not heads:
+        return ""
+    calls = [line.strip() for line in lines[heads[0] + 1 :] if line.startswith("\t")]
+    more = f" and {len(calls) - MOST_CALLS} more" if len(calls) > MOST_CALLS else ""
+    return f"{lines[heads[0]].strip()} {'; '.join(calls[:MOST_CALLS])}{more}."
 
 
 def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
@@ -168,7 +200,8 @@ def _refusal(path: Path, error: duckdb.Error) -> RareTokensError | None:
         return UserError(reason(error))
     if _says(error, _OF_PARQUET) and parquet_facts.folder(path).is_dir():
         return UserError(
-            f"A Parquet file in {parquet_facts.folder(path)} cannot be read: {reason(error)} `check` says which it is."
+            f"A Parquet file in {parquet_facts.folder(path)} cannot be read: {reason(error)} "
+            f"`{command('check')}` says which it is."
         )
     if "Permission denied" in text:
         return UserError(f"{path} cannot be opened: permission denied. Check its permissions.")

@@ -21,7 +21,7 @@ _QUERIES = {
         from neuron_group_summary where run_id in $runs order by run_id, preset, group_name, k
     """,
     "tokens": """
-        select run_id, neuron, direction, rank, text
+        select run_id, neuron, direction, rank, token_shown(text, bytes) as text
         from neuron_token join dim_run using (run_id) join dim_token using (tokenizer_id, token_id)
         where run_id in $runs
     """,
@@ -115,7 +115,7 @@ _NEURON = {
     "fits": "from power_law_fit where run_id = $run",
     "specificity": "from neuron_specificity where run_id = $run and neuron = $neuron order by preset, matching",
     "tokens": """
-        select run_id, neuron, direction, rank, text, logit
+        select run_id, neuron, direction, rank, token_shown(text, bytes) as text, logit
         from neuron_token join dim_run using (run_id) join dim_token using (tokenizer_id, token_id)
         where run_id = $run and neuron = $neuron
         order by direction desc, rank
@@ -131,8 +131,10 @@ def neuron_frames(path: Path, run: str, neuron: int, *, wait: float = 0.0) -> "d
         LockedError: another process is writing.
     """
     with Warehouse(path, wait=wait) as opened:
-        return {name: opened.sql(query, run=run, neuron=neuron) if "$neuron" in query else opened.sql(query, run=run)
-                for name, query in _NEURON.items()}  # fmt: skip
+        keys = {
+            name: {"run": run} | ({"neuron": neuron} if "$neuron" in query else {}) for name, query in _NEURON.items()
+        }
+        return {name: opened.sql(query, **keys[name]) for name, query in _NEURON.items()}
 
 
 def same_positions(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> list[list[str]]:

@@ -9,12 +9,11 @@ from rare_tokens.common import parts
 from rare_tokens.common.closest import hint
 from rare_tokens.common.errors import UserError
 from rare_tokens.warehouse import locks
-from rare_tokens.warehouse.connection import reading
+from rare_tokens.warehouse.connection import reading, reason
 
 if TYPE_CHECKING:
     import polars as pl
 
-MANY = 10
 # What a list of runs shows of each, unless all is asked for.
 IN_SHORT = (
     "run_id",
@@ -73,25 +72,20 @@ def status(path: Path, run_id: str, *, wait: float = 0.0) -> str | None:
 
 
 def find(con: duckdb.DuckDBPyConnection, start: str) -> str:
-    """The one run whose id is `start`, or starts with it.
+    """The one run whose id is `start`, or starts with it, as the macro `run_key_of` finds it.
 
     Raises:
         UserError: there is none, or more than one; the message lists them.
     """
-    known = [run for (run,) in con.execute("select run_id from store.run order by created_at, run_id").fetchall()]
-    if start in known:
-        return start
-    candidates = [run for run in known if run.startswith(start)]
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        raise UserError(
-            f"{start!r} is the start of {len(candidates)} runs: {_listed(candidates)}. Give more of the id."
-        )
-    if known:
-        near = hint(start, known, starts=True)
-        raise UserError(f"There is no run {start!r}.{near} The warehouse has {_listed(known)}.")
-    raise UserError(f"There is no run {start!r}: the warehouse is empty. Ingest a model first.")
+    try:
+        ((run_id,),) = con.execute(
+            "select run_id from store.run where run_key = run_key_of($start)", {"start": start}
+        ).fetchall()
+    except duckdb.InvalidInputException as error:
+        known = [run for (run,) in con.execute("select run_id from store.run order by created_at, run_id").fetchall()]
+        said = reason(error)
+        raise UserError(said if "is the start of" in said else said + hint(start, known, starts=True)) from error
+    return str(run_id)
 
 
 def _effective(recorded: str, folder: Path, pid: int | None) -> str:
@@ -107,8 +101,3 @@ def _folders(root: Path) -> list[tuple[Path, parts.Manifest]]:
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
     manifests = [(folder, parts.read_manifest(folder)) for folder in folders]
     return [(folder, manifest) for folder, manifest in manifests if manifest is not None]
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
-    return ", ".join(names[:MANY]) + more

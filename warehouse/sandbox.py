@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from rare_tokens.common.errors import LockedError, RareTokensError, UserError
 from rare_tokens.common.files import IMPORT_ROOT
+from rare_tokens.common.program import command
 from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.connection import WRITE_CONFIG, Config, open_read_only, reason
 from rare_tokens.warehouse.schema import migrations
@@ -39,6 +40,13 @@ _EXPLAIN = re.compile(r"\s*explain\s+(?:analyze\s+)?", re.IGNORECASE)
 _ODD_TYPES = re.compile(r"INTERVAL|UNION|BIGNUM|VARINT|VARIANT|BIT\b|TIME WITH TIME ZONE|GEOMETRY")
 _MOST_SPILLED = "10GiB"
 _QUERIES = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+# A PIVOT whose columns come from the data is several statements to the engine, within whatever else it is part of.
+_BEGINS_QUERY = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:explain\s+(?:analyze\s+)?)?(?:select|from|with|pivot|describe|summarize)",
+    re.IGNORECASE | re.DOTALL,
+)
+_CHANGES = re.compile(r"\b(insert|update|delete|merge|copy|create)\b", re.IGNORECASE)
+_QUOTED = re.compile(r"'(?:[^']|'')*'")
 # The engine lists table functions whose first parameter is a file; this one runs any text as a query.
 _OF_ANY_TEXT = "json_execute_serialized_sql"
 _FILE_NAME = re.compile(r"[/\\]|\.(parquet|csv|tsv|json|jsonl|ndjson|txt|duckdb|db|gz|zst)\b", re.IGNORECASE)
@@ -114,9 +122,9 @@ def query_of(con: duckdb.DuckDBPyConnection, text: str) -> str:
         raise UserError(_only_queries()) from error
     if len(statements) != 1:
         raise UserError(f"One query at a time: this text holds {len(statements)} statements.")
-    if kinds[0] not in _QUERIES:
-        raise UserError(_only_queries())
     (statement,) = statements
+    if kinds[0] not in _QUERIES and not _is_pivot(statement):
+        raise UserError(_only_queries())
     if kinds[0] == duckdb.StatementType.EXPLAIN:
         begin = _EXPLAIN.match(statement.query)
         if begin is None:
@@ -125,6 +133,14 @@ def query_of(con: duckdb.DuckDBPyConnection, text: str) -> str:
     else:
         _refuse_files(con, statement.query)
     return statement.query
+
+
+def _is_pivot(statement: duckdb.Statement) -> bool:
+    """Whether a statement is a query with a PIVOT whose columns come from the data."""
+    if statement.type != duckdb.StatementType.MULTI:
+        return False
+    text = _QUOTED.sub("''", statement.query)
+    return bool(_BEGINS_QUERY.match(text)) and not _CHANGES.search(text)
 
 
 def _refuse_files(con: duckdb.DuckDBPyConnection, query: str) -> None:
@@ -140,13 +156,16 @@ def _refuse_files(con: duckdb.DuckDBPyConnection, query: str) -> None:
     except RecursionError as error:
         raise UserError("The query is nested too deeply. Write it with fewer levels.") from error
     if tree["error"]:  # PIVOT, which has no tree: any mention counts
-        functions = names = set(re.findall(r"[\w.]+", query.lower()))
+        functions = set(re.findall(r"[\w.]+", query.lower()))
+        names = functions | {text for text in _QUOTED.findall(query) if re.search(r"[/\\]", text)}
         queries: list[str] = []
         readers |= {"query", "query_table"}
     else:
         functions, names, queries = _called_and_read(tree)
     if refused := sorted(functions & readers) or sorted(filter(_FILE_NAME.search, names)):
-        raise UserError(f"Files are not read here: {refused[0][:200]!r}. `tables` lists the relations that are.")
+        raise UserError(
+            f"Files are not read here: {refused[0][:200]!r}. `{command('tables')}` lists the relations that are."
+        )
     for inner in queries:
         query_of(con, inner)
 
@@ -273,7 +292,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _only_queries() -> str:
-    return "Only queries are run: SELECT, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN."
+    return "Only queries are run: SELECT, FROM, VALUES, PIVOT, UNPIVOT, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN."
 
 
 def _too_long(timeout: float) -> str:

@@ -10,10 +10,11 @@ import polars as pl
 from rare_tokens.commands.support.ingested import Ingested
 from rare_tokens.commands.support.requests import Requests
 from rare_tokens.commands.support.settings import Settings
-from rare_tokens.commands.support.terminal import show
+from rare_tokens.commands.support.terminal import show, show_groups
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import size_in_words
 from rare_tokens.common.progress import working
+from rare_tokens.common.text import plural
 
 if TYPE_CHECKING:
     from rare_tokens.ingest.attention.measure import AttentionOptions
@@ -47,10 +48,10 @@ def show_estimates(requests: Requests, heads: "AttentionOptions", settings: Sett
             for request in asked:
                 ingested.fail(request.run_id, error)
         began = time.perf_counter()
-    rows = [asdict(one) for one in made]
-    if settings.form == "table":
-        rows = [{name: value for name, value in row.items() if name not in _IN_WORDS} for row in rows]
-    show(pl.DataFrame(rows), settings.form)
+    if settings.json:
+        show(pl.DataFrame([asdict(one) for one in made]), settings.form)
+    elif made:
+        show_groups({one.run_id: _lines(one) for one in made}, right=("value",))
     for one in made:
         settings.say(f"{one.run_id}: {_in_words(one)}")
         if one.path == UNKNOWN:
@@ -61,6 +62,9 @@ def show_estimates(requests: Requests, heads: "AttentionOptions", settings: Sett
     if len(made) > 1:
         settings.say(_total(made))
     ingested.require_all()
+
+
+HOURS_FROM = 120  # minutes
 
 
 class _Before:
@@ -81,7 +85,34 @@ class _Before:
         return found
 
 
-_IN_WORDS = ("stage_seconds", "minutes_why")  # said beside the table
+def _lines(found: "Estimate") -> pl.DataFrame:
+    """An estimate as lines of name, value, unit; what does not concern the run is left out."""
+
+    def size(name: str, count: int) -> tuple[str, str, str]:
+        value, unit = size_in_words(count).split(" ")
+        return name, value, unit
+
+    path = {"dense": "dense: the model is run again", "unknown": "not known yet"}
+    hours = found.minutes >= HOURS_FROM
+    lines = [
+        ("time", f"{found.minutes / 60:,.1f}" if hours else f"{found.minutes:,.1f}", "hours" if hours else "minutes"),
+        size("memory at the peak", found.memory_bytes),
+        size("memory available", found.memory_available),
+        size("disk while it runs", found.disk_bytes),
+        size("warehouse grows by", found.warehouse_bytes),
+        ("positions", f"{found.positions:,}", ""),
+        ("neurons", f"{found.neurons:,}", f"of layer {found.layer}"),
+        ("effects (positions × neurons)", f"{found.fact_rows:,}", "rows"),
+        ("path", path.get(found.path, found.path), ""),
+    ]
+    if found.rerun_positions:
+        lines.append(("positions run again", f"{found.rerun_positions:,}", "at most"))
+    if found.offloaded_bytes:
+        lines.append(size("weights kept off the device", found.offloaded_bytes))
+    if found.attention_rows:
+        lines.append(("attention, included above", f"{found.attention_rows:,}", "rows"))
+        lines.append(("", f"{found.attention_minutes:,.1f}", "minutes"))
+    return pl.DataFrame(lines, ["name", "value", "unit"], orient="row")
 
 
 def _in_words(found: "Estimate") -> str:
@@ -103,11 +134,10 @@ def _total(made: "Sequence[Estimate]") -> str:
     )
     if not dense:
         return f"{total}."
-    runs = "1 run" if len(dense) == 1 else f"{len(dense)} runs"
-    return f"{total}, of which {_time_in_words(sum(dense))} for {runs} on the dense path."
+    return f"{total}, of which {_time_in_words(sum(dense))} for {plural(len(dense), 'run')} on the dense path."
 
 
 def _time_in_words(minutes: float) -> str:
-    if minutes < 120:
+    if minutes < HOURS_FROM:
         return f"{minutes:,.1f} minutes"
     return f"{minutes:,.0f} minutes ({minutes / 60:,.1f} hours)"

@@ -11,9 +11,10 @@ from rare_tokens.commands.support.executors import HERE, Spreading
 from rare_tokens.commands.support.ingested import Ingested
 from rare_tokens.commands.support.recorded import forget_gaps, record_failure, record_gap, record_nothing, recorded_twin
 from rare_tokens.commands.support.requests import Requests
-from rare_tokens.commands.support.settings import Settings
+from rare_tokens.commands.support.settings import Settings, known_warnings
 from rare_tokens.common.errors import OptionError, QualityError, UserError
-from rare_tokens.common.parts import attention_folder, groups_folder, parts_root
+from rare_tokens.common.parts import attention_folder, groups_folder, parts_root, read_manifest
+from rare_tokens.common.program import command
 from rare_tokens.common.progress import is_shown, working
 from rare_tokens.common.version import VERSION
 
@@ -77,6 +78,7 @@ def ingest_all(requests: Requests, settings: Settings, asked: Asked | None = Non
                 for one in several:
                     record_failure(one, error, settings)
                     ingested.fail(one.run_id, error)
+        ingested.new = ingest.published
     return ingested
 
 
@@ -89,6 +91,7 @@ class _Ingest:
 
         self.settings, self.asked, self.running = settings, asked, running
         self.workbench = Workbench()
+        self.published: list[str] = []
         self._executor: Executor | None = None  # not started where nothing is to be computed
 
     def answer(self, several: "Sequence[Request]") -> None:
@@ -176,7 +179,13 @@ class _Ingest:
 
         first, *others = (replace(one, together=len(several)) for one in several)
         try:
-            with working(f"Prepare {' and '.join(one.run_id for one in several)}", quiet=self.settings.quiet):
+            names = [one.run_id for one in several]
+            root = parts_root(self.settings.warehouse)
+            resumes = not self.asked.again and all(read_manifest(root / name) is not None for name in names)
+            with (
+                working(f"Prepare {' and '.join(names)}", quiet=self.settings.quiet),
+                known_warnings(are_known=resumes),
+            ):
                 return self.workbench.prepare(first, *others, whole=whole, units=executor.least_units)
         except NothingToMeasureError as reason:
             for one in several:
@@ -203,6 +212,7 @@ class _Ingest:
                 store=self.asked.store,
                 quiet=settings.quiet,
             )
+        self.published += [manifest.run_id for manifest in prepared.manifests]
         _clear(place, folders[0])
 
     def _add_groups(self, prepared: "Prepared", groups: list["Group"], folder: Path, executor: "Executor") -> None:
@@ -231,7 +241,10 @@ class _Ingest:
             settings.warehouse, run_id, folder, readers=readers("dim_attention"), wait=settings.wait
         )
         _clear(place, folder)
-        settings.say(f"{run_id} has attention now, heads ablated by {wanted.ablation}. `analyze` says what it shows.")
+        settings.say(
+            f"{run_id} has attention now, heads ablated by {wanted.ablation}. `{command('analyze')}` says what it"
+            " shows."
+        )
 
     def _expected(self, request: "Request", prepared: "Prepared") -> "Mapping[str, float]":
         """Seconds that each stage is forecast to take; nothing is tried for it where no progress is shown."""

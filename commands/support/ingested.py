@@ -3,15 +3,18 @@
 from dataclasses import dataclass, field
 
 from rare_tokens.common.errors import QualityError, RareTokensError, UserError
+from rare_tokens.common.program import command
+from rare_tokens.common.text import plural
 
 LONGEST_REASON = 300  # characters of a reason within the message about several
 
 
 @dataclass
 class Ingested:
-    """The runs that were asked for, in their order, and what went wrong with which."""
+    """The runs that were asked for, in their order, which of them are new, and what went wrong with which."""
 
     run_ids: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)  # published by this command
     failures: dict[str, RareTokensError] = field(default_factory=dict)
 
     def fail(self, run_id: str, error: RareTokensError) -> None:
@@ -33,6 +36,6 @@ class Ingested:
         first = "It" if len(self.failures) == 1 else "The first"
         is_refused = any(isinstance(one, QualityError) for one in self.failures.values())
         raise (QualityError if is_refused else UserError)(
-            f"{len(self.failures)} of {len(self.run_ids)} runs failed. {first} is {run_id}: {reason} `runs --json` has"
-            " every reason; the same command tries them again."
+            f"{len(self.failures)} of {plural(len(self.run_ids), 'run')} failed. {first} is {run_id}: {reason} "
+            f"`{command('runs --json')}` has every reason; the same command tries them again."
         )

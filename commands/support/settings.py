@@ -8,7 +8,8 @@ import os
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +20,7 @@ from rich.console import Console
 from rare_tokens.common.errors import RareTokensError, UserError
 from rare_tokens.common.files import is_utf8, require_local
 from rare_tokens.common.interrupts import stopped_by_ctrl_c
+from rare_tokens.common.program import program
 from rare_tokens.common.text import inert
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -53,7 +55,7 @@ class Settings:
     def say(self, text: str) -> None:
         """Tell a person what happened, on stderr; silent with --quiet."""
         if not self.quiet:
-            click.echo(inert(text), err=True)
+            print(inert(text), file=sys.stderr, flush=True)  # which a bar that is shown puts above itself
 
 
 _OPTIONS = (
@@ -164,7 +166,7 @@ def start_logging(settings: Settings) -> None:
     log.handlers.clear()
     log.propagate = False
     log.setLevel(logging.DEBUG if settings.verbose or settings.log_file else logging.INFO)
-    screen = logging.StreamHandler(sys.stderr)
+    screen = _Screen()
     screen.setLevel(logging.ERROR if settings.quiet else logging.DEBUG if settings.verbose else logging.INFO)
     screen.setFormatter(_Inert("%(message)s"))
     log.addHandler(screen)
@@ -175,6 +177,37 @@ def start_logging(settings: Settings) -> None:
             raise UserError(f"--log-file {settings.log_file}: cannot be written ({error.strerror}).") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
+
+
+class _Screen(logging.Handler):
+    """Writes to stderr as it is at that moment, so that a bar that is shown puts it above itself; a warning once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.are_known = False
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, unless it is a warning that is known."""
+        text = self.format(record)
+        if record.levelno == logging.WARNING:
+            if self.are_known or text in self._said:
+                return
+            self._said.add(text)
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def known_warnings(*, are_known: bool) -> Iterator[None]:
+    """Keep warnings off the screen while the context lasts, if the user has seen them: a run that resumes."""
+    screens = [one for one in logging.getLogger("rare_tokens").handlers if isinstance(one, _Screen)]
+    for screen in screens:
+        screen.are_known = are_known
+    try:
+        yield
+    finally:
+        for screen in screens:
+            screen.are_known = False
 
 
 class _Inert(logging.Formatter):
@@ -257,11 +290,6 @@ def _hoisted(arguments: list[str]) -> list[str]:
         (front if width == len(taken) else rest).extend(taken)
         place += len(taken)
     return front + rest + arguments[place:]
-
-
-def program() -> str:
-    """How the user starts this program, for messages that say what to type."""
-    return "python cli.py" if Path(sys.argv[0]).name == "cli.py" else "rare-tokens"
 
 
 def _fail(message: str, code: int, debug: bool) -> NoReturn:

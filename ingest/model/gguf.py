@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import install
 from rare_tokens.ingest.model.files import GGUF_SUFFIX, ModelFolder, folder_name, refuse_pointer
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}")
@@ -26,8 +27,8 @@ def gguf_file(path: Path) -> ModelFolder:
     """
     if importlib.util.find_spec("gguf") is None:
         raise UserError(
-            f"--model {path.name}: reading GGUF files takes the package gguf. Install it: pip install "
-            "'rare-token-neurons[gguf]'."
+            f"--model {path.name}: reading GGUF files takes the package gguf. In this program's folder: "
+            f"{install('gguf')}"
         )
     refuse_pointer(path)
     if shard := _SHARD.fullmatch(path.stem):

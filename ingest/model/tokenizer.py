@@ -116,7 +116,7 @@ def _require_packages(found: ModelFolder) -> None:
     if is_sentencepiece and missing:
         raise UserError(
             f"{found.shown(file.name)} is a SentencePiece model, and reading it takes the package "
-            f"{' and '.join(missing)}. Install it: pip install {' '.join(_PACKAGES)}."
+            f"{' and '.join(missing)}. Install it: python -m pip install {' '.join(_PACKAGES)}."
         )
 
 

@@ -19,6 +19,7 @@ import torch
 
 from rare_tokens import ingest
 from rare_tokens.common.errors import RareTokensError, UserError
+from rare_tokens.common.program import install
 from rare_tokens.common.version import VERSION
 from rare_tokens.ingest.run.executors import LocalExecutor
 from rare_tokens.ingest.run.shared_storage import Place
@@ -243,7 +244,9 @@ def _imported() -> Any:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise UserError('--executor ray: Ray is not installed here: pip install "rare-token-neurons[ray]".') from error
+        raise UserError(
+            f"--executor ray: Ray is not installed here. In this program's folder: {install('ray')}"
+        ) from error
     return ray
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import install
 from rare_tokens.ingest.text.counts import Frequencies, frequencies
 
 WORDFREQ = "wordfreq"  # as `--frequencies` names it
@@ -40,7 +41,7 @@ def word_list_source(tokenizer_id: str) -> tuple[str, str]:
     """
     if importlib.util.find_spec("wordfreq") is None:
         raise UserError(
-            "--frequencies wordfreq needs the package wordfreq: pip install 'rare-token-neurons[wordfreq]'."
+            f"--frequencies wordfreq needs the package wordfreq. In this program's folder: {install('wordfreq')}"
         )
     version = importlib.metadata.version("wordfreq")
     key = f"wordfreq {version} {LANGUAGE} {LIST} rule {RULE} {tokenizer_id}"

@@ -169,7 +169,7 @@ def test_without_marimo_the_user_is_told_what_to_install(commands, published, mo
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     ended = commands("explore", "--html", "page.html")
     assert ended.code == 2
-    assert 'pip install "rare-token-neurons[explore]"' in ended.err
+    assert 'python -m pip install -c constraints.txt ".[explore]"' in ended.err
 
 
 # --- with marimo: in .ci/run full -----------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import termios
 import time
 
 import pytest
-from rich.cells import cell_len
 
 from rare_tokens import cli
 from tests.conftest import REPOSITORY
@@ -88,16 +87,6 @@ def test_nothing_but_text_goes_into_a_pipe(published):
     )
     assert RUN in process.stdout
     assert "\x1b" not in process.stdout + process.stderr
-
-
-@pytest.mark.parametrize("columns", [24, 80])
-def test_a_narrow_terminal_folds_within_its_width_and_loses_nothing(published, columns):
-    query = "select '0123456789abcdefghijABCDEFGHIJ' as token, 123456 as count, 'two words' as more"
-    ended = on_terminal(published, "sql", query, "--quiet", columns=columns)
-    lines = shown(ended.out)
-    assert max(cell_len(line) for line in lines) <= columns
-    text = "".join("".join(lines[2:]).split())
-    assert sorted(text) == sorted("0123456789abcdefghijABCDEFGHIJ123456twowords")
 
 
 HOSTILE = {

@@ -123,9 +123,9 @@ def test_by_hand(con: duckdb.DuckDBPyConnection) -> None:
 @pytest.mark.parametrize("runs", ["['run', 'gone']", "['gone']", "['run', NULL]"])
 def test_an_unknown_run_is_an_error(con: duckdb.DuckDBPyConnection, runs: str) -> None:
     store(con, within_runs())
-    with pytest.raises(duckdb.Error, match=r"There is no run (gone|NULL)"):
+    with pytest.raises(duckdb.Error, match=r"There is no run '(gone|NULL)'"):
         con.sql(f"from group_test_across({runs})").fetchall()
-    with pytest.raises(duckdb.Error, match=r"There is no run (gone|NULL)"):
+    with pytest.raises(duckdb.Error, match=r"There is no run '(gone|NULL)'"):
         con.sql(f"select count(*) from group_test_across({runs}) where preset = 'es'").fetchall()
 
 

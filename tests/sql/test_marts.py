@@ -224,7 +224,6 @@ def test_influence_at(con: duckdb.DuckDBPyConnection) -> None:
     assert rows(con, positions.format("")) == [("common", 1), ("rare", 2)]
     assert rows(con, positions.format(", words := true")) == [("common", 1), ("rare", 1)]
     assert rows(con, positions.format(", occurrences := true")) == [("common", 1), ("rare", 2)]
-    assert rows(con, "from influence_at('no such run', 15)") == []
 
 
 def test_exact_avg(con: duckdb.DuckDBPyConnection) -> None:

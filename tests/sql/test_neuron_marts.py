@@ -46,7 +46,6 @@ def test_neuron_context(con: duckdb.DuckDBPyConnection) -> None:
         ("hurts", 2, 5, "rare", " b a", "\x1b[31mc", 5.0, -0.25, 5.0),
     ]
     assert rows(con, "from neuron_context('run', 9)") == []
-    assert rows(con, "from neuron_context('absent', 7)") == []
 
 
 def test_characters_of_several_tokens_are_decoded_together(con: duckdb.DuckDBPyConnection) -> None:

@@ -345,8 +345,10 @@ def test_tables(path: Path, tmp_path: Path) -> None:
     assert one.grain == "One row per run × preset × token_group."
     absent = {table.name: table.rows for table in warehouse.tables(tmp_path / "absent.duckdb") if table.rows}
     assert absent == {"preset": 4}
-    with pytest.raises(UserError, match=r"There is no relation nothing\. .*The relations are activation_correlation, "):
+    with pytest.raises(UserError, match=r"There is no relation nothing\. `rare-tokens tables` lists them\."):
         warehouse.tables(path, "nothing")
+    with pytest.raises(UserError, match=r"There is no relation dim_runs\. The closest is dim_run\."):
+        warehouse.tables(path, "dim_runs")
 
 
 def test_frames_are_polars(opened: warehouse.Warehouse) -> None:

@@ -112,6 +112,15 @@ HOSTILE = [
     "explain analyze from read_text('{folder}/secret.txt')",
     "select (select content from read_text('{folder}/secret.txt'))",
     "pivot (from read_csv('{folder}/secret.txt')) on x",
+    "pivot '{folder}/secret.parquet' on x using count(*)",
+    "pivot (from '/etc/passwd') on column0 using count(*)",
+    "copy (pivot dim_run on status using count(*)) to '{folder}/out.csv'",
+    "create temp table t as pivot dim_run on status using count(*)",
+    "insert into store.catalogue pivot dim_run on status using count(*)",
+    "prepare p as pivot dim_run on status using count(*)",
+    "with gone as (delete from store.run returning *) pivot gone on model using count(*)",
+    "explain analyze copy (pivot dim_run on status using count(*)) to '{folder}/out.csv'",
+    "select 1; pivot dim_run on status using count(*)",
     "from which_secret('s3://x', 's3')",
     "select getenv('HOME')",
     # extensions and settings
@@ -202,6 +211,13 @@ def test_an_absent_warehouse_cannot_be_written_either(tmp_path: Path, text: str)
         "explain analyze select sum(delta_loss) from fct_effect where run_id = 'run' and neuron = 3",
         "select * from duckdb_columns()",
         "pivot (select 1 as a, 'x' as b) on b in ('x') using sum(a)",
+        "pivot neuron_influence on token_group using max(influence) group by preset",
+        "from (pivot dim_run on status using count(*) group by model)",
+        "with p as (pivot dim_run on status using count(*) group by model) select * from p",
+        "-- a remark\npivot_wider dim_run on status using first(neurons) group by model",
+        "explain pivot dim_run on status using count(*) group by model",
+        "unpivot (select 1 as a, 2 as b) on a, b into name n value v",
+        "pivot (select run_id, interval 1 day as i, 'x' as b from dim_run) on b using first(i)",
         "with recursive r as (select 1 as i union all select i + 1 from r where i < 5) select * from r",
         "select 'naïve → 日本語', chr(0), chr(27)",
     ],
@@ -221,6 +237,29 @@ def test_refusals_come_back_from_the_process(path: Path) -> None:
         warehouse.run_sql(path, "selec 1")
     with pytest.raises(UserError, match="no_such_table does not exist"):
         warehouse.run_sql(path, "from no_such_table")
+
+
+PROPOSED = {
+    "from dim_runs": "Table with name dim_runs does not exist! Did you mean dim_run?",
+    "select runid from dim_run": "found in FROM clause! Candidate bindings: run_id, run_key",
+    "from influence_at('run')": "Candidate macros: influence_at(run, percentile, occurrences := false,",
+    "from influence_ta('run', 15)": "Did you mean influence_at?",
+    "from run_warnings": "Did you mean run_warning?",
+    "from effect": "Did you mean fct_effect?",  # the engine proposes a table that is not public
+    "from xyzzy": "`tables` lists the relations.",
+    "select date_trunc(1, 2, 3)": "Candidate functions: date_trunc(",
+    "from influence_at('nonsense', 15)": "There is no run 'nonsense'. The warehouse has run.",
+    "from neuron_target('r', 8)": "run has no neuron 8. Its neurons are 0 to 7.",
+}
+
+
+@pytest.mark.parametrize("text", PROPOSED)
+def test_what_the_engine_proposes_is_passed_on(path: Path, text: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        sandbox.answer(path, text)
+    assert PROPOSED[text] in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert "store." not in str(refusal.value)
 
 
 def test_columns_that_polars_has_no_type_or_name_for(path: Path) -> None:

@@ -9,6 +9,7 @@ import duckdb
 
 from rare_tokens.common import parts
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import command
 from rare_tokens.warehouse.check import expectations
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import audit, staging
@@ -116,7 +117,7 @@ def _statuses(con: duckdb.DuckDBPyConnection, path: Path, wanted: Sequence[str])
                 raise UserError(f"Run {run_id} is a twin of {twin_of} and holds nothing itself. Check that one.")
             raise UserError(f"Run {run_id} is {known[run_id]} and has no finished parts: there is nothing to check.")
     if not statuses:
-        raise UserError(f"{path} holds no run to check. `ingest --model gpt2` makes one.")
+        raise UserError(f"{path} holds no run to check. `{command('ingest --model gpt2')}` makes one.")
     return statuses
 
 

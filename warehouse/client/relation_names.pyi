@@ -1819,10 +1819,9 @@ class _token_neuron(Described):
     def __call__(
         self,
         run: str,
-        token_text: object,
+        text: str,
         *,
         token_id: _Of[SupportsIndex] = ...,
-        text: _Of[str] = ...,
         positions: _Of[SupportsIndex] = ...,
         windows: _Of[SupportsIndex] = ...,
         layer: _Of[SupportsIndex] = ...,

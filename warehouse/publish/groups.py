@@ -7,6 +7,7 @@ import duckdb
 
 from rare_tokens.common import parts
 from rare_tokens.common.errors import QualityError, UserError
+from rare_tokens.common.program import command
 from rare_tokens.warehouse import literals
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.publish import audit, staging
@@ -58,7 +59,7 @@ def analysed_group(path: Path, run_id: str, spelled: str, *, wait: float = 0.0) 
     found = [(k, neurons, reason) for its, named, k, neurons, reason in rows if (its, named) == (preset, name)]
     if not found:
         has = sorted({f"{row[0]}:{row[1]}" for row in rows})
-        what = f"It has {', '.join(has)}." if has else "It has none: run `analyze` first."
+        what = f"It has {', '.join(has)}." if has else f"It has none: run `{command('analyze')}` first."
         raise UserError(f"--group {spelled}: run {run_id} has no group {preset}:{name}. {what} Or give a file.")
     if len(found) > 1:
         sizes = ", ".join(str(k) for k, _, _ in found)

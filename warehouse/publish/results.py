@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import command
 from rare_tokens.warehouse.client.opened import Warehouse
 from rare_tokens.warehouse.connection import reading, writing
 from rare_tokens.warehouse.schema import relations
@@ -88,7 +89,9 @@ def store(
         if key is None or run_records.column(con, run_id, "status") != "published":
             raise UserError(f"Run {run_id} was removed while it was analysed; nothing was stored.")
         if published_at not in (None, run_records.column(con, run_id, "published_at")):
-            raise UserError(f"Run {run_id} was published again while it was analysed. Run `analyze` once more.")
+            raise UserError(
+                f"Run {run_id} was published again while it was analysed. Run `{command('analyze')}` once more."
+            )
         for relation, frame in frames.items():
             _replace(con, relation, frame, key)
         name = {"key": key, "name": analysis}

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import command
 from rare_tokens.warehouse.schema import relations
 from rare_tokens.warehouse.store import parquet_facts
 
@@ -44,7 +45,9 @@ def check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
         raise UserError(f"{path} is a DuckDB file but not a rare-tokens warehouse. Name another file.")
     _refuse_newer(applied, path)
     if applied[-1] < known()[-1][0] or _digest(con) != relations.digest():
-        raise UserError(f"{path} was written by another version of this program. Run `rare-tokens migrate` on it once.")
+        raise UserError(
+            f"{path} was written by another version of this program. Run `{command('migrate')}` on it once."
+        )
 
 
 def migrate(

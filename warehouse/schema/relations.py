@@ -4,6 +4,7 @@ Every file below `sql/marts` (and `sql/audit`) is one relation or macro. Its hea
 
     -- NAME: what it is.
     -- One row per GRAIN.            (a macro has instead: Macro NAME(parameters).)
+    -- Example: QUERY                (only a macro: a call that works on the run embedded-step6144)
     --   column  what it holds
     --
     -- anything else, kept out of the catalogue
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _COLUMN = re.compile(r"--   (\w+)  +(.*)")
 _MORE = re.compile(r"--     +(.*)")
+_EXAMPLE = "-- Example: "
 # What a statement defines, what it names (after from and join, or as a function), and its own common table expressions.
 _DEFINED = re.compile(r"\s*create or replace (?:view|macro) ((?:store\.)?\w+)")
 _NAMED = re.compile(r"\b(?:from|join)\s+((?:\w+\.)?\w+)|\b(\w+)\s*\(")
@@ -47,6 +49,8 @@ class Relation:
     Attributes:
         summary: what it is, one sentence.
         grain: what there is one row per; for a macro, its parameters.
+        folder: below `sql/marts` where its file lies; see `groups`.
+        example: a query that calls the macro; empty for a view.
         columns: description of each column, in order; empty for a macro that returns a value.
         create: statements that define it.
         publish: statements that fill its stored table for one run.
@@ -57,6 +61,8 @@ class Relation:
     is_macro: bool
     summary: str
     grain: str
+    folder: str
+    example: str
     columns: dict[str, str]
     create: tuple[str, ...]
     publish: tuple[str, ...]
@@ -78,7 +84,7 @@ def audit_relations() -> dict[str, Relation]:
 @cache
 def digest() -> str:
     """SHA-256 over everything that views and macros are made from."""
-    texts = [*(text for folder in ("marts", "audit") for _, text in _sources(folder)), *_tables()]
+    texts = [*(text for part in ("marts", "audit") for _, _, text in _sources(part)), *_tables()]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
@@ -150,6 +156,8 @@ def markdown() -> str:
     lines = []
     for relation in relations().values():
         lines += [f"### `{relation.name}`", "", f"{relation.summary} {relation.grain}", ""]
+        if relation.example:
+            lines += [f"Example: `{relation.example}`", ""]
         if relation.columns:
             lines += ["| column | |", "|---|---|"]
             lines += [f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in relation.columns.items()]
@@ -178,29 +186,30 @@ def _table(name: str, rows: "Iterable[DataclassInstance]") -> str:
     return f"create or replace view {name} as\nselect * from (values\n{values}\n) as one ({names})"
 
 
-def _sources(folder: str) -> list[tuple[str, str]]:
-    """Name and text of every SQL file below a folder, by name."""
-    found = sorted(_below(files("rare_tokens.sql") / folder), key=lambda path: path.name)
-    return [(path.name.removesuffix(".sql"), path.read_text(encoding="utf-8")) for path in found]
+def _sources(part: str) -> list[tuple[str, str, str]]:
+    """Name, folder and text of every SQL file of a part (marts, audit), by name."""
+    found = sorted(_below(files("rare_tokens.sql") / part, part), key=lambda source: source[1].name)
+    return [(path.name.removesuffix(".sql"), folder, path.read_text(encoding="utf-8")) for folder, path in found]
 
 
-def _below(folder: Traversable) -> Iterator[Traversable]:
+def _below(folder: Traversable, name: str) -> Iterator[tuple[str, Traversable]]:
     for path in folder.iterdir():
         if path.is_dir():
-            yield from _below(path)
+            yield from _below(path, path.name)
         elif path.name.endswith(".sql"):
-            yield path
+            yield name, path
 
 
-def _read(folder: str) -> dict[str, Relation]:
+def _read(part: str) -> dict[str, Relation]:
     with duckdb.connect() as parser:
-        return {name: _parse(parser, name, text) for name, text in _sources(folder)}
+        return {name: _parse(parser, name, folder, text) for name, folder, text in _sources(part)}
 
 
-def _parse(parser: duckdb.DuckDBPyConnection, name: str, text: str) -> Relation:
+def _parse(parser: duckdb.DuckDBPyConnection, name: str, folder: str, text: str) -> Relation:
     head = text[: text.index("\n\n")].splitlines()
     if not head[0].startswith(f"-- {name}: ") or not head[1].startswith(("-- One row per ", "-- Macro ")):
         raise ValueError(f"sql file {name}.sql: its head does not say what a row of {name} is")
+    example = head.pop(2).removeprefix(_EXAMPLE) if head[2:] and head[2].startswith(_EXAMPLE) else ""
     statements = parser.extract_statements(text)
     create = tuple(item.query for item in statements if item.type == duckdb.StatementType.CREATE)
     return Relation(
@@ -208,6 +217,8 @@ def _parse(parser: duckdb.DuckDBPyConnection, name: str, text: str) -> Relation:
         is_macro=head[1].startswith("-- Macro "),
         summary=head[0].removeprefix(f"-- {name}: "),
         grain=head[1].removeprefix("-- "),
+        folder=folder,
+        example=example,
         columns=_columns(head[2:]),
         create=create,
         publish=tuple(item.query for item in statements if item.type == duckdb.StatementType.INSERT),

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from rare_tokens.common import parts
 from rare_tokens.common.errors import UserError
 from rare_tokens.common.files import write_atomically
+from rare_tokens.common.program import command
 from rare_tokens.warehouse import literals
 
 STORES = NATIVE, PARQUET = "native", "parquet"
@@ -268,7 +269,7 @@ def _names(con: duckdb.DuckDBPyConnection, path: Path, file: FactFile, what: str
     run_id = run[0][0] if run else file.run_key
     return (
         f"{NAMED} {folder(path) / file.path} of run {run_id} {what}."
-        " Put it back from a copy, or remove the run with `delete`."
+        f" Put it back from a copy, or remove the run with `{command('delete')}`."
     )
 
 

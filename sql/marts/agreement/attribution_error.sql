@@ -1,5 +1,6 @@
 -- attribution_error: how far first-order estimates are from effects, counted by window.
 -- Macro attribution_error(run).
+-- Example: from attribution_error('embedded-step6144') limit 5
 --   run_id          the run
 --   preset          definition of rare and common (see position_group)
 --   token_group     rare or common
@@ -26,7 +27,7 @@ create or replace macro attribution_error(run) as table
 with chosen as (
     select r.run_key, r.run_id, r.tolerance
     from store.run as r
-    where r.run_id = run and list_contains(r.effects, 'attribution')
+    where r.run_key = run_key_of(run) and list_contains(r.effects, 'attribution')
 ),
 
 member as materialized (

@@ -1,5 +1,6 @@
 -- attribution_sum: effects and their first-order estimates, summed by token group and window.
 -- Macro attribution_sum(run).
+-- Example: from attribution_sum('embedded-step6144') limit 5
 --   run_id              the run
 --   preset              definition of rare and common (see position_group)
 --   token_group         rare or common
@@ -39,7 +40,7 @@ create or replace macro attribution_sum(run) as table
 with chosen as (
     select r.run_key, r.run_id, r.layer
     from store.run as r
-    where r.run_id = run and list_contains(r.effects, 'attribution')
+    where r.run_key = run_key_of(run) and list_contains(r.effects, 'attribution')
 ),
 
 member as materialized (

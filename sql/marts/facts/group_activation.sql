@@ -1,5 +1,6 @@
 -- group_activation: how active a group of neurons is at each position, as one number.
 -- Macro group_activation(run, preset_name, draws := 20).
+-- Example: from group_activation('embedded-step6144', 'es', draws := 2)
 --   run_id       the run
 --   preset       preset of the rare positions and of the groups (see neuron_group)
 --   group_name   boost, suppress, or control: random groups of the same size
@@ -17,7 +18,7 @@ create or replace macro group_activation(run, preset_name, draws := 20) as table
 with chosen as (
     select r.run_key, r.run_id
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_of(run)
 ),
 
 position as (
@@ -25,7 +26,7 @@ position as (
     from store.position_group as g
     join chosen as c using (run_key)
     join store.dim_position as p using (run_key, position_id)
-    where g.preset = preset_name and g.token_group = 'rare'
+    where g.preset = preset_of(preset_name) and g.token_group = 'rare'
 ),
 
 member as (

@@ -1,5 +1,6 @@
 -- group_test_across: the tests of several runs, corrected over all of them.
 -- Macro group_test_across(runs, level).
+-- Example: from group_test_across(['embedded-step384', 'embedded-step6144'])
 --   run_id          the run
 --   preset          definition of rare and common (see position_group)
 --   token_group     rare: the positions measured, and the influence that ranks the neurons
@@ -22,26 +23,17 @@
 --   p_holm          corrected over the family, Holm
 --   reason          why a value is NULL; NULL if none is
 --
--- runs is a list of run_id: group_test_across(['a', 'b']). Every run must be there. A control test
--- whose smallest p cannot reach level (default 0.05) over the family has no corrected p, and the
--- reason says how many random groups that takes. See docs/definitions.md, "Tests of significance".
+-- runs is a list of run_id, or of how they start. Every run must be there. A control test whose
+-- smallest p cannot reach level (default 0.05) over the family has no corrected p, and the reason
+-- says how many random groups that takes. See docs/definitions.md, "Tests of significance".
 
 create or replace macro group_test_across(runs, level := 0.05) as table
 with chosen as (
-    select distinct
-        asked.run_id,
-        r.run_key,
-        r.layer
-    from (select unnest(runs) as run_id) as asked
-    left join store.run as r using (run_id)
-    where
-        case
-            when r.run_key is not null then true
-            else error(
-                'There is no run ' || coalesce(asked.run_id, 'NULL')
-                    || '. The relation dim_run lists the runs of the warehouse.'
-            )
-        end
+    select r.run_id, r.run_key, r.layer
+    from store.run as r
+    where r.run_key in (
+        select run_key_of(asked.run) from (select unnest(runs) as run) as asked
+    )
 ),
 
 -- The reason as it was before the correction within the run.

@@ -1,5 +1,6 @@
 -- group_where: which positions are rare and common for a line that you choose.
 -- Macro group_where(run, percentile, occurrences, words, of_input, elbow, strict).
+-- Example: select token_group, count(*) from group_where('embedded-step6144', 15) group by 1
 --   run_id       the run
 --   token_group  rare: the token lies below the percentile; common: at or above it
 --   position_id  the position
@@ -20,7 +21,7 @@ with chosen as (
     select r.run_key, r.run_id, r.source_key, r.tokenizer_key, r.separator_token_id
     from store.run as r
     where
-        r.run_id = run
+        r.run_key = run_key_of(run)
         and case
             when coalesce(percentile between 0 and 100, false) then true
             else error(

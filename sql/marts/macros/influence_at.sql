@@ -1,5 +1,6 @@
 -- influence_at: influence with the line between rare and common drawn anywhere.
 -- Macro influence_at(run, percentile, occurrences := false, words := false).
+-- Example: from influence_at('embedded-step6144', 15) order by rank limit 5
 --   run_id           the run
 --   token_group      rare: targets below the percentile; common: at or above it
 --   layer            layer of the neuron

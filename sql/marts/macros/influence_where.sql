@@ -1,5 +1,6 @@
 -- influence_where: influence for a line between rare and common that you choose.
 -- Macro influence_where(run, percentile, occurrences, words, of_input, elbow, strict).
+-- Example: from influence_where('embedded-step6144', 15, elbow := false) limit 5
 --   run_id           the run
 --   token_group      rare or common; the parameters are those of group_where
 --   layer            layer of the neuron
@@ -22,7 +23,7 @@ with chosen as (
     select r.run_key, r.run_id, r.layer
     from store.run as r
     where
-        r.run_id = run
+        r.run_key = run_key_of(run)
         and case
             when coalesce(percentile between 0 and 100, false) then true
             else error(

@@ -1,5 +1,6 @@
 -- neuron_deviation_of: how far each neuron of a curve is above or below its power law.
 -- Macro neuron_deviation_of(of_statistic, of_role).
+-- Example: from neuron_deviation_of('mean_abs', 'boost') limit 5
 --   run_id       the run
 --   preset       definition of rare and common (see position_group)
 --   token_group  rare or common
@@ -26,8 +27,8 @@ with chosen as (
         if(of_statistic = 'mean_abs', influence, abs_mean_delta_loss) as value
     from store.neuron_influence
     where
-        of_statistic in ('mean_abs', 'abs_mean')
-        and (of_role = 'all' or role = of_role)
+        of_statistic = one_of(of_statistic, ['mean_abs', 'abs_mean'], 'statistic')
+        and one_of(of_role, ['all', 'boost', 'suppress'], 'role') in ('all', role)
 ),
 
 ranked as (

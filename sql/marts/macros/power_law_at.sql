@@ -1,5 +1,6 @@
 -- power_law_at: the power law on any window of ranks.
 -- Macro power_law_at(run, first, last).
+-- Example: from power_law_at('embedded-step6144', 5, 20)
 --   run_id             the run
 --   preset             definition of rare and common (see position_group)
 --   token_group        rare or common
@@ -18,7 +19,7 @@
 
 create or replace macro power_law_at(run, first, last) as table
 with chosen as (
-    select run_key, run_id, layer from store.run where run_id = run
+    select run_key, run_id, layer from store.run where run_key = run_key_of(run)
 ),
 
 curve as (

@@ -1,5 +1,6 @@
 -- power_law_fit_of: the power law of a curve of influence other than power_law_fit's.
 -- Macro power_law_fit_of(of_statistic, of_role).
+-- Example: from power_law_fit_of('abs_mean', 'boost')
 --   run_id          the run
 --   preset          definition of rare and common (see position_group)
 --   token_group     rare or common
@@ -46,4 +47,6 @@ select
     fit.reason
 from store.power_law_fit as fit
 join store.run as run using (run_key)
-where fit.statistic = of_statistic and fit.role = of_role;
+where
+    fit.statistic = one_of(of_statistic, ['mean_abs', 'abs_mean'], 'statistic')
+    and fit.role = one_of(of_role, ['all', 'boost', 'suppress'], 'role');

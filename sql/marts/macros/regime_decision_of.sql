@@ -1,5 +1,6 @@
 -- regime_decision_of: whether a curve of influence other than regime_decision's has a plateau.
 -- Macro regime_decision_of(of_statistic, of_role).
+-- Example: from regime_decision_of('mean_abs', 'all')
 --   run_id                the run
 --   preset                definition of rare and common (see position_group)
 --   token_group           rare or common
@@ -95,4 +96,6 @@ select
     decision.reason
 from store.regime_decision as decision
 join store.run as run using (run_key)
-where decision.statistic = of_statistic and decision.role = of_role;
+where
+    decision.statistic = one_of(of_statistic, ['mean_abs', 'abs_mean'], 'statistic')
+    and decision.role = one_of(of_role, ['all', 'boost', 'suppress'], 'role');

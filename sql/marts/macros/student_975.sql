@@ -1,5 +1,6 @@
 -- student_975: Student's t below which 97.5 % of the distribution lie.
 -- Macro student_975(freedom).
+-- Example: select student_975(13)
 --
 -- From 7 degrees of freedom on by the Cornish and Fisher expansion (Abramowitz and Stegun 26.7.5),
 -- whose error is below 1e-3 there; below that from the table. NULL below 1.

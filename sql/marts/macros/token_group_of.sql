@@ -1,5 +1,6 @@
 -- token_group_of: rare, common or NULL (neither): a token's side of the line between them.
 -- Macro token_group_of(place, is_word, is_elbow, percentile, words, elbow, strict).
+-- Example: select token_group_of(12, true, false, 50, true, true, false)
 --
 -- place is the token's percentile, or the bucket that stands for it (see percentile_bucket); the
 -- parameters of the line are as in preset. All marts and macros use this rule.

@@ -1,5 +1,6 @@
 -- neuron_activation: how a neuron's activations are spread, as a histogram.
 -- Macro neuron_activation(run, neuron_index, bins := 40).
+-- Example: from neuron_activation('embedded-step6144', 7, bins := 10)
 --   run_id      the run
 --   layer       layer of the neuron
 --   neuron      its index in the layer
@@ -15,7 +16,7 @@ create or replace macro neuron_activation(run, neuron_index, bins := 40) as tabl
 with chosen as (
     select r.run_key, r.run_id, r.layer
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_with(run, neuron_index)
 ),
 
 effect as (

@@ -1,5 +1,6 @@
 -- neuron_context: where a neuron helps and hurts most, and the text there.
 -- Macro neuron_context(run, neuron_index, contexts := 5, before := 12).
+-- Example: from neuron_context('embedded-step6144', 7)
 --   run_id       the run
 --   layer        layer of the neuron
 --   neuron       its index in the layer
@@ -9,7 +10,7 @@
 --   token_group  rare or common in preset es; NULL: neither
 --   context      the tokens up to the position in the same window, decoded together; a
 --                replacement sign stands for half a character at an end
---   target       the token that follows, whose loss changes
+--   target       the token that follows, whose loss changes (see token_shown)
 --   loss         loss of the target without ablation, nats
 --   delta_loss   change when the neuron is ablated, nats
 --   activation   activation of the neuron at the position
@@ -20,7 +21,7 @@ create or replace macro neuron_context(run, neuron_index, contexts := 5, before 
 with chosen as (
     select r.run_key, r.run_id, r.layer, r.tokenizer_key
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_with(run, neuron_index)
 ),
 
 effect as (
@@ -106,7 +107,7 @@ final as (
         t.position_id,
         g.token_group,
         x.context,
-        k.text as target,
+        token_shown(k.text, k.bytes) as target,
         p.loss,
         t.delta_loss,
         t.activation

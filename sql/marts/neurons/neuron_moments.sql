@@ -1,5 +1,6 @@
 -- neuron_moments: how a neuron's activations and effects are spread, in a few numbers.
 -- Macro neuron_moments(run, neuron_index).
+-- Example: from neuron_moments('embedded-step6144', 7)
 --   run_id       the run
 --   layer        layer of the neuron
 --   neuron       its index in the layer
@@ -17,7 +18,7 @@ create or replace macro neuron_moments(run, neuron_index) as table
 with chosen as (
     select r.run_key, r.run_id, r.layer
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_with(run, neuron_index)
 ),
 
 effect as (

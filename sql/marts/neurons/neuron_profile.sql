@@ -33,8 +33,8 @@ with moved as (
     select
         run_key,
         neuron,
-        list(text order by rank) filter (direction = 'up') as raises,
-        list(text order by rank) filter (direction = 'down') as lowers
+        list(token_shown(text, bytes) order by rank) filter (direction = 'up') as raises,
+        list(token_shown(text, bytes) order by rank) filter (direction = 'down') as lowers
     from store.neuron_token
     join store.run using (run_key)
     join store.dim_token using (tokenizer_key, token_id)

@@ -1,10 +1,11 @@
 -- neuron_target: what a neuron does to each token to be predicted.
 -- Macro neuron_target(run, neuron_index, fewest := 5).
+-- Example: from neuron_target('embedded-step6144', 7, fewest := 2) limit 5
 --   run_id           the run
 --   layer            layer of the neuron
 --   neuron           its index in the layer
 --   token_id         the target
---   text             the decoded token
+--   text             the decoded token (see token_shown)
 --   positions        positions where it is the target; at least `fewest`
 --   mean_delta_loss  mean change of its loss when the neuron is ablated, nats: above 0 the neuron
 --                    helps
@@ -15,7 +16,7 @@ create or replace macro neuron_target(run, neuron_index, fewest := 5) as table
 with chosen as (
     select r.run_key, r.run_id, r.layer, r.tokenizer_key
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_with(run, neuron_index)
 ),
 
 effect as (
@@ -33,7 +34,7 @@ final as (
         c.layer,
         neuron_index as neuron,
         e.token_id,
-        any_value(t.text) as text,
+        any_value(token_shown(t.text, t.bytes)) as text,
         count(*)::uinteger as positions,
         avg(e.delta_loss order by e.position_id) as mean_delta_loss,
         stddev(e.delta_loss order by e.position_id) as sd_delta_loss,

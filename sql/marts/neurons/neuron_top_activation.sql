@@ -1,5 +1,6 @@
 -- neuron_top_activation: where a neuron is most active, and places along the whole range, with text.
 -- Macro neuron_top_activation(run, neuron_index, contexts := 5, around := 40).
+-- Example: from neuron_top_activation('embedded-step6144', 7)
 --   run_id        the run
 --   layer         layer of the neuron
 --   neuron        its index in the layer
@@ -13,7 +14,7 @@
 --   delta_loss    change of the target's loss there when the neuron is ablated, nats
 --   token_group   rare or common in preset es: the target's; NULL: neither
 --   at            where in tokens the position's input token stands, from 1; its target is the next
---   tokens        texts of the tokens around the position in its window
+--   tokens        texts of the tokens around the position in its window (see token_shown)
 --   activations   activation of the neuron at each of these tokens; NULL: not measured there
 --   delta_losses  change of each of these tokens' own loss when the neuron is ablated where it is
 --                 predicted, nats; NULL: it was not predicted
@@ -28,7 +29,7 @@ create or replace macro neuron_top_activation(
 with chosen as (
     select r.run_key, r.run_id, r.layer, r.tokenizer_key
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_with(run, neuron_index)
 ),
 
 effect as (
@@ -131,7 +132,7 @@ passage as (
     left join position as p on p.position_id = n.token_place - 1 and p.window_id = c.window_id
     left join effect as before on before.position_id = p.position_id
     left join (
-        select t.token_id, t.text
+        select t.token_id, token_shown(t.text, t.bytes) as text
         from store.dim_token as t
         join chosen as c using (tokenizer_key)
     ) as k on k.token_id = n.token_id

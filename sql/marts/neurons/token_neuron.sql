@@ -1,5 +1,6 @@
 -- token_neuron: which neurons carry a token.
 -- Macro token_neuron(run, token_text).
+-- Example: from token_neuron('embedded-step6144', 'value') where rank <= 5
 --   run_id           the run
 --   token_id         the token
 --   text             its text: token_text, with or without a leading space
@@ -22,7 +23,7 @@ create or replace macro token_neuron(run, token_text) as table
 with chosen as (
     select r.run_key, r.run_id, r.layer, r.tokenizer_key
     from store.run as r
-    where r.run_id = run
+    where r.run_key = run_key_of(run)
 ),
 
 token as (

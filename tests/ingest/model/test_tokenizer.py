@@ -107,5 +107,5 @@ def test_a_sentencepiece_model_takes_its_packages(tmp_path, monkeypatch, content
     monkeypatch.setattr("rare_tokens.ingest.model.tokenizer._is_installed", lambda module: module != "sentencepiece")
     with pytest.raises(UserError) as refused:
         load_tokenizer(found, Trust())
-    said = "is a SentencePiece model, and reading it takes the package sentencepiece. Install it: pip install"
+    said = "is a SentencePiece model, and reading it takes the package sentencepiece. Install it: python -m pip install"
     assert (said in str(refused.value)) == named

@@ -83,7 +83,7 @@ def test_source_is_identified_by_package_list_rule_and_tokenizer(monkeypatch: py
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    with pytest.raises(UserError, match=r"pip install 'rare-token-neurons\[wordfreq\]'"):
+    with pytest.raises(UserError, match=r'python -m pip install -c constraints.txt "\.\[wordfreq\]"'):
         word_list_source("tokenizer")
 
 
