@@ -1,5 +1,6 @@
-"""Writes rows as Parquet for others to read: every column in the encoding that takes least room for what it holds."""
+"""Writes rows as Parquet for others to read, every column in the encoding that takes least room for what it holds."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,46 +10,77 @@ import pyarrow.parquet as pq
 
 # Long enough that pages cost little, short enough that reading one neuron reads little else.
 ROWS_PER_ROW_GROUP = 122_880
-# Measured numbers hardly ever repeat, so a dictionary of them makes a file half as large again; split by byte, what
-# they share (sign, exponent) compresses. Numbers that count up are differences of one.
-_FLOATS, _COUNTING = "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"
-_COUNTED = {"position_id", "token_id"}
-_LEVEL = 3  # of zstd; level 9 takes 0.5 % less room and more time
+_QUICK, _SMALL = 3, 19  # levels of zstd: facts hardly compress further, what fits into one row group does
+_DICTIONARY, _PLAIN = "dictionary", "PLAIN"
+# By which encodings a column's values may be written. Measured floats hardly ever repeat, so a dictionary of them
+# makes a file half as large again; split by byte, what they share (sign, exponent) compresses.
+_OF_FLOATS = ("BYTE_STREAM_SPLIT", _DICTIONARY, _PLAIN)
+_OF_WHOLE_NUMBERS = ("DELTA_BINARY_PACKED", _DICTIONARY, _PLAIN)
+_OF_TEXTS = (_DICTIONARY, _PLAIN)
+_LOOKED_FOR = {"run_id", "preset", "token_group"}  # and whole numbers: readers skip row groups by their statistics
 
 
 def write(con: duckdb.DuckDBPyConnection, queries: list[str], values: dict[str, Any], path: Path) -> int:
     """Write the results of queries with the same columns, one after the other, into one file; return its rows.
 
-    Without a row the file has no row group either.
+    How columns are encoded is decided by the first row group. Without a row the file has no row group.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    schema: pa.Schema = con.sql(queries[0], params=values).to_arrow_reader(ROWS_PER_ROW_GROUP).schema
-    encodings = {_leaf(field): encoding for field in schema if (encoding := _encoding(field)) is not None}
-    others = [leaf for leaf in map(_leaf, schema) if leaf not in encodings]
+    readers = [con.sql(queries[0], params=values).to_arrow_reader(ROWS_PER_ROW_GROUP)]
+    schema: pa.Schema = readers[0].schema
+    first = next(iter(readers[0]), pa.RecordBatch.from_pylist([], schema))
+    chosen = {_leaf(field): _smallest(first, field) for field in schema}
+    is_small = len(queries) == 1 and len(first) < ROWS_PER_ROW_GROUP
     rows = 0
-    with pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        compression_level=_LEVEL,
-        use_dictionary=others or False,
-        column_encoding=encodings or None,
-    ) as writer:
-        for query in queries:
-            for batch in con.sql(query, params=values).to_arrow_reader(ROWS_PER_ROW_GROUP):
+    options = _options(chosen, _SMALL if is_small else _QUICK) | {"write_statistics": _looked_for(schema) or False}
+    with pq.ParquetWriter(path, schema, **options) as writer:
+        later = (con.sql(query, params=values).to_arrow_reader(ROWS_PER_ROW_GROUP) for query in queries[1:])
+        for batch in chain([first], readers[0], chain.from_iterable(later)):
+            if len(batch):
                 writer.write_batch(batch)
-                rows += batch.num_rows
+                rows += len(batch)
     return rows
+
+
+def _options(encodings: dict[str, str], level: int) -> dict[str, Any]:
+    """What `pyarrow.parquet` is told about encodings, by the path of a column's values."""
+    others = {leaf: encoding for leaf, encoding in encodings.items() if encoding != _DICTIONARY}
+    return {
+        "compression": "zstd",
+        "compression_level": level,
+        "use_dictionary": [leaf for leaf in encodings if leaf not in others] or False,
+        "column_encoding": others or None,
+        "store_schema": False,
+    }
+
+
+def _looked_for(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if pa.types.is_integer(field.type) or field.name in _LOOKED_FOR]
+
+
+def _smallest(batch: pa.RecordBatch, field: pa.Field) -> str:
+    """The encoding in which these values of a column take least room."""
+    kind = field.type.value_type if pa.types.is_list(field.type) else field.type
+    if pa.types.is_floating(kind):
+        candidates = _OF_FLOATS
+    elif pa.types.is_integer(kind):
+        candidates = _OF_WHOLE_NUMBERS
+    elif pa.types.is_string(kind):
+        candidates = _OF_TEXTS
+    else:
+        candidates = (_DICTIONARY,)
+    if len(candidates) == 1 or not len(batch):
+        return candidates[0]
+    table = pa.Table.from_batches([batch.select([field.name])])
+    return min(candidates, key=lambda encoding: _bytes(table, {_leaf(field): encoding}))
+
+
+def _bytes(table: pa.Table, encodings: dict[str, str]) -> int:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **_options(encodings, _QUICK))
+    return int(sink.tell())
 
 
 def _leaf(field: pa.Field) -> str:
     """The path of a column's values within the file."""
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else str(field.name)
-
-
-def _encoding(field: pa.Field) -> str | None:
-    """The encoding of a column's values; None: a dictionary."""
-    kind = field.type.value_type if pa.types.is_list(field.type) else field.type
-    if pa.types.is_floating(kind):
-        return _FLOATS
-    return _COUNTING if field.name in _COUNTED else None
