@@ -129,9 +129,12 @@ def _write_relations(
         if relation.is_macro or relation.name in LEFT_OUT:
             continue
         is_of_runs = "run_id" in relation.columns and relation.name not in _SHARED
-        written = list(_write_runs(con, relation, chosen, folder)) if is_of_runs else []
+        written: list[tuple[str | None, int]] = []
+        if is_of_runs:
+            written += _write_runs(con, relation, chosen, folder)
         if not written:  # also if no run has rows: an empty file tells the columns
-            query, values = f"select * from {relation.name}", {}
+            query = f"select * from {relation.name}"
+            values: dict[str, Any] = {}
             if is_of_runs:
                 query += " where false"
             elif relation.name in _SHARED:
@@ -147,7 +150,8 @@ def _write_runs(
     """Write the file of each run that has rows; yield the run and their number."""
     for run in chosen:
         file = folder / layout.file_name(relation.name, run)
-        query, values = f"select * from {relation.name} where run_id = $run", {"run": run}
+        query = f"select * from {relation.name} where run_id = $run"
+        values: dict[str, Any] = {"run": run}
         if _OTHER_RUN in relation.columns:
             query, values = f"{query} and ({_OTHER_RUN} is null or {_OTHER_RUN} in $runs)", values | {"runs": chosen}
         queries = _facts_by_block(con, run) if relation.name == "fct_effect" else [query]
