@@ -1,7 +1,5 @@
 """The command `attach`: copies runs that `export` wrote into this warehouse."""
 
-from pathlib import Path
-
 import click
 import polars as pl
 
@@ -13,7 +11,7 @@ from rare_tokens.warehouse import STORES
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("source", metavar="FOLDER", type=click.Path(path_type=str, file_okay=False))
 @click.option(
     "--store",
     type=click.Choice(STORES),
@@ -22,8 +20,10 @@ from rare_tokens.warehouse import STORES
     help="Store the facts in the warehouse file, or in Parquet files beside it.",
 )
 @global_options
-def attach(settings: Settings, folder: Path, store: str) -> None:
+def attach(settings: Settings, source: str, store: str) -> None:
     """Copy runs that `export` wrote to FOLDER into this warehouse.
+
+    FOLDER may also be a data set of the Hugging Face hub, hf://datasets/USER/NAME or hf://datasets/USER/NAME@REVISION.
 
     A run that is already here with the same facts is skipped. If its facts differ, nothing is attached.
     """
@@ -31,7 +31,7 @@ def attach(settings: Settings, folder: Path, store: str) -> None:
 
     with working("Attach", quiet=settings.quiet):
         outcomes = warehouse.attach(
-            settings.warehouse, folder, line=power_law_line, store=store, wait=settings.wait, quiet=settings.quiet
+            settings.warehouse, source, line=power_law_line, store=store, wait=settings.wait, quiet=settings.quiet
         )
     rows = {"run_id": list(outcomes), "outcome": list(outcomes.values())}
     show(pl.DataFrame(rows, {"run_id": pl.String, "outcome": pl.String}), settings.form)

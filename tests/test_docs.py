@@ -114,7 +114,7 @@ def test_the_documented_commands_run_and_print_what_is_shown(tmp_path):
             script.append(f"echo '@@{place}'\n{fence.text}")
     process = subprocess.run(
         ["bash", "-c", "\n".join(script)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
     parts = re.split(r"^@@(\d+)\n", process.stdout, flags=re.MULTILINE)

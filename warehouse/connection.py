@@ -77,9 +77,7 @@ def writing(path: Path, *, wait: float = 0.0, any_version: bool = False) -> Iter
         LockedError: another process has it open after `wait` seconds.
     """
     with engine_errors(path):
-        _check_path(path)
-        if not path.parent.is_dir():
-            raise UserError(f"Folder {path.parent} does not exist, so {path.name} cannot be made in it. Make it first.")
+        require_place(path)
         con = _connect_waiting(path, wait, WRITE_CONFIG, read_only=False)
         try:
             parquet_facts.bind(con, path)
@@ -88,6 +86,17 @@ def writing(path: Path, *, wait: float = 0.0, any_version: bool = False) -> Iter
             yield con
         finally:
             con.close()
+
+
+def require_place(path: Path) -> None:
+    """Refuse a path where no warehouse can be.
+
+    Raises:
+        UserError: it is an address, a folder, or in a folder that does not exist.
+    """
+    _check_path(path)
+    if not path.parent.is_dir():
+        raise UserError(f"Folder {path.parent} does not exist, so {path.name} cannot be made in it. Make it first.")
 
 
 def connect(*given: Any, **named: Any) -> duckdb.DuckDBPyConnection:

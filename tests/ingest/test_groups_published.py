@@ -300,5 +300,5 @@ def test_groups_are_exported_and_checked(commands, added):
     rows = warehouse.export(Path(PATH), Path("out"))
     assert rows["fct_group_effect"] == 96
     assert rows["dim_group"] == 2
-    exported = pl.read_parquet(f"out/fct_group_effect/run_id={run_id}/part.parquet")
-    assert exported.columns == ["layer", "group_name", "position_id", "delta_loss"]
+    exported = pl.read_parquet(f"out/fct_group_effect/{run_id}.parquet")
+    assert exported.columns == ["run_id", "layer", "group_name", "position_id", "delta_loss"]

@@ -17,6 +17,7 @@ from rare_tokens.warehouse.connection import writing
 from rare_tokens.warehouse.schema import migrations
 from rare_tokens.warehouse.store import parquet_facts, run_records
 from studies.synthetic.runs import make_parts
+from tests.support.old_export import to_format_2
 from tests.support.tiny import SUPPORTED, save_folder, tiny_corpus
 from tests.support.warehouses import SMALL, assert_same, contents, empty, parts_of
 
@@ -84,6 +85,24 @@ def test_what_was_exported_is_attached_as_it_was(made: Path, tmp_path: Path, sto
     assert_same(relations_of(back), relations_of(made / "w.duckdb"))
 
 
+def test_an_export_of_an_earlier_version_is_attached_as_it_was(there: Path, tmp_path: Path) -> None:
+    to_format_2(there / "w.duckdb", there / "out")
+    assert (there / "out" / "fct_effect" / "run_id=odd%2Frun%20id" / "part.parquet").is_file()
+    path = tmp_path / "new.duckdb"
+    assert set(warehouse.attach(path, there / "out", line=power_law_line).values()) == {"attached"}
+    assert_same(relations_of(path), relations_of(there / "w.duckdb"))
+    assert set(warehouse.attach(path, there / "out", line=power_law_line).values()) == {"already there"}
+
+
+def test_one_run_is_attached_as_it_was(there: Path, tmp_path: Path) -> None:
+    warehouse.export(there / "w.duckdb", tmp_path / "one", ["run"])
+    path = tmp_path / "new.duckdb"
+    assert warehouse.attach(path, tmp_path / "one", line=power_law_line) == {"run-a": "attached"}
+    for run in ("odd/run id", "gap"):
+        warehouse.delete(there / "w.duckdb", run)
+    assert_same(relations_of(path), relations_of(there / "w.duckdb"))
+
+
 @pytest.mark.slow
 def test_beside_other_runs_and_after_the_folder_is_gone(there: Path, tmp_path: Path) -> None:
     path = tmp_path / "new.duckdb"
@@ -141,7 +160,7 @@ def test_a_run_that_another_process_writes_is_not_taken_from_it(
 
 # --- damage ---------------------------------------------------------------------------------------------------------
 
-FACTS = "fct_effect/run_id=run-a/part.parquet"
+FACTS = "fct_effect/run-a.parquet"
 
 
 def _manifest(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
@@ -164,8 +183,8 @@ def _rehashed(change: Callable[[pl.DataFrame], pl.DataFrame], name: str = FACTS)
 
     def apply(folder: Path) -> None:
         change(pl.read_parquet(folder / name, hive_partitioning=False)).write_parquet(folder / name)
-        described = {"rows": 1, "bytes": (folder / name).stat().st_size, "sha256": parquet_facts.sha256(folder / name)}
-        _manifest(lambda manifest: manifest["files"].update({name: described}))(folder)
+        described = {"bytes": (folder / name).stat().st_size, "sha256": parquet_facts.sha256(folder / name)}
+        _manifest(lambda manifest: manifest["files"][name].update(described))(folder)
 
     return apply
 
@@ -184,10 +203,12 @@ REFUSED = [
     (_manifest(lambda manifest: manifest["files"].pop("dim_run/part.parquet")), "it lists no dim_run"),
     (_manifest(lambda manifest: manifest["files"].pop(FACTS)), "has no fct_effect of run run-a"),
     (_manifest(lambda manifest: manifest["files"].update({"../x/part.parquet": {}})), "lists files that no export has"),
+    (_manifest(lambda manifest: manifest["files"].update({"x/../y.parquet": {}})), "lists files that no export has"),
+    (_manifest(lambda manifest: manifest["files"][FACTS].pop("run_id")), "lists files that no export has"),
     (_manifest(lambda manifest: manifest["files"].update({FACTS: 3})), "is damaged"),
-    (lambda folder: (folder / FACTS).unlink(), "run_id=run-a/part.parquet is missing"),
-    (lambda folder: (folder / FACTS).write_bytes(b""), "run_id=run-a/part.parquet is damaged"),
-    (_flip, "run_id=run-a/part.parquet is damaged"),
+    (lambda folder: (folder / FACTS).unlink(), "fct_effect/run-a.parquet is missing"),
+    (lambda folder: (folder / FACTS).write_bytes(b""), "fct_effect/run-a.parquet is damaged"),
+    (_flip, "fct_effect/run-a.parquet is damaged"),
     (_rehashed(lambda frame: frame.drop("delta_loss")), "has other columns than fct_effect"),
     (_rehashed(lambda frame: frame.with_columns(pl.lit("x").alias("neuron"))), "has other columns than fct_effect"),
 ]

@@ -151,10 +151,14 @@ def comments() -> list[str]:
     return statements
 
 
-def markdown() -> str:
-    """The documentation of every public relation as Markdown, from which the docs' pages are made."""
+def markdown(wanted: Iterable[str] | None = None) -> str:
+    """The documentation of public relations as Markdown, for the docs' pages and the card of an export.
+
+    Args:
+        wanted: names of relations; None: all, macros too.
+    """
     lines = []
-    for relation in relations().values():
+    for relation in map(relations().__getitem__, relations() if wanted is None else wanted):
         lines += [f"### `{relation.name}`", "", f"{relation.summary} {relation.grain}", ""]
         if relation.example:
             lines += [f"Example: `{relation.example}`", ""]

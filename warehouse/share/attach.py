@@ -1,33 +1,28 @@
-"""Takes runs from a folder that `export` wrote into a warehouse.
+"""Takes runs from a folder that `export` wrote, or from the hub where one was uploaded, into a warehouse.
 
 Runs are copied: the warehouse then does not need the folder, and never removes anything from it. What an analysis or an
 audit computed is taken as it is; `agg_effect` is computed again from the facts, as in publishing, because an export
 holds its sums but not the whole numbers behind them.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow.parquet as pq
 
 from rare_tokens.common import parts
 from rare_tokens.common.errors import LockedError, QualityError, UserError
-from rare_tokens.common.files import read_json
 from rare_tokens.warehouse import literals, locks
 from rare_tokens.warehouse.connection import WRITE_CONFIG, connect, reason, writing
 from rare_tokens.warehouse.publish import audit, gaps, marts, staging
 from rare_tokens.warehouse.publish.loading import LOADED, clear, load_shared, store_facts
-from rare_tokens.warehouse.schema import migrations
-from rare_tokens.warehouse.share.export import FORMAT, MANIFEST
+from rare_tokens.warehouse.share import hub
+from rare_tokens.warehouse.share.layout import MANIFEST, Exported, read_export, verify
 from rare_tokens.warehouse.store import parquet_facts, run_records
 
-_FILE = re.compile(r"(\w+)/(?:run_id=([^/\\]+)/)?part\.parquet")
 # Tables with a run_key for which an export has no relation with the same rows.
 _MADE_HERE = {"run", "fct_effect", "fact_file", "effect_cell", "agg_effect", "analysis"}
 _OF_OTHER_CONTENTS = (
@@ -39,29 +34,9 @@ _OF_OTHER_CONTENTS = (
 ATTACHED, PRESENT, LEFT = "attached", "already there", "left out"
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A folder that `export` wrote.
-
-    Attributes:
-        files: rows, bytes and SHA-256 of each file, by name within the folder.
-        runs: what no relation shows, by run_id.
-    """
-
-    folder: Path
-    files: dict[str, dict[str, Any]]
-    runs: dict[str, dict[str, Any]]
-
-    def literal(self, relation: str, run_id: str | None = None) -> str | None:
-        """The file of a relation, or of a run in it, as a SQL text; None if the export has none."""
-        return next(
-            (literals.file(self.folder / name) for name in self.files if _owner(name) == (relation, run_id)), None
-        )
-
-
 def attach(
     path: Path,
-    folder: Path,
+    source: Path | str,
     *,
     line: marts.Line,
     store: str = parquet_facts.NATIVE,
@@ -77,7 +52,8 @@ def attach(
 
     Args:
         path: the warehouse.
-        folder: the export's.
+        source: the export's folder, or its address on the hub, ``hf://datasets/USER/NAME[@REVISION]``. It is then
+            fetched into a folder beside the warehouse, which is removed again whatever happens.
         line: fits the power law, if a run that is there needs it anew.
         store: where the facts go, `native` or `parquet`.
         wait: seconds to wait for a process that has the warehouse open.
@@ -87,13 +63,22 @@ def attach(
         What became of each run of the export: `attached`, `already there`, or `left out` (it is not published).
 
     Raises:
-        UserError: the folder is not an export of this version, one of its files is missing or damaged, or a run is
-            there already with other facts.
+        UserError: the folder is not an export of this version, one of its files is missing or damaged, a run is
+            there already with other facts, or the hub cannot be reached or has no such data set.
         QualityError: the warehouse holds other tokens or frequencies under the same names, or the facts of a run do
             not pass the audit.
         LockedError: another process has the warehouse open, or is writing one of the runs.
     """
-    exported = read_export(folder)
+    if hub.is_address(source):
+        with hub.fetched(str(source), path, quiet=quiet) as exported:
+            return _attach_all(path, exported, line, store, wait, quiet=quiet)
+    return _attach_all(path, read_export(Path(source)), line, store, wait, quiet=quiet)
+
+
+def _attach_all(
+    path: Path, exported: Exported, line: marts.Line, store: str, wait: float, *, quiet: bool
+) -> dict[str, str]:
+    """What `attach` does, once the export lies in a folder."""
     verify(exported)
     with _naming(exported), connect(config=WRITE_CONFIG) as con:
         rows = _run_rows(con, exported)
@@ -117,49 +102,6 @@ def attach(
     return outcomes
 
 
-def read_export(folder: Path) -> Exported:
-    """The manifest of an export.
-
-    Raises:
-        UserError: there is none, it is damaged, or another version wrote it.
-    """
-    file = folder / MANIFEST
-    if not file.is_file():
-        raise UserError(f"{folder} is not an export: it has no {MANIFEST}. Name a folder that `export` wrote.")
-    try:
-        found = read_json(file)
-        number, schema, newest = found["format"], found["schema"], migrations.known()[-1][0]
-        if (number, schema) != (FORMAT, newest):
-            raise UserError(
-                f"{folder} was exported by another version (format {number}, schema {schema}; this one has {FORMAT} and"
-                f" {newest}). Migrate its warehouse with this version and export it again."
-            )
-        exported = Exported(folder, found["files"], found["runs"])
-        is_whole = all(
-            _FILE.fullmatch(name) and {"rows", "bytes", "sha256"} == set(described)
-            for name, described in exported.files.items()
-        ) and all({"parts_digest", "self_check_pairs", "analyses"} == set(run) for run in exported.runs.values())
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file} is damaged ({str(error).splitlines()[0][:200]}). Export again.") from error
-    if not is_whole:
-        raise UserError(f"{file} is damaged: it lists files that no export has. Export again.")
-    return exported
-
-
-def verify(exported: Exported) -> None:
-    """Check that every file of an export is there and byte for byte what was exported.
-
-    Raises:
-        UserError: one is not; the message names it.
-    """
-    for name, described in exported.files.items():
-        file = exported.folder / name
-        if not file.is_file():
-            raise UserError(f"{file} is missing. Export again, or copy the whole folder again.")
-        if file.stat().st_size != described["bytes"] or parquet_facts.sha256(file) != described["sha256"]:
-            raise UserError(f"{file} is damaged: it is not what was exported. Export again, or copy it again.")
-
-
 @contextmanager
 def _naming(exported: Exported) -> Iterator[None]:
     """Refuse an export in which a relation is not what its manifest says."""
@@ -167,27 +109,20 @@ def _naming(exported: Exported) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         if isinstance(error, _OF_OTHER_CONTENTS) or type(error) is duckdb.Error:  # from the Parquet reader
-            message = f"{exported.folder} does not hold what its manifest says ({reason(error)}). Export again."
+            message = f"{exported.source} does not hold what its manifest says ({reason(error)}). Export again."
             raise UserError(message) from error
         raise
-
-
-def _owner(name: str) -> tuple[str, str | None]:
-    """Relation and run of an export's file."""
-    match = _FILE.fullmatch(name)
-    assert match is not None
-    return match[1], None if match[2] is None else unquote(match[2])
 
 
 def _run_rows(con: duckdb.DuckDBPyConnection, exported: Exported) -> dict[str, dict[str, Any]]:
     """The row of `dim_run` and what else `store.run` has, by run_id."""
     literal = exported.literal("dim_run")
     if literal is None:
-        raise UserError(f"{exported.folder / MANIFEST} is damaged: it lists no dim_run. Export again.")
+        raise UserError(f"{exported.source}/{MANIFEST} is damaged: it lists no dim_run. Export again.")
     relation = con.sql(f"select * exclude (run_key) from read_parquet({literal}, hive_partitioning = false)")
     rows = {row[0]: dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()}
     if rows.keys() != exported.runs.keys():
-        raise UserError(f"{exported.folder / MANIFEST} is damaged: its runs are not those of dim_run. Export again.")
+        raise UserError(f"{exported.source}/{MANIFEST} is damaged: its runs are not those of dim_run. Export again.")
     for run_id, more in exported.runs.items():
         rows[run_id] |= {"parts_digest": more["parts_digest"], "self_check_pairs": more["self_check_pairs"]}
         rows[run_id] |= {"process": None}
@@ -197,12 +132,12 @@ def _run_rows(con: duckdb.DuckDBPyConnection, exported: Exported) -> dict[str, d
 def _check_facts(exported: Exported, runs: Iterable[str]) -> None:
     expected = parts.schema("fct_effect", tuple(parts.EFFECT_COLUMNS))
     for run_id in runs:
-        name = next((name for name in exported.files if _owner(name) == ("fct_effect", run_id)), None)
+        name = exported.file("fct_effect", run_id)
         if name is None:
-            raise UserError(f"{exported.folder} has no fct_effect of run {run_id}. Export again.")
+            raise UserError(f"{exported.source} has no fct_effect of run {run_id}. Export again.")
         found = {item.name: item.type for item in pq.read_schema(exported.folder / name)}
         if any(found.get(item.name) != item.type for item in expected):
-            raise UserError(f"{exported.folder / name} has other columns than fct_effect. Export again.")
+            raise UserError(f"{exported.source}/{name} has other columns than fct_effect. Export again.")
 
 
 def _compared(con: duckdb.DuckDBPyConnection, path: Path, exported: Exported, run_id: str) -> str:
@@ -224,7 +159,7 @@ def _compared(con: duckdb.DuckDBPyConnection, path: Path, exported: Exported, ru
     parquet_facts.define(con)
     if ours != theirs:
         raise UserError(
-            f"Run {run_id} is in {path} already, with other facts than {exported.folder} has. Delete it there first, or"
+            f"Run {run_id} is in {path} already, with other facts than {exported.source} has. Delete it there first, or"
             " attach to another warehouse."
         )
     return PRESENT
@@ -272,7 +207,7 @@ def _stage(con: duckdb.DuckDBPyConnection, exported: Exported, row: Mapping[str,
     con.execute("attach ':memory:' as staging")
     for relation, (literal, columns, condition) in sources.items():
         if literal is None:
-            raise UserError(f"{exported.folder} has no {relation} of run {run_id}. Export again.")
+            raise UserError(f"{exported.source} has no {relation} of run {run_id}. Export again.")
         names = ", ".join(columns)
         con.execute(
             f"create view staging.{relation} as select {names} from read_parquet({literal}, hive_partitioning = false)"
@@ -299,7 +234,7 @@ def _audit(con: duckdb.DuckDBPyConnection, exported: Exported, run_id: str) -> N
     broken = [verdict for verdict in audit.failed(verdicts) if verdict.is_integrity]
     if broken:
         what = "; ".join(str(verdict) for verdict in broken)
-        raise QualityError(f"Run {run_id} of {exported.folder} was refused: {what}. Export it again.")
+        raise QualityError(f"Run {run_id} of {exported.source} was refused: {what}. Export it again.")
 
 
 def _attach_gap(con: duckdb.DuckDBPyConnection, row: Mapping[str, Any]) -> str:
