@@ -274,7 +274,7 @@ def test_the_report_shows_what_was_decided_and_says_what_lacks_it(commands, path
     ended = commands("report", "--no-analyze", "--out", "page", "--json")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out) == [{"report": "page/index.html"}]
-    assert f"Without intervals and decisions for {OTHER}: `analyze` computes them" in ended.err
+    assert f"Without intervals and decisions for {OTHER}: `rare-tokens analyze` computes them" in ended.err
     shown = json.loads((commands.folder / "page" / "report.json").read_text(encoding="utf-8"))
     assert {row["run_id"] for row in shown["runs"]} == {RUN, OTHER}
 

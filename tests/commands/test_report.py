@@ -68,7 +68,7 @@ def test_a_report_analyses_first_and_only_once(commands, published):
 def test_without_analysing_it_shows_what_is_stored_and_stores_nothing(commands, published):
     ended = commands("report", "--no-analyze", "--out", "page")
     assert ended.code == 0, ended.err
-    assert "`analyze` computes them" in ended.err
+    assert "`rare-tokens analyze` computes them" in ended.err
     assert count(commands, "regime_decision") == 0
     page = (commands.folder / "page" / "index.html").read_text(encoding="utf-8")
     assert "no interval is stored" in page

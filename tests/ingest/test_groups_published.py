@@ -134,7 +134,7 @@ def test_a_run_that_is_not_published_has_no_groups_to_name(commands, asked):
 def test_groups_of_the_warehouse(commands, asked, ingested):
     without = commands(*asked, "--group", "boost")
     assert without.code == 2
-    assert "has no group es:boost. It has none: run `analyze` first." in without.err
+    assert "has no group es:boost. It has none: run `rare-tokens analyze` first." in without.err
     run_id = store_groups()
     ended = commands(*asked, "--group", "boost", "--group", "nc:suppress")
     assert ended.code == 0, ended.err

@@ -246,7 +246,7 @@ PROPOSED = {
     "from influence_ta('run', 15)": "Did you mean influence_at?",
     "from run_warnings": "Did you mean run_warning?",
     "from effect": "Did you mean fct_effect?",  # the engine proposes a table that is not public
-    "from xyzzy": "`tables` lists the relations.",
+    "from xyzzy": "`rare-tokens tables` lists the relations.",
     "select date_trunc(1, 2, 3)": "Candidate functions: date_trunc(",
     "from influence_at('nonsense', 15)": "There is no run 'nonsense'. The warehouse has run.",
     "from neuron_target('r', 8)": "run has no neuron 8. Its neurons are 0 to 7.",
