@@ -121,16 +121,16 @@ def test_an_ingest_that_is_locked_out_at_its_end_keeps_its_work(
     commands: Commands, inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours of work must not be lost to a notebook that was opened meanwhile."""
-    path, publish = commands.folder / WAREHOUSE, warehouse.publish
+    path, publish = commands.folder / WAREHOUSE, warehouse.publish_together
     with monkeypatch.context() as patched:
 
-        def while_a_notebook_is_open(*given: Any, **named: Any) -> str:
+        def while_a_notebook_is_open(*given: Any, **named: Any) -> Any:
             with held(path, read_only=True) as pid:
                 pids.append(pid)
                 return publish(*given, **named)
 
         pids: list[int] = []
-        patched.setattr(warehouse, "publish", while_a_notebook_is_open)
+        patched.setattr(warehouse, "publish_together", while_a_notebook_is_open)
         ended = commands(*ingest(inputs, 1))
     assert_locked(ended, pids[0])
     assert warehouse.runs(path)["status"].to_list() == ["staged"]
