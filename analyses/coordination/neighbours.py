@@ -25,7 +25,7 @@ def neighbours(
 ) -> pl.DataFrame:
     """The neurons most similar to each of some neurons of a layer, of either sign.
 
-    By weight: cosine similarity of output weights. By activation: Pearson's correlation over positions. A neuron whose
+    By weight: cosine similarity of output weights. By activation: Pearson's correlation over positions, to five digits. A neuron whose
     weights are all 0, or whose activation never changes, is nobody's neighbour and has none.
 
     Args:
@@ -68,14 +68,14 @@ def _correlations(activations: FloatArray, chosen: np.ndarray) -> FloatArray:
     """Correlation of the chosen neurons with all, block by block; NaN where one of the two never changes."""
     wanted = _standardised(activations[:, chosen])
     blocks = range(0, activations.shape[1], _BLOCK)
-    parts = [wanted.T @ _standardised(activations[:, first : first + _BLOCK]) for first in blocks]
-    return np.concatenate(parts, axis=1) if parts else np.zeros((len(chosen), 0))
+    parts = [wanted @ _standardised(activations[:, first : first + _BLOCK]).T for first in blocks]
+    return np.concatenate(parts, axis=1).astype(np.float64) if parts else np.zeros((len(chosen), 0))
 
 
 def _standardised(values: FloatArray) -> FloatArray:
-    """Columns with mean 0 and length 1."""
-    centred = values.astype(np.float64)
-    centred -= centred.mean(axis=0)
-    centred[:, np.ptp(values, axis=0) == 0] = 0.0  # a rounded mean must not make a constant vary
+    """A row per column, with mean 0 and length 1, in float32: five digits of a correlation are enough."""
+    rows = np.ascontiguousarray(values.T, dtype=np.float32)
+    centred = rows - rows.mean(axis=1, dtype=np.float64, keepdims=True).astype(np.float32)
+    centred[rows.min(axis=1) == rows.max(axis=1)] = 0.0  # a rounded mean must not make a constant vary
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(centred / np.linalg.norm(centred, axis=0))
+        return np.asarray(centred / np.sqrt(np.einsum("ij,ij->i", centred, centred))[:, None])

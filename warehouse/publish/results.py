@@ -192,12 +192,9 @@ def activations(
         chosen += _IN_GROUP
     with Warehouse(path, wait=wait) as opened:
         ((neurons,),) = opened.sql("select count(*) from dim_neuron where run_id = $run", run=run_id).rows()
-        found = opened.sql(f"select position_id, window_id from dim_position {chosen} order by position_id", **key)
-        positions, windows = (found[name].to_numpy().astype(np.int64) for name in ("position_id", "window_id"))
+        windows = opened.sql(f"select window_id from dim_position {chosen} order by position_id", **key)["window_id"]
         count = len(windows)
-        place_of = np.zeros(positions.max(initial=0) + 1, dtype=np.int64)
-        place_of[positions] = np.arange(count)
-        values = np.zeros((neurons, count), dtype=np.float32)
+        values = np.empty((neurons, count), dtype=np.float32)
         step = max(1, FACTS_PER_READ // max(1, count))
         for first in range(0, neurons if count else 0, step):
             last = min(first + step, neurons) - 1
@@ -205,26 +202,30 @@ def activations(
                 f"select neuron, position_id, activation from fct_effect {chosen} and neuron between $first and $last"
             )
             block = opened.sql(query, **key, first=first, last=last)
-            _scatter(block, place_of, first, values)
-    return np.ascontiguousarray(values.T) if by_position else values.T, windows
+            values[first : last + 1] = _in_order(block, count)
+    return np.ascontiguousarray(values.T) if by_position else values.T, windows.to_numpy().astype(np.int64)
 
 
-def _scatter(block: "pl.DataFrame", place_of: "np.ndarray", first: int, values: "np.ndarray") -> None:
-    """Put the activations of whole neurons from `first` on into their rows: faster than to sort them.
+def _in_order(block: "pl.DataFrame", count: int) -> "np.ndarray":
+    """The activations of whole neurons by neuron and position, shape (n, `count`).
 
-    Args:
-        block: neuron, position_id and activation, in any order.
-        place_of: column of each position_id.
-        first: the first neuron.
-        values: shape (N, T); the block's neurons are filled.
+    Facts are stored in that order, and threads that read them hand on long stretches of it: putting these in order is
+    several times as fast as sorting.
     """
     import numpy as np
 
-    count = values.shape[1]
-    places = (block["neuron"].to_numpy().astype(np.int64) - first) * count
-    places += place_of[block["position_id"].to_numpy()]
-    rows = values[first:].reshape(-1)  # a view: rows are whole and follow one another
-    rows[places] = block["activation"].to_numpy()
+    neuron, position = (block[name].to_numpy() for name in ("neuron", "position_id"))
+    is_next = (neuron[1:] == neuron[:-1]) & (position[1:] > position[:-1])
+    is_next |= (neuron[1:] == neuron[:-1] + 1) & (position[1:] < position[:-1])
+    starts = [0, *(np.flatnonzero(~is_next) + 1).tolist()]
+    ends = [*starts[1:], len(block)]
+    stretches = sorted(zip(starts, ends, strict=True), key=lambda stretch: (neuron[stretch[0]], position[stretch[0]]))
+    last, first = [end - 1 for _, end in stretches[:-1]], [start for start, _ in stretches[1:]]
+    pairs = zip(last, first, strict=True)
+    if any((neuron[one], position[one]) > (neuron[other], position[other]) for one, other in pairs):
+        return block.sort("neuron", "position_id")["activation"].to_numpy().reshape(-1, count)
+    values = block["activation"].to_numpy()
+    return np.concatenate([values[start:end] for start, end in stretches]).reshape(-1, count)
 
 
 @dataclass(frozen=True)
