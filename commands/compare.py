@@ -14,6 +14,20 @@ from rare_tokens.common.errors import UserError
 from rare_tokens.common.program import command
 
 _NUMBERS = ("kappa", "step", "break")  # with an interval: columns NAME_low and NAME_high
+# What the terminal shows besides the runs' names; --json has all.
+_SAID = ("token_group", "decision", "p_value", *_NUMBERS, "reason")
+_SAID_OF_PAIRS = (
+    "token_group",
+    "shared_10",
+    "shared_50",
+    "rank_correlation",
+    "first",
+    "matched",
+    "expected",
+    "p_value",
+    "head_correlation",
+    "reason",
+)
 _RUNS = """
 select
     run.run_id, run.model, run.revision, run.layer, run.ablation, run.corpus,
@@ -91,9 +105,12 @@ def compare(settings: Settings, wanted: tuple[str, ...], preset: str) -> None:
     if settings.json:
         show_parts({"runs": runs, "pairs": pairs})
         return
-    show(_with_intervals(runs, _NUMBERS))
+    names = _names(runs)
+    said = _with_intervals(runs, _NUMBERS).select(_named("run_id", names, "run"), *_SAID)
+    show(said, title=f"Runs, preset {preset}")
     click.echo()
-    show(_with_intervals(pairs, ("rank_correlation",)))
+    two = [_named("run_id", names, "run"), _named("other_run_id", names, "other_run")]
+    show(_with_intervals(pairs, ("rank_correlation",)).select(*two, *_SAID_OF_PAIRS), title="Each two of them")
     if without := runs.filter(pl.col("decision").is_null())["run_id"].unique(maintain_order=True).to_list():
         settings.say(f"Without intervals and decisions: {', '.join(without)}. `{command('analyze')}` computes them.")
 
@@ -110,6 +127,18 @@ def _chosen(settings: Settings, wanted: tuple[str, ...]) -> pl.DataFrame:
     if len(found) < 2:
         raise UserError(f"One run cannot be compared. Name two or more; `{command('runs')}` lists them.")
     return found
+
+
+def _names(runs: pl.DataFrame) -> dict[str, str]:
+    """What tells each run from the others, by run_id."""
+    from rare_tokens.analyses.report import run_labels
+
+    rows = runs.unique("run_id", maintain_order=True).to_dicts()
+    return dict(zip((row["run_id"] for row in rows), run_labels(rows), strict=True))
+
+
+def _named(column: str, names: dict[str, str], shown: str) -> pl.Expr:
+    return pl.col(column).replace_strict(names).alias(shown)
 
 
 def _with_intervals(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:

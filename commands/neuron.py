@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Frames = Mapping[str, pl.DataFrame]
 
-CONTEXT = 60  # characters of a context in the terminal
+CONTEXT = 45  # characters of a context in the terminal
 
 
 @click.command()
@@ -84,8 +84,9 @@ def _print(run: dict[str, Any], neuron: int, frames: "Frames") -> None:
         how="left",
     )
     rows = effects.sort("preset", pl.col("token_group") == "common").select(
-        "preset", "token_group", "rank", "influence", mean_delta=_between("mean_delta_loss", "mean_delta"),
-        deviation="deviation", regime="regime", role=pl.coalesce("settled_role", "role"),
+        "preset", "token_group", "rank", pl.col("influence").round_sig_figs(3),
+        mean_delta=_between("mean_delta_loss", "mean_delta"), role=pl.coalesce("settled_role", "role"),
+        deviation=pl.col("deviation").round(2), regime="regime",
     )  # fmt: skip
     show(rows, title=f"Neuron {neuron} of {run['run_id']}, layer {run['layer']}")
     specific = frames["specificity"].filter(matching="loss")
@@ -150,10 +151,10 @@ def _joined(texts: list[str], changes: list[float] | None = None) -> str:
 def _contexts(frames: "Frames") -> pl.DataFrame:
     rows = [
         {"direction": row["direction"], "delta_loss": f"{row['delta_loss']:+.3f}", "activation": row["activation"]}
-        | {"text": _ending(row["context"] or ""), "target": visible(row["target"] or "?")}
+        | {"text ▸ target": f"{_ending(row['context'] or '')} ▸ {visible(row['target'] or '?')}"}
         for row in frames["contexts"].iter_rows(named=True)
     ]
-    return pl.DataFrame(rows, schema=dict.fromkeys(("direction", "delta_loss", "activation", "text", "target")))
+    return pl.DataFrame(rows, schema=dict.fromkeys(("direction", "delta_loss", "activation", "text ▸ target")))
 
 
 def _places(frames: "Frames") -> pl.DataFrame:

@@ -38,7 +38,8 @@ def real_inputs() -> Path:
 
 @pytest.fixture
 def commands(tmp_path, capsys, monkeypatch):
-    """Commands in an empty folder (see tests/support/commands.py)."""
+    """Commands in an empty folder (see tests/support/commands.py); xdist gives workers a width, their output none."""
     from tests.support.commands import Commands
 
+    monkeypatch.delenv("COLUMNS", raising=False)
     return Commands(tmp_path, capsys, monkeypatch)

@@ -25,8 +25,8 @@ def neighbours(
 ) -> pl.DataFrame:
     """The neurons most similar to each of some neurons of a layer, of either sign.
 
-    By weight: cosine similarity of output weights. By activation: Pearson's correlation over positions, to five digits. A neuron whose
-    weights are all 0, or whose activation never changes, is nobody's neighbour and has none.
+    By weight: cosine similarity of output weights. By activation: Pearson's correlation over positions, to five digits.
+    A neuron whose weights are all 0, or whose activation never changes, is nobody's neighbour and has none.
 
     Args:
         weights: output weights, shape (N, d).

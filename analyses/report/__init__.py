@@ -2,6 +2,7 @@
 
 from rare_tokens.analyses.report.data.cards import PRESET as CARD_PRESET
 from rare_tokens.analyses.report.data.cards import card_neurons
+from rare_tokens.analyses.report.data.compared import labels as run_labels
 from rare_tokens.analyses.report.data.inputs import INPUTS, ReportInputs
 from rare_tokens.analyses.report.figures import inputs as inputs_of_figures
 from rare_tokens.analyses.report.page.neuron_page import render_neuron_page
@@ -14,6 +15,7 @@ __all__ = [
     "relations",
     "render_neuron_page",
     "require_writable",
+    "run_labels",
     "write_report",
 ]
 

@@ -1,7 +1,6 @@
 """The command `compare`: what it computes once, stores both ways, prints, and refuses."""
 
 import json
-import re
 
 import pytest
 
@@ -76,9 +75,11 @@ def test_other_text_and_the_same_neurons_are_not_matched_and_say_why(commands, p
 def test_a_person_sees_two_tables(commands, path, few_draws):
     ended = commands("compare", "--warehouse", path, "one", "two", "--preset", "nc")
     assert ended.code == 0
-    first, second = re.split(r"\n\s*\n", ended.out.strip())
-    assert "kappa" in first
-    assert "head_correlation" in second
+    runs, pairs = ended.out.split("Each two of them")
+    assert "Runs, preset nc" in runs
+    assert "kappa" in runs
+    assert "model, seed 0" in runs or "one" in runs
+    assert "head_correlation" in pairs
     assert "analyze" in ended.err
 
 

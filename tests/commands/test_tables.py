@@ -37,7 +37,8 @@ def test_the_list_is_grouped_and_fits(commands, published, monkeypatch, columns)
     lines = [line.rstrip() for line in ended.out.split("\n")]
     assert max(map(len, lines)) <= int(columns)
     titles = [line for line in lines if line in {group[0].upper() + group[1:] for group in relation_groups.GROUPS}]
-    assert titles == ["Start here", "Facts", "Rankings", "Analyses", "Attention", "Functions that the SQL uses"]
+    last = relation_groups.FUNCTIONS[0].upper() + relation_groups.FUNCTIONS[1:]
+    assert titles == ["Start here", "Facts", "One neuron", "Rankings", "Analyses", "Attention", last]
     assert lines[1].split() == ["name", "what", "it", "is", "rows"]
     for name, relation in KNOWN.items():
         shown = f"{name}(…)" if relation.is_macro else name
@@ -72,7 +73,7 @@ def test_a_macro_is_described_with_a_call_that_works(commands, published):
 def test_the_closest_name_is_proposed(commands, published):
     ended = commands("tables", "neuron_influnce")
     assert (ended.code, ended.out) == (2, "")
-    assert "There is no relation neuron_influnce. Did you mean neuron_influence?" in ended.err
+    assert "There is no relation neuron_influnce. The closest is neuron_influence." in ended.err
     assert "Did you mean" not in commands("tables", "qqqqqq").err
 
 

@@ -92,7 +92,10 @@ WRONG = {
     "run of what has none": (lambda w: w.dim_token(run="model-step1"), "dim_token has no column run_id"),
     "column": (lambda w: w.fct_effect(neurons=3), r"no column neurons\. The closest is neuron\. It has .*delta_loss"),
     "run": (lambda w: w.influence("other"), r"There is no run 'other'\. The warehouse has"),
-    "run, nearly": (lambda w: w.influence("modle-step2"), r"no run 'modle-step2'\. The closest is model-step2-bbbb\."),
+    "run, nearly": (
+        lambda w: w.influence("modle-step2"),
+        r"no run 'modle-step2'\. .* The closest is model-step2-bbbb\.",
+    ),
     "run of a macro": (lambda w: w.influence_at("other", 15), "There is no run 'other'"),
     "run that is no text": (lambda w: w.influence_at(1, 15), "not by 1"),
     "one of several runs": (lambda w: w.dim_neuron(run=["model-step1", "other"]), "There is no run 'other'"),

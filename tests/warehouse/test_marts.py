@@ -33,7 +33,9 @@ def made_up(name: str, reads: str) -> Relation:
     text = (
         f"insert into store.{name} by name with one as (select 1), {name}_x as (select 2) select $run_key from {reads}"
     )
-    return Relation(name, False, "", "", {}, (), (text,))
+    return Relation(
+        name=name, is_macro=False, summary="", grain="", folder="", example="", columns={}, create=(), publish=(text,)
+    )
 
 
 def test_the_order_follows_from_what_is_read_through_views_and_common_tables_too(

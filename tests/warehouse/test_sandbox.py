@@ -245,7 +245,7 @@ PROPOSED = {
     "from influence_at('run')": "Candidate macros: influence_at(run, percentile, occurrences := false,",
     "from influence_ta('run', 15)": "Did you mean influence_at?",
     "from run_warnings": "Did you mean run_warning?",
-    "from effect": "Did you mean fct_effect?",  # the engine proposes a table that is not public
+    "from effect": "Did you mean agg_effect?",  # the engine proposes a table that is not public
     "from xyzzy": "`rare-tokens tables` lists the relations.",
     "select date_trunc(1, 2, 3)": "Candidate functions: date_trunc(",
     "from influence_at('nonsense', 15)": "There is no run 'nonsense'. The warehouse has run.",

@@ -2184,8 +2184,8 @@ class RelationNames(ABC):
 
     @property
     def neuron_top_activation(self) -> _neuron_top_activation:
-        """where a neuron is most active, and places along the whole range, with text. Macro
-        neuron_top_activation(run, neuron_index, contexts := 5, around := 40).
+        """where a neuron is most active, and places along its range, with text. Macro neuron_top_activation(run,
+        neuron_index, contexts := 5, around := 40).
         """
 
     @property

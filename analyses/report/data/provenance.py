@@ -67,7 +67,7 @@ def series_facts(series: Series) -> Facts:
     by_run.sort(key=lambda key: key not in _ALWAYS_BY_RUN)
     shared = {label: shown[0][key] for key, label in _LABELS.items() if key not in by_run and shown[0][key]}
     rows = [[row[key] for key in by_run] for row in shown]
-    commands = list(dict.fromkeys(command(run) for run in series.runs))
+    commands = [broken(typed) for typed in dict.fromkeys(command(run) for run in series.runs)]
     return Facts(shared, [_LABELS[key] for key in by_run], rows, commands)
 
 
@@ -91,16 +91,15 @@ def command(run: Run) -> str:
             words += [word for item in value for word in (flag, _plain(item))]
         elif value is not None and value is not False and value != "":
             words += [flag, _plain(value)]
-    return broken(words) if len(words) > 3 else ""
+    return shlex.join(words) if len(words) > 3 else ""
 
 
-def broken(words: list[str]) -> str:
+def broken(typed: str) -> str:
     """A command for a shell, with a line of its own for each option where it is long."""
-    whole = shlex.join(words)
-    if len(whole) <= LINE:
-        return whole
+    if len(typed) <= LINE:
+        return typed
     lines: list[list[str]] = [[]]
-    for word in words:
+    for word in shlex.split(typed):
         if word.startswith("--"):
             lines.append([])
         lines[-1].append(word)

@@ -1,12 +1,12 @@
--- neuron_top_activation: where a neuron is most active, and places along the whole range, with text.
+-- neuron_top_activation: where a neuron is most active, and places along its range, with text.
 -- Macro neuron_top_activation(run, neuron_index, contexts := 5, around := 40).
 -- Example: from neuron_top_activation('embedded-step6144', 7)
 --   run_id        the run
 --   layer         layer of the neuron
 --   neuron        its index in the layer
---   sample        largest: the most active place of each of the first windows; smallest: the least
---                 active; high, middle, low: drawn from the quantiles 0.9 to 0.99, 0.25 to 0.75, 0.01
---                 to 0.1 of the neuron's activations
+--   sample        largest: the most active place of each of the first windows; smallest: the
+--                 least active; high, middle, low: drawn from the quantiles 0.9 to 0.99, 0.25 to
+--                 0.75, 0.01 to 0.1 of the neuron's activations
 --   place         1 = first of the sample, in order of activation (from below for smallest)
 --   position_id   the position
 --   quantile      share of the run's positions at which the neuron is less active
