@@ -10,7 +10,6 @@ import polars as pl
 from rare_tokens import warehouse
 from rare_tokens.commands.support.chosen_runs import one_run
 from rare_tokens.commands.support.completion import run_ids
-from rare_tokens.commands.support.neuron_cards import card_frames
 from rare_tokens.commands.support.settings import Settings, global_options, program
 from rare_tokens.commands.support.terminal import show, show_parts
 from rare_tokens.common.errors import UserError
@@ -52,7 +51,7 @@ def neuron(settings: Settings, neuron: int, run: str | None, html: Path | None) 
         raise UserError(f"--html {html}: the folder {html.parent} does not exist.")
     with working(f"Read neuron {neuron}", quiet=settings.quiet):
         frames = warehouse.neuron_frames(settings.warehouse, chosen["run_id"], neuron, wait=settings.wait)
-        frames |= card_frames(settings, {chosen["run_id"]: [neuron]})
+        frames |= warehouse.card_frames(settings.warehouse, {chosen["run_id"]: [neuron]}, wait=settings.wait)
     if html is not None:
         _write_page(settings, chosen, frames, html)
     elif settings.json:

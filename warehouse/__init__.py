@@ -22,7 +22,13 @@ from rare_tokens.warehouse.publish.results import (
     stored,
 )
 from rare_tokens.warehouse.publish.runs import begin, publish, publish_together
-from rare_tokens.warehouse.report_inputs import card_frames, neuron_frames, report_frames, same_positions
+from rare_tokens.warehouse.report_inputs import (
+    card_frames,
+    neuron_frames,
+    output_weights,
+    report_frames,
+    same_positions,
+)
 from rare_tokens.warehouse.runs import find, runs, status
 from rare_tokens.warehouse.sandbox import run_sql
 from rare_tokens.warehouse.share.attach import attach
@@ -58,6 +64,7 @@ __all__ = [
     "migrate",
     "neuron_frames",
     "open",
+    "output_weights",
     "publish",
     "publish_together",
     "read",

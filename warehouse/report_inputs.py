@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rare_tokens.warehouse.client.opened import Warehouse
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
 # By the name of the report's input.
@@ -120,6 +121,7 @@ _NEURON = {
         where run_id = $run and neuron = $neuron
         order by direction desc, rank
     """,
+    "neighbours": "from neuron_neighbour($run, $neuron)",
 }
 
 
@@ -135,6 +137,18 @@ def neuron_frames(path: Path, run: str, neuron: int, *, wait: float = 0.0) -> "d
             name: {"run": run} | ({"neuron": neuron} if "$neuron" in query else {}) for name, query in _NEURON.items()
         }
         return {name: opened.sql(query, **keys[name]) for name, query in _NEURON.items()}
+
+
+def output_weights(path: Path, run: str, *, wait: float = 0.0) -> "np.ndarray":
+    """The output weights of a run's layer, shape (N, d), float32.
+
+    Raises:
+        UserError: the path is not a usable warehouse.
+        LockedError: another process is writing.
+    """
+    with Warehouse(path, wait=wait) as opened:
+        rows = opened.sql("select neuron, w_out from neuron_weight where run_id = $run order by neuron", run=run)
+    return rows["w_out"].explode().to_numpy().reshape(len(rows), -1)
 
 
 def same_positions(path: Path, runs: Sequence[str], *, wait: float = 0.0) -> list[list[str]]:

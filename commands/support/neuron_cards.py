@@ -21,14 +21,12 @@ def card_frames(settings: Settings, neurons: Mapping[str, Sequence[int]]) -> "di
 
 def nearest(settings: Settings, run_id: str, neurons: Sequence[int]) -> "pl.DataFrame":
     """The nearest neurons of some neurons of a run: `run_id` and the columns of `neighbours.NEIGHBOUR`."""
-    import numpy as np
     import polars as pl
 
     from rare_tokens.analyses.coordination.neighbours import neighbours
 
     path, wait = settings.warehouse, settings.wait
-    written = warehouse.read(path, run_id, "neuron_weight", columns=("neuron", "w_out"), wait=wait)
-    weights = np.stack(written["w_out"].to_list()).astype(np.float32)
+    weights = warehouse.output_weights(path, run_id, wait=wait)
     activations, _ = warehouse.activations(path, run_id, by_position=False, wait=wait)
     found = neighbours(weights, activations, neurons)
     return found.select(pl.lit(run_id).alias("run_id"), pl.all())

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from rare_tokens import warehouse
+from rare_tokens.analyses.coordination.neighbours import neighbours
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
 from studies.synthetic.runs import make_parts
@@ -70,6 +71,18 @@ def test_a_neuron_is_told_with_what_the_relations_hold(commands, path, layer):
     order = np.argsort(-np.abs(correlation))[:5]
     assert [row["other_neuron"] for row in near] == order.tolist()
     assert [row["similarity"] for row in near] == pytest.approx(correlation[order], abs=1e-6)
+
+
+def test_the_nearest_neurons_of_one_are_those_that_a_report_finds_for_many(path, layer):
+    activation, _, _, _ = layer
+    weights = warehouse.output_weights(path, RUN)
+    many = neighbours(weights, activation.T, range(96)).cast({"place": pl.UInt32, "other_neuron": pl.UInt16})
+    with warehouse.open(path) as opened:
+        one = opened.neuron_neighbour(RUN, NEURON)
+    mine = many.filter(neuron=NEURON).sort(pl.col("kind") == "activation", "place")
+    columns = ["kind", "place", "other_neuron"]
+    assert one.select(columns).equals(mine.select(columns))
+    assert one["similarity"].to_list() == pytest.approx(mine["similarity"].to_list(), abs=2e-6)
 
 
 def test_passages_are_of_the_most_active_windows_and_of_bands_of_quantiles(path, layer):
@@ -155,7 +168,7 @@ def test_the_page_is_the_reports_card_and_loads_nothing(commands, path, tmp_path
     assert ("details", "id", f"n{NEURON}") in page.attributes
     assert not [value for _, name, value in page.attributes if name in ("src", "href") and not value.startswith("#")]
     packed = json.loads(page.scripts[0][1])["passages"][f"n{NEURON}"]
-    assert {place["sample"] for place in packed["places"]} == {"largest", "high", "middle", "low", "smallest"}
+    assert set(packed["places"]["sample"]) == {"largest", "high", "middle", "low", "smallest"}
 
 
 @pytest.mark.parametrize(

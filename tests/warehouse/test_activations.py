@@ -7,7 +7,7 @@ import pytest
 from rare_tokens import warehouse
 from rare_tokens.analyses.curve.power_law import power_law_line
 from rare_tokens.common.parts import parts_root
-from rare_tokens.warehouse.publish.results import _in_order
+from rare_tokens.warehouse.publish.results import _fill
 from studies.synthetic.runs import make_parts
 
 RUN = "run-main-aaaa"
@@ -29,8 +29,12 @@ def test_stretches_are_put_in_order(seed: int) -> None:
     parts = [ordered[first:last] for first, last in zip([0, *cuts], [*cuts, len(ordered)], strict=True)]
     mixed = pl.concat([parts[place] for place in rng.permutation(len(parts))])
     expected = ordered["activation"].to_numpy().reshape(9, 7)
-    np.testing.assert_array_equal(_in_order(mixed, 7), expected)
-    np.testing.assert_array_equal(_in_order(ordered.sample(fraction=1, shuffle=True, seed=seed), 7), expected)
+    places = np.zeros(50, dtype=np.uint32)
+    places[positions] = np.arange(7)
+    for block in (mixed, ordered, ordered.sample(fraction=1, shuffle=True, seed=seed)):
+        values = np.full((9, 7), np.nan, dtype=np.float32)
+        _fill(values, block, places)
+        np.testing.assert_array_equal(values, expected)
 
 
 def test_they_are_those_of_the_facts_for_all_positions_and_for_a_group(tmp_path) -> None:

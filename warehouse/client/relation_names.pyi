@@ -1135,6 +1135,20 @@ class _neuron_moments(Described):
         largest: _Of[float] = ...,
     ) -> pl.DataFrame: ...
 
+class _neuron_neighbour(Described):
+    def __call__(
+        self,
+        run: str,
+        neuron: SupportsIndex,
+        neighbours: int = 5,
+        *,
+        layer: _Of[SupportsIndex] = ...,
+        kind: _Of[str] = ...,
+        place: _Of[SupportsIndex] = ...,
+        other_neuron: _Of[SupportsIndex] = ...,
+        similarity: _Of[float] = ...,
+    ) -> pl.DataFrame: ...
+
 class _neuron_profile(Described):
     def __call__(
         self,
@@ -2154,6 +2168,12 @@ class RelationNames(ABC):
     def neuron_moments(self) -> _neuron_moments:
         """how a neuron's activations and effects are spread, in a few numbers. Macro neuron_moments(run,
         neuron_index).
+        """
+
+    @property
+    def neuron_neighbour(self) -> _neuron_neighbour:
+        """the nearest neurons of a neuron in its layer. Macro neuron_neighbour(run, neuron_index, neighbours :=
+        5).
         """
 
     @property

@@ -21,9 +21,9 @@ def pack_passages(rows: list[Row], code: Callable[[str], int]) -> Row | None:
         code: the number under which the page holds a token's text.
 
     Returns:
-        `activation` and `delta_loss`, the largest absolute values, by which the colours go; `places`, one per row:
-        its sample, what is said of it, the tokens' codes and both values, base64 of little-endian int16 (`MISSING`:
-        not measured), and which token is the place itself, from 0. None without rows.
+        `activation` and `delta_loss`, the largest absolute values, by which the colours go; `places`, as columns: of
+        each row its sample, what is said of it, the tokens' codes (`_coded`), both values (base64 of little-endian
+        int16; `MISSING`: not measured), and which token is the place itself, from 0. None without rows.
     """
     if not rows:
         return None
@@ -34,12 +34,12 @@ def pack_passages(rows: list[Row], code: Callable[[str], int]) -> Row | None:
             "said": _said(row),
             "group": row["token_group"],
             "at": row["at"] - 1,
-            "tokens": [code(shortened(text)) for text in row["tokens"]],
+            "tokens": _coded([code(shortened(text)) for text in row["tokens"]]),
             **{name: _packed(row[column], scales[name]) for name, column in _COLUMNS.items()},
         }
         for row in rows
     ]
-    return {**scales, "places": places}
+    return {**scales, "places": {name: [place[name] for place in places] for name in places[0]}}
 
 
 _COLUMNS = {"activation": "activations", "delta_loss": "delta_losses"}
@@ -55,6 +55,12 @@ def _said(row: Row) -> str:
 def _digits(quantile: float) -> int:
     """As many digits of a quantile in per cent as tell it from 100."""
     return 2 if quantile < 0.99 else 5
+
+
+def _coded(codes: list[int]) -> str:
+    """The bytes that a code takes, 2 or 4, and then all codes."""
+    kind = "<u2" if max(codes) < 65_536 else "<u4"
+    return kind[-1] + base64.b64encode(np.array(codes, dtype=kind).tobytes()).decode()
 
 
 def _largest(rows: list[Row], column: str) -> float:

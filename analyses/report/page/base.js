@@ -11,6 +11,13 @@ function cell(tag, text, name, value) {
   return element;
 }
 
+/* Rows from columns: { name: [value, …], … }. */
+function rowsFrom(columns) {
+  const names = Object.keys(columns);
+  if (!names.length) return [];
+  return columns[names[0]].map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+}
+
 /* The address after #: where on the page, then the state: #n1042&preset=nc&step0=3. */
 function readAddress() {
   const [place, ...rest] = decodeURIComponent(location.hash.slice(1)).split("&");

@@ -6,9 +6,12 @@ const SAMPLES = {
   low: "Quantiles 0.01 to 0.1", smallest: "Where it is least active",
 };
 
-function decoded16(text) {
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  return new Int16Array(bytes.buffer);
+const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer;
+
+/* Numbers of texts: the first character says how many bytes each takes. */
+function decodedCodes(text) {
+  const [size, bytes] = [text[0], bytesOf(text.slice(1))];
+  return Array.from(size === "2" ? new Uint16Array(bytes) : new Uint32Array(bytes));
 }
 
 const digits3 = (value) => {
@@ -34,9 +37,9 @@ function drawPassage(place, packed, by) {
   const item = document.createElement("li");
   item.append(cell("span", place.said, "said"));
   const text = cell("p", null, "passage");
-  const [activations, changes] = [decoded16(place.activation), decoded16(place.delta_loss)];
+  const [activations, changes] = [new Int16Array(bytesOf(place.activation)), new Int16Array(bytesOf(place.delta_loss))];
   const scales = [packed.activation, packed.delta_loss];
-  place.tokens.forEach((code, i) => {
+  decodedCodes(place.tokens).forEach((code, i) => {
     text.append(drawToken(code, [activations[i], changes[i]], scales, by, i === place.at));
   });
   item.append(text);
@@ -53,7 +56,7 @@ function drawPassages(card) {
   if (!packed || box.dataset.by === by) return;
   box.dataset.by = by;
   const samples = Object.entries(SAMPLES).map(([sample, title]) => {
-    const places = packed.places.filter((place) => place.sample === sample);
+    const places = rowsFrom(packed.places).filter((place) => place.sample === sample);
     if (!places.length) return null;
     const part = document.createElement("div");
     const list = cell("ol", null, "places");

@@ -5,13 +5,6 @@ const ROLES = {
   b: "boost", s: "suppress", B: "mixed (boost by its sign alone)", S: "mixed (suppress by its sign alone)", "-": "none",
 };
 
-/* Rows from columns: { name: [value, …], … }. */
-function rowsFrom(columns) {
-  const names = Object.keys(columns);
-  if (!names.length) return [];
-  return columns[names[0]].map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
-}
-
 /* Values from their differences; null where there is none. */
 function summed(differences) {
   let sum = 0;

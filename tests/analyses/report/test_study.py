@@ -252,13 +252,17 @@ def test_passages_are_packed_as_shares_of_the_largest(content: Content) -> None:
     rows = content.cards[0][0].passages
     packed = pack_passages(rows, code)
     assert packed is not None
-    place = packed["places"][0]
+    place = {name: column[0] for name, column in packed["places"].items()}
     values = np.frombuffer(base64.b64decode(place["delta_loss"]), dtype="<i2")
     assert values[0] == MISSING
     shown = values[1:] / 32767 * packed["delta_loss"]
     np.testing.assert_allclose(shown, rows[0]["delta_losses"][1:], atol=packed["delta_loss"] / 60_000)
     assert packed["delta_loss"] == pytest.approx(max(abs(v) for row in rows for v in row["delta_losses"] if v), 1e-5)
     assert place["at"] == 4
+    codes = np.frombuffer(base64.b64decode(place["tokens"][1:]), dtype=f"<u{place['tokens'][0]}")
+    assert codes.tolist() == list(range(len(HOSTILE)))
+    texts[:] = ["filler"] * 70_000
+    assert pack_passages(rows[:1], code)["places"]["tokens"][0].startswith("4")  # type: ignore[index]
     assert place["said"] == "2.50 (the largest), Δ −250"
     assert "\\x1b[31mred\\x1b[0m" in texts
     assert max(map(len, texts)) < 100, "cut, and said so"
