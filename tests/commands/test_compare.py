@@ -78,7 +78,8 @@ def test_a_person_sees_two_tables(commands, path, few_draws):
     runs, pairs = ended.out.split("Each two of them")
     assert "Runs, preset nc" in runs
     assert "kappa" in runs
-    assert "model, seed 0" in runs or "one" in runs
+    assert "other" in runs, "what tells the two apart: their models"
+    assert "two-main-bbbb" not in runs
     assert "head_correlation" in pairs
     assert "analyze" in ended.err
 

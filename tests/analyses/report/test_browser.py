@@ -1,5 +1,6 @@
 """The page in a real browser, from disk: it draws, answers to pointer and keyboard, and asks nothing of a network."""
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -229,3 +230,16 @@ def test_ten_checkpoints_can_be_used_within_two_seconds(browser: Any, tmp_path: 
     browser.get(index.as_uri())
     ready = "return (performance.getEntriesByName('ready')[0] || {}).startTime"
     assert wait_for(lambda: browser.execute_script(ready)) <= 2000
+
+
+def test_on_paper_there_is_no_bar_and_no_button(shown: Any) -> None:
+    shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert not one(shown, ".bar").is_displayed()
+        outside_tables = shown.find_elements(By.CSS_SELECTOR, "button:not(th *)")
+        assert len(outside_tables) > 20
+        assert [item for item in outside_tables if item.is_displayed()] == []
+        assert one(shown, ".answer").is_displayed()
+        assert len(base64.b64decode(shown.execute_cdp_cmd("Page.printToPDF", {})["data"])) > 50_000
+    finally:
+        shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
