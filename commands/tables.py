@@ -65,7 +65,5 @@ def _describe(one: Table, settings: Settings) -> None:
         if one.example:
             click.echo(inert(f'Example: {command("sql")} "{one.example}"'))
         click.echo()
-    if one.kind == "macro" and not settings.json:
-        columns = columns.drop("type")
     if one.columns or settings.json:
         show(columns, settings.form, widest=LONGEST_FIELD)
