@@ -33,6 +33,7 @@ from rare_tokens.analyses.report.figures import inputs as inputs_of_figures
 from rare_tokens.analyses.report.figures.charts import specification
 from rare_tokens.analyses.report.figures.figure import Figure, Rows, Subject
 from rare_tokens.common.errors import UserError
+from rare_tokens.common.program import command, program
 
 Row = dict[str, Any]
 GROUPS_OF_NEURONS = (  # in the order in which they are named
@@ -149,7 +150,7 @@ class Content:
     @property
     def program(self) -> str:
         """How the commands of this page begin."""
-        return self.inputs.command.partition(" report")[0] or "python cli.py"
+        return self.inputs.command.partition(" report")[0] or program()
 
     def in_the_text(self, run_id: str, preset: str) -> list[Row]:
         """What papers print outside their tables, next to what a run gives."""
@@ -190,7 +191,7 @@ def build_content(inputs: ReportInputs) -> Content:
     """Compute all that a page of `inputs` says. Raises UserError if there is no run."""
     inputs = inputs.conformed(inputs_of_figures())
     if not inputs.runs.height:
-        raise UserError("There is no run to report on. Make one first: python cli.py ingest --model ID_OR_FOLDER.")
+        raise UserError(f"There is no run to report on. Make one first: {command('ingest --model ID_OR_FOLDER')}.")
     series = group_runs(inputs.runs, inputs.influence)
     shown_presets = presets(inputs.influence, inputs.fits)
     summaries = summary.group_summaries(inputs)

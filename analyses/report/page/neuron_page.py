@@ -8,6 +8,7 @@ from rare_tokens.analyses.report.data.inputs import ReportInputs
 from rare_tokens.analyses.report.data.series import group_runs
 from rare_tokens.analyses.report.data.tables import described
 from rare_tokens.analyses.report.page.page import Texts, packed_passages, policy, resource, script, template
+from rare_tokens.common.program import program
 
 
 def render_neuron_page(inputs: ReportInputs) -> str:
@@ -31,5 +32,5 @@ def render_neuron_page(inputs: ReportInputs) -> str:
         style=Markup(resource("page.css")),  # noqa: S704 - our own file
         script=Markup(code),  # noqa: S704 - our own file
         policy=policy(code),
-        data=text.inline_json({"texts": texts.every, "passages": passages, "program": "rare-tokens"}),
+        data=text.inline_json({"texts": texts.every, "passages": passages, "program": program()}),
     )
