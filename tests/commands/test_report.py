@@ -56,7 +56,7 @@ def test_a_report_analyses_first_and_only_once(commands, published):
     together = numbers["coactivation"]
     assert {row["group_name"] for row in together} == {"boost", "suppress"}
     assert all(row["run_id"] < row["other_run_id"] and 1 / 101 <= row["p_value"] <= 1 for row in together)
-    assert len(numbers["cards"]["synthetic-step64-00000001"]) == 8
+    assert len(numbers["cards"]["synthetic-step64-00000001"]) >= 50
     verdicts = {row["verdict"] for row in numbers["measured_beside_printed"]}
     assert {"agrees", "differs", "cannot tell"} <= verdicts
     when = json.loads(commands("sql", "select max(computed_at) as at from store.analysis", "--json").out)

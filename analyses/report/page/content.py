@@ -98,11 +98,6 @@ class Content:
         """Rows of all runs, in the order of the series."""
         return [run.row for one in self.series for run in one.runs]
 
-    @property
-    def has_decisions(self) -> bool:
-        """Whether plateaus were tested for."""
-        return self.inputs.decisions.height > 0
-
     def revisions(self, run_id: str) -> str:
         """Model, checkpoint and corpus of a run, in words."""
         row = next(row for row in self.runs if row["run_id"] == run_id)
